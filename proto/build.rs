@@ -1,0 +1,25 @@
+//! Compiles the protocol in pure Rust: no `protoc` has to be installed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use protox::prost::Message as _;
+
+const FILES: [&str; 3] = [
+    "chorus/v1/fusion.proto",
+    "chorus/v1/worker.proto",
+    "chorus/v1/ensemble.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    // Reflection serves these bytes as they are.
+    let path = PathBuf::from(env::var("OUT_DIR")?).join("chorus.v1.bin");
+    fs::write(path, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Rows of logits are passed on without being copied.
+        .bytes(".chorus.v1.Logits.values")
+        .bytes(".chorus.v1.TokenizerChunk.data")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! The one table between the wire's [`ErrorCode`] and gRPC's [`Code`]. Knows nothing about who fails or why.
+
+use tonic::{Code, Status};
+
+use crate::v1::ErrorCode;
+
+/// The gRPC code that callers see for an error code.
+pub fn code_of(error: ErrorCode) -> Code {
+    match error {
+        ErrorCode::InvalidArgument => Code::InvalidArgument,
+        ErrorCode::UnknownSession => Code::NotFound,
+        ErrorCode::StepOutOfOrder => Code::Aborted,
+        ErrorCode::ResourceExhausted => Code::ResourceExhausted,
+        ErrorCode::Unavailable => Code::Unavailable,
+        ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorCode::Cancelled => Code::Cancelled,
+        ErrorCode::NotFinite => Code::DataLoss,
+        ErrorCode::FailedPrecondition => Code::FailedPrecondition,
+        ErrorCode::Internal => Code::Internal,
+        ErrorCode::Unspecified => Code::Unknown,
+    }
+}
+
+/// The error code behind a gRPC code. Inverse of [`code_of`]; codes that Chorus never sends are read by their meaning.
+pub fn error_code_of(code: Code) -> ErrorCode {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => ErrorCode::InvalidArgument,
+        Code::NotFound => ErrorCode::UnknownSession,
+        Code::Aborted => ErrorCode::StepOutOfOrder,
+        Code::ResourceExhausted => ErrorCode::ResourceExhausted,
+        Code::Unavailable => ErrorCode::Unavailable,
+        Code::DeadlineExceeded => ErrorCode::DeadlineExceeded,
+        Code::Cancelled => ErrorCode::Cancelled,
+        Code::DataLoss => ErrorCode::NotFinite,
+        Code::FailedPrecondition | Code::AlreadyExists | Code::PermissionDenied | Code::Unauthenticated => {
+            ErrorCode::FailedPrecondition
+        }
+        Code::Internal | Code::Unimplemented => ErrorCode::Internal,
+        Code::Ok | Code::Unknown => ErrorCode::Unspecified,
+    }
+}
+
+/// A gRPC status for an error code with a sentence for people.
+pub fn status(error: ErrorCode, message: impl Into<String>) -> Status {
+    Status::new(code_of(error), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_code_survives_the_way_to_a_grpc_code_and_back() {
+        let all: Vec<ErrorCode> = (0..)
+            .map_while(|number| ErrorCode::try_from(number).ok())
+            .collect();
+        assert!(all.len() > 10, "the enum's numbers are dense from 0");
+        for error in all {
+            assert_eq!(error_code_of(code_of(error)), error);
+        }
+    }
+}

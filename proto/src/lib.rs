@@ -1,0 +1,28 @@
+//! The wire: messages, the two services, and the one table between [`v1::ErrorCode`] and gRPC codes.
+//!
+//! Knows nothing about how anything is served or computed: no tokio, no candle, no sockets.
+
+mod error_code;
+mod logits;
+
+pub use error_code::{code_of, error_code_of, status};
+pub use logits::{LogitsError, logits_from_rows, logits_to_values};
+
+/// Messages and services of package `chorus.v1`, generated from `proto/chorus/v1/*.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic
+)]
+pub mod v1 {
+    tonic::include_proto!("chorus.v1");
+}
+
+/// The compiled descriptors of `chorus.v1`, for gRPC server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/chorus.v1.bin"));
+
+/// The largest gRPC message on the hop between coordinator and worker, in bytes: 64 rows of 100,000 f32 logits and
+/// their framing.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 100_000 * 4 + 64 * 1024;
