@@ -1,0 +1,55 @@
+//! The device that a model runs on, as people name it: `cpu`, `cuda` or `cuda:N`.
+//!
+//! Knows nothing about models.
+
+use candle_core::Device;
+use thiserror::Error;
+
+/// Why a device can't be used.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// No such name.
+    #[error("device {found:?} is unknown, allowed are cpu, cuda and cuda:N (N from 0)")]
+    Unknown {
+        /// What was asked for.
+        found: String,
+    },
+    /// This program was built without CUDA.
+    #[error(
+        "device {found:?} needs a program built with CUDA (cargo build --features cuda); this one runs on cpu only"
+    )]
+    NotBuilt {
+        /// What was asked for.
+        found: String,
+    },
+    /// The device is not there or does not work.
+    #[error("device {found:?} can't be opened")]
+    Open {
+        /// What was asked for.
+        found: String,
+        /// What CUDA says.
+        source: candle_core::Error,
+    },
+}
+
+/// Opens the device of that name.
+///
+/// ```
+/// assert!(chorus_model::open_device("cpu").unwrap().is_cpu());
+/// assert!(chorus_model::open_device("cuda:x").is_err());
+/// ```
+pub fn open_device(name: &str) -> Result<Device, DeviceError> {
+    let found = name.to_owned();
+    let ordinal = match name.split_once(':') {
+        None if name == "cpu" => return Ok(Device::Cpu),
+        None if name == "cuda" => 0,
+        Some(("cuda", ordinal)) if ordinal.bytes().all(|byte| byte.is_ascii_digit()) => ordinal
+            .parse()
+            .map_err(|_| DeviceError::Unknown { found: found.clone() })?,
+        _ => return Err(DeviceError::Unknown { found }),
+    };
+    if !candle_core::utils::cuda_is_available() {
+        return Err(DeviceError::NotBuilt { found });
+    }
+    Device::new_cuda(ordinal).map_err(|source| DeviceError::Open { found, source })
+}
