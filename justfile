@@ -1,0 +1,29 @@
+# The few commands that people type here. `just` alone lists them.
+
+_default:
+    @just --list
+
+# Start the demo ensemble: three workers and a coordinator on loopback.
+up *ARGS:
+    cargo run --release -- up {{ARGS}}
+
+# The whole test suite.
+test:
+    cargo test --workspace
+
+# What CI checks before the tests.
+lint:
+    cargo fmt --all -- --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Everything that CI runs.
+ci:
+    bash .ci/run
+
+# The README's table: the demo ensemble against its members, through running servers.
+demo-table FILE:
+    deploy/demo/table {{FILE}}
+
+# Train the demo members again (about an hour on two cores).
+demo-train DATA:
+    deploy/demo/train {{DATA}}
