@@ -1,0 +1,59 @@
+//! The public API as a client uses it, with the few helpers that scenarios share.
+
+use std::{future::Future, time::Duration};
+
+use chorus_proto::v1::{
+    self, GenerateReply, GenerateRequest, Input, ScoreReply, ScoreRequest, StatusRequest, input, member_status::Health,
+};
+use tokio::time::{Instant, sleep};
+use tonic::{Status, transport::Channel};
+
+use crate::process::PATIENCE;
+
+pub type EnsembleClient = v1::ensemble_client::EnsembleClient<Channel>;
+
+pub fn text_input(text: &str) -> Option<Input> {
+    Some(Input { input: Some(input::Input::Text(text.to_owned())) })
+}
+
+/// Runs a generation to its end.
+pub async fn generate(
+    client: &mut EnsembleClient,
+    request: GenerateRequest,
+) -> Result<Vec<GenerateReply>, Status> {
+    let mut stream = client.generate(request).await?.into_inner();
+    let mut replies = Vec::new();
+    while let Some(reply) = stream.message().await? {
+        replies.push(reply);
+    }
+    Ok(replies)
+}
+
+pub fn joined_text(replies: &[GenerateReply]) -> String {
+    replies.iter().map(|reply| reply.text.as_str()).collect()
+}
+
+/// Scores a text under the ensemble's own settings.
+pub async fn score_text(client: &mut EnsembleClient, text: &str) -> Result<ScoreReply, Status> {
+    let request = ScoreRequest { input: text_input(text), fusion: None, per_token: true };
+    Ok(client.score(request).await?.into_inner())
+}
+
+pub async fn members_up(client: &mut EnsembleClient) -> usize {
+    match client.status(StatusRequest {}).await {
+        Ok(reply) => reply.into_inner().members.iter().filter(|member| member.health() == Health::Up).count(),
+        Err(_) => 0,
+    }
+}
+
+/// Asks again and again until the condition holds.
+///
+/// # Panics
+/// It never did.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,112 @@
+//! A whole ensemble of processes: one worker for each member and a coordinator before them.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use crate::{clients::EnsembleClient, models, process::Chorus};
+
+/// A worker process and what it takes to start it again in the same place.
+pub struct MemberProcess {
+    pub name: String,
+    pub model: PathBuf,
+    pub address: SocketAddr,
+    process: Chorus,
+}
+
+impl MemberProcess {
+    pub fn start(name: &str, model: &Path) -> Self {
+        let mut process = start_worker(model, "127.0.0.1:0");
+        let address = process.listening();
+        Self { name: name.to_owned(), model: model.to_owned(), address, process }
+    }
+
+    /// Ends the worker the hard way: it has no chance to say goodbye.
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        while self.process.is_running() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Stops the process without ending it: connections stay open and nothing answers.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    /// Starts it again on the port that it had.
+    pub fn start_again(&mut self) {
+        self.process = start_worker(&self.model, &self.address.to_string());
+        assert_eq!(self.process.listening(), self.address);
+    }
+}
+
+fn start_worker(model: &Path, listen: &str) -> Chorus {
+    Chorus::start(["worker".as_ref(), "--model".as_ref(), model.as_os_str(), "--listen".as_ref(), listen.as_ref()])
+}
+
+/// Members in member order and their coordinator.
+pub struct Ensemble {
+    pub members: Vec<MemberProcess>,
+    pub address: SocketAddr,
+    pub coordinator: Chorus,
+    _config: TempDir,
+}
+
+impl Ensemble {
+    /// The demo members, with whatever else the ensemble's TOML shall say (`[quorum]`, `[limits]`, ...).
+    pub async fn demo(extra: &str) -> Self {
+        let members = models::DEMO.map(|name| (name, models::demo(name)));
+        Self::start(members.iter().map(|(name, model)| (*name, model.as_path())), extra).await
+    }
+
+    /// Starts workers, then the coordinator, and waits until every member is up.
+    pub async fn start<'a>(members: impl IntoIterator<Item = (&'a str, &'a Path)>, extra: &str) -> Self {
+        let members: Vec<_> = members.into_iter().map(|(name, model)| MemberProcess::start(name, model)).collect();
+        let ensemble = Self::over(members, extra);
+        ensemble.until_up(ensemble.members.len()).await;
+        ensemble
+    }
+
+    /// A coordinator over members that are started already, without waiting for anything.
+    pub fn over(members: Vec<MemberProcess>, extra: &str) -> Self {
+        let config = TempDir::new().expect("a temporary directory");
+        let path = config.path().join("ensemble.toml");
+        let mut text = String::from("listen = \"127.0.0.1:0\"\n");
+        for member in &members {
+            text += &format!("[[members]]\nname = \"{}\"\naddress = \"http://{}\"\n", member.name, member.address);
+        }
+        fs::write(&path, text + extra).expect("the config is written");
+        let mut coordinator = Chorus::start(["coordinator".as_ref(), "--config".as_ref(), path.as_os_str()]);
+        let address = coordinator.listening();
+        Self { members, address, coordinator, _config: config }
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.address)).expect("an address").connect().await.expect("it listens")
+    }
+
+    pub async fn client(&self) -> EnsembleClient {
+        EnsembleClient::new(self.channel().await)
+    }
+
+    /// Waits until Status counts `count` members as up.
+    pub async fn until_up(&self, count: usize) {
+        let client = self.client().await;
+        crate::until(&format!("{count} members up"), || {
+            let mut client = client.clone();
+            async move { crate::clients::members_up(&mut client).await == count }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,15 @@
+//! The harness of the cross-process tests: real processes on loopback, real signals, a real gRPC client.
+//!
+//! A scenario reads like prose on top of it: start members, start a coordinator, kill one, look at the answers. Nothing
+//! here knows how workers or coordinators work inside; it only runs the binary and speaks `chorus.v1`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+pub mod clients;
+pub mod ensemble;
+pub mod models;
+pub mod process;
+
+pub use clients::{generate, joined_text, score_text, text_input, until};
+pub use ensemble::{Ensemble, MemberProcess};
+pub use process::Chorus;
