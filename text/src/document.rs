@@ -29,7 +29,9 @@ pub(crate) fn forget_training(tokenizer: &mut Tokenizer) -> Result<(), Vocabular
         .with_truncation(None)
         .map_err(VocabularyError::NotATokenizer)?;
     tokenizer.with_padding(None);
-    if let ModelWrapper::BPE(bpe) = tokenizer.get_model() {
+    if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+        && bpe.dropout.is_some()
+    {
         let mut bpe = bpe.clone();
         bpe.dropout = None;
         tokenizer.with_model(bpe);
@@ -124,6 +126,7 @@ fn check_merges(document: &Value) -> Result<(), VocabularyError> {
 /// A merge is `["a", "b"]`, or `"a b"` in older files.
 fn merge_parts(merge: &Value) -> Option<(&str, &str)> {
     match merge {
+        Value::String(text) if text.starts_with("#version") => None,
         Value::String(text) => text.split_once(' '),
         Value::Array(parts) => match parts.as_slice() {
             [Value::String(left), Value::String(right)] => Some((left, right)),

@@ -21,9 +21,9 @@ pub(crate) enum Cut {
     AfterAnyCharacter,
     /// Behind a line end: words never reach across white space.
     AfterLine,
-    /// Behind a line end that stands between two characters that are not white space: there GPT-2's pattern, which
-    /// takes runs of white space apart by what follows them, always separates.
-    AfterLoneLineEnd,
+    /// Before a space or line end that a visible character follows: GPT-2's pattern begins a piece there, whatever
+    /// stands before, because it leaves the last white space of a run to what follows.
+    BeforeWord,
 }
 
 /// Chunks are no shorter than this many bytes, if the text is not.
@@ -58,7 +58,7 @@ impl Cut {
             .all(|name| model(name).and_then(Value::as_str).is_none_or(str::is_empty));
         match (kind("model"), part("normalizer"), kind("pre_tokenizer")) {
             (Some("BPE"), None, None) if plain && merges_nothing(document) => Self::AfterAnyCharacter,
-            (Some("BPE"), None, Some("ByteLevel")) if gpt2_pattern(document) => Self::AfterLoneLineEnd,
+            (Some("BPE"), None, Some("ByteLevel")) if gpt2_pattern(document) => Self::BeforeWord,
             (Some("WordLevel"), normalizer, Some("WhitespaceSplit"))
                 if normalizer.is_none_or(|normalizer| *normalizer == crate::build::line_end_normalizer()) =>
             {
@@ -71,15 +71,14 @@ impl Cut {
     /// The length of the first chunk of a text: all of it, or a cut behind `CHUNK` bytes or more.
     pub(crate) fn first_chunk(self, text: &str) -> usize {
         let bytes = text.as_bytes();
-        let solid = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_graphic());
+        let is = |at: usize, class: fn(&u8) -> bool| bytes.get(at).is_some_and(class);
         let from = CHUNK.min(bytes.len());
         let cut = match self {
             Self::Nowhere => None,
             Self::AfterAnyCharacter => (from..bytes.len()).find(|at| text.is_char_boundary(*at)),
-            Self::AfterLine => (from..bytes.len()).find(|at| bytes.get(at - 1) == Some(&b'\n')),
-            Self::AfterLoneLineEnd => (from..bytes.len()).find(|at| {
-                bytes.get(at - 1) == Some(&b'\n') && solid(bytes.get(*at)) && solid(bytes.get(at - 2))
-            }),
+            Self::AfterLine => (from..bytes.len()).find(|at| is(at - 1, |byte| *byte == b'\n')),
+            Self::BeforeWord => (from..bytes.len())
+                .find(|at| is(*at, |byte| matches!(byte, b' ' | b'\n')) && is(at + 1, u8::is_ascii_graphic)),
         };
         cut.unwrap_or(bytes.len())
     }

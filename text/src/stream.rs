@@ -94,12 +94,13 @@ impl TextStream {
         self.window.push(id);
         let text = self.fresh_text();
         let waiting = self.window.len() - self.given;
-        if text.is_empty() || (text.ends_with(char::REPLACEMENT_CHARACTER) && waiting < LONGEST_WAIT) {
+        let uncertain = text.is_empty() || text.ends_with(char::REPLACEMENT_CHARACTER);
+        if uncertain && waiting < LONGEST_WAIT {
             return None;
         }
         self.window.drain(..self.given);
         self.given = self.window.len();
-        Some(text)
+        (!text.is_empty()).then_some(text)
     }
 
     fn fresh_text(&self) -> String {

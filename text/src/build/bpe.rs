@@ -47,7 +47,7 @@ impl Vocabulary {
 fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let (chunk, behind) = rest.split_at_checked(Cut::AfterLoneLineEnd.first_chunk(rest))?;
+        let (chunk, behind) = rest.split_at_checked(Cut::BeforeWord.first_chunk(rest))?;
         rest = behind;
         (!chunk.is_empty()).then_some(chunk)
     })

@@ -15,13 +15,13 @@ impl Vocabulary {
     /// [`VocabularyError::Empty`] for an empty text.
     pub fn train_characters(text: &str) -> Result<Self, VocabularyError> {
         let characters: BTreeSet<char> = text.chars().collect();
-        character_vocabulary(numbered(characters.into_iter().map(String::from).collect())?)
+        character_vocabulary(&numbered(characters.into_iter().map(String::from).collect())?)
     }
 }
 
 /// Tokens that are single characters, and perhaps special ones (`<unk>`), which no text produces.
-pub(super) fn character_vocabulary(vocab: Map<String, Value>) -> Result<Vocabulary, VocabularyError> {
-    let unknown = unknown_token(&vocab);
+pub(super) fn character_vocabulary(vocab: &Map<String, Value>) -> Result<Vocabulary, VocabularyError> {
+    let unknown = unknown_token(vocab);
     let model = json!({
         "type": "BPE",
         "dropout": null,

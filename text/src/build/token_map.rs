@@ -26,7 +26,7 @@ impl Vocabulary {
         let vocab = checked(entries)?;
         let characters = vocab.keys().all(|token| is_character(token) || is_special(token));
         if characters && vocab.keys().any(|token| is_character(token)) {
-            return character_vocabulary(vocab);
+            return character_vocabulary(&vocab);
         }
         if let Some(example) = vocab.keys().find(|token| is_subword(token)) {
             return Err(VocabularyError::Subwords {
@@ -43,7 +43,7 @@ impl Vocabulary {
                 word: word.clone(),
             });
         }
-        word_vocabulary(vocab)
+        word_vocabulary(&vocab)
     }
 }
 

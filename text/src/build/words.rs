@@ -65,13 +65,13 @@ impl Vocabulary {
                 word: word.clone(),
             });
         }
-        word_vocabulary(numbered(words)?)
+        word_vocabulary(&numbered(words)?)
     }
 }
 
-pub(super) fn word_vocabulary(vocab: Map<String, Value>) -> Result<Vocabulary, VocabularyError> {
+pub(super) fn word_vocabulary(vocab: &Map<String, Value>) -> Result<Vocabulary, VocabularyError> {
     let line_end = vocab.contains_key(LINE_END);
-    let unknown = unknown_token(&vocab).unwrap_or(UNKNOWN);
+    let unknown = unknown_token(vocab).unwrap_or(UNKNOWN);
     let parts = Parts {
         normalizer: if line_end {
             line_end_normalizer()
