@@ -2,11 +2,14 @@
 //!
 //! Knows nothing about networks between machines: no tokio, no tonic, no wire types.
 
+mod cell;
 mod config;
 mod device;
+mod matrix;
 mod network;
 mod packing;
 mod recurrence;
+pub mod train;
 
 pub use config::{
     Config, ConfigError, FORMAT, MAX_DIMENSION, MAX_LAYERS, MAX_NAME_CHARACTERS, MAX_VOCAB_SIZE, Start,

@@ -1,0 +1,170 @@
+//! Matrices as checked views of slices, and their product.
+//!
+//! The safe wall around the `gemm` crate, and how a candle storage becomes a slice. Knows nothing about LSTMs.
+
+use candle_core::{CpuStorage, Layout, Result, Storage, bail};
+
+/// An `[rows, columns]` matrix of f32 over a borrowed slice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MatrixView<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> MatrixView<'a> {
+    /// Rows one after the other.
+    pub(crate) fn row_major(values: &'a [f32], rows: usize, columns: usize) -> Result<Self> {
+        Self::strided(values, [rows, columns], [columns, 1])
+    }
+
+    /// A tensor of rank 2 in memory, whatever its strides.
+    pub(crate) fn of_storage(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
+        let (rows, columns) = layout.shape().dims2()?;
+        let values = &storage.as_slice::<f32>()?[layout.start_offset()..];
+        match *layout.stride() {
+            [row_stride, column_stride] => {
+                Self::strided(values, [rows, columns], [row_stride, column_stride])
+            }
+            _ => bail!("a matrix has two strides"),
+        }
+    }
+
+    fn strided(values: &'a [f32], [rows, columns]: [usize; 2], strides: [usize; 2]) -> Result<Self> {
+        let [row_stride, column_stride] = strides;
+        let reach = |size: usize, stride: usize| size.checked_sub(1)?.checked_mul(stride);
+        let last = match (reach(rows, row_stride), reach(columns, column_stride)) {
+            (Some(down), Some(right)) => down.checked_add(right),
+            _ => bail!("a matrix of {rows} x {columns} with strides {strides:?} is empty or too large"),
+        };
+        if last.is_none_or(|last| last >= values.len() || last > isize::MAX as usize) {
+            bail!(
+                "{} values don't hold a matrix of {rows} x {columns}",
+                values.len()
+            );
+        }
+        Ok(Self {
+            values,
+            rows,
+            columns,
+            row_stride,
+            column_stride,
+        })
+    }
+
+    /// The same values with rows and columns exchanged.
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Whether the elements of a column lie one after the other.
+    pub(crate) fn has_dense_columns(&self) -> bool {
+        self.row_stride == 1
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// A copy, row-major, of the transposed matrix. In tiles, so that reads and writes both stay in the cache.
+    pub(crate) fn to_transposed(self) -> Vec<f32> {
+        const TILE: usize = 32;
+        let mut copy = vec![0.0; self.rows * self.columns];
+        for row_start in (0..self.rows).step_by(TILE) {
+            for column_start in (0..self.columns).step_by(TILE) {
+                for column in column_start..self.columns.min(column_start + TILE) {
+                    for row in row_start..self.rows.min(row_start + TILE) {
+                        let value = self.values[row * self.row_stride + column * self.column_stride];
+                        copy[column * self.rows + row] = value;
+                    }
+                }
+            }
+        }
+        copy
+    }
+}
+
+/// What a product does with what its destination holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// Overwrites it.
+    Replace,
+    /// Adds to it.
+    Accumulate,
+}
+
+/// `product = lhs · rhs` or `product += lhs · rhs`, with `product` `[lhs.rows, rhs.columns]` row-major.
+///
+/// Uses rayon's threads from the size on where that pays (the `gemm` crate's threshold).
+pub(crate) fn multiply(
+    product: &mut [f32],
+    destination: Destination,
+    lhs: MatrixView<'_>,
+    rhs: MatrixView<'_>,
+) -> Result<()> {
+    if lhs.columns != rhs.rows || product.len() != lhs.rows * rhs.columns {
+        bail!(
+            "can't multiply {} x {} with {} x {} into {} values",
+            lhs.rows,
+            lhs.columns,
+            rhs.rows,
+            rhs.columns,
+            product.len()
+        );
+    }
+    // SAFETY: every element that gemm reads is inside its slice (checked when the views were made: no size is zero,
+    // and the last element is within), every element that it writes is inside `product` (checked above), and
+    // `product` is borrowed exclusively, so nothing overlaps it. Strides fit isize, for slices do.
+    unsafe {
+        gemm::gemm(
+            lhs.rows,
+            rhs.columns,
+            lhs.columns,
+            product.as_mut_ptr(),
+            1,
+            rhs.columns as isize,
+            destination == Destination::Accumulate,
+            lhs.values.as_ptr(),
+            lhs.column_stride as isize,
+            lhs.row_stride as isize,
+            rhs.values.as_ptr(),
+            rhs.column_stride as isize,
+            rhs.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::Rayon(0),
+        );
+    }
+    Ok(())
+}
+
+/// The values of a contiguous f32 tensor in memory.
+pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => bail!("a contiguous tensor is needed"),
+    }
+}
+
+/// The storage of a tensor in memory.
+pub(crate) fn in_memory(storage: &Storage) -> Result<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        _ => bail!("a tensor in memory is needed"),
+    }
+}
