@@ -1,0 +1,123 @@
+//! How answers look in a terminal: tables, numbers, quoted tokens, and printing that survives a closed pipe.
+//!
+//! Knows nothing about any one command.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use chorus_proto::v1::{Participation, Rule, Start, start};
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::failure::{OutputClosed, warn};
+
+/// Writes text to stdout at once, as it is.
+///
+/// # Errors
+/// [`OutputClosed`] where the reader hung up; otherwise stdout can't be written.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
+        other => other.context("can't write to stdout"),
+    }
+}
+
+/// Writes one JSON object on one line.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let line = serde_json::to_string(value).context("can't write JSON")?;
+    print(&format!("{line}\n"))
+}
+
+/// A borderless table under a header; the first column is text, the others are numbers unless `texts` names them.
+pub(super) fn table(header: &[&str], texts: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.iter().map(Cell::new));
+    for row in rows {
+        table.add_row(row);
+    }
+    let numbers = header.iter().enumerate().skip(1);
+    for (index, _) in numbers.filter(|(_, name)| !texts.contains(name)) {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// A number with four decimals, or a dash where there is none.
+pub(super) fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+}
+
+/// A token's text in quotes, with line ends and control characters written out.
+pub(super) fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+/// A rule's name as in documents and on the command line: `weighted_average`.
+pub(super) fn rule_name(rule: i32) -> String {
+    let rule = Rule::try_from(rule).unwrap_or(Rule::Unspecified);
+    rule.as_str_name().trim_start_matches("RULE_").to_lowercase()
+}
+
+/// What a first token was conditioned on: `zero_state`, or `token 3`.
+pub(super) fn start_name(start: Option<&Start>) -> String {
+    match start.and_then(|start| start.start) {
+        Some(start::Start::Token(id)) => format!("token {id}"),
+        Some(start::Start::ZeroState(_)) => "zero_state".to_owned(),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// "tenor (connection refused), bass (restarting)".
+pub(super) fn missing_members(participation: &Participation) -> String {
+    let members = participation.missing.iter();
+    let named: Vec<String> = members
+        .map(|member| match member.reason.as_str() {
+            "" => member.name.clone(),
+            reason => format!("{} ({reason})", member.name),
+        })
+        .collect();
+    named.join(", ")
+}
+
+/// Says on stderr that an answer was made without some members.
+pub(super) fn warn_of_missing(participation: Option<&Participation>) {
+    if let Some(participation) = participation.filter(|participation| !participation.missing.is_empty()) {
+        warn(&format!("answered without {}", missing_members(participation)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_aligns_text_left_and_numbers_right() {
+        let rows = [
+            vec!["alto".to_owned(), "1.5".to_owned(), "cpu".to_owned()],
+            vec!["b".to_owned(), "10.25".to_owned(), "cuda:0".to_owned()],
+        ];
+        assert_eq!(
+            table(&["member", "weight", "device"], &["device"], rows),
+            " member  weight  device\n alto       1.5  cpu\n b        10.25  cuda:0\n"
+        );
+    }
+
+    #[test]
+    fn rules_are_named_as_in_the_documents() {
+        assert_eq!(rule_name(Rule::WeightedAverage.into()), "weighted_average");
+        assert_eq!(rule_name(Rule::LogitMax.into()), "logit_max");
+    }
+
+    #[test]
+    fn control_characters_never_reach_the_terminal_from_a_table() {
+        assert_eq!(quoted("\u{1b}[2J\n"), r#""\u{1b}[2J\n""#);
+    }
+}

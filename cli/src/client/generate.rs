@@ -1,0 +1,277 @@
+//! `chorus generate`: continues a prompt and shows each piece of text as it comes.
+
+use chorus_proto::v1::{GenerateReply, GenerateRequest, Participation, SamplingOptions};
+
+use super::{
+    connect::{ConnectArgs, connect, sentence_of_status},
+    format::{missing_members, number, print, print_json},
+    fusion::FusionArgs,
+    input, reply,
+};
+use crate::failure::warn;
+
+const EXAMPLES: &str = "\
+Examples:
+  chorus generate \"ROMEO:\"
+  chorus generate \"ROMEO:\" --max-tokens 200 --seed 7
+  chorus generate \"ROMEO:\" --temperature 0                      # greedy
+  chorus generate \"ROMEO:\" --rule log_linear --top-p 0.9 --stop $'\\n\\n'
+  chorus generate \"ROMEO:\" --weight alto=2 --weight tenor=1 --weight bass=0
+  cat prompt.txt | chorus generate - --json | jq -j .text
+
+The text goes to stdout as it comes, without the prompt, and ends with a line end. Warnings (a member is missing) go to
+stderr.
+
+With --json every message is one line with the keys
+  text                   text that became certain; all of them joined are the answer
+  token                  id, index; with --log-probs log_prob and members [{name, log_prob}];
+                         under threshold_vote votes {count, by_weighted_average}
+  participants, missing  names of the members in this message; [{name, reason}] of those that are not
+  end                    in the last message: reason (max_tokens, stop_string, end_token), prompt_tokens,
+                         generated_tokens, seed, rule
+Logarithms are natural; a log-probability of minus infinity is null.";
+
+/// Continue a prompt and stream the text as it comes
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct GenerateArgs {
+    /// The text to continue, taken as it is; `-` reads stdin
+    prompt: String,
+    /// Tokens to generate at most (default: 64)
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+    /// End before this string would appear; can be repeated
+    #[arg(long, value_name = "STR")]
+    stop: Vec<String>,
+    /// Show every token with its log-probability, fused and for each member
+    #[arg(long)]
+    log_probs: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    fusion: FusionArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// How a token is chosen from the fused distribution.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sampling")]
+struct SamplingArgs {
+    /// The same seed gives the same text (default: the ensemble chooses one; see `end` of --json)
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// 0 is greedy (default: 1)
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f64>,
+    /// Only the K likeliest tokens (default: all)
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Only the likeliest tokens that together reach the probability P (default: 1, all)
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f64>,
+}
+
+impl SamplingArgs {
+    /// Nothing where nothing was given, since a vote refuses sampling options.
+    fn options(&self) -> Option<SamplingOptions> {
+        let given =
+            self.seed.is_some() || self.temperature.is_some() || self.top_k.is_some() || self.top_p.is_some();
+        given.then_some(SamplingOptions {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+        })
+    }
+}
+
+/// What is printed, and what was said about missing members.
+struct Printer {
+    json: bool,
+    log_probs: bool,
+    missing: Vec<String>,
+    at_line_start: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The prompt can't be read, the ensemble can't be reached or refuses, or stdout can't be written.
+pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
+    let address = &arguments.connect.addr;
+    let request = GenerateRequest {
+        prompt: Some(input::prompt(&arguments.prompt)?),
+        max_tokens: arguments.max_tokens,
+        stop: arguments.stop,
+        sampling: arguments.sampling.options(),
+        fusion: arguments.fusion.options()?,
+        log_probs: arguments.log_probs,
+    };
+    let mut printer = Printer {
+        json: arguments.connect.json,
+        log_probs: arguments.log_probs,
+        missing: Vec::new(),
+        at_line_start: true,
+    };
+    let refused = |status| sentence_of_status(&status, address);
+    let mut replies = connect(address)
+        .await?
+        .generate(request)
+        .await
+        .map_err(refused)?
+        .into_inner();
+    let ended = loop {
+        match replies.message().await {
+            Ok(Some(reply)) => printer.show(&reply)?,
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(refused(status)),
+        }
+    };
+    printer.finish()?;
+    ended
+}
+
+impl Printer {
+    fn show(&mut self, reply: &GenerateReply) -> anyhow::Result<()> {
+        // The last message speaks of the whole generation, and everything in it was said when it happened.
+        if reply.token.is_some() {
+            self.warn_of_changes(reply.participation.as_ref());
+        }
+        if self.json {
+            return print_json(&reply::generate(reply));
+        }
+        let text = if self.log_probs {
+            log_prob_line(reply)
+        } else {
+            reply.text.clone()
+        };
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.at_line_start = text.ends_with('\n');
+        print(&text)
+    }
+
+    /// One warning whenever the set of missing members changes.
+    fn warn_of_changes(&mut self, participation: Option<&Participation>) {
+        let Some(participation) = participation else {
+            return;
+        };
+        let missing = participation
+            .missing
+            .iter()
+            .map(|member| member.name.clone())
+            .collect();
+        if missing == self.missing {
+            return;
+        }
+        self.missing = missing;
+        self.end_line();
+        if self.missing.is_empty() {
+            warn("all members take part again");
+        } else {
+            warn(&format!("going on without {}", missing_members(participation)));
+        }
+    }
+
+    /// Where text and warnings meet in one terminal, a warning starts on a line of its own.
+    fn end_line(&self) {
+        use std::io::IsTerminal as _;
+        let shared = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        if shared && !self.at_line_start {
+            anstream::eprintln!();
+        }
+    }
+
+    fn finish(&self) -> anyhow::Result<()> {
+        if self.json || self.at_line_start {
+            return Ok(());
+        }
+        print("\n")
+    }
+}
+
+/// One line for a token: index, id, log-probabilities or votes, and the text that became certain.
+fn log_prob_line(reply: &GenerateReply) -> String {
+    let Some(token) = &reply.token else {
+        return if reply.text.is_empty() {
+            String::new()
+        } else {
+            format!("{:>33}{:?}\n", "", reply.text)
+        };
+    };
+    let fused = match &token.votes {
+        Some(votes) if votes.by_weighted_average => "no votes".to_owned(),
+        Some(votes) => format!("votes {}", votes.count),
+        None => number(token.log_prob),
+    };
+    let members: String = token
+        .members
+        .iter()
+        .map(|member| format!("  {}={:.4}", member.name, member.log_prob))
+        .collect();
+    let text = format!("{:?}", reply.text);
+    format!(
+        "{:>6}  id {:<7} {fused:>10}    {text:<10}{members}\n",
+        token.index, token.id
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use chorus_proto::v1::{GeneratedToken, MemberLogProb, Votes};
+
+    use super::*;
+
+    #[test]
+    fn sampling_options_are_sent_only_where_one_was_given() {
+        let mut arguments = SamplingArgs {
+            seed: None,
+            temperature: None,
+            top_k: None,
+            top_p: None,
+        };
+        assert!(arguments.options().is_none());
+        arguments.seed = Some(7);
+        assert_eq!(arguments.options().and_then(|options| options.seed), Some(7));
+    }
+
+    #[test]
+    fn a_token_line_shows_the_fused_and_each_members_log_probability() {
+        let reply = GenerateReply {
+            token: Some(GeneratedToken {
+                id: 12,
+                index: 3,
+                log_prob: Some(-0.25),
+                members: vec![MemberLogProb {
+                    name: "alto".into(),
+                    log_prob: -0.5,
+                }],
+                votes: None,
+            }),
+            text: "\n".into(),
+            ..GenerateReply::default()
+        };
+        assert_eq!(
+            log_prob_line(&reply),
+            "     3  id 12         -0.2500    \"\\n\"      alto=-0.5000\n"
+        );
+    }
+
+    #[test]
+    fn a_token_line_of_a_vote_shows_the_votes() {
+        let reply = GenerateReply {
+            token: Some(GeneratedToken {
+                votes: Some(Votes {
+                    count: 2,
+                    by_weighted_average: false,
+                }),
+                ..GeneratedToken::default()
+            }),
+            text: "a".into(),
+            ..GenerateReply::default()
+        };
+        assert!(log_prob_line(&reply).contains("votes 2"));
+    }
+}

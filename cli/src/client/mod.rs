@@ -1,0 +1,19 @@
+//! Commands that speak with a running ensemble over gRPC: generate, score, predict, status.
+//!
+//! Each module holds one command: its arguments, its request, and how its answer is shown. They know nothing about how
+//! an ensemble is hosted, and leave every check of a value to the server, whose sentence they pass on.
+
+mod connect;
+mod format;
+mod fusion;
+mod generate;
+mod input;
+mod predict;
+mod reply;
+mod score;
+mod status;
+
+pub(crate) use generate::{GenerateArgs, run as generate};
+pub(crate) use predict::{PredictArgs, run as predict};
+pub(crate) use score::{ScoreArgs, run as score};
+pub(crate) use status::{StatusArgs, run as status};

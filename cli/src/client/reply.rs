@@ -1,0 +1,199 @@
+//! The JSON that `--json` prints: stable keys, one object for each message. Its keys are documented in the help texts.
+//!
+//! What is absent in an answer is absent in the JSON; a number that JSON can't hold (minus infinity) is null.
+
+use chorus_proto::v1::{
+    Candidate, GenerateReply, GeneratedToken, GenerationEnd, Participation, PredictReply, ScoreReply,
+    StatusReply, Votes, generation_end::Reason, member_status::Health,
+};
+use serde_json::{Map, Value, json};
+
+use super::format::{rule_name, start_name};
+
+/// `chorus generate --json`: one object for each message of the stream.
+pub(super) fn generate(reply: &GenerateReply) -> Value {
+    let mut object = Map::new();
+    object.insert("text".into(), json!(reply.text));
+    insert_some(&mut object, "token", reply.token.as_ref().map(generated_token));
+    insert_participation(&mut object, reply.participation.as_ref());
+    insert_some(&mut object, "end", reply.end.as_ref().map(generation_end));
+    Value::Object(object)
+}
+
+/// `chorus score --json`.
+pub(super) fn score(reply: &ScoreReply) -> Value {
+    let mut object = Map::new();
+    object.insert("rule".into(), json!(rule_name(reply.rule)));
+    object.insert("tokens".into(), json!(reply.tokens));
+    insert_some(&mut object, "log_prob", reply.log_prob);
+    insert_some(&mut object, "perplexity", reply.perplexity);
+    let votes = reply
+        .votes
+        .map(|votes| json!({ "winners": votes.winners, "votes": votes.votes }));
+    insert_some(&mut object, "votes", votes);
+    let members = reply.members.iter().map(|member| {
+        json!({
+            "name": member.name,
+            "weight": member.weight,
+            "log_prob": member.log_prob,
+            "perplexity": member.perplexity,
+            "start": start_name(member.start.as_ref()),
+        })
+    });
+    object.insert("members".into(), members.collect());
+    insert_participation(&mut object, reply.participation.as_ref());
+    if !reply.token_scores.is_empty() {
+        object.insert("token_scores".into(), token_scores(reply));
+    }
+    Value::Object(object)
+}
+
+/// `chorus predict --json`.
+pub(super) fn predict(reply: &PredictReply) -> Value {
+    let mut object = Map::new();
+    object.insert("rule".into(), json!(rule_name(reply.rule)));
+    object.insert("candidates".into(), candidates(&reply.candidates));
+    let members = reply.members.iter().map(|member| {
+        json!({
+            "name": member.name,
+            "weight": member.weight,
+            "start": start_name(member.start.as_ref()),
+            "candidates": candidates(&member.candidates),
+        })
+    });
+    object.insert("members".into(), members.collect());
+    insert_participation(&mut object, reply.participation.as_ref());
+    Value::Object(object)
+}
+
+/// `chorus status --json`.
+pub(super) fn status(reply: &StatusReply) -> Value {
+    let members = reply.members.iter().map(|member| {
+        json!({
+            "name": member.name,
+            "address": member.address,
+            "weight": member.weight,
+            "health": health_name(member.health()),
+            "reason": member.reason,
+            "model": member.model,
+            "architecture": member.architecture,
+            "parameters": member.parameters,
+            "device": member.device,
+            "start": start_name(member.start.as_ref()),
+            "sessions": member.sessions,
+        })
+    });
+    let mut object = Map::new();
+    object.insert("serving".into(), json!(reply.serving));
+    object.insert("version".into(), json!(reply.version));
+    object.insert("rule".into(), json!(rule_name(reply.rule)));
+    object.insert("threshold".into(), json!(reply.threshold));
+    let quorum = reply
+        .quorum
+        .map(|quorum| json!({ "members": quorum.members, "weight": quorum.weight }));
+    insert_some(&mut object, "quorum", quorum);
+    let limits = reply.limits.map(|limits| {
+        json!({
+            "max_input_tokens": limits.max_input_tokens,
+            "max_generated_tokens": limits.max_generated_tokens,
+            "max_input_bytes": limits.max_input_bytes,
+            "max_sessions": limits.max_sessions,
+            "max_top_n": limits.max_top_n,
+        })
+    });
+    insert_some(&mut object, "limits", limits);
+    object.insert("vocabulary_size".into(), json!(reply.vocabulary_size));
+    object.insert(
+        "vocabulary_fingerprint".into(),
+        json!(reply.vocabulary_fingerprint),
+    );
+    object.insert("sessions".into(), json!(reply.sessions));
+    object.insert("members".into(), members.collect());
+    Value::Object(object)
+}
+
+/// A member's health in lower case: `up`, `down`, `connecting`, `refused`.
+pub(super) fn health_name(health: Health) -> String {
+    health.as_str_name().trim_start_matches("HEALTH_").to_lowercase()
+}
+
+/// Why a generation ended in lower case: `max_tokens`, `stop_string`, `end_token`.
+pub(super) fn reason_name(reason: Reason) -> String {
+    reason.as_str_name().trim_start_matches("REASON_").to_lowercase()
+}
+
+fn insert_some<T: Into<Value>>(object: &mut Map<String, Value>, key: &str, value: Option<T>) {
+    if let Some(value) = value {
+        object.insert(key.to_owned(), value.into());
+    }
+}
+
+fn insert_participation(object: &mut Map<String, Value>, participation: Option<&Participation>) {
+    let Some(participation) = participation else {
+        return;
+    };
+    let missing = participation
+        .missing
+        .iter()
+        .map(|member| json!({ "name": member.name, "reason": member.reason }));
+    object.insert("participants".into(), json!(participation.participants));
+    object.insert("missing".into(), missing.collect());
+}
+
+fn generated_token(token: &GeneratedToken) -> Value {
+    let mut object = Map::new();
+    object.insert("id".into(), json!(token.id));
+    object.insert("index".into(), json!(token.index));
+    insert_some(&mut object, "log_prob", token.log_prob);
+    if !token.members.is_empty() {
+        let members = token.members.iter();
+        let members = members.map(|member| json!({ "name": member.name, "log_prob": member.log_prob }));
+        object.insert("members".into(), members.collect());
+    }
+    insert_some(&mut object, "votes", token.votes.map(votes));
+    Value::Object(object)
+}
+
+fn votes(votes: Votes) -> Value {
+    json!({ "count": votes.count, "by_weighted_average": votes.by_weighted_average })
+}
+
+fn generation_end(end: &GenerationEnd) -> Value {
+    json!({
+        "reason": reason_name(end.reason()),
+        "prompt_tokens": end.prompt_tokens,
+        "generated_tokens": end.generated_tokens,
+        "seed": end.seed,
+        "rule": rule_name(end.rule),
+    })
+}
+
+fn token_scores(reply: &ScoreReply) -> Value {
+    let scores = reply.token_scores.iter().map(|score| {
+        let mut object = Map::new();
+        object.insert("id".into(), json!(score.id));
+        object.insert("text".into(), json!(score.text));
+        insert_some(&mut object, "log_prob", score.log_prob);
+        object.insert("member_log_probs".into(), json!(score.member_log_probs));
+        insert_some(&mut object, "votes", score.votes.map(votes));
+        insert_some(&mut object, "winner", score.winner);
+        Value::Object(object)
+    });
+    scores.collect()
+}
+
+fn candidates(candidates: &[Candidate]) -> Value {
+    let candidates = candidates.iter().map(|candidate| {
+        let mut object = Map::new();
+        object.insert("id".into(), json!(candidate.id));
+        object.insert("text".into(), json!(candidate.text));
+        object.insert("probability".into(), json!(candidate.probability));
+        insert_some(&mut object, "votes", candidate.votes);
+        Value::Object(object)
+    });
+    candidates.collect()
+}
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

@@ -1,0 +1,148 @@
+//! `chorus status`: the ensemble's members, their weights and health, and what applies to requests.
+
+use chorus_proto::v1::{StatusReply, StatusRequest};
+
+use super::{
+    connect::{ConnectArgs, connect, sentence_of_status},
+    format::{print, print_json, rule_name, start_name, table},
+    reply,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  chorus status
+  chorus status --addr 127.0.0.1:50051 --json | jq '.members[] | {name, health}'
+
+With --json one object with the keys
+  serving, version, sessions
+  rule, threshold, quorum {members, weight}, limits {max_input_tokens, max_generated_tokens, max_input_bytes,
+  max_sessions, max_top_n}
+  vocabulary_size, vocabulary_fingerprint
+  members  [{name, address, weight, health (connecting, up, down, refused), reason, model, architecture, parameters,
+           device, start, sessions}]";
+
+/// Show members, weights, health and sessions
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The ensemble can't be reached, or stdout can't be written.
+pub(crate) async fn run(arguments: StatusArgs) -> anyhow::Result<()> {
+    let address = &arguments.connect.addr;
+    let reply = connect(address)
+        .await?
+        .status(StatusRequest {})
+        .await
+        .map_err(|status| sentence_of_status(&status, address))?
+        .into_inner();
+    if arguments.connect.json {
+        return print_json(&reply::status(&reply));
+    }
+    print(&summary(&reply))?;
+    print(&member_table(&reply))
+}
+
+/// What holds for the ensemble as a whole.
+fn summary(reply: &StatusReply) -> String {
+    let quorum = reply.quorum.unwrap_or_default();
+    let limits = reply.limits.unwrap_or_default();
+    let fingerprint: String = reply.vocabulary_fingerprint.chars().take(12).collect();
+    format!(
+        " serving     {}\n version     {}\n sessions    {} of at most {}\n rule        {} (threshold {})\n \
+         quorum      {} members with {} of the weight\n vocabulary  {} tokens, {fingerprint}\n \
+         limits      {} tokens in, {} tokens out, {} bytes of text\n\n",
+        if reply.serving { "yes" } else { "no, below quorum" },
+        reply.version,
+        reply.sessions,
+        limits.max_sessions,
+        rule_name(reply.rule),
+        reply.threshold,
+        quorum.members,
+        quorum.weight,
+        reply.vocabulary_size,
+        limits.max_input_tokens,
+        limits.max_generated_tokens,
+        limits.max_input_bytes,
+    )
+}
+
+fn member_table(reply: &StatusReply) -> String {
+    let header = [
+        "member",
+        "health",
+        "weight",
+        "sessions",
+        "parameters",
+        "model",
+        "device",
+        "start",
+        "address",
+        "reason",
+    ];
+    let rows = reply.members.iter().map(|member| {
+        let model = match member.architecture.as_str() {
+            "" => member.model.clone(),
+            architecture => format!("{} ({architecture})", member.model),
+        };
+        let start = member.start.as_ref();
+        vec![
+            member.name.clone(),
+            reply::health_name(member.health()),
+            member.weight.to_string(),
+            member.sessions.to_string(),
+            member.parameters.to_string(),
+            model,
+            member.device.clone(),
+            start.map(|start| start_name(Some(start))).unwrap_or_default(),
+            member.address.clone(),
+            member.reason.clone(),
+        ]
+    });
+    let texts = ["health", "model", "device", "start", "address", "reason"];
+    table(&header, &texts, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use chorus_proto::v1::{MemberStatus, member_status::Health};
+
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_down_says_why() {
+        let reply = StatusReply {
+            members: vec![MemberStatus {
+                name: "bass".into(),
+                address: "http://127.0.0.1:9".into(),
+                weight: 1.0,
+                health: Health::Down.into(),
+                reason: "connection refused".into(),
+                ..MemberStatus::default()
+            }],
+            ..StatusReply::default()
+        };
+        let text = member_table(&reply);
+        let row = text.lines().nth(1).unwrap();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(
+            words,
+            [
+                "bass",
+                "down",
+                "1",
+                "0",
+                "0",
+                "http://127.0.0.1:9",
+                "connection",
+                "refused"
+            ]
+        );
+        assert!(summary(&reply).contains("no, below quorum"));
+    }
+}

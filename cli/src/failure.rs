@@ -1,0 +1,121 @@
+//! How a command ends: exit codes, and an error as one line on stderr. Knows nothing about what the commands do.
+
+use std::{fmt, io, process::ExitCode};
+
+use anstyle::{AnsiColor, Style};
+
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+
+/// The command line was well-formed but doesn't make sense; exit code 2, as for every other usage error.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// Whoever read our output hung up (`chorus generate ... | head -1`). Not a failure: the command ends quietly.
+#[derive(Debug)]
+pub(crate) struct OutputClosed;
+
+/// The command was ended by the user before it was done, and has said so itself; exit code 1 without another line.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for OutputClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the output was closed")
+    }
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted")
+    }
+}
+
+impl std::error::Error for UsageError {}
+impl std::error::Error for OutputClosed {}
+impl std::error::Error for Interrupted {}
+
+/// The exit code of a command's result: 0 done, 1 failed, 2 wrong usage. A failure is printed as one line on stderr.
+pub(crate) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if error.is::<OutputClosed>() {
+        return ExitCode::SUCCESS;
+    }
+    if !error.is::<Interrupted>() {
+        anstream::eprintln!("{RED}error:{RED:#} {}", one_line(&error));
+    }
+    ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+}
+
+/// A warning on stderr, in the same form as an error.
+pub(crate) fn warn(sentence: &str) {
+    anstream::eprintln!("{YELLOW}warning:{YELLOW:#} {sentence}");
+}
+
+/// An error with its causes as one line: "context: cause: cause's cause".
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = match cause.downcast_ref::<io::Error>() {
+            Some(error) => sentence_of_io_error(error),
+            None => cause.to_string(),
+        };
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        // Some libraries repeat their cause in their own sentence.
+        if line.ends_with(&text) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&text);
+    }
+    line
+}
+
+/// "connection refused" instead of "Connection refused (os error 111)".
+pub(crate) fn sentence_of_io_error(error: &io::Error) -> String {
+    let text = error.to_string();
+    let Some(code) = error.raw_os_error() else {
+        return text;
+    };
+    let text = text.trim_end_matches(&format!(" (os error {code})"));
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn an_error_and_its_causes_are_one_line() {
+        let missing = std::fs::read("surely/not/here").unwrap_err();
+        let error = Err::<(), _>(missing)
+            .context("can't read\nthe config")
+            .unwrap_err();
+        assert_eq!(
+            one_line(&error),
+            "can't read the config: no such file or directory"
+        );
+    }
+
+    #[test]
+    fn a_cause_that_is_already_in_the_sentence_is_not_repeated() {
+        let error = anyhow::anyhow!("inner").context("outer: inner");
+        assert_eq!(one_line(&error), "outer: inner");
+    }
+}
