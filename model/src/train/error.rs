@@ -1,0 +1,105 @@
+//! Why a training run can't start or go on, in words for people. Knows nothing about command lines.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::config::ConfigError;
+
+/// Why a training run can't start or go on.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// An option is outside its range.
+    #[error("{field} is {found}, allowed is {allowed}")]
+    Option {
+        /// The option.
+        field: &'static str,
+        /// What was given.
+        found: String,
+        /// The allowed values.
+        allowed: &'static str,
+    },
+    /// The options describe no model.
+    #[error("these options describe no model")]
+    Config(#[from] ConfigError),
+    /// A text does not fill the lanes.
+    #[error("the {text} text has {tokens} tokens, too few for a batch of {needed} lanes")]
+    TextTooShort {
+        /// `training` or `validation`.
+        text: &'static str,
+        /// How many tokens can be predicted.
+        tokens: usize,
+        /// How many are needed: one for each lane.
+        needed: usize,
+    },
+    /// A text has a token that the vocabulary does not have.
+    #[error("the {text} text has token {token}, but the vocabulary has {vocab_size} tokens")]
+    TokenOutOfVocabulary {
+        /// `training` or `validation`.
+        text: &'static str,
+        /// The token id.
+        token: u32,
+        /// V.
+        vocab_size: usize,
+    },
+    /// The order by passages needs more than one passage.
+    #[error(
+        "the order by passages needs a start token that stands at line ends and a training text with blank lines"
+    )]
+    NoPassages,
+    /// The loss is no number any more.
+    #[error(
+        "the loss is {loss} at step {step}: the training has diverged, try a lower learning rate or a lower clip"
+    )]
+    Diverged {
+        /// Steps completed.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A new run must not overwrite another.
+    #[error("{path} is not empty: resume the run in it, or choose another output directory")]
+    OutputNotEmpty {
+        /// The output directory.
+        path: PathBuf,
+    },
+    /// There is no run to resume.
+    #[error("{path} has no checkpoint, so there is no run to resume")]
+    NothingToResume {
+        /// The output directory.
+        path: PathBuf,
+    },
+    /// A run is resumed as another one.
+    #[error(
+        "{field} is {given}, but the run to resume has {stored}: a run is resumed with what it began with"
+    )]
+    Differs {
+        /// The option, `training text` or `validation text`.
+        field: String,
+        /// What the checkpoint holds.
+        stored: String,
+        /// What was given now.
+        given: String,
+    },
+    /// The checkpoint's content is not what this version writes.
+    #[error("the checkpoint {path} can't be used: {reason}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file can't be read or written.
+    #[error("{path} can't be {action}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `written`.
+        action: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The arithmetic failed.
+    #[error("the arithmetic failed")]
+    Tensor(#[from] candle_core::Error),
+}

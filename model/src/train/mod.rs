@@ -1,0 +1,36 @@
+//! Training an LSTM language model on a text: `chorus train` without its command line.
+//!
+//! Truncated back-propagation through time, seeded dropout, clipping, Adam and SGD, early stopping, and checkpoints
+//! from which a run goes on as if it had not been interrupted. Runs on the CPU. It prints nothing: an observer is
+//! told of every step, and `metrics.jsonl` keeps the numbers.
+
+mod checkpoint;
+mod dropout;
+mod error;
+mod files;
+mod gradient;
+mod lanes;
+mod loss;
+mod metrics;
+mod optimizer;
+mod options;
+mod order;
+mod parameters;
+mod random;
+mod run;
+mod schedule;
+mod texts;
+mod trainer;
+mod validation;
+
+pub use error::TrainError;
+pub use metrics::{MetricsLine, read_metrics};
+pub use optimizer::OptimizerKind;
+pub use options::{Precision, TrainingOptions};
+pub use order::DataOrder;
+pub use run::{CheckpointInterval, Event, Outcome, RunSettings, train};
+pub use schedule::Decay;
+pub use texts::Texts;
+
+#[cfg(test)]
+mod tests;

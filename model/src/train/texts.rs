@@ -1,0 +1,108 @@
+//! The texts of a run as tokens: what is checked about them, their hashes, and the lanes of an epoch.
+//! Knows nothing about tensors.
+
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+use super::error::TrainError;
+use super::lanes::Lanes;
+use super::options::TrainingOptions;
+use super::order::{DataOrder, passages, reordered};
+use crate::config::Start;
+
+/// The texts that a run learns from and is measured on, encoded by its vocabulary.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// The text that the weights are fitted to.
+    pub training: Vec<u32>,
+    /// The text that decides when to stop.
+    pub validation: Vec<u32>,
+    /// The number of tokens V of the vocabulary.
+    pub vocab_size: usize,
+}
+
+/// The texts, arranged as the options say.
+pub(crate) struct Arrangement {
+    start: Option<u32>,
+    training: Vec<u32>,
+    passages: Option<Vec<Range<usize>>>,
+    batch: usize,
+    seed: u64,
+    validation: Lanes,
+}
+
+/// SHA-256 of tokens as little-endian bytes, in hexadecimal.
+pub(crate) fn hash(tokens: &[u32]) -> String {
+    let mut hasher = Sha256::new();
+    tokens.iter().for_each(|token| hasher.update(token.to_le_bytes()));
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+impl Arrangement {
+    pub(crate) fn new(texts: Texts, options: &TrainingOptions) -> Result<Self, TrainError> {
+        check("training", &texts.training, texts.vocab_size)?;
+        check("validation", &texts.validation, texts.vocab_size)?;
+        let start = match options.start {
+            Start::Token(token) => Some(token),
+            Start::ZeroState => None,
+        };
+        let passages = match (options.order, start) {
+            (DataOrder::Text, _) => None,
+            (DataOrder::Passages, None) => return Err(TrainError::NoPassages),
+            (DataOrder::Passages, Some(start)) => {
+                let passages = passages(&texts.training, start);
+                if passages.len() < 2 {
+                    return Err(TrainError::NoPassages);
+                }
+                Some(passages)
+            }
+        };
+        let validation = Lanes::new(stream(start, texts.validation), options.batch, "validation")?;
+        let (batch, seed) = (options.batch, options.seed);
+        Ok(Self {
+            start,
+            training: texts.training,
+            passages,
+            batch,
+            seed,
+            validation,
+        })
+    }
+
+    /// The lanes of the epoch with this number, from 0. Every epoch has as many tokens.
+    pub(crate) fn epoch(&self, epoch: usize) -> Result<Lanes, TrainError> {
+        let tokens = match &self.passages {
+            Some(passages) => reordered(&self.training, passages, self.seed, epoch),
+            None => self.training.clone(),
+        };
+        Lanes::new(stream(self.start, tokens), self.batch, "training")
+    }
+
+    pub(crate) fn validation(&self) -> &Lanes {
+        &self.validation
+    }
+}
+
+/// With a start token, the first token of a text is predicted from it; without, it is only read.
+fn stream(start: Option<u32>, mut tokens: Vec<u32>) -> Vec<u32> {
+    if let Some(start) = start {
+        tokens.insert(0, start);
+    }
+    tokens
+}
+
+fn check(text: &'static str, tokens: &[u32], vocab_size: usize) -> Result<(), TrainError> {
+    match tokens.iter().find(|&&token| token as usize >= vocab_size) {
+        Some(&token) => Err(TrainError::TokenOutOfVocabulary {
+            text,
+            token,
+            vocab_size,
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,334 @@
+//! Truncated back-propagation through time, one step at a time, and what a checkpoint needs of it.
+//! Knows nothing about files, intervals or reports.
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::checkpoint::{Best, Header, Progress, Tensors};
+use super::dropout::Dropout;
+use super::error::TrainError;
+use super::gradient::{Gradients, clip_factor};
+use super::lanes::Lanes;
+use super::loss::cross_entropy;
+use super::optimizer::Optimizer;
+use super::options::TrainingOptions;
+use super::parameters::Parameters;
+use super::schedule::Place;
+use super::texts::{Arrangement, Texts, hash};
+use super::validation::{mean_nats, tensors};
+use crate::config::Config;
+use crate::network::NetworkState;
+use crate::packing::Packing;
+
+/// A training run in memory.
+pub(crate) struct Trainer {
+    options: TrainingOptions,
+    parameters: Parameters,
+    optimizer: Optimizer,
+    arrangement: Arrangement,
+    /// The texts' hashes: training, validation.
+    hashes: [String; 2],
+    /// The lanes of the present epoch.
+    lanes: Lanes,
+    /// The state after the last block, without its graph; zero at an epoch's start.
+    carried: NetworkState,
+    progress: Progress,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Step {
+    /// The learning rate of this step.
+    pub(crate) learning_rate: f64,
+    /// Tokens in its block.
+    pub(crate) tokens: usize,
+}
+
+/// What an epoch's end found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct EpochEnd {
+    /// The validation's mean cross-entropy in nats per token.
+    pub(crate) nats: f64,
+    /// Whether it is the best so far.
+    pub(crate) improved: bool,
+}
+
+impl Trainer {
+    /// A run at its beginning.
+    pub(crate) fn new(options: TrainingOptions, texts: Texts) -> Result<Self, TrainError> {
+        options.validate()?;
+        let config = options.config(texts.vocab_size)?;
+        let parameters = Parameters::initial(&config, &options)?;
+        let optimizer = Optimizer::new(options.optimizer, parameters.variables());
+        let hashes = [hash(&texts.training), hash(&texts.validation)];
+        let arrangement = Arrangement::new(texts, &options)?;
+        let lanes = arrangement.epoch(0)?;
+        let carried = zero_state(&config, options.batch)?;
+        let progress = Progress::default();
+        Ok(Self {
+            options,
+            parameters,
+            optimizer,
+            arrangement,
+            hashes,
+            lanes,
+            carried,
+            progress,
+        })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        self.parameters.config()
+    }
+
+    pub(crate) fn options(&self) -> &TrainingOptions {
+        &self.options
+    }
+
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    pub(crate) fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Steps in each epoch.
+    pub(crate) fn steps_per_epoch(&self) -> usize {
+        self.lanes.blocks(self.options.bptt)
+    }
+
+    /// Whether all blocks of the present epoch are done, so that [`Trainer::end_epoch`] is next.
+    pub(crate) fn epoch_is_done(&self) -> bool {
+        self.progress.block == self.steps_per_epoch()
+    }
+
+    /// Whether the run is over: all epochs done, or none better for as many as the patience allows.
+    pub(crate) fn is_over(&self) -> bool {
+        self.progress.epoch >= self.options.epochs || self.progress.epochs_since_best >= self.options.patience
+    }
+
+    /// One block: forward, backward, clip, update.
+    pub(crate) fn step(&mut self) -> Result<Step, TrainError> {
+        let block = self.lanes.block(self.progress.block, self.options.bptt);
+        let (inputs, targets) = tensors(&block)?;
+        let packing = Packing::rectangle(block.time, self.options.batch);
+        let network = self.parameters.network()?;
+        let mut masks = Dropout::new(self.options.dropout, self.options.seed, self.progress.step);
+        let mut dropout = |activations: &Tensor| masks.apply(activations);
+        let dropout: Option<crate::network::Dropout<'_>> = if self.options.dropout > 0.0 {
+            Some(&mut dropout)
+        } else {
+            None
+        };
+        let (hidden, next) = network.hidden(&inputs, &packing, &self.carried, dropout)?;
+        let loss = cross_entropy(&network.logits(&hidden)?, &targets)?;
+        let nats = f64::from(loss.to_scalar::<f32>()?);
+        let gradients = Gradients::take(loss.backward()?, self.parameters.variables().iter())?;
+        let norm = gradients.norm()?;
+        if !nats.is_finite() || !norm.is_finite() {
+            return Err(TrainError::Diverged {
+                step: self.progress.step,
+                loss: nats,
+            });
+        }
+        let learning_rate = self.learning_rate();
+        let clip = clip_factor(norm, self.options.clip);
+        let step = self.progress.step;
+        self.optimizer
+            .update(self.parameters.variables(), &gradients, step, learning_rate, clip)?;
+        self.carried = next.detach();
+        self.advance(nats, block.targets.len());
+        Ok(Step {
+            learning_rate,
+            tokens: block.targets.len(),
+        })
+    }
+
+    /// Validates, notes whether that is the best, and arranges the next epoch.
+    pub(crate) fn end_epoch(&mut self) -> Result<EpochEnd, TrainError> {
+        let network = self.parameters.network()?;
+        let nats = mean_nats(&network, self.arrangement.validation(), self.options.bptt)?;
+        let progress = &mut self.progress;
+        let improved = progress.best.is_none_or(|best| nats < best.nats);
+        progress.epoch += 1;
+        progress.block = 0;
+        if improved {
+            progress.best = Some(Best {
+                nats,
+                epoch: progress.epoch,
+            });
+            progress.epochs_since_best = 0;
+        } else {
+            progress.epochs_since_best += 1;
+            progress.plateaus += 1;
+        }
+        self.lanes = self.arrangement.epoch(self.progress.epoch)?;
+        self.carried = zero_state(self.config(), self.options.batch)?;
+        Ok(EpochEnd { nats, improved })
+    }
+
+    /// The mean training loss in nats per token since the last call.
+    pub(crate) fn take_mean_nats(&mut self) -> f64 {
+        let mean = self.progress.nats / self.progress.nats_tokens.max(1) as f64;
+        (self.progress.nats, self.progress.nats_tokens) = (0.0, 0);
+        mean
+    }
+
+    /// The learning rate of the next step.
+    pub(crate) fn learning_rate(&self) -> f64 {
+        let Progress {
+            step,
+            epoch,
+            plateaus,
+            ..
+        } = self.progress;
+        let steps = (self.steps_per_epoch() * self.options.epochs) as u64;
+        self.options.decay.rate(
+            self.options.learning_rate,
+            Place {
+                step,
+                steps,
+                epoch,
+                plateaus,
+            },
+        )
+    }
+
+    fn advance(&mut self, nats: f64, tokens: usize) {
+        let progress = &mut self.progress;
+        progress.step += 1;
+        progress.block += 1;
+        progress.tokens += tokens as u64;
+        progress.nats += nats * tokens as f64;
+        progress.nats_tokens += tokens as u64;
+    }
+}
+
+/// What a checkpoint holds of a run, and the way back.
+impl Trainer {
+    pub(crate) fn header(&self, metrics_length: u64) -> Header {
+        let [training_text, validation_text] = self.hashes.clone();
+        Header {
+            options: self.options.clone(),
+            vocab_size: self.config().vocab_size,
+            training_text,
+            validation_text,
+            progress: self.progress.clone(),
+            metrics_length,
+        }
+    }
+
+    /// Weights, moments and the carried state, by name.
+    pub(crate) fn tensors(&self) -> Result<Tensors, TrainError> {
+        let mut tensors = Tensors::new();
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        for (name, variable) in self.parameters.named() {
+            tensors.insert(
+                format!("weights.{name}"),
+                (variable.dims().to_vec(), values(variable)?),
+            );
+        }
+        for ((name, variable), moments) in self.parameters.named().zip(self.optimizer.moments()) {
+            let shape = variable.dims().to_vec();
+            tensors.insert(
+                format!("adam.first.{name}"),
+                (shape.clone(), moments.first.clone()),
+            );
+            tensors.insert(format!("adam.second.{name}"), (shape, moments.second.clone()));
+        }
+        for (layer, state) in self.carried.layers().iter().enumerate() {
+            tensors.insert(
+                format!("carried.{layer}"),
+                (state.dims().to_vec(), values(state)?),
+            );
+        }
+        Ok(tensors)
+    }
+
+    /// Takes the place of the run that wrote `header` and `tensors`. The run must have begun with what this one
+    /// began with; `unusable` makes the error for tensors that don't fit.
+    pub(crate) fn restore(
+        &mut self,
+        header: Header,
+        mut tensors: Tensors,
+        unusable: impl Fn(String) -> TrainError,
+    ) -> Result<(), TrainError> {
+        self.check_same(&header)?;
+        let mut take = |name: String, shape: &[usize]| match tensors.remove(&name) {
+            Some((found, values)) if found == shape => Ok(values),
+            Some((found, _)) => Err(unusable(format!(
+                "tensor {name} has shape {found:?}, expected is {shape:?}"
+            ))),
+            None => Err(unusable(format!("it has no tensor {name}"))),
+        };
+        for (name, variable) in self.parameters.named() {
+            let values = take(format!("weights.{name}"), variable.dims())?;
+            variable.set(&Tensor::from_vec(values, variable.shape(), &Device::Cpu)?)?;
+        }
+        let named: Vec<(&str, &Var)> = self.parameters.named().collect();
+        for ((name, variable), moments) in named.into_iter().zip(self.optimizer.moments_mut()) {
+            moments.first = take(format!("adam.first.{name}"), variable.dims())?;
+            moments.second = take(format!("adam.second.{name}"), variable.dims())?;
+        }
+        let carried = self.carried.layers().iter().enumerate().map(|(layer, state)| {
+            let values = take(format!("carried.{layer}"), state.dims())?;
+            Ok(Tensor::from_vec(values, state.shape(), &Device::Cpu)?)
+        });
+        self.carried = NetworkState::from_layers(carried.collect::<Result<_, TrainError>>()?);
+        self.lanes = self.arrangement.epoch(header.progress.epoch)?;
+        self.progress = header.progress;
+        if self.progress.block > self.steps_per_epoch() {
+            return Err(unusable("its position is beyond the end of the text".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn check_same(&self, header: &Header) -> Result<(), TrainError> {
+        let differs = |field: &str, stored: &str, given: &str| {
+            Err(TrainError::Differs {
+                field: field.into(),
+                stored: stored.into(),
+                given: given.into(),
+            })
+        };
+        if let Some((field, stored, given)) = TrainingOptions::difference(&header.options, &self.options) {
+            return differs(&field, &stored, &given);
+        }
+        let ours = self.header(0);
+        if ours.vocab_size != header.vocab_size {
+            return differs(
+                "vocabulary size",
+                &header.vocab_size.to_string(),
+                &ours.vocab_size.to_string(),
+            );
+        }
+        let text = |hash: &str| {
+            format!(
+                "one whose tokens have the hash {}",
+                hash.get(..12).unwrap_or(hash)
+            )
+        };
+        if ours.training_text != header.training_text {
+            return differs(
+                "training text",
+                &text(&header.training_text),
+                &text(&ours.training_text),
+            );
+        }
+        if ours.validation_text != header.validation_text {
+            return differs(
+                "validation text",
+                &text(&header.validation_text),
+                &text(&ours.validation_text),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn zero_state(config: &Config, batch: usize) -> candle_core::Result<NetworkState> {
+    let zero = || Tensor::zeros((2, batch, config.hidden_size), DType::F32, &Device::Cpu);
+    Ok(NetworkState::from_layers(
+        (0..config.layers).map(|_| zero()).collect::<Result<_, _>>()?,
+    ))
+}
