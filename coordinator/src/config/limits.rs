@@ -1,0 +1,92 @@
+//! What requests and members are held to. Knows nothing about who enforces it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The largest requests that are served, and how long members may take. Every limit is at least 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Tokens of a prompt, prefix or scored text.
+    pub max_input_tokens: u32,
+    /// Bytes of a prompt, prefix or scored text, looked at before it is tokenized.
+    pub max_input_bytes: u32,
+    /// Tokens that one request may generate.
+    pub max_generated_tokens: u32,
+    /// Generations, scorings and predictions in progress at a time.
+    pub max_sessions: u32,
+    /// Candidates of one prediction.
+    pub max_top_n: u32,
+    /// Milliseconds that a member has for its answer to one step.
+    pub step_timeout_ms: u32,
+    /// Milliseconds that connecting to a member may take.
+    pub connect_timeout_ms: u32,
+}
+
+/// A limit under which nothing works.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("limits.{key}: {value} is not allowed; allowed: {least} to {most}")]
+pub struct LimitsError {
+    /// Which limit.
+    pub key: &'static str,
+    /// What was given.
+    pub value: u32,
+    /// The smallest value.
+    pub least: u32,
+    /// The largest value.
+    pub most: u32,
+}
+
+/// A gRPC message may hold at most this much text beside its other fields.
+const MOST_INPUT_BYTES: u32 = 64 * 1024 * 1024;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_input_tokens: 200_000,
+            max_input_bytes: 1024 * 1024,
+            max_generated_tokens: 4096,
+            max_sessions: 1024,
+            max_top_n: 1000,
+            step_timeout_ms: 5000,
+            connect_timeout_ms: 2000,
+        }
+    }
+}
+
+impl Limits {
+    /// How long a member has for its answer to one step.
+    pub fn step_timeout(&self) -> Duration {
+        Duration::from_millis(self.step_timeout_ms.into())
+    }
+
+    /// How long connecting to a member may take.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms.into())
+    }
+
+    pub(super) fn check(&self) -> Result<(), LimitsError> {
+        let all = [
+            ("max_input_tokens", self.max_input_tokens, u32::MAX),
+            ("max_input_bytes", self.max_input_bytes, MOST_INPUT_BYTES),
+            ("max_generated_tokens", self.max_generated_tokens, u32::MAX),
+            ("max_sessions", self.max_sessions, u32::MAX),
+            ("max_top_n", self.max_top_n, u32::MAX),
+            ("step_timeout_ms", self.step_timeout_ms, u32::MAX),
+            ("connect_timeout_ms", self.connect_timeout_ms, u32::MAX),
+        ];
+        let wrong = all
+            .into_iter()
+            .find(|(_, value, most)| !(1..=*most).contains(value));
+        match wrong {
+            Some((key, value, most)) => Err(LimitsError {
+                key,
+                value,
+                least: 1,
+                most,
+            }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What an operator decides: members, rule, quorum, limits. Read from TOML, overridden by flags, checked as a whole.
+//! Knows nothing about files, flags' parsers or what the values are used for.
+
+mod limits;
+mod member;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+pub use limits::{Limits, LimitsError};
+pub use member::{MemberConfig, MemberError, MemberFlagError};
+
+use crate::{
+    fusion::{Fusion, Rule},
+    quorum::Quorum,
+    weights::{Weights, WeightsError},
+};
+
+/// Everything that one ensemble is configured with.
+///
+/// ```
+/// use chorus_coordinator::config::{Config, Overrides};
+///
+/// let flags = Overrides {
+///     members: vec!["alto@2=http://127.0.0.1:50061".parse()?],
+///     ..Overrides::default()
+/// };
+/// let config = Config::new(Some("[fusion]\nrule = 'log_linear'"), flags)?;
+/// assert_eq!(config.members[0].weight, 2.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients are served.
+    pub listen: SocketAddr,
+    /// The rule, and the threshold of the vote, where a request does not say otherwise.
+    pub fusion: Fusion,
+    /// The least participation with which an answer goes out.
+    pub quorum: Quorum,
+    /// What requests and members are held to.
+    pub limits: Limits,
+    /// The members, in member order: the order in which their answers are fused.
+    pub members: Vec<MemberConfig>,
+}
+
+/// What flags say; whatever is absent stays as the file has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// In place of `listen`.
+    pub listen: Option<SocketAddr>,
+    /// In place of all `[[members]]`, if there are any.
+    pub members: Vec<MemberConfig>,
+    /// In place of `fusion.rule`.
+    pub rule: Option<Rule>,
+    /// In place of `fusion.threshold`.
+    pub threshold: Option<f64>,
+    /// In place of `quorum.members`.
+    pub quorum_members: Option<usize>,
+    /// In place of `quorum.weight`.
+    pub quorum_weight: Option<f64>,
+}
+
+/// Why a configuration is none.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML, an unknown key, or a value of another kind. The source says in which line.
+    #[error("the configuration can't be read")]
+    Toml(#[from] toml::de::Error),
+    /// There is nobody to ask.
+    #[error(
+        "members: there are none; allowed: at least one, by [[members]] in the file or --member name=http://host:port"
+    )]
+    NoMembers,
+    /// A member that can't be one.
+    #[error("members: member {name:?} can't be used")]
+    Member {
+        /// Its name, as given.
+        name: String,
+        /// Why.
+        source: MemberError,
+    },
+    /// Two members of the same name.
+    #[error("members: {name:?} is there twice; allowed: every name once")]
+    DuplicateMember {
+        /// The name.
+        name: String,
+    },
+    /// Weights that can't be shared.
+    #[error("members: the weights can't be used")]
+    Weights(#[from] WeightsError),
+    /// θ out of its range.
+    #[error("fusion.threshold: {0} is not allowed; allowed: at least 0 and less than 1")]
+    Threshold(f64),
+    /// A quorum of no members, or of more than there are.
+    #[error("quorum.members: {quorum} is not allowed; allowed: 1 to {members}, the number of members")]
+    QuorumMembers {
+        /// The least number of members, as given.
+        quorum: usize,
+        /// How many there are.
+        members: usize,
+    },
+    /// A share that is none.
+    #[error("quorum.weight: {0} is not allowed; allowed: 0 to 1, a share of the total weight")]
+    QuorumWeight(f64),
+    /// A limit under which nothing works.
+    #[error("limits can't be used")]
+    Limits(#[from] LimitsError),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            fusion: Fusion::default(),
+            quorum: Quorum::default(),
+            limits: Limits::default(),
+            members: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The file's text, if there is one, with what the flags override, checked as a whole.
+    ///
+    /// # Errors
+    /// The first thing that is wrong: its key, what was given, what is allowed.
+    pub fn new(toml: Option<&str>, flags: Overrides) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(toml.unwrap_or_default())?;
+        config.apply(flags);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The members' names, in member order.
+    pub fn member_names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.name.clone()).collect()
+    }
+
+    /// The members' weights, in member order.
+    ///
+    /// # Errors
+    /// Weights that can't be shared; never for a configuration that was checked.
+    pub fn weights(&self) -> Result<Weights, WeightsError> {
+        Weights::new(
+            self.members
+                .iter()
+                .map(|member| (member.name.as_str(), member.weight)),
+        )
+    }
+
+    fn apply(&mut self, flags: Overrides) {
+        if !flags.members.is_empty() {
+            self.members = flags.members;
+        }
+        self.listen = flags.listen.unwrap_or(self.listen);
+        self.fusion.rule = flags.rule.unwrap_or(self.fusion.rule);
+        self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
+        self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);
+        self.quorum.weight = flags.quorum_weight.unwrap_or(self.quorum.weight);
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.check_members()?;
+        self.weights()?;
+        if !Fusion::threshold_is_valid(self.fusion.threshold) {
+            return Err(ConfigError::Threshold(self.fusion.threshold));
+        }
+        let Quorum {
+            members: quorum,
+            weight,
+        } = self.quorum;
+        let members = self.members.len();
+        if !(1..=members).contains(&quorum) {
+            return Err(ConfigError::QuorumMembers { quorum, members });
+        }
+        if !(0.0..=1.0).contains(&weight) {
+            return Err(ConfigError::QuorumWeight(weight));
+        }
+        Ok(self.limits.check()?)
+    }
+
+    fn check_members(&self) -> Result<(), ConfigError> {
+        if self.members.is_empty() {
+            return Err(ConfigError::NoMembers);
+        }
+        for (place, member) in self.members.iter().enumerate() {
+            let name = || member.name.clone();
+            member
+                .check()
+                .map_err(|source| ConfigError::Member { name: name(), source })?;
+            if self
+                .members
+                .iter()
+                .take(place)
+                .any(|other| other.name == member.name)
+            {
+                return Err(ConfigError::DuplicateMember { name: name() });
+            }
+        }
+        Ok(())
+    }
+}

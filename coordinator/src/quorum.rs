@@ -1,0 +1,163 @@
+//! The least participation with which the ensemble may answer. Knows nothing about why a member is missing.
+
+use serde::{Deserialize, Serialize};
+
+/// How many members, and what share of the total configured weight, must take part in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quorum {
+    /// Least number of participants, at least 1.
+    pub members: usize,
+    /// Least share of the total configured weight, in [0, 1].
+    pub weight: f64,
+}
+
+/// One member, there or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Attendance<'a> {
+    /// The member's name.
+    pub name: &'a str,
+    /// Its configured weight.
+    pub weight: f64,
+    /// Why it is missing; `None` where it takes part.
+    pub missing: Option<&'a str>,
+}
+
+/// Too few take part: the answer is UNAVAILABLE.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum QuorumError {
+    /// Too few members.
+    #[error("{present} of {total} members take part, the quorum is {quorum}; missing: {missing}")]
+    Members {
+        /// Members that take part.
+        present: usize,
+        /// All members.
+        total: usize,
+        /// Least number.
+        quorum: usize,
+        /// Names of the missing members, with reasons.
+        missing: String,
+    },
+    /// Too little weight.
+    #[error(
+        "the members that take part have {present:.3} of the weight, the quorum is {quorum}; missing: {missing}"
+    )]
+    Weight {
+        /// Their share of the total weight.
+        present: f64,
+        /// Least share.
+        quorum: f64,
+        /// Names of the missing members, with reasons.
+        missing: String,
+    },
+}
+
+/// A share that is a sum of shares may miss the quorum by rounding.
+const ROUNDING: f64 = 1e-9;
+
+impl Default for Quorum {
+    /// One member suffices.
+    fn default() -> Self {
+        Self {
+            members: 1,
+            weight: 0.0,
+        }
+    }
+}
+
+impl Quorum {
+    /// Whether those who take part may answer.
+    ///
+    /// # Errors
+    /// Too few members or too little weight; the message names the missing members. Nobody is never enough.
+    pub fn check(&self, members: &[Attendance<'_>]) -> Result<(), QuorumError> {
+        let present = || members.iter().filter(|member| member.missing.is_none());
+        let count = present().count();
+        let quorum = self.members.max(1);
+        if count < quorum {
+            return Err(QuorumError::Members {
+                present: count,
+                total: members.len(),
+                quorum,
+                missing: missing(members),
+            });
+        }
+        let weight = |weights: &mut dyn Iterator<Item = f64>| weights.sum::<f64>();
+        let total = weight(&mut members.iter().map(|member| member.weight));
+        let share = weight(&mut present().map(|member| member.weight)) / total;
+        // Without any weight there is no share to fall short of.
+        if share + ROUNDING < self.weight {
+            return Err(QuorumError::Weight {
+                present: share,
+                quorum: self.weight,
+                missing: missing(members),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn missing(members: &[Attendance<'_>]) -> String {
+    let names = members
+        .iter()
+        .filter_map(|member| Some((member.name, member.missing?)));
+    let names: Vec<String> = names.map(|(name, reason)| format!("{name} ({reason})")).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members<'a>(missing: &[&str]) -> Vec<Attendance<'a>> {
+        [("alto", 0.6), ("bass", 0.1), ("tenor", 0.3)]
+            .map(|(name, weight)| Attendance {
+                name,
+                weight,
+                missing: missing.contains(&name).then_some("no answer within 5 s"),
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn too_few_members_are_named_with_their_reasons() {
+        let quorum = Quorum {
+            members: 2,
+            weight: 0.0,
+        };
+        assert_eq!(quorum.check(&members(&["alto"])), Ok(()));
+        let error = quorum.check(&members(&["alto", "tenor"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "1 of 3 members take part, the quorum is 2; missing: alto (no answer within 5 s), tenor (no answer \
+             within 5 s)"
+        );
+    }
+
+    #[test]
+    fn too_little_weight_is_refused_and_exactly_enough_is_not() {
+        let quorum = Quorum {
+            members: 1,
+            weight: 0.4,
+        };
+        assert_eq!(quorum.check(&members(&["alto"])), Ok(()));
+        let error = quorum.check(&members(&["alto", "bass"])).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("0.300 of the weight, the quorum is 0.4"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("alto"), "{error}");
+    }
+
+    #[test]
+    fn nobody_is_never_enough() {
+        let none = Quorum {
+            members: 0,
+            weight: 0.0,
+        };
+        assert!(none.check(&members(&["alto", "bass", "tenor"])).is_err());
+        assert!(none.check(&[]).is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! From requests on the wire to requests that can be carried out: everything that is a caller's mistake is found here,
+//! before any member hears of the request. Knows nothing about members' health, sessions or time.
+
+mod fusion;
+mod input;
+mod sampling;
+mod stop;
+
+#[cfg(test)]
+mod bad_input;
+
+use std::fmt;
+
+use chorus_proto::v1::{self, ErrorCode};
+use chorus_text::Vocabulary;
+
+use crate::{config::Limits, fusion::Fusion, plan::Plan, sampling::Sampling, weights::Weights};
+
+/// What requests are judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The members' vocabulary.
+    pub vocabulary: &'a Vocabulary,
+    /// The configured limits.
+    pub limits: &'a Limits,
+    /// The configured rule and threshold.
+    pub fusion: &'a Fusion,
+    /// The members' names, in member order.
+    pub members: &'a [String],
+    /// The configured weights, in member order.
+    pub weights: &'a Weights,
+}
+
+/// A caller's mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestError {
+    /// Path of the field in the request, such as `sampling.temperature`.
+    pub field: &'static str,
+    /// What was wrong and what is allowed.
+    pub message: String,
+}
+
+/// A checked `GenerateRequest`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// At least one token.
+    pub prompt: Vec<u32>,
+    /// At least 1.
+    pub max_tokens: u32,
+    /// None empty.
+    pub stop: Vec<String>,
+    /// Not used where the rule yields no distribution.
+    pub sampling: Sampling,
+    /// Absent where the server is to choose one.
+    pub seed: Option<u64>,
+    /// The rule and threshold of this request.
+    pub fusion: Fusion,
+    /// The weights of this request, in member order.
+    pub weights: Weights,
+    /// Whether every token comes with log-probabilities.
+    pub log_probs: bool,
+}
+
+/// A checked `ScoreRequest`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scoring {
+    /// At least one token.
+    pub tokens: Vec<u32>,
+    /// The rule and threshold of this request.
+    pub fusion: Fusion,
+    /// The weights of this request, in member order.
+    pub weights: Weights,
+    /// Whether there is a row for each token.
+    pub per_token: bool,
+}
+
+/// A checked `PredictRequest`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// At least one token.
+    pub prefix: Vec<u32>,
+    /// At least 1; may exceed the vocabulary.
+    pub top_n: u32,
+    /// The rule and threshold of this request.
+    pub fusion: Fusion,
+    /// The weights of this request, in member order.
+    pub weights: Weights,
+}
+
+/// Tokens to generate where a request does not say.
+const DEFAULT_MAX_TOKENS: u32 = 64;
+/// Candidates where a request does not say.
+const DEFAULT_TOP_N: u32 = 10;
+
+impl RequestError {
+    pub(crate) fn new(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            field,
+            message: message.into(),
+        }
+    }
+
+    /// What the wire calls it.
+    pub fn code(&self) -> ErrorCode {
+        ErrorCode::InvalidArgument
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.field, self.message)
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+impl Generation {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// The first field that is wrong, what was wrong with it, and what is allowed.
+    pub fn new(request: v1::GenerateRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
+        let (fusion, weights) = fusion::check(request.fusion, terms)?;
+        let (sampling, seed) = sampling::check(request.sampling, fusion.rule)?;
+        if request.log_probs && !fusion.rule.yields_distribution() {
+            let message = "threshold_vote has no distribution and so no log-probabilities; allowed: false, or another rule";
+            return Err(RequestError::new("log_probs", message));
+        }
+        Ok(Self {
+            max_tokens: count(
+                "max_tokens",
+                request.max_tokens,
+                DEFAULT_MAX_TOKENS,
+                terms.limits.max_generated_tokens,
+            )?,
+            stop: stop::check(request.stop)?,
+            sampling,
+            seed,
+            fusion,
+            weights,
+            log_probs: request.log_probs,
+            prompt: input::check("prompt", request.prompt, terms)?,
+        })
+    }
+
+    /// What goes to the members.
+    pub fn plan(&self) -> Plan {
+        Plan::for_generate()
+    }
+}
+
+impl Scoring {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// The first field that is wrong, what was wrong with it, and what is allowed.
+    pub fn new(request: v1::ScoreRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
+        let (fusion, weights) = fusion::check(request.fusion, terms)?;
+        Ok(Self {
+            fusion,
+            weights,
+            per_token: request.per_token,
+            tokens: input::check("input", request.input, terms)?,
+        })
+    }
+
+    /// What goes to the members.
+    pub fn plan(&self) -> Plan {
+        Plan::for_score(self.fusion.rule)
+    }
+}
+
+impl Prediction {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// The first field that is wrong, what was wrong with it, and what is allowed.
+    pub fn new(request: v1::PredictRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
+        let (fusion, weights) = fusion::check(request.fusion, terms)?;
+        Ok(Self {
+            top_n: count("top_n", request.top_n, DEFAULT_TOP_N, terms.limits.max_top_n)?,
+            fusion,
+            weights,
+            prefix: input::check("prefix", request.prefix, terms)?,
+        })
+    }
+
+    /// What goes to the members.
+    pub fn plan(&self) -> Plan {
+        Plan::for_predict()
+    }
+}
+
+/// A number between 1 and a limit; where it is absent, the default or the limit, whichever is less.
+fn count(field: &'static str, given: Option<u32>, default: u32, most: u32) -> Result<u32, RequestError> {
+    match given {
+        None => Ok(default.min(most)),
+        Some(value) if (1..=most).contains(&value) => Ok(value),
+        Some(value) => {
+            let message = format!("{value} is not allowed; allowed: 1 to {most}, the server's limit");
+            Err(RequestError::new(field, message))
+        }
+    }
+}
