@@ -5,6 +5,7 @@
 mod cell;
 mod config;
 mod device;
+pub mod import;
 mod matrix;
 mod network;
 mod packing;

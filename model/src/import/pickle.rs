@@ -1,0 +1,298 @@
+//! A PyTorch checkpoint (`torch.save`, a zip archive with a pickle in it), read with candle's pickle machine and
+//! without trusting it: the machine panics on some operands and copies what it memorises, so operands are checked
+//! before and sizes after every instruction. Nothing in a pickle is ever executed.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+
+use candle_core::pickle::{Object, Stack};
+use zip::ZipArchive;
+
+use super::element::Element;
+
+/// Deeper objects than any state_dict's would overflow the call stack when they are dropped.
+const DEEPEST: usize = 48;
+/// How many objects may be looked at in total; a checkpoint with an optimizer has some ten thousand.
+const MOST_OBJECTS: usize = 20_000_000;
+/// The pickle of a checkpoint holds names and shapes, not weights.
+const LARGEST_PICKLE: u64 = 16 << 20;
+/// Where checkpoints keep the state_dict beside other things, in the order of preference.
+const NESTED_UNDER: [&str; 6] = [
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "weights",
+];
+
+/// A tensor as the pickle describes it: a strided view into one of the archive's storages.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) element: Element,
+    pub(super) shape: Vec<usize>,
+    strides: Vec<usize>,
+    /// The first element's index in the storage.
+    offset: usize,
+    /// The storage's name in the archive.
+    storage: String,
+}
+
+/// What is wrong with an archive.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PickleError {
+    #[error("the zip archive is broken")]
+    Zip(#[from] zip::result::ZipError),
+    #[error("the zip archive can't be read")]
+    Io(#[from] std::io::Error),
+    #[error("the pickle is broken")]
+    Machine(#[from] candle_core::Error),
+    #[error("the pickle has an instruction with an impossible operand")]
+    Operand,
+    #[error("the pickle is nested or repeated beyond what any checkpoint needs")]
+    TooComplex,
+    #[error("the archive has no data.pkl")]
+    NoPickle,
+    #[error("the tensors are stored big-endian")]
+    BigEndian,
+    #[error("it holds a whole pickled module; save module.state_dict() instead")]
+    WholeModule,
+    #[error("it holds no state_dict: no tensors at its top or under {}", NESTED_UNDER.join(", "))]
+    NoStateDict,
+}
+
+/// An opened archive: its tensors by key.
+pub(super) struct Archive {
+    file: Vec<u8>,
+    pub(super) tensors: BTreeMap<String, Result<View, String>>,
+}
+
+impl Archive {
+    /// Opens the bytes of a `.pt` file. The numbers stay where they are until [`Archive::values`].
+    pub(super) fn open(file: Vec<u8>) -> Result<Self, PickleError> {
+        let mut zip = ZipArchive::new(Cursor::new(file.as_slice()))?;
+        let names: Vec<String> = zip
+            .file_names()
+            .map(|name| name.map(std::borrow::Cow::into_owned))
+            .collect::<Result<_, _>>()?;
+        let root = names
+            .iter()
+            .find_map(|name| name.strip_suffix("data.pkl"))
+            .ok_or(PickleError::NoPickle)?;
+        if names.contains(&format!("{root}byteorder"))
+            && read_entry(&mut zip, &format!("{root}byteorder"))? == b"big"
+        {
+            return Err(PickleError::BigEndian);
+        }
+        let object = unpickle(&read_entry(&mut zip, &format!("{root}data.pkl"))?)?;
+        let state = state_dict(object, 0)?;
+        let tensors = state
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.unicode().ok()?, tensor(&value, root)?)));
+        let tensors = tensors.collect();
+        Ok(Self { file, tensors })
+    }
+
+    /// A tensor's numbers, row by row.
+    pub(super) fn values(&self, view: &View) -> Result<Vec<f32>, String> {
+        let mut zip =
+            ZipArchive::new(Cursor::new(self.file.as_slice())).map_err(|error| error.to_string())?;
+        let mut entry = zip
+            .by_name(&view.storage)
+            .map_err(|error| format!("{}: {error}", view.storage))?;
+        let mut bytes = Vec::new();
+        entry
+            .read_to_end(&mut bytes)
+            .map_err(|error| format!("{}: {error}", view.storage))?;
+        let size = view.element.size().ok_or("its type is not read here")?;
+        let storage = bytes.len() / size;
+        let count = view
+            .shape
+            .iter()
+            .try_fold(1_usize, |count, size| count.checked_mul(*size));
+        if count.is_none_or(|count| count > storage) {
+            return Err(format!(
+                "its shape {:?} needs more than the {storage} numbers of its storage",
+                view.shape
+            ));
+        }
+        let numbers = view.element.to_f32(&bytes).ok_or("its type is not read here")?;
+        let indices = view.indices().ok_or("its strides reach beyond any storage")?;
+        let gathered: Option<Vec<f32>> = indices
+            .into_iter()
+            .map(|index| numbers.get(index).copied())
+            .collect();
+        gathered.ok_or_else(|| format!("it reaches beyond the {storage} numbers of its storage"))
+    }
+}
+
+impl View {
+    /// The elements' indices in the storage, row by row.
+    fn indices(&self) -> Option<Vec<usize>> {
+        let mut indices = vec![self.offset];
+        for (size, stride) in self.shape.iter().zip(&self.strides) {
+            let mut next = Vec::with_capacity(indices.len() * size);
+            for base in indices {
+                for step in 0..*size {
+                    next.push(step.checked_mul(*stride)?.checked_add(base)?);
+                }
+            }
+            indices = next;
+        }
+        Some(indices)
+    }
+}
+
+fn read_entry(zip: &mut ZipArchive<Cursor<&[u8]>>, name: &str) -> Result<Vec<u8>, PickleError> {
+    let entry = zip.by_name(name)?;
+    if entry.size() > LARGEST_PICKLE {
+        return Err(PickleError::TooComplex);
+    }
+    let mut bytes = Vec::new();
+    entry.take(LARGEST_PICKLE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Runs the machine to its end, one checked instruction at a time.
+fn unpickle(pickle: &[u8]) -> Result<Object, PickleError> {
+    let mut rest = pickle;
+    let mut stack = Stack::empty();
+    let mut budget = MOST_OBJECTS;
+    loop {
+        check_operands(rest)?;
+        let finished = stack.read(&mut rest)?;
+        if let Some(top) = stack.stack().last() {
+            measure(top, DEEPEST, &mut budget)?;
+        }
+        if finished {
+            return Ok(stack.finalize()?);
+        }
+    }
+}
+
+/// Catches the operands that candle allocates or shifts by without a look: a text's length and a number's.
+fn check_operands(rest: &[u8]) -> Result<(), PickleError> {
+    let possible = match rest {
+        [b'X', a, b, c, d, text @ ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize <= text.len(),
+        [0x8a, length, ..] => *length <= 8,
+        _ => true,
+    };
+    if possible {
+        Ok(())
+    } else {
+        Err(PickleError::Operand)
+    }
+}
+
+/// Counts an object and what is in it against the budget, and refuses deep nesting.
+fn measure(object: &Object, depth: usize, budget: &mut usize) -> Result<(), PickleError> {
+    let depth = depth.checked_sub(1).ok_or(PickleError::TooComplex)?;
+    *budget = budget.checked_sub(1).ok_or(PickleError::TooComplex)?;
+    match object {
+        Object::Tuple(items) | Object::List(items) => {
+            items.iter().try_for_each(|item| measure(item, depth, budget))
+        }
+        Object::Dict(entries) => entries.iter().try_for_each(|(key, value)| {
+            measure(key, depth, budget)?;
+            measure(value, depth, budget)
+        }),
+        Object::Reduce { callable, args } | Object::Build { callable, args } => {
+            measure(callable, depth, budget)?;
+            measure(args, depth, budget)
+        }
+        Object::PersistentLoad(inner) => measure(inner, depth, budget),
+        _ => Ok(()),
+    }
+}
+
+/// The dictionary with the tensors: the object itself or what it holds under a usual key.
+fn state_dict(object: Object, depth: usize) -> Result<Vec<(Object, Object)>, PickleError> {
+    let entries = match object {
+        Object::Dict(entries) => entries,
+        Object::Build { .. } | Object::Reduce { .. } => return Err(PickleError::WholeModule),
+        _ => return Err(PickleError::NoStateDict),
+    };
+    if entries.iter().any(|(_, value)| is_tensor(value)) {
+        return Ok(entries);
+    }
+    let place = |(key, _): &(Object, Object)| match key {
+        Object::Unicode(key) => NESTED_UNDER.iter().position(|name| name == key),
+        _ => None,
+    };
+    let nested = entries
+        .into_iter()
+        .filter(|entry| place(entry).is_some())
+        .min_by_key(place);
+    match nested {
+        Some((_, value)) if depth < NESTED_UNDER.len() => state_dict(value, depth + 1),
+        _ => Err(PickleError::NoStateDict),
+    }
+}
+
+fn is_tensor(value: &Object) -> bool {
+    matches!(value, Object::Reduce { callable, .. } if matches!(&**callable,
+        Object::Class { module_name, .. } if module_name == "torch._utils" || module_name == "torch._tensor"))
+}
+
+/// The view that a value describes, the reason why it is not understood, or none if it is no tensor at all.
+fn tensor(value: &Object, root: &str) -> Option<Result<View, String>> {
+    is_tensor(value).then(|| {
+        view(value, root)
+            .ok_or_else(|| "it is no plain dense tensor (torch._utils._rebuild_tensor_v2)".to_owned())
+    })
+}
+
+/// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, perhaps inside `_rebuild_parameter(tensor, ...)`.
+/// Source: pytorch, torch/_utils.py.
+fn view(value: &Object, root: &str) -> Option<View> {
+    let Object::Reduce { callable, args } = value else {
+        return None;
+    };
+    let (Object::Class { class_name, .. }, Object::Tuple(args)) = (&**callable, &**args) else {
+        return None;
+    };
+    match (class_name.as_str(), args.as_slice()) {
+        ("_rebuild_parameter", [tensor, ..]) => view(tensor, root),
+        ("_rebuild_tensor_v2", [Object::PersistentLoad(storage), offset, size, stride, ..]) => {
+            let Object::Tuple(storage) = &**storage else {
+                return None;
+            };
+            let [_, Object::Class { class_name, .. }, Object::Unicode(name), ..] = storage.as_slice() else {
+                return None;
+            };
+            let (shape, strides) = (sizes(size)?, sizes(stride)?);
+            let storage = format!("{root}data/{name}");
+            (shape.len() == strides.len()).then_some(View {
+                element: element(class_name),
+                shape,
+                strides,
+                offset: whole(offset)?,
+                storage,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn element(storage_class: &str) -> Element {
+    match storage_class {
+        "DoubleStorage" => Element::F64,
+        "FloatStorage" => Element::F32,
+        "HalfStorage" => Element::F16,
+        "BFloat16Storage" => Element::BF16,
+        other => Element::Other(other.strip_suffix("Storage").unwrap_or(other).to_lowercase()),
+    }
+}
+
+fn sizes(object: &Object) -> Option<Vec<usize>> {
+    let Object::Tuple(sizes) = object else { return None };
+    sizes.iter().map(whole).collect()
+}
+
+fn whole(object: &Object) -> Option<usize> {
+    match object {
+        Object::Int(number) => usize::try_from(*number).ok(),
+        Object::Long(number) => usize::try_from(*number).ok(),
+        _ => None,
+    }
+}
