@@ -106,3 +106,70 @@ pub fn shares(weights: &[f64]) -> Option<Vec<f64>> {
     let sum: f64 = weights.iter().map(|weight| weight / largest).sum();
     Some(weights.iter().map(|weight| weight / largest / sum).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn by_name(given: &[(&str, f64)]) -> Result<Weights, String> {
+        let members = ["alto", "bass"].map(str::to_owned);
+        let given = given
+            .iter()
+            .map(|(name, weight)| ((*name).to_owned(), *weight))
+            .collect();
+        Weights::by_name(&members, &given).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn weights_by_name_come_in_member_order() {
+        let weights = by_name(&[("bass", 0.0), ("alto", 2.5)]).unwrap();
+        assert_eq!(weights.as_slice(), [2.5, 0.0]);
+        assert_eq!((weights.of(0), weights.of(1), weights.of(2)), (2.5, 0.0, 0.0));
+    }
+
+    #[test]
+    fn weights_that_can_t_be_are_refused() {
+        let value = "allowed: a finite number of at least 0";
+        for (given, message) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (-0.5, "-0.5")] {
+            let error = by_name(&[("alto", 1.0), ("bass", given)]).unwrap_err();
+            assert_eq!(
+                error,
+                format!("the weight of member \"bass\" is {message}; {value}")
+            );
+        }
+        assert_eq!(
+            by_name(&[("alto", 0.0), ("bass", 0.0)]).unwrap_err(),
+            "every weight is 0; allowed: at least one weight above 0"
+        );
+        assert_eq!(
+            by_name(&[("alto", 1.0)]).unwrap_err(),
+            "no weight for bass; allowed: a weight for every member, or none at all"
+        );
+        assert_eq!(
+            by_name(&[("alto", 1.0), ("bass", 1.0), ("tuba", 1.0), ("drum", 1.0)]).unwrap_err(),
+            "\"drum\" is no member; allowed: a weight for each of alto, bass"
+        );
+        assert_eq!(Weights::new([]), Err(WeightsError::AllZero));
+    }
+
+    proptest! {
+        #[test]
+        fn shares_sum_to_one_and_keep_the_proportions(weights in prop::collection::vec(0.0..1e6_f64, 1..8)) {
+            prop_assume!(weights.iter().any(|weight| *weight > 0.0));
+            let shares = shares(&weights).unwrap();
+            prop_assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            let total: f64 = weights.iter().sum();
+            for (share, weight) in shares.iter().zip(&weights) {
+                prop_assert!((share - weight / total).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_positive_weight_there_are_no_shares() {
+        assert_eq!(shares(&[]), None);
+        assert_eq!(shares(&[0.0, 0.0]), None);
+    }
+}

@@ -28,9 +28,10 @@ impl Distribution {
     pub(super) fn softmax(mut scores: Vec<f64>) -> Self {
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
-        let log_sum_exp = largest + sum.ln();
+        // Not added to the largest first: a sum of huge and small would lose the small one.
+        let log_sum = sum.ln();
         for score in &mut scores {
-            *score = (*score - log_sum_exp).min(0.0);
+            *score = (*score - largest - log_sum).min(0.0);
         }
         Self { log_probs: scores }
     }
