@@ -1,0 +1,191 @@
+//! [`Ensemble`]: members, vocabulary, settings and admission, as every request finds them.
+//!
+//! Knows nothing about gRPC services or about how a process starts and stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chorus_proto::status;
+use chorus_proto::v1::{ErrorCode, Participation};
+use chorus_text::Vocabulary;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::agreement::VocabularyAgreement;
+use crate::config::{Config, Limits};
+use crate::fusion::{FuseError, Fusion};
+use crate::member::Member;
+use crate::request::{RequestError, Terms};
+use crate::roster::Roster;
+use crate::session::{Patience, StepError};
+use crate::weights::WeightsError;
+
+/// What a member has for each token of a feed, beside the time for a step: many times what a token takes on a CPU, so
+/// that a long input is not taken for a lost member.
+const PATIENCE_PER_TOKEN: Duration = Duration::from_millis(10);
+/// Texts of more bytes are tokenized on a thread where that holds up nobody.
+const LARGE_INPUT: usize = 16 * 1024;
+/// Work on more numbers than this goes to such a thread too.
+const LARGE_WORK: usize = 1 << 18;
+
+/// Everything that requests share.
+pub(crate) struct Ensemble {
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) agreement: Arc<VocabularyAgreement>,
+    pub(crate) fusion: Fusion,
+    pub(crate) limits: Limits,
+    /// Cancelled when no more requests are taken.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when running requests have to end now.
+    pub(crate) stop: CancellationToken,
+    names: Vec<String>,
+    sessions: Arc<Semaphore>,
+}
+
+/// A request's place among those in progress; dropping it makes room for another.
+pub(crate) struct Admission {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Ensemble {
+    /// `members` in the order of the configuration.
+    ///
+    /// # Errors
+    /// Weights that can't be shared; never for a configuration that was checked.
+    pub(crate) fn new(
+        config: &Config,
+        members: Vec<Arc<dyn Member>>,
+        agreement: Arc<VocabularyAgreement>,
+    ) -> Result<Self, WeightsError> {
+        let sessions = (config.limits.max_sessions as usize).min(Semaphore::MAX_PERMITS);
+        Ok(Self {
+            names: config.member_names(),
+            roster: Arc::new(Roster::new(members, config.weights()?, config.quorum)),
+            agreement,
+            fusion: config.fusion,
+            limits: config.limits.clone(),
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            sessions: Arc::new(Semaphore::new(sessions)),
+        })
+    }
+
+    /// A place for one more request.
+    pub(crate) fn admit(&self) -> Result<Admission, Status> {
+        if self.draining.is_cancelled() {
+            return Err(shutting_down());
+        }
+        match Arc::clone(&self.sessions).try_acquire_owned() {
+            Ok(permit) => Ok(Admission { _permit: permit }),
+            Err(_) => Err(status(
+                ErrorCode::ResourceExhausted,
+                format!(
+                    "{} requests are in progress, the server's limit (limits.max_sessions); try again later",
+                    self.limits.max_sessions
+                ),
+            )),
+        }
+    }
+
+    /// Requests in progress.
+    pub(crate) fn in_progress(&self) -> u32 {
+        let free = u32::try_from(self.sessions.available_permits()).unwrap_or(u32::MAX);
+        self.limits.max_sessions.saturating_sub(free)
+    }
+
+    /// Resolves when no request is in progress.
+    pub(crate) async fn idle(&self) {
+        // All permits together are there only when nobody has one.
+        let _ = self.sessions.acquire_many(self.limits.max_sessions).await;
+    }
+
+    /// The vocabulary, without which no request can be understood.
+    pub(crate) fn vocabulary(&self) -> Result<&Vocabulary, Status> {
+        self.agreement.vocabulary().ok_or_else(|| {
+            let missing = self.roster.can_answer().err();
+            let missing = missing.map(|error| error.to_string());
+            let message = missing.unwrap_or_else(|| "no member was reached yet".to_owned());
+            status(ErrorCode::Unavailable, message)
+        })
+    }
+
+    /// Checks a request with so many bytes of text by `check` (one of the constructors in [`crate::request`]).
+    pub(crate) async fn check<R: Send + 'static, T: Send + 'static>(
+        self: &Arc<Self>,
+        request: R,
+        text_bytes: usize,
+        check: fn(R, &Terms<'_>) -> Result<T, RequestError>,
+    ) -> Result<T, Status> {
+        self.vocabulary()?;
+        let ensemble = Arc::clone(self);
+        let checked = offload(text_bytes > LARGE_INPUT, move || {
+            let terms = Terms {
+                vocabulary: ensemble.vocabulary()?,
+                limits: &ensemble.limits,
+                fusion: &ensemble.fusion,
+                members: &ensemble.names,
+                weights: &ensemble.roster.weights,
+            };
+            check(request, &terms).map_err(|error| status(error.code(), error.to_string()))
+        });
+        checked.await?
+    }
+
+    /// How long members may take.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            step: self.limits.step_timeout(),
+            token: PATIENCE_PER_TOKEN,
+        }
+    }
+}
+
+/// What a request hears that comes too late, or takes too long.
+pub(crate) fn shutting_down() -> Status {
+    status(ErrorCode::Unavailable, "the coordinator is shutting down")
+}
+
+/// Runs `work` on `numbers` numbers: here if that is quick, else on a thread for such work.
+pub(crate) async fn compute<T: Send + 'static>(
+    numbers: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    offload(numbers > LARGE_WORK, work).await
+}
+
+async fn offload<T: Send + 'static>(
+    large: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    if !large {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| status(ErrorCode::Internal, "a computation of the server was interrupted"))
+}
+
+/// A step without a result, as clients see it.
+pub(crate) fn step_status(error: &StepError) -> Status {
+    let code = match error {
+        StepError::BelowQuorum(_) => ErrorCode::Unavailable,
+        StepError::Refused(_) => ErrorCode::InvalidArgument,
+    };
+    status(code, error.to_string())
+}
+
+/// Answers that can't be fused, as clients see it.
+pub(crate) fn fuse_status(error: FuseError, participation: &Participation) -> Status {
+    match error {
+        FuseError::NoParticipants | FuseError::NoWeight => {
+            let missing = participation.missing.iter();
+            let missing: Vec<_> = missing
+                .map(|member| format!("{} ({})", member.name, member.reason))
+                .collect();
+            let message = format!("{error}; missing: {}", missing.join(", "));
+            status(ErrorCode::Unavailable, message)
+        }
+        FuseError::Lengths { .. } => status(ErrorCode::Internal, error.to_string()),
+    }
+}

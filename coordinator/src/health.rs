@@ -1,0 +1,48 @@
+//! `grpc.health.v1`: SERVING while enough members are up.
+//!
+//! Knows nothing about requests.
+
+use std::sync::Arc;
+
+use chorus_proto::v1::ensemble_server::{Ensemble as EnsembleRpc, EnsembleServer};
+use futures::StreamExt;
+use tokio_stream::wrappers::WatchStream;
+use tonic::server::NamedService;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::ensemble::Ensemble;
+
+/// Reports until the server drains, at every change of a member's presence.
+pub(crate) async fn report(ensemble: Arc<Ensemble>, reporter: HealthReporter) {
+    let seats = ensemble.roster.seats.iter();
+    let presences = seats.map(|seat| WatchStream::new(seat.member.presence()));
+    let mut changes = futures::stream::select_all(presences);
+    loop {
+        let serving = ensemble.roster.can_answer().is_ok() && !ensemble.draining.is_cancelled();
+        set(&reporter, serving).await;
+        tokio::select! {
+            // Once the server drains, members do not matter any more.
+            biased;
+            () = ensemble.draining.cancelled() => break,
+            change = changes.next() => if change.is_none() { break },
+        }
+    }
+    set(&reporter, false).await;
+}
+
+async fn set(reporter: &HealthReporter, serving: bool) {
+    let status = if serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
+    reporter.set_service_status("", status).await;
+    reporter
+        .set_service_status(service_name::<crate::service::EnsembleService>(), status)
+        .await;
+}
+
+fn service_name<S: EnsembleRpc>() -> &'static str {
+    <EnsembleServer<S> as NamedService>::NAME
+}

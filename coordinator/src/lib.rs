@@ -1,0 +1,32 @@
+//! The coordinator: an ensemble of language models, used as one model.
+//!
+//! The pure core decides: [`fusion`] (how distributions become one), [`sampling`], [`plan`] (what is asked of members),
+//! [`quorum`], [`weights`], [`config`], [`request`] (what callers may ask), [`stop_strings`]. The shell around it moves
+//! bytes: [`member`] and `link` (members over gRPC), `session` (one client sequence over all members), `service` (the
+//! public gRPC service) and [`run`] (a process's whole life).
+//!
+//! Knows nothing about models or devices: a member is whatever answers.
+
+pub mod config;
+pub mod fusion;
+pub mod member;
+pub mod plan;
+pub mod quorum;
+pub mod request;
+pub mod rows;
+pub mod sampling;
+pub mod stop_strings;
+pub mod weights;
+
+mod agreement;
+mod ensemble;
+mod health;
+mod link;
+mod roster;
+mod server;
+mod service;
+mod session;
+
+pub use config::Config;
+pub use link::InvalidAddress;
+pub use server::{RunError, run};

@@ -1,0 +1,158 @@
+//! From an address to a usable stream: connect, read the model card, agree on the vocabulary, attach.
+//!
+//! Knows nothing about when to try again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chorus_proto::MAX_MESSAGE_BYTES;
+use chorus_proto::v1::worker_client::WorkerClient;
+use chorus_proto::v1::{AnswerFrame, DescribeRequest, ModelCard, TokenizerRequest};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+use super::attachment::Attachment;
+use crate::agreement::{Disagreement, VocabularyAgreement};
+
+/// For everything before the stream is attached; a tokenizer of tens of megabytes included.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A peer whose process is stopped or whose machine is gone is found by these two together.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Room for a whole reply frame, so that rows of a large vocabulary never wait for window updates.
+const STREAM_WINDOW: u32 = 64 << 20;
+const CONNECTION_WINDOW: u32 = 128 << 20;
+const MAX_HTTP2_FRAME: u32 = 1 << 20;
+const MAX_TOKENIZER_BYTES: usize = 256 << 20;
+
+/// An address that can't be one.
+#[derive(Debug, thiserror::Error)]
+#[error("the address {address:?} can't be used: it must look like http://host:port")]
+pub struct InvalidAddress {
+    /// As configured.
+    pub address: String,
+    /// What the transport says.
+    #[source]
+    source: Option<tonic::transport::Error>,
+}
+
+/// A stream that is attached, with what is at its other end.
+pub(super) struct Connection {
+    pub(super) card: Arc<ModelCard>,
+    pub(super) attachment: Arc<Attachment>,
+    pub(super) answers: Streaming<AnswerFrame>,
+}
+
+/// Why there is no stream. The sentences are for people, so they hold what the causes say.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("unreachable at {address}: {cause}")]
+    Unreachable { address: String, cause: String },
+    #[error("it did not answer the handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    HandshakeTimeout,
+    #[error("it failed the handshake: {}", .0.message())]
+    Handshake(Status),
+    #[error("{0}")]
+    Disagreement(Disagreement),
+}
+
+/// How a worker at `address` is connected to.
+pub(super) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpoint, InvalidAddress> {
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|source| InvalidAddress {
+        address: address.to_owned(),
+        source: Some(source),
+    })?;
+    if endpoint.uri().scheme().is_none() || endpoint.uri().host().is_none() {
+        return Err(InvalidAddress {
+            address: address.to_owned(),
+            source: None,
+        });
+    }
+    Ok(endpoint
+        .connect_timeout(connect_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_HTTP2_FRAME))
+}
+
+/// Connects and attaches, or says why that was not possible.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    agreement: &VocabularyAgreement,
+) -> Result<Connection, ConnectError> {
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(endpoint, agreement))
+        .await
+        .unwrap_or(Err(ConnectError::HandshakeTimeout))
+}
+
+async fn handshake(endpoint: &Endpoint, agreement: &VocabularyAgreement) -> Result<Connection, ConnectError> {
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| ConnectError::Unreachable {
+            address: endpoint.uri().to_string(),
+            cause: innermost(&error),
+        })?;
+    let mut client = WorkerClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let card = client
+        .describe(DescribeRequest {})
+        .await
+        .map_err(ConnectError::Handshake)?
+        .into_inner();
+    agree(&mut client, &card, agreement).await?;
+    let (attachment, frames) = Attachment::new(card.vocabulary_size);
+    let answers = client
+        .attach(frames)
+        .await
+        .map_err(ConnectError::Handshake)?
+        .into_inner();
+    Ok(Connection {
+        card: Arc::new(card),
+        attachment: Arc::new(attachment),
+        answers,
+    })
+}
+
+/// The tokenizer travels only while nobody knows the ensemble's vocabulary.
+async fn agree(
+    client: &mut WorkerClient<Channel>,
+    card: &ModelCard,
+    agreement: &VocabularyAgreement,
+) -> Result<(), ConnectError> {
+    if agreement.vocabulary().is_none() {
+        let json = fetch_tokenizer(client).await.map_err(ConnectError::Handshake)?;
+        agreement
+            .propose(json, card)
+            .await
+            .map_err(ConnectError::Disagreement)?;
+    }
+    agreement.check(card).map_err(ConnectError::Disagreement)
+}
+
+async fn fetch_tokenizer(client: &mut WorkerClient<Channel>) -> Result<Vec<u8>, Status> {
+    let mut chunks = client.tokenizer(TokenizerRequest {}).await?.into_inner();
+    let mut json = Vec::new();
+    while let Some(chunk) = chunks.message().await? {
+        if json.len() + chunk.data.len() > MAX_TOKENIZER_BYTES {
+            return Err(Status::out_of_range(format!(
+                "its tokenizer has more than {MAX_TOKENIZER_BYTES} bytes"
+            )));
+        }
+        json.extend_from_slice(&chunk.data);
+    }
+    Ok(json)
+}
+
+/// The transport's own sentence is "transport error": what happened stands at the end of the chain.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}

@@ -1,0 +1,59 @@
+//! [`Rows`]: rows of logits that one member answered, owned and checked.
+//!
+//! Knows nothing about the wire or about rules.
+
+use crate::fusion::{Row, RowError};
+
+/// Rows of one answer, each of `vocabulary_size` finite logits with their log-sum-exp.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows {
+    logits: Vec<f32>,
+    log_sum_exps: Vec<f32>,
+    vocabulary_size: usize,
+}
+
+impl Rows {
+    /// Checks `logits` (rows * `vocabulary_size`, row after row) with one log-sum-exp for each row.
+    ///
+    /// # Errors
+    /// Another number of logits, or what [`Row::new`] refuses.
+    pub fn new(logits: Vec<f32>, log_sum_exps: Vec<f32>, vocabulary_size: usize) -> Result<Self, RowError> {
+        let expected = log_sum_exps.len() * vocabulary_size;
+        if logits.len() != expected {
+            return Err(RowError::Length {
+                expected,
+                got: logits.len(),
+            });
+        }
+        let rows = Self {
+            logits,
+            log_sum_exps,
+            vocabulary_size,
+        };
+        for index in 0..rows.len() {
+            rows.row(index)?;
+        }
+        Ok(rows)
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.log_sum_exps.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.log_sum_exps.is_empty()
+    }
+
+    /// One row.
+    ///
+    /// # Errors
+    /// There is no such row.
+    pub fn row(&self, index: usize) -> Result<Row<'_>, RowError> {
+        let start = index * self.vocabulary_size;
+        let logits = self.logits.get(start..start + self.vocabulary_size);
+        let log_sum_exp = self.log_sum_exps.get(index).copied().unwrap_or(f32::NAN);
+        Row::new(logits.unwrap_or_default(), log_sum_exp, self.vocabulary_size)
+    }
+}

@@ -1,0 +1,146 @@
+//! A coordinator's whole life: members, services, drain.
+//!
+//! The listener and the shutdown are passed in, so tests use port 0 and stop at once. Knows nothing about flags, files or
+//! signals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chorus_proto::FILE_DESCRIPTOR_SET;
+use chorus_proto::v1::ensemble_server::EnsembleServer;
+use futures::future::join_all;
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::server::TcpIncoming;
+
+use crate::agreement::VocabularyAgreement;
+use crate::config::{Config, Limits};
+use crate::ensemble::Ensemble;
+use crate::health;
+use crate::link::{GrpcMember, InvalidAddress};
+use crate::member::Member;
+use crate::service::EnsembleService;
+use crate::weights::WeightsError;
+
+/// What running requests have to finish in after a shutdown was asked for.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// What connections have to take their last messages in.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Clients that are gone without a word are found by these, so that their work ends.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Room in a request for everything that is not its input.
+const REQUEST_FRAMING: usize = 4 << 20;
+
+/// Why a coordinator could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A member's address can't be connected to.
+    #[error("member {name:?} can't be reached")]
+    Address {
+        /// The member.
+        name: String,
+        /// Why.
+        #[source]
+        source: InvalidAddress,
+    },
+    /// The weights can't be shared.
+    #[error("the members' weights can't be used")]
+    Weights(#[from] WeightsError),
+    /// The descriptors for server reflection can't be read.
+    #[error("server reflection can't be offered")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("the server failed")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Serves an ensemble on `listener` until `shutdown` resolves and the drain is over. Members are connected to in the
+/// background: the server answers UNAVAILABLE, naming them, until enough of them are up. `config.listen` is not used
+/// here.
+///
+/// On shutdown it accepts nothing more, lets running requests finish for up to ten seconds, then ends them, and closes the
+/// sessions and streams at the members.
+///
+/// # Errors
+/// A configuration that can't be used, or a listener that fails.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), RunError> {
+    let agreement = Arc::new(VocabularyAgreement::default());
+    let links = connect(&config, &agreement)?;
+    let members = links.iter().cloned().map(|link| link as Arc<dyn Member>);
+    let ensemble = Arc::new(Ensemble::new(&config, members.collect(), agreement)?);
+    let served = serve(&ensemble, listener, shutdown).await;
+    join_all(links.iter().map(|link| link.disconnect())).await;
+    served
+}
+
+fn connect(config: &Config, agreement: &Arc<VocabularyAgreement>) -> Result<Vec<Arc<GrpcMember>>, RunError> {
+    let connect = |member: &crate::config::MemberConfig| {
+        let timeout = config.limits.connect_timeout();
+        let link = GrpcMember::connect(&member.name, &member.address, timeout, Arc::clone(agreement));
+        link.map(Arc::new).map_err(|source| RunError::Address {
+            name: member.name.clone(),
+            source,
+        })
+    };
+    config.members.iter().map(connect).collect()
+}
+
+/// Serves until the shutdown and the drain are over.
+async fn serve(
+    ensemble: &Arc<Ensemble>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), RunError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let _reporting = AbortOnDropHandle::new(tokio::spawn(health::report(Arc::clone(ensemble), reporter)));
+    let service = EnsembleServer::new(EnsembleService::new(Arc::clone(ensemble)))
+        .max_decoding_message_size(largest_request(&ensemble.limits));
+    let router = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_service(service)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let closing = tokio_util::sync::CancellationToken::new();
+    let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
+    tokio::pin!(server);
+    tokio::select! {
+        served = &mut server => return Ok(served?),
+        () = shutdown => {}
+    }
+    tracing::info!("shutting down: running requests may finish");
+    ensemble.draining.cancel();
+    closing.cancel();
+    tokio::select! {
+        served = &mut server => return Ok(served?),
+        () = ensemble.idle() => {}
+        () = tokio::time::sleep(DRAIN_TIMEOUT) => {
+            tracing::warn!(requests = ensemble.in_progress(), "ending requests that did not finish in time");
+        }
+    }
+    ensemble.stop.cancel();
+    // Streams that never end by themselves (health watches, reflection) end with the process.
+    match tokio::time::timeout(GOODBYE, server).await {
+        Ok(served) => Ok(served?),
+        Err(_) => Ok(()),
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// A request that is somewhat over the limits still gets the sentence that says so; one that is far over is not read.
+fn largest_request(limits: &Limits) -> usize {
+    // A token id is a varint of up to ten bytes.
+    2 * limits.max_input_bytes as usize + 10 * limits.max_input_tokens as usize + REQUEST_FRAMING
+}

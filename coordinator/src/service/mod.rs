@@ -1,0 +1,107 @@
+//! The public service `chorus.v1.Ensemble` over gRPC.
+//!
+//! Knows nothing about links to members or about how the process is started and stopped.
+
+mod generate;
+mod participation;
+mod predict;
+mod score;
+mod score_columns;
+mod status;
+mod text;
+
+use std::sync::Arc;
+
+use chorus_proto::v1::{
+    GenerateReply, GenerateRequest, Input, PredictReply, PredictRequest, ScoreReply, ScoreRequest,
+    StatusReply, StatusRequest, ensemble_server, input,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use tracing::Instrument;
+
+use crate::ensemble::{Ensemble, shutting_down};
+use crate::request::{Generation, Prediction, Scoring};
+
+/// Messages that wait for a slow reader; one more place is kept for the last word.
+const REPLIES: usize = 32;
+
+/// The service that clients speak with.
+#[derive(Clone)]
+pub(crate) struct EnsembleService {
+    ensemble: Arc<Ensemble>,
+}
+
+impl EnsembleService {
+    pub(crate) fn new(ensemble: Arc<Ensemble>) -> Self {
+        Self { ensemble }
+    }
+
+    /// Ends work early when the server has to stop. When the caller hangs up this future is dropped, and with it the
+    /// sessions.
+    async fn until_stopped<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        tokio::select! {
+            // A result that is there goes out, even in the last moment.
+            biased;
+            result = work => result,
+            () = self.ensemble.stop.cancelled() => Err(shutting_down()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ensemble_server::Ensemble for EnsembleService {
+    type GenerateStream = ReceiverStream<Result<GenerateReply, Status>>;
+
+    async fn generate(
+        &self,
+        request: Request<GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let admission = self.ensemble.admit()?;
+        let request = request.into_inner();
+        let bytes = text_bytes(request.prompt.as_ref());
+        let generation = self.ensemble.check(request, bytes, Generation::new).await?;
+        let (replies, stream) = mpsc::channel(REPLIES + 1);
+        let ensemble = Arc::clone(&self.ensemble);
+        let work = generate::run(ensemble, generation, replies, admission);
+        tokio::spawn(work.instrument(tracing::info_span!("generate")));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
+        let _admission = self.ensemble.admit()?;
+        let request = request.into_inner();
+        let bytes = text_bytes(request.input.as_ref());
+        let work = async {
+            let scoring = self.ensemble.check(request, bytes, Scoring::new).await?;
+            score::score(&self.ensemble, scoring).await
+        };
+        let work = work.instrument(tracing::info_span!("score"));
+        self.until_stopped(work).await.map(Response::new)
+    }
+
+    async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
+        let _admission = self.ensemble.admit()?;
+        let request = request.into_inner();
+        let bytes = text_bytes(request.prefix.as_ref());
+        let work = async {
+            let prediction = self.ensemble.check(request, bytes, Prediction::new).await?;
+            predict::predict(&self.ensemble, prediction).await
+        };
+        let work = work.instrument(tracing::info_span!("predict"));
+        self.until_stopped(work).await.map(Response::new)
+    }
+
+    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        Ok(Response::new(status::status(&self.ensemble)))
+    }
+}
+
+/// How much there is to tokenize.
+fn text_bytes(input: Option<&Input>) -> usize {
+    match input.and_then(|input| input.input.as_ref()) {
+        Some(input::Input::Text(text)) => text.len(),
+        Some(input::Input::Tokens(_)) | None => 0,
+    }
+}

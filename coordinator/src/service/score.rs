@@ -1,0 +1,195 @@
+//! `Score`: the chain rule over a whole input, piece by piece.
+//!
+//! Knows nothing about how members are reached. A member that is lost on the way stays out, and nothing of it remains in
+//! the result: the numbers are those of the members that scored the whole input.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chorus_proto::v1::{self, MemberScore, Participation, ScoreReply, TokenScore, VoteScore};
+use chorus_text::Vocabulary;
+use tonic::Status;
+
+use super::score_columns::{Columns, FusedToken};
+use crate::ensemble::{Ensemble, compute, fuse_status, step_status};
+use crate::fusion::{FuseError, shares};
+use crate::request::Scoring;
+use crate::roster::Roster;
+use crate::session::{EnsembleSession, Rejoin};
+
+pub(super) async fn score(ensemble: &Arc<Ensemble>, scoring: Scoring) -> Result<ScoreReply, Status> {
+    let scoring = Arc::new(scoring);
+    let mut barred = BTreeMap::new();
+    let (columns, participation) = loop {
+        if let Some(scored) = pass(ensemble, &scoring, &mut barred).await? {
+            break scored;
+        }
+    };
+    let roster = Arc::clone(&ensemble.roster);
+    let vocabulary = ensemble.vocabulary()?.clone();
+    let missing = participation.clone();
+    let numbers = scoring.tokens.len() * (columns.members.len() + 1);
+    let reply = compute(numbers, move || {
+        reply(&scoring, &roster, &vocabulary, columns, participation)
+    });
+    reply.await?.map_err(|error| fuse_status(error, &missing))
+}
+
+/// One pass over the input. `None` where a member was lost that is in fused numbers already: it is barred now, and the
+/// input has to be scored again without it. That happens at most once for each member.
+async fn pass(
+    ensemble: &Arc<Ensemble>,
+    scoring: &Arc<Scoring>,
+    barred: &mut BTreeMap<usize, String>,
+) -> Result<Option<(Columns, Participation)>, Status> {
+    let vocabulary_size = ensemble.vocabulary()?.len() as usize;
+    let plan = scoring.plan();
+    let mut session = EnsembleSession::begin(&ensemble.roster, ensemble.patience(), Rejoin::Never, barred);
+    let most = session
+        .max_feed_tokens(plan.passing)
+        .min(session.max_feed_tokens(plan.last));
+    let mut columns = Columns::default();
+    let mut participation = Participation::default();
+    for piece in plan.pieces(scoring.tokens.len(), vocabulary_size, most) {
+        let tokens = scoring.tokens.get(piece.tokens).unwrap_or_default().to_vec();
+        let answers = session.step(&tokens, piece.ask).await;
+        let answers = answers.map_err(|error| step_status(&error))?;
+        participation = answers.participation.clone();
+        let numbers = tokens.len() * vocabulary_size * answers.answers.len();
+        let of_piece = Arc::clone(scoring);
+        let next = compute(numbers, move || Columns::read(&of_piece, &tokens, &answers)).await?;
+        let next = next.map_err(|error| fuse_status(error, &participation))?;
+        if !columns.continues_with(&next) {
+            bar(&ensemble.roster, &participation, barred);
+            return Ok(None);
+        }
+        columns.append(next);
+    }
+    Ok(Some((columns, participation)))
+}
+
+fn bar(roster: &Roster, participation: &Participation, barred: &mut BTreeMap<usize, String>) {
+    for (index, seat) in roster.seats.iter().enumerate() {
+        let missing = participation.missing.iter();
+        if let Some(missing) = missing
+            .into_iter()
+            .find(|missing| missing.name == seat.member.name())
+        {
+            barred.insert(index, missing.reason.clone());
+        }
+    }
+}
+
+fn reply(
+    scoring: &Scoring,
+    roster: &Roster,
+    vocabulary: &Vocabulary,
+    mut columns: Columns,
+    participation: Participation,
+) -> Result<ScoreReply, FuseError> {
+    columns.finish(scoring)?;
+    let log_prob = total(&columns.fused);
+    let tokens = scoring.tokens.len();
+    Ok(ScoreReply {
+        tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        log_prob,
+        perplexity: log_prob.map(|log_prob| perplexity(log_prob, tokens)),
+        members: member_scores(scoring, roster, &columns)?,
+        token_scores: if scoring.per_token {
+            token_scores(&scoring.tokens, vocabulary, &columns)
+        } else {
+            Vec::new()
+        },
+        votes: votes(&columns.fused),
+        participation: Some(participation),
+        rule: v1::Rule::from(scoring.fusion.rule).into(),
+    })
+}
+
+fn member_scores(
+    scoring: &Scoring,
+    roster: &Roster,
+    columns: &Columns,
+) -> Result<Vec<MemberScore>, FuseError> {
+    let weights: Vec<f64> = columns
+        .members
+        .keys()
+        .map(|index| scoring.weights.of(*index))
+        .collect();
+    let shares = shares(scoring.fusion.rule, &weights)?;
+    let score = |((index, log_probs), weight): ((&usize, &Vec<f64>), f64)| {
+        let log_prob = log_probs.iter().sum();
+        Some(MemberScore {
+            name: roster.seats.get(*index)?.member.name().to_owned(),
+            log_prob,
+            perplexity: perplexity(log_prob, log_probs.len()),
+            start: roster.card(*index).and_then(|card| card.start),
+            weight,
+        })
+    };
+    Ok(columns.members.iter().zip(shares).filter_map(score).collect())
+}
+
+fn token_scores(tokens: &[u32], vocabulary: &Vocabulary, columns: &Columns) -> Vec<TokenScore> {
+    let mut decoder = vocabulary.decoder();
+    let rows = tokens.iter().zip(&columns.fused).enumerate();
+    let mut scores: Vec<TokenScore> = rows
+        .map(|(position, (id, fused))| TokenScore {
+            id: *id,
+            text: decoder.push(*id).unwrap_or_default(),
+            log_prob: fused.log_prob(),
+            member_log_probs: columns
+                .members
+                .values()
+                .filter_map(|column| column.get(position).copied())
+                .collect(),
+            votes: fused.votes().cloned(),
+            winner: fused.winner(),
+        })
+        .collect();
+    // Text that no later token completes belongs to the last one.
+    if let (Some(last), Some(rest)) = (scores.last_mut(), decoder.flush()) {
+        last.text.push_str(&rest);
+    }
+    scores
+}
+
+fn total(fused: &[FusedToken]) -> Option<f64> {
+    fused.iter().map(FusedToken::log_prob).sum()
+}
+
+fn votes(fused: &[FusedToken]) -> Option<VoteScore> {
+    let mut score = VoteScore::default();
+    for token in fused {
+        score.winners += u32::from(token.winner()?);
+        score.votes += u64::from(token.votes()?.count);
+    }
+    Some(score)
+}
+
+fn perplexity(log_prob: f64, tokens: usize) -> f64 {
+    (-log_prob / tokens as f64).exp()
+}
+
+impl FusedToken {
+    fn log_prob(&self) -> Option<f64> {
+        match self {
+            Self::LogProb(log_prob) => Some(*log_prob),
+            Self::Vote { .. } => None,
+        }
+    }
+
+    fn votes(&self) -> Option<&v1::Votes> {
+        match self {
+            Self::LogProb(_) => None,
+            Self::Vote { votes, .. } => Some(votes),
+        }
+    }
+
+    fn winner(&self) -> Option<bool> {
+        match self {
+            Self::LogProb(_) => None,
+            Self::Vote { winner, .. } => Some(*winner),
+        }
+    }
+}

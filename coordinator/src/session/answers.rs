@@ -1,0 +1,41 @@
+//! [`StepAnswers`]: what the participants of one step answered, ready to be fused.
+//!
+//! Knows nothing about how the answers came.
+
+use chorus_proto::v1::Participation;
+
+use crate::fusion::{FuseError, Fused, Fusion, Row, fuse};
+use crate::member::Answer;
+use crate::weights::Weights;
+
+/// The answers of one step, in member order.
+#[derive(Debug)]
+pub(crate) struct StepAnswers {
+    /// Member index and answer.
+    pub(crate) answers: Vec<(usize, Answer)>,
+    /// Who answered and who did not, as replies state it.
+    pub(crate) participation: Participation,
+}
+
+impl StepAnswers {
+    /// Indices of the members that answered, in member order.
+    pub(crate) fn participants(&self) -> Vec<usize> {
+        self.answers.iter().map(|(index, _)| *index).collect()
+    }
+
+    /// The row of this number of every participant that answered rows, with the member's index.
+    pub(crate) fn rows(&self, number: usize) -> Vec<(usize, Row<'_>)> {
+        let rows = self.answers.iter().filter_map(|(index, answer)| match answer {
+            Answer::Rows(rows) => Some((*index, rows.row(number).ok()?)),
+            Answer::Advanced | Answer::Targets(_) => None,
+        });
+        rows.collect()
+    }
+
+    /// Fuses the rows of this number.
+    pub(crate) fn fuse(&self, number: usize, fusion: &Fusion, weights: &Weights) -> Result<Fused, FuseError> {
+        let rows = self.rows(number).into_iter();
+        let rows: Vec<_> = rows.map(|(index, row)| (weights.of(index), row)).collect();
+        fuse(fusion, &rows)
+    }
+}

@@ -1,0 +1,114 @@
+//! The way back of a lost member: wait until it is up, open the session again, and read what it missed while the steps
+//! go on without it.
+//!
+//! Knows nothing about fusion or about the steps themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+use super::member_session::{MemberSession, Patience};
+use super::transcript::Transcript;
+use crate::member::{MemberError, Presence};
+use crate::roster::{Roster, Seat};
+
+/// A member that lacks no more tokens than this reads them with the next step and is in step again.
+const JOIN_WITHIN: usize = 8;
+const SHORTEST_DELAY: Duration = Duration::from_millis(50);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+/// A member on its way back into one session. Dropping it stops the way and closes what was open.
+pub(super) struct CatchUp {
+    arrival: oneshot::Receiver<Result<MemberSession, MemberError>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// How far a way back is.
+pub(super) enum Progress {
+    UnderWay,
+    /// It can join with the next step.
+    Arrived(MemberSession),
+    /// It will not come back into this session.
+    GivenUp(MemberError),
+}
+
+impl CatchUp {
+    pub(super) fn start(
+        roster: &Arc<Roster>,
+        seat: &Arc<Seat>,
+        transcript: &Transcript,
+        patience: Patience,
+    ) -> Self {
+        let (arrived, arrival) = oneshot::channel();
+        let way = way_back(Arc::clone(roster), Arc::clone(seat), transcript.clone(), patience);
+        let task = async move {
+            // A receiver that is gone belonged to a session that ended.
+            let _ = arrived.send(way.await);
+        };
+        Self {
+            arrival,
+            _task: AbortOnDropHandle::new(tokio::spawn(task.in_current_span())),
+        }
+    }
+
+    pub(super) fn progress(&mut self) -> Progress {
+        match self.arrival.try_recv() {
+            Ok(Ok(session)) => Progress::Arrived(session),
+            Ok(Err(error)) => Progress::GivenUp(error),
+            Err(oneshot::error::TryRecvError::Empty) => Progress::UnderWay,
+            Err(oneshot::error::TryRecvError::Closed) => Progress::GivenUp(MemberError::Lost {
+                reason: "its way back into the session was interrupted".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Tries until the member has caught up or refuses the session's tokens.
+async fn way_back(
+    roster: Arc<Roster>,
+    seat: Arc<Seat>,
+    transcript: Transcript,
+    patience: Patience,
+) -> Result<MemberSession, MemberError> {
+    let mut presence = seat.member.presence();
+    let mut delays = ExponentialBuilder::new()
+        .with_min_delay(SHORTEST_DELAY)
+        .with_max_delay(LONGEST_DELAY)
+        .without_max_times()
+        .with_jitter()
+        .build();
+    loop {
+        if presence.wait_for(Presence::is_up).await.is_err() {
+            return Err(MemberError::Lost {
+                reason: "it is no longer a member".to_owned(),
+            });
+        }
+        let session = MemberSession::open(
+            &seat,
+            roster.next_session.fetch_add(1, Ordering::Relaxed),
+            patience,
+        );
+        match catch_up(session, &transcript).await {
+            Err(refused @ MemberError::Refused { .. }) => return Err(refused),
+            Err(error) => {
+                tracing::debug!(member = seat.member.name(), %error, "could not catch up; will try again");
+                tokio::time::sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
+            }
+            Ok(session) => return Ok(session),
+        }
+    }
+}
+
+async fn catch_up(mut session: MemberSession, transcript: &Transcript) -> Result<MemberSession, MemberError> {
+    // The first feed shows whether the session could be opened, so there is always one.
+    session.catch_up(transcript).await?;
+    while transcript.len() - session.position() > JOIN_WITHIN {
+        session.catch_up(transcript).await?;
+    }
+    Ok(session)
+}

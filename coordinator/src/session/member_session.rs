@@ -1,0 +1,141 @@
+//! [`MemberSession`]: one opening of a session at one member. Dropping it closes the session there.
+//!
+//! Knows nothing about the other members.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use chorus_proto::v1::WorkerLimits;
+
+use super::transcript::Transcript;
+use crate::member::{Answer, Feed, MemberError, SessionId};
+use crate::plan::Ask;
+use crate::roster::Seat;
+
+/// Tokens in one feed at most, whatever a worker allows: a deadline and a batch stay within reason.
+pub(crate) const MAX_FEED_TOKENS: usize = 4096;
+
+/// How long a member may take over a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For a step of one token.
+    pub(crate) step: Duration,
+    /// For each token of a feed on top, so that a long input has time in proportion.
+    pub(crate) token: Duration,
+}
+
+/// A session that is open at one member, and how far it is.
+pub(crate) struct MemberSession {
+    seat: Arc<Seat>,
+    id: SessionId,
+    step: u64,
+    position: usize,
+    limits: WorkerLimits,
+    patience: Patience,
+    _counted: Counted,
+}
+
+/// One of the sessions that a member takes part in, as `Status` counts them.
+struct Counted(Arc<AtomicU32>);
+
+impl Patience {
+    pub(crate) fn for_tokens(self, tokens: usize) -> Duration {
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        self.step.saturating_add(self.token.saturating_mul(tokens))
+    }
+}
+
+impl MemberSession {
+    pub(crate) fn open(seat: &Arc<Seat>, id: SessionId, patience: Patience) -> Self {
+        seat.member.open(id);
+        let limits = seat
+            .member
+            .card()
+            .and_then(|card| card.limits)
+            .unwrap_or_default();
+        Self {
+            seat: Arc::clone(seat),
+            id,
+            step: 0,
+            position: 0,
+            limits,
+            patience,
+            _counted: Counted::new(&seat.sessions),
+        }
+    }
+
+    /// Tokens that the member has read.
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The most tokens of one feed with this ask.
+    pub(crate) fn max_feed_tokens(&self, ask: Ask) -> usize {
+        let allowed = match ask {
+            Ask::LogitsEach => self.limits.max_feed_tokens.min(self.limits.max_answer_rows),
+            Ask::Nothing | Ask::LogitsNext | Ask::Targets => self.limits.max_feed_tokens,
+        };
+        (allowed as usize).clamp(1, MAX_FEED_TOKENS)
+    }
+
+    /// Reads the transcript up to `end` and asks about the last feed. Tokens that do not fit into one feed go before it
+    /// in feeds that ask nothing.
+    pub(crate) async fn advance(
+        &mut self,
+        transcript: &Transcript,
+        end: usize,
+        ask: Ask,
+    ) -> Result<Answer, MemberError> {
+        let most = self.max_feed_tokens(Ask::Nothing);
+        while end.saturating_sub(self.position) > most {
+            self.feed(transcript, self.position + most, Ask::Nothing).await?;
+        }
+        self.feed(transcript, end, ask).await
+    }
+
+    /// Reads one feed's worth of what is there, or less.
+    pub(crate) async fn catch_up(&mut self, transcript: &Transcript) -> Result<(), MemberError> {
+        let end = transcript
+            .len()
+            .min(self.position + self.max_feed_tokens(Ask::Nothing));
+        self.feed(transcript, end, Ask::Nothing).await.map(|_| ())
+    }
+
+    async fn feed(&mut self, transcript: &Transcript, end: usize, ask: Ask) -> Result<Answer, MemberError> {
+        let tokens = transcript.part(self.position..end);
+        let patience = self.patience.for_tokens(tokens.len());
+        self.step += 1;
+        let answer = self.seat.member.feed(Feed {
+            session: self.id,
+            step: self.step,
+            tokens,
+            ask,
+        });
+        let answer = tokio::time::timeout(patience, answer).await;
+        let answer = answer.map_err(|_| MemberError::Late {
+            milliseconds: patience.as_millis(),
+        })??;
+        self.position = end;
+        Ok(answer)
+    }
+}
+
+impl Drop for MemberSession {
+    fn drop(&mut self) {
+        self.seat.member.close(self.id);
+    }
+}
+
+impl Counted {
+    fn new(sessions: &Arc<AtomicU32>) -> Self {
+        sessions.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(sessions))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

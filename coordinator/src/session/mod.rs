@@ -1,0 +1,206 @@
+//! [`EnsembleSession`]: one client sequence over all members: every step goes to those in step, the lost are left out at
+//! once and come back when they have caught up.
+//!
+//! Knows nothing about requests, rules or text; time comes from the runtime, so tests can pause it.
+
+mod answers;
+mod catch_up;
+mod member_session;
+mod place;
+mod transcript;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chorus_proto::v1::{MissingMember, Participation};
+use futures::future::join_all;
+
+use crate::member::{Answer, MemberError};
+use crate::plan::Ask;
+use crate::quorum::QuorumError;
+use crate::roster::Roster;
+
+use catch_up::CatchUp;
+use member_session::MemberSession;
+use place::Place;
+use transcript::Transcript;
+
+pub(crate) use answers::StepAnswers;
+pub(crate) use member_session::Patience;
+
+/// Whether a lost member may come back into a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejoin {
+    /// It joins as soon as it has caught up.
+    Allowed,
+    /// Its answers would not cover the whole input.
+    Never,
+}
+
+/// One client sequence in progress. Dropping it closes the session at every member.
+pub(crate) struct EnsembleSession {
+    roster: Arc<Roster>,
+    patience: Patience,
+    rejoin: Rejoin,
+    transcript: Transcript,
+    /// One for each member, in member order.
+    places: Vec<Place>,
+}
+
+/// Why a step has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    /// Fewer members answered than the quorum asks for.
+    #[error(transparent)]
+    BelowQuorum(#[from] QuorumError),
+    /// Every member that was asked says that the request is at fault.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl EnsembleSession {
+    /// Opens the session at every member that is up, except for those in `barred`, each with the reason why.
+    pub(crate) fn begin(
+        roster: &Arc<Roster>,
+        patience: Patience,
+        rejoin: Rejoin,
+        barred: &BTreeMap<usize, String>,
+    ) -> Self {
+        let mut session = Self {
+            roster: Arc::clone(roster),
+            patience,
+            rejoin,
+            transcript: Transcript::default(),
+            places: Vec::new(),
+        };
+        for index in 0..roster.seats.len() {
+            let place = match barred.get(&index) {
+                Some(reason) => Place::Out {
+                    reason: reason.clone(),
+                },
+                None => session.first_place(index),
+            };
+            session.places.push(place);
+        }
+        session
+    }
+
+    /// Appends tokens and asks every member in step about them. Members that fail are out at once; the step goes on
+    /// with the others.
+    ///
+    /// # Errors
+    /// Below quorum, or refused by everybody. The session is of no use then.
+    pub(crate) async fn step(&mut self, tokens: &[u32], ask: Ask) -> Result<StepAnswers, StepError> {
+        self.welcome_back();
+        let end = self.transcript.extend(tokens);
+        let transcript = &self.transcript;
+        let feeds = self.places.iter_mut().enumerate().filter_map(|(index, place)| {
+            let session = place.in_step()?;
+            Some(async move { (index, session.advance(transcript, end, ask).await) })
+        });
+        // Completion order is of no interest: the results come in member order.
+        let results = join_all(feeds).await;
+        self.settle(results)
+    }
+
+    /// The most tokens of one feed that every member in step takes with this ask.
+    pub(crate) fn max_feed_tokens(&mut self, ask: Ask) -> usize {
+        let sessions = self.places.iter_mut().filter_map(Place::in_step);
+        sessions
+            .map(|session| session.max_feed_tokens(ask))
+            .min()
+            .unwrap_or(1)
+    }
+
+    /// Who is in step and who is not, and why.
+    pub(crate) fn participation_of(&self, participants: &[usize]) -> Participation {
+        let mut participation = Participation::default();
+        for (index, (seat, place)) in self.roster.seats.iter().zip(&self.places).enumerate() {
+            let name = seat.member.name().to_owned();
+            if participants.contains(&index) {
+                participation.participants.push(name);
+            } else {
+                let reason = place.reason(&seat.member.presence().borrow());
+                participation.missing.push(MissingMember { name, reason });
+            }
+        }
+        participation
+    }
+
+    fn first_place(&self, index: usize) -> Place {
+        let seat = &self.roster.seats[index];
+        let presence = seat.member.presence();
+        let presence = presence.borrow();
+        if presence.is_up() {
+            let id = self.roster.next_session.fetch_add(1, Ordering::Relaxed);
+            return Place::InStep(MemberSession::open(seat, id, self.patience));
+        }
+        self.way_back(index, presence.reason().to_owned())
+    }
+
+    fn way_back(&self, index: usize, reason: String) -> Place {
+        match self.rejoin {
+            Rejoin::Never => Place::Out { reason },
+            Rejoin::Allowed => {
+                let seat = &self.roster.seats[index];
+                let way = CatchUp::start(&self.roster, seat, &self.transcript, self.patience);
+                Place::CatchingUp { reason, way }
+            }
+        }
+    }
+
+    fn welcome_back(&mut self) {
+        for (seat, place) in self.roster.seats.iter().zip(&mut self.places) {
+            if place.arrive() {
+                tracing::info!(
+                    member = seat.member.name(),
+                    position = self.transcript.len(),
+                    "back in the session"
+                );
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        results: Vec<(usize, Result<Answer, MemberError>)>,
+    ) -> Result<StepAnswers, StepError> {
+        let mut answers = Vec::new();
+        let mut refusals = Vec::new();
+        for (index, result) in results {
+            match result {
+                Ok(answer) => answers.push((index, answer)),
+                Err(error) => {
+                    if let MemberError::Refused { message } = &error {
+                        refusals.push(message.clone());
+                    }
+                    self.lose(index, &error);
+                }
+            }
+        }
+        let participants: Vec<usize> = answers.iter().map(|(index, _)| *index).collect();
+        let participation = self.participation_of(&participants);
+        if answers.is_empty()
+            && let Some(refusal) = refusals.into_iter().next()
+        {
+            return Err(StepError::Refused(refusal));
+        }
+        self.roster.check_quorum(&participation)?;
+        Ok(StepAnswers {
+            answers,
+            participation,
+        })
+    }
+
+    fn lose(&mut self, index: usize, error: &MemberError) {
+        let name = self.roster.seats[index].member.name();
+        tracing::warn!(member = name, %error, "out of the session");
+        let reason = error.to_string();
+        // What the member can't read now it can't read later.
+        self.places[index] = match error {
+            MemberError::Refused { .. } => Place::Out { reason },
+            _ => self.way_back(index, reason),
+        };
+    }
+}

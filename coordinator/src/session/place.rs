@@ -1,0 +1,56 @@
+//! [`Place`]: where one member stands in one session.
+//!
+//! Knows nothing about the other members or about how answers are used.
+
+use super::catch_up::{CatchUp, Progress};
+use super::member_session::MemberSession;
+use crate::member::Presence;
+
+pub(super) enum Place {
+    /// It answers every step.
+    InStep(MemberSession),
+    /// It was lost, or not up when the session began, and comes back in the background.
+    CatchingUp { reason: String, way: CatchUp },
+    /// It stays out of this session.
+    Out { reason: String },
+}
+
+impl Place {
+    pub(super) fn in_step(&mut self) -> Option<&mut MemberSession> {
+        match self {
+            Self::InStep(session) => Some(session),
+            Self::CatchingUp { .. } | Self::Out { .. } => None,
+        }
+    }
+
+    /// Takes a member in that has caught up. True when it has just come back.
+    pub(super) fn arrive(&mut self) -> bool {
+        let Self::CatchingUp { way, .. } = self else {
+            return false;
+        };
+        match way.progress() {
+            Progress::UnderWay => false,
+            Progress::Arrived(session) => {
+                *self = Self::InStep(session);
+                true
+            }
+            Progress::GivenUp(error) => {
+                *self = Self::Out {
+                    reason: error.to_string(),
+                };
+                false
+            }
+        }
+    }
+
+    /// Why the member is not in a step, for people.
+    pub(super) fn reason(&self, presence: &Presence) -> String {
+        match self {
+            // It was in step only after the result was made.
+            Self::InStep(_) => "joins with the next step".to_owned(),
+            Self::Out { reason } => reason.clone(),
+            Self::CatchingUp { reason, .. } if presence.is_up() => format!("catching up ({reason})"),
+            Self::CatchingUp { .. } => presence.reason().to_owned(),
+        }
+    }
+}

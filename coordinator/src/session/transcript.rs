@@ -1,0 +1,32 @@
+//! The tokens of one ensemble session so far, shared with those who catch up in the background.
+//!
+//! Knows nothing about members.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// All tokens of a session, in order. Grows, never shrinks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Transcript {
+    tokens: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Transcript {
+    /// Appends tokens and gives the new length.
+    pub(crate) fn extend(&self, tokens: &[u32]) -> usize {
+        let mut all = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(tokens);
+        all.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// A copy of a part; what lies outside is left out.
+    pub(crate) fn part(&self, range: Range<usize>) -> Vec<u32> {
+        let all = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = range.end.min(all.len());
+        all.get(range.start.min(end)..end).unwrap_or_default().to_vec()
+    }
+}
