@@ -1,6 +1,10 @@
 //! How a command ends: exit codes, and an error as one line on stderr. Knows nothing about what the commands do.
 
-use std::{fmt, io, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use anstyle::{AnsiColor, Style};
 
@@ -50,14 +54,20 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !error.is::<Interrupted>() {
-        anstream::eprintln!("{RED}error:{RED:#} {}", one_line(&error));
+        note(&format!("{RED}error:{RED:#} {}", one_line(&error)));
     }
     ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
 }
 
 /// A warning on stderr, in the same form as an error.
 pub(crate) fn warn(sentence: &str) {
-    anstream::eprintln!("{YELLOW}warning:{YELLOW:#} {sentence}");
+    note(&format!("{YELLOW}warning:{YELLOW:#} {sentence}"));
+}
+
+/// A line on stderr about what goes on, without its colours where stderr is no terminal.
+pub(crate) fn note(line: &str) {
+    // Where stderr is gone there is nobody left to tell; that must not stop what goes on.
+    let _written = writeln!(anstream::stderr().lock(), "{line}");
 }
 
 /// An error with its causes as one line: "context: cause: cause's cause".

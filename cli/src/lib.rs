@@ -4,11 +4,13 @@
 
 mod client;
 mod failure;
+mod train;
 
-use std::process::ExitCode;
+use std::{future::Future, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 /// Serves an ensemble of language models as one model.
 #[derive(Debug, Parser)]
@@ -24,6 +26,7 @@ enum Command {
     Score(client::ScoreArgs),
     Predict(client::PredictArgs),
     Status(client::StatusArgs),
+    Train(Box<train::TrainArgs>),
 }
 
 /// Runs the command line of this process.
@@ -33,19 +36,28 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Generate(arguments) => client_runtime()?.block_on(client::generate(arguments)),
-        Command::Score(arguments) => client_runtime()?.block_on(client::score(arguments)),
-        Command::Predict(arguments) => client_runtime()?.block_on(client::predict(arguments)),
-        Command::Status(arguments) => client_runtime()?.block_on(client::status(arguments)),
+        Command::Generate(arguments) => block_on_client(client::generate(arguments)),
+        Command::Score(arguments) => block_on_client(client::score(arguments)),
+        Command::Predict(arguments) => block_on_client(client::predict(arguments)),
+        Command::Status(arguments) => block_on_client(client::status(arguments)),
+        Command::Train(arguments) => train::run(*arguments),
     }
 }
 
 /// One request at a time needs one thread.
-fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
+fn block_on_client(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    block_on(Builder::new_current_thread(), command)
+}
+
+fn block_on(mut runtime: Builder, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = runtime
         .enable_all()
         .build()
-        .context("can't start the asynchronous runtime")
+        .context("can't start the asynchronous runtime")?;
+    let result = runtime.block_on(command);
+    // What is still running was meant to be given up: nothing may keep the process from ending.
+    runtime.shutdown_background();
+    result
 }
 
 #[cfg(test)]

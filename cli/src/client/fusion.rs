@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use chorus_proto::v1::{FusionOptions, Rule};
+use chorus_coordinator::fusion::Rule;
+use chorus_proto::v1;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::failure::UsageError;
 
@@ -11,47 +13,19 @@ use crate::failure::UsageError;
 #[command(next_help_heading = "Fusion (default: as the ensemble is configured)")]
 pub(crate) struct FusionArgs {
     /// How the members' answers become one
-    #[arg(long, value_enum)]
-    pub(crate) rule: Option<RuleName>,
+    #[arg(long, value_parser = rule_parser())]
+    rule: Option<Rule>,
     /// Threshold of threshold_vote, in [0, 1)
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
-    pub(crate) threshold: Option<f64>,
+    threshold: Option<f64>,
     /// A member's weight; once for each member, for all of them or for none
     #[arg(long = "weight", value_name = "NAME=W", value_parser = parse_weight)]
-    pub(crate) weights: Vec<(String, f64)>,
+    weights: Vec<(String, f64)>,
 }
 
-/// A rule by its name in documents, configs and logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum RuleName {
-    /// The arithmetic mixture of the members' distributions
-    #[value(alias = "weighted-average")]
-    WeightedAverage,
-    /// Each member votes for the tokens above the threshold
-    #[value(alias = "threshold-vote")]
-    ThresholdVote,
-    /// The geometric mixture
-    #[value(alias = "log-linear")]
-    LogLinear,
-    /// Softmax of the mean of the logits
-    #[value(alias = "logit-mean")]
-    LogitMean,
-    /// Softmax of the maximum of the logits
-    #[value(alias = "logit-max")]
-    LogitMax,
-}
-
-impl From<RuleName> for Rule {
-    fn from(name: RuleName) -> Self {
-        match name {
-            RuleName::WeightedAverage => Self::WeightedAverage,
-            RuleName::ThresholdVote => Self::ThresholdVote,
-            RuleName::LogLinear => Self::LogLinear,
-            RuleName::LogitMean => Self::LogitMean,
-            RuleName::LogitMax => Self::LogitMax,
-        }
-    }
+/// Reads a rule's name. The names are the coordinator's.
+pub(crate) fn rule_parser() -> impl TypedValueParser<Value = Rule> {
+    PossibleValuesParser::new(Rule::ALL.map(Rule::name)).try_map(|name| name.parse::<Rule>())
 }
 
 impl FusionArgs {
@@ -59,7 +33,7 @@ impl FusionArgs {
     ///
     /// # Errors
     /// A member was given two weights.
-    pub(crate) fn options(&self) -> Result<Option<FusionOptions>, UsageError> {
+    pub(crate) fn options(&self) -> Result<Option<v1::FusionOptions>, UsageError> {
         if self.rule.is_none() && self.threshold.is_none() && self.weights.is_empty() {
             return Ok(None);
         }
@@ -69,8 +43,8 @@ impl FusionArgs {
                 return Err(UsageError(format!("--weight names the member {name:?} twice")));
             }
         }
-        Ok(Some(FusionOptions {
-            rule: self.rule.map_or(Rule::Unspecified, Rule::from).into(),
+        Ok(Some(v1::FusionOptions {
+            rule: self.rule.map_or(v1::Rule::Unspecified, v1::Rule::from).into(),
             threshold: self.threshold,
             weights,
         }))
@@ -91,8 +65,6 @@ fn parse_weight(text: &str) -> Result<(String, f64), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum as _;
-
     use super::*;
 
     #[test]
@@ -128,15 +100,5 @@ mod tests {
         };
         let error = arguments.options().unwrap_err();
         assert_eq!(error.to_string(), "--weight names the member \"alto\" twice");
-    }
-
-    #[test]
-    fn every_rule_of_the_wire_has_its_name_here() {
-        let named: Vec<Rule> = RuleName::value_variants()
-            .iter()
-            .map(|name| Rule::from(*name))
-            .collect();
-        let on_the_wire: Vec<Rule> = (1..).map_while(|number| Rule::try_from(number).ok()).collect();
-        assert_eq!(named, on_the_wire);
     }
 }

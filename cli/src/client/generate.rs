@@ -8,7 +8,7 @@ use super::{
     fusion::FusionArgs,
     input, reply,
 };
-use crate::failure::warn;
+use crate::failure::{note, warn};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -180,7 +180,7 @@ impl Printer {
         use std::io::IsTerminal as _;
         let shared = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         if shared && !self.at_line_start {
-            anstream::eprintln!();
+            note("");
         }
     }
 
@@ -255,7 +255,7 @@ mod tests {
         };
         assert_eq!(
             log_prob_line(&reply),
-            "     3  id 12         -0.2500    \"\\n\"      alto=-0.5000\n"
+            "     3  id 12         -0.2500    \"\\n\"        alto=-0.5000\n"
         );
     }
 

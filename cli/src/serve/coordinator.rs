@@ -1,0 +1,95 @@
+//! `chorus coordinator`: an ensemble of members behind the public service.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use anyhow::Context as _;
+use chorus_coordinator::{
+    config::{Config, MemberConfig, Overrides},
+    fusion::Rule,
+};
+
+use super::{ProcessArgs, announce, listen, until_drained};
+use crate::client::rule_parser;
+
+const EXAMPLES: &str = "\
+Examples:
+  chorus coordinator --member alto=http://127.0.0.1:50061 --member bass=http://127.0.0.1:50062
+  chorus coordinator --member alto@2=http://10.0.0.1:50061 --member bass=http://10.0.0.2:50061 --rule log_linear
+  chorus coordinator --config ensemble.toml --listen 0.0.0.0:50051
+
+A configuration file (flags override it; unknown keys are refused):
+  listen = \"127.0.0.1:50051\"
+  [fusion]
+  rule = \"weighted_average\"
+  threshold = 0.1
+  [quorum]
+  members = 1
+  weight = 0.0
+  [limits]
+  max_generated_tokens = 4096
+  [[members]]
+  name = \"alto\"
+  weight = 2.0
+  address = \"http://127.0.0.1:50061\"
+
+Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`). SIGINT and SIGTERM let it finish what is
+in progress and end; a second one ends it at once.";
+
+/// Serve an ensemble: fan out, fuse, answer
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CoordinatorArgs {
+    /// Read the configuration from a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A member and its worker, in member order; replaces all of the file's
+    #[arg(long = "member", value_name = "NAME[@WEIGHT]=URL")]
+    members: Vec<MemberConfig>,
+    /// Where clients are served; port 0 lets the system choose (default: 127.0.0.1:50051)
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+    /// How the members' answers become one, where a request does not say (default: weighted_average)
+    #[arg(long, value_parser = rule_parser())]
+    rule: Option<Rule>,
+    /// Threshold of threshold_vote, in [0, 1), where a request does not say (default: 0.1)
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    threshold: Option<f64>,
+    /// The least number of members with which it answers (default: 1)
+    #[arg(long, value_name = "N")]
+    quorum_members: Option<usize>,
+    /// The least share of the total weight with which it answers, in [0, 1] (default: 0)
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    quorum_weight: Option<f64>,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// Runs the command until it is told to stop.
+///
+/// # Errors
+/// The configuration or the address can't be used, or serving failed.
+pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
+    let shutdown = arguments.process.start()?;
+    let config = config(arguments)?;
+    let listener = listen(config.listen).await?;
+    announce(&listener)?;
+    let server = chorus_coordinator::run(config, listener, shutdown.drain.clone().cancelled_owned());
+    until_drained(server, &shutdown).await
+}
+
+fn config(arguments: CoordinatorArgs) -> anyhow::Result<Config> {
+    let flags = Overrides {
+        listen: arguments.listen,
+        members: arguments.members,
+        rule: arguments.rule,
+        threshold: arguments.threshold,
+        quorum_members: arguments.quorum_members,
+        quorum_weight: arguments.quorum_weight,
+    };
+    let Some(path) = arguments.config else {
+        return Ok(Config::new(None, flags)?);
+    };
+    let path_shown = path.display();
+    let toml = fs::read_to_string(&path).with_context(|| format!("can't read {path_shown}"))?;
+    Config::new(Some(&toml), flags).with_context(|| path_shown.to_string())
+}

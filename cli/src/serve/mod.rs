@@ -1,0 +1,78 @@
+//! Commands that serve: `chorus worker` and `chorus coordinator`. Parse, build, run; what is served is the crates'.
+//!
+//! Knows nothing about who starts them.
+
+mod coordinator;
+mod worker;
+
+use std::{future::Future, net::SocketAddr};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use crate::{
+    client::print,
+    failure::{Interrupted, OutputClosed, warn},
+    logging::LogArgs,
+    shutdown::Shutdown,
+};
+
+pub(crate) use coordinator::{CoordinatorArgs, run as coordinator};
+pub(crate) use worker::{WorkerArgs, run as worker};
+
+/// What stands before the address in the one line that a server command prints on stdout, once it listens.
+pub(crate) const LISTENING: &str = "listening on ";
+
+/// What both server commands take.
+#[derive(Debug, clap::Args)]
+struct ProcessArgs {
+    /// Drain and end when stdin ends: for a parent that must not leave us behind
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl ProcessArgs {
+    /// Logs from now on, and listens for the signals that end the process.
+    fn start(&self) -> anyhow::Result<Shutdown> {
+        crate::logging::start(&self.log)?;
+        let shutdown = Shutdown::on_signals()?;
+        if self.exit_with_parent {
+            shutdown.on_end_of_stdin();
+        }
+        Ok(shutdown)
+    }
+}
+
+/// Takes an address, and says so: from now on connections wait for whoever serves them.
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("can't listen on {address}"))
+}
+
+/// The line that tells people, `chorus up` and tests where the server is.
+fn announce(listener: &TcpListener) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("can't tell the address")?;
+    tracing::info!(%address, "listening");
+    match print(&format!("{LISTENING}{address}\n")) {
+        // Nobody has to read it.
+        Err(error) if error.is::<OutputClosed>() => Ok(()),
+        other => other,
+    }
+}
+
+/// Waits for a server that drains by itself; a second wish to stop ends the wait.
+async fn until_drained<E: Into<anyhow::Error>>(
+    server: impl Future<Output = Result<(), E>>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        served = server => served.map_err(Into::into),
+        () = shutdown.kill.cancelled() => {
+            warn("stopped before everything was drained");
+            Err(Interrupted.into())
+        }
+    }
+}

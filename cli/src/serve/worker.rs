@@ -1,0 +1,149 @@
+//! `chorus worker`: one model directory behind the Worker protocol.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use chorus_worker::WorkerConfig;
+
+use super::{ProcessArgs, announce, listen, until_drained};
+
+const EXAMPLES: &str = "\
+Examples:
+  chorus worker --model deploy/demo/alto --listen 127.0.0.1:50061
+  chorus worker --model deploy/demo/alto --device cuda:1 --listen 0.0.0.0:50061
+  chorus worker --model deploy/demo/alto --log debug --log-format json
+
+Prints one line on stdout once it listens (`listening on 127.0.0.1:50061`). SIGINT and SIGTERM let it answer what was
+asked and end; a second one ends it at once.";
+
+/// Host one model on one device
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct WorkerArgs {
+    /// The model directory: config.json, model.safetensors, tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The device that computes: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Where it listens; port 0 lets the system choose
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// What is absent stays at the worker's default.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Sessions held at a time, over all coordinators (default: 1024)
+    #[arg(long, value_name = "N")]
+    max_sessions: Option<u32>,
+    /// Tokens in one operation (default: 4096)
+    #[arg(long, value_name = "N")]
+    max_feed_tokens: Option<u32>,
+    /// Seconds after which an idle session is dropped (default: 300)
+    #[arg(long, value_name = "SECONDS")]
+    session_ttl: Option<u64>,
+    /// Tokens of one session in one forward (default: 64)
+    #[arg(long, value_name = "N")]
+    chunk_tokens: Option<usize>,
+    /// Tokens of all sessions in one forward (default: 2048)
+    #[arg(long, value_name = "N")]
+    batch_tokens: Option<usize>,
+    /// Seconds that a shutdown waits for answers to be read (default: 5)
+    #[arg(long, value_name = "SECONDS")]
+    drain_timeout: Option<u64>,
+}
+
+/// Runs the command until it is told to stop.
+///
+/// # Errors
+/// The configuration, the model or the address can't be used, or serving failed.
+pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
+    let shutdown = arguments.process.start()?;
+    // A taken address is found before time goes into loading.
+    let listener = listen(arguments.listen).await?;
+    let config = config(&arguments);
+    let loading = tokio::task::spawn_blocking(move || chorus_worker::load(config));
+    let loaded = tokio::select! {
+        loaded = loading => loaded.context("loading the model failed")??,
+        () = shutdown.drain.cancelled() => return Ok(()),
+    };
+    announce(&listener)?;
+    let server = chorus_worker::serve(loaded, listener, shutdown.drain.clone().cancelled_owned());
+    until_drained(server, &shutdown).await
+}
+
+fn config(arguments: &WorkerArgs) -> WorkerConfig {
+    let limits = &arguments.limits;
+    let mut config = WorkerConfig::new(&arguments.model);
+    config.device.clone_from(&arguments.device);
+    config.max_sessions = limits.max_sessions.unwrap_or(config.max_sessions);
+    config.max_feed_tokens = limits.max_feed_tokens.unwrap_or(config.max_feed_tokens);
+    config.session_ttl = limits.session_ttl.map_or(config.session_ttl, Duration::from_secs);
+    config.batch.chunk_tokens = limits.chunk_tokens.unwrap_or(config.batch.chunk_tokens);
+    config.batch.tokens = limits.batch_tokens.unwrap_or(config.batch.tokens);
+    config.drain_timeout = limits.drain_timeout.map_or(config.drain_timeout, Duration::from_secs);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: WorkerArgs,
+    }
+
+    fn parsed(arguments: &[&str]) -> WorkerConfig {
+        let line = ["worker", "--model", "alto"].iter().chain(arguments);
+        config(&CommandLine::try_parse_from(line).unwrap().arguments)
+    }
+
+    #[test]
+    fn without_flags_the_workers_defaults_hold() {
+        assert_eq!(parsed(&[]), WorkerConfig::new("alto"));
+    }
+
+    #[test]
+    fn every_flag_reaches_its_field() {
+        let config = parsed(&[
+            "--device=cuda:1",
+            "--max-sessions=2",
+            "--max-feed-tokens=3",
+            "--session-ttl=4",
+            "--chunk-tokens=5",
+            "--batch-tokens=6",
+            "--drain-timeout=7",
+        ]);
+        assert_eq!((config.device.as_str(), config.max_sessions), ("cuda:1", 2));
+        assert_eq!((config.max_feed_tokens, config.session_ttl.as_secs()), (3, 4));
+        assert_eq!((config.batch.chunk_tokens, config.batch.tokens), (5, 6));
+        assert_eq!(config.drain_timeout.as_secs(), 7);
+    }
+
+    #[test]
+    fn defaults_in_the_help_are_the_workers() {
+        let defaults = WorkerConfig::new("alto");
+        let mut command = <CommandLine as clap::CommandFactory>::command();
+        let help = command.render_long_help().to_string();
+        for number in [
+            u64::from(defaults.max_sessions),
+            u64::from(defaults.max_feed_tokens),
+            defaults.session_ttl.as_secs(),
+            defaults.batch.chunk_tokens as u64,
+            defaults.batch.tokens as u64,
+            defaults.drain_timeout.as_secs(),
+        ] {
+            assert!(help.contains(&format!("(default: {number})")), "{number} in {help}");
+        }
+    }
+}

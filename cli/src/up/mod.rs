@@ -1,0 +1,59 @@
+//! `chorus up`: a whole ensemble on this machine, one worker process for each model directory and a coordinator.
+//!
+//! Starts, supervises and stops processes of this same program; knows nothing about what they compute.
+
+mod models;
+mod process;
+mod ready;
+mod restart;
+mod run;
+mod summary;
+mod supervisor;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use chorus_coordinator::fusion::Rule;
+
+use crate::client::rule_parser;
+
+pub(crate) use run::run as up;
+
+const EXAMPLES: &str = "\
+Examples:
+  chorus up
+  chorus up --models my-models --listen 127.0.0.1:50052 --rule log_linear
+  chorus up --config ensemble.toml -v
+
+A process that dies is started again, after a wait that doubles with every death. Ctrl-C (or SIGTERM) drains the
+coordinator, then the workers, and stops everything; a second Ctrl-C kills. Nothing stays behind, even if `chorus up`
+itself is killed.";
+
+/// Start a whole ensemble on this machine: a worker for each model, and a coordinator
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct UpArgs {
+    /// A folder of model directories, or one model directory (default: the demo members, deploy/demo)
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// Where the ensemble listens; port 0 lets the system choose
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051")]
+    listen: SocketAddr,
+    /// The device of every worker: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// A configuration file for the coordinator (see `chorus coordinator --help`); its members are replaced
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How the members' answers become one, where a request does not say
+    #[arg(long, value_parser = rule_parser())]
+    rule: Option<Rule>,
+    /// Threshold of threshold_vote, in [0, 1), where a request does not say
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    threshold: Option<f64>,
+    /// Seconds until the ensemble has to serve
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    start_timeout: u64,
+    /// Show the processes' log lines from info on; twice: from debug on (default: warnings)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}

@@ -1,0 +1,146 @@
+//! One child process: started, listened to, stopped. Knows nothing about when or why it is started again.
+
+use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+
+use anyhow::Context as _;
+use anstyle::{AnsiColor, Style};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    failure::{note, warn},
+    serve::LISTENING,
+};
+
+/// How long a child may drain before it is killed.
+const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
+const DIM: Style = AnsiColor::BrightBlack.on_default();
+
+/// What to start: this program with a command of its own, without the address.
+#[derive(Debug, Clone)]
+pub(super) struct ProcessSpec {
+    /// The name before its lines.
+    pub(super) name: String,
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// A child that runs.
+#[derive(Debug)]
+pub(super) struct Process {
+    name: String,
+    child: Child,
+    /// Held open while the child shall run: it drains when this ends, so it ends with us even if we are killed.
+    stdin: Option<ChildStdin>,
+    stdout: Lines<BufReader<ChildStdout>>,
+    /// Ends with the child's stderr; the last line that said "error: ...".
+    last_error: Option<JoinHandle<Option<String>>>,
+}
+
+impl Process {
+    /// Starts a child that shall listen at an address (port 0: of its choice).
+    ///
+    /// # Errors
+    /// The program can't be started.
+    pub(super) fn start(spec: &ProcessSpec, listen: SocketAddr) -> anyhow::Result<Self> {
+        let mut child = command(spec, listen)
+            .spawn()
+            .with_context(|| format!("can't start {}", spec.program.display()))?;
+        let (stdout, stderr) = child
+            .stdout
+            .take()
+            .zip(child.stderr.take())
+            .context("a started process has no output")?;
+        Ok(Self {
+            name: spec.name.clone(),
+            stdin: child.stdin.take(),
+            stdout: BufReader::new(stdout).lines(),
+            last_error: Some(tokio::spawn(pass_on_lines(spec.name.clone(), stderr))),
+            child,
+        })
+    }
+
+    /// Waits until the child says where it listens; nothing where it ended before it did.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The child's output can't be read.
+    pub(super) async fn listening(&mut self) -> io::Result<Option<SocketAddr>> {
+        while let Some(line) = self.stdout.next_line().await? {
+            let address = line.strip_prefix(LISTENING).map(str::trim).map(str::parse);
+            if let Some(Ok(address)) = address {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until the child has ended; why, in its own words where it had some.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The child can't be waited for.
+    pub(super) async fn ended(&mut self) -> io::Result<String> {
+        let status = self.child.wait().await?;
+        let said = match &mut self.last_error {
+            Some(lines) => lines.await.ok().flatten(),
+            None => None,
+        };
+        self.last_error = None;
+        Ok(said.unwrap_or_else(|| format!("it ended with {status}")))
+    }
+
+    /// Lets the child drain and waits until it has ended; kills it where that is wanted or takes too long.
+    ///
+    /// # Errors
+    /// The child can't be waited for.
+    pub(super) async fn stop(mut self, kill: &CancellationToken) -> io::Result<()> {
+        drop(self.stdin.take());
+        tokio::select! {
+            ended = self.child.wait() => return ended.map(drop),
+            () = kill.cancelled() => {}
+            () = tokio::time::sleep(DRAIN_LIMIT) => {
+                warn(&format!("{} did not end in {} s and is killed", self.name, DRAIN_LIMIT.as_secs()));
+            }
+        }
+        self.child.kill().await
+    }
+}
+
+fn command(spec: &ProcessSpec, listen: SocketAddr) -> Command {
+    let mut command = Command::new(&spec.program);
+    command
+        .args(&spec.arguments)
+        .arg(format!("--listen={listen}"))
+        .arg("--exit-with-parent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    // Ctrl-C in a terminal reaches everyone in the foreground group; the order of the drain is ours to keep.
+    #[cfg(unix)]
+    command.process_group(0);
+    command
+}
+
+/// Shows a child's log lines behind its name. Its errors are kept for whoever waits for its end.
+async fn pass_on_lines(name: String, stderr: ChildStderr) -> Option<String> {
+    let mut last_error = None;
+    let mut lines = BufReader::new(stderr).split(b'\n');
+    // A child must never wait for its log to be read, so bytes that are no text are shown as well as they can be.
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let line = String::from_utf8_lossy(&line);
+        match line.strip_prefix("error: ") {
+            Some(error) => last_error = Some(error.trim_end().to_owned()),
+            None => note(&format!("{DIM}{name} |{DIM:#} {line}")),
+        }
+    }
+    last_error
+}

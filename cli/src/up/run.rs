@@ -1,0 +1,230 @@
+//! The life of `up`: start the workers, then the coordinator, wait, and stop in the opposite order.
+//!
+//! Knows nothing about how one process is kept running.
+
+use std::{env, ffi::OsString, future::Future, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    UpArgs,
+    models::{self, ModelDirectory},
+    process::ProcessSpec,
+    ready::until_ready,
+    summary::{program, summary},
+    supervisor::Supervisor,
+};
+use crate::{
+    client::Address,
+    failure::{Interrupted, OutputClosed, note},
+    shutdown::Shutdown,
+};
+
+/// Workers listen on loopback, at a port that the system chooses.
+const WORKER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// Processes that are stopped together.
+struct Group {
+    supervisors: JoinSet<anyhow::Result<()>>,
+    drain: CancellationToken,
+    kill: CancellationToken,
+}
+
+/// Where a process will listen.
+type Listening = watch::Receiver<Option<SocketAddr>>;
+
+/// Runs the command until it is told to stop.
+///
+/// # Errors
+/// There are no models, a process died before it listened, or the ensemble did not serve in time.
+pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<()> {
+    let models = models::find(arguments.models.as_deref())?;
+    let shutdown = Shutdown::on_signals()?;
+    let mut workers = Group::new(&shutdown);
+    let mut coordinators = Group::new(&shutdown);
+    let lived = live(&arguments, &models, &mut workers, &mut coordinators, &shutdown).await;
+    if lived.is_ok() {
+        note("stopping the coordinator, then the workers (Ctrl-C again kills them)");
+    }
+    // Requests in progress need their members to finish, so the members go last.
+    let stopped = coordinators.stop().await.and(workers.stop().await);
+    if shutdown.kill.is_cancelled() {
+        note("killed");
+        return Err(Interrupted.into());
+    }
+    lived.and(stopped)
+}
+
+/// From the first start to the wish to stop.
+async fn live(
+    arguments: &UpArgs,
+    models: &[ModelDirectory],
+    workers: &mut Group,
+    coordinators: &mut Group,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let program_path = env::current_exe().context("can't find this program's own file")?;
+    note(&format!("starting {} workers and a coordinator", models.len()));
+    let listening: Vec<Listening> = models
+        .iter()
+        .map(|model| workers.start(worker_spec(arguments, model, &program_path), WORKER_LISTEN))
+        .collect();
+    let starting = async {
+        let workers_at = workers.all_listening(listening).await?;
+        let members: Vec<(&str, SocketAddr)> = models
+            .iter()
+            .map(|model| model.name.as_str())
+            .zip(workers_at.iter().copied())
+            .collect();
+        let spec = coordinator_spec(arguments, &members, &program_path);
+        let listening = coordinators.start(spec, arguments.listen);
+        let ensemble_at = coordinators.all_listening(vec![listening]).await?;
+        let ensemble_at = *ensemble_at.first().context("the coordinator listens nowhere")?;
+        until_ready(&Address::from(ensemble_at)).await?;
+        Ok((ensemble_at, workers_at))
+    };
+    let Some((ensemble_at, workers_at)) = in_time(starting, arguments, shutdown).await? else {
+        return Ok(());
+    };
+    let lines: Vec<_> = models
+        .iter()
+        .zip(workers_at)
+        .map(|(model, address)| (model.name.clone(), address, model.path.display().to_string()))
+        .collect();
+    show(&summary(ensemble_at, &lines, &program()))?;
+    tokio::select! {
+        () = shutdown.drain.cancelled() => Ok(()),
+        failed = workers.failed() => Err(failed),
+        failed = coordinators.failed() => Err(failed),
+    }
+}
+
+/// A start within its time; nothing where the user did not wait for it.
+async fn in_time<T>(
+    starting: impl Future<Output = anyhow::Result<T>>,
+    arguments: &UpArgs,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<T>> {
+    let limit = Duration::from_secs(arguments.start_timeout);
+    tokio::select! {
+        // A failure at the same moment as a signal is still worth its line.
+        biased;
+        started = tokio::time::timeout(limit, starting) => match started {
+            Ok(started) => started.map(Some),
+            Err(_) => Err(anyhow!("the ensemble does not serve after {} s; -v shows more", limit.as_secs())),
+        },
+        () = shutdown.drain.cancelled() => Ok(None),
+    }
+}
+
+/// Prints on stdout; nobody has to read it.
+fn show(text: &str) -> anyhow::Result<()> {
+    let coloured = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
+    let plain = anstream::adapter::strip_str(text).to_string();
+    match crate::client::print(if coloured { text } else { &plain }) {
+        Err(error) if error.is::<OutputClosed>() => Ok(()),
+        other => other,
+    }
+}
+
+fn worker_spec(arguments: &UpArgs, model: &ModelDirectory, program: &PathBuf) -> ProcessSpec {
+    let mut words: Vec<OsString> = vec!["worker".into(), "--model".into(), model.path.clone().into()];
+    words.extend(["--device".into(), arguments.device.clone().into()]);
+    words.extend(log_words(arguments));
+    ProcessSpec {
+        name: model.name.clone(),
+        program: program.clone(),
+        arguments: words,
+    }
+}
+
+fn coordinator_spec(arguments: &UpArgs, members: &[(&str, SocketAddr)], program: &PathBuf) -> ProcessSpec {
+    let mut words: Vec<OsString> = vec!["coordinator".into()];
+    if let Some(config) = &arguments.config {
+        words.extend(["--config".into(), config.clone().into()]);
+    }
+    for (name, address) in members {
+        words.push(format!("--member={name}=http://{address}").into());
+    }
+    if let Some(rule) = arguments.rule {
+        words.push(format!("--rule={rule}").into());
+    }
+    if let Some(threshold) = arguments.threshold {
+        words.push(format!("--threshold={threshold}").into());
+    }
+    words.extend(log_words(arguments));
+    ProcessSpec {
+        name: "coordinator".to_owned(),
+        program: program.clone(),
+        arguments: words,
+    }
+}
+
+fn log_words(arguments: &UpArgs) -> [OsString; 2] {
+    let level = match arguments.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    ["--log".into(), level.into()]
+}
+
+impl Group {
+    fn new(shutdown: &Shutdown) -> Self {
+        Self {
+            supervisors: JoinSet::new(),
+            drain: CancellationToken::new(),
+            kill: shutdown.kill.clone(),
+        }
+    }
+
+    fn start(&mut self, spec: ProcessSpec, listen: SocketAddr) -> Listening {
+        let (supervisor, listening) = Supervisor::new(spec, listen, self.drain.clone(), self.kill.clone());
+        self.supervisors.spawn(supervisor.run());
+        listening
+    }
+
+    /// The addresses, once all processes listen.
+    ///
+    /// # Errors
+    /// One of them died before it did.
+    async fn all_listening(&mut self, listening: Vec<Listening>) -> anyhow::Result<Vec<SocketAddr>> {
+        let addresses = async {
+            let mut addresses = Vec::new();
+            for mut process in listening {
+                // Closed without an address means that its supervisor failed, which the other arm tells.
+                match process.wait_for(Option::is_some).await.map(|address| *address) {
+                    Ok(Some(address)) => addresses.push(address),
+                    _ => std::future::pending().await,
+                }
+            }
+            addresses
+        };
+        tokio::select! {
+            addresses = addresses => Ok(addresses),
+            failed = self.failed() => Err(failed),
+        }
+    }
+
+    /// Waits for a supervisor that gives up.
+    async fn failed(&mut self) -> anyhow::Error {
+        while let Some(ended) = self.supervisors.join_next().await {
+            if let Err(error) = ended.map_err(anyhow::Error::from).and_then(|ended| ended) {
+                return error;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Drains all processes and waits until they have ended.
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        self.drain.cancel();
+        let mut result = Ok(());
+        while let Some(ended) = self.supervisors.join_next().await {
+            result = result.and(ended.map_err(anyhow::Error::from).and_then(|ended| ended));
+        }
+        result
+    }
+}
