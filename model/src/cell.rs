@@ -1,8 +1,8 @@
 //! The elementwise work of an LSTM cell, forward and backward, fused into one pass over a step's rows.
 //!
-//! Plain safe Rust that the compiler vectorises; on x86-64 it is compiled three times and the widest version that the
-//! processor has is called. All versions multiply and add separately, so they give the same bits. Knows nothing
-//! about time, packing or tensors.
+//! Plain safe Rust that the compiler vectorises ([`crate::simd`]). Knows nothing about time, packing or tensors.
+
+use crate::simd::{dispatched, sigmoid, tanh};
 
 /// One step of a layer's forward pass, for b rows.
 pub(crate) struct ForwardStep<'a> {
@@ -34,48 +34,19 @@ pub(crate) struct BackwardStep<'a> {
     pub(crate) grad_gates: &'a mut [f32],
 }
 
-/// Compiles `$body` for each vector width and calls the widest that the processor has.
-macro_rules! dispatched {
-    ($(#[$doc:meta])* $name:ident($step:ty) = $body:ident) => {
-        $(#[$doc])*
-        pub(crate) fn $name(hidden_size: usize, step: $step) {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f")]
-                fn avx512(hidden_size: usize, step: $step) {
-                    $body(hidden_size, step);
-                }
-                #[target_feature(enable = "avx2")]
-                fn avx2(hidden_size: usize, step: $step) {
-                    $body(hidden_size, step);
-                }
-                if is_x86_feature_detected!("avx512f") {
-                    // SAFETY: the processor has the feature.
-                    return unsafe { avx512(hidden_size, step) };
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has the feature.
-                    return unsafe { avx2(hidden_size, step) };
-                }
-            }
-            $body(hidden_size, step);
-        }
-    };
-}
-
 dispatched!(
     /// Activates the gates and updates cells and hidden vectors:
     /// c = σ(f) c' + σ(i) tanh(g), h = σ(o) tanh(c), as PyTorch's `nn.LSTM`.
-    forward(ForwardStep<'_>) = forward_rows
+    forward(hidden_size: usize, step: &mut ForwardStep<'_>) = forward_rows
 );
 
 dispatched!(
     /// The gradient of [`forward`]'s pre-activations and of the cells before the step.
-    backward(BackwardStep<'_>) = backward_rows
+    backward(hidden_size: usize, step: &mut BackwardStep<'_>) = backward_rows
 );
 
 #[inline(always)]
-fn forward_rows(size: usize, step: ForwardStep<'_>) {
+fn forward_rows(size: usize, step: &mut ForwardStep<'_>) {
     let gates = step.gates.chunks_exact_mut(4 * size);
     let before = step.cell_before.chunks_exact(size);
     let after = step
@@ -106,7 +77,7 @@ fn forward_rows(size: usize, step: ForwardStep<'_>) {
 }
 
 #[inline(always)]
-fn backward_rows(size: usize, step: BackwardStep<'_>) {
+fn backward_rows(size: usize, step: &mut BackwardStep<'_>) {
     let gates = step
         .gates
         .chunks_exact(4 * size)
@@ -144,83 +115,9 @@ fn backward_rows(size: usize, step: BackwardStep<'_>) {
     }
 }
 
-/// 1 / (1 + exp(-x)), relative error about 2e-7. NaN stays NaN.
-#[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-/// tanh, relative error about 2e-7: a polynomial near zero, where 1 - 2 / (exp(2x) + 1) would cancel.
-/// Coefficients: Cephes, `tanhf`. NaN stays NaN.
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    let square = x * x;
-    let mut series = -5.704_988_7e-3;
-    series = series * square + 2.063_908_8e-2;
-    series = series * square - 5.373_971_5e-2;
-    series = series * square + 1.333_144_2e-1;
-    series = series * square - 3.333_328_2e-1;
-    let near = series * square * x + x;
-    let far = 1.0 - 2.0 / (exp(2.0 * x) + 1.0);
-    if x.abs() < 0.625 { near } else { far }
-}
-
-/// exp, relative error about 1e-7, saturating at both ends: 2^n by the exponent's bits times a polynomial on
-/// |r| <= ln 2 / 2. Coefficients: Cephes, `expf`. NaN stays NaN.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    /// 1.5 · 2^23: adding it rounds to the nearest integer, which then stands in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
-    let mut series = 1.987_569_1e-4;
-    series = series * r + 1.398_199_9e-3;
-    series = series * r + 8.333_452e-3;
-    series = series * r + 4.166_579_6e-2;
-    series = series * r + 1.666_666_5e-1;
-    series = series * r + 5.000_000_1e-1;
-    let mantissa = series * r * r + r + 1.0;
-    mantissa * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn relative_error(found: f32, exact: f64) -> f64 {
-        (f64::from(found) - exact).abs() / exact.abs().max(1e-30)
-    }
-
-    #[test]
-    fn functions_are_exact_to_a_few_units_in_the_last_place() {
-        for step in -400_000..=400_000 {
-            let x = step as f32 * 2e-4;
-            let exact = f64::from(x);
-            assert!(relative_error(exp(x), exact.exp()) < 3e-7, "exp({x})");
-            assert!(
-                relative_error(sigmoid(x), 1.0 / (1.0 + (-exact).exp())) < 4e-7,
-                "sigmoid({x})"
-            );
-            if x != 0.0 {
-                assert!(relative_error(tanh(x), exact.tanh()) < 4e-7, "tanh({x})");
-            }
-        }
-    }
-
-    #[test]
-    fn extremes_saturate_and_nan_is_not_hidden() {
-        assert_eq!(
-            [sigmoid(1e30), tanh(1e30), tanh(-1e30), tanh(0.0)],
-            [1.0, 1.0, -1.0, 0.0]
-        );
-        assert!(sigmoid(-1e30) < 1e-30);
-        assert!(sigmoid(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
-        assert_eq!(tanh(1e-20), 1e-20);
-    }
 
     #[test]
     fn every_vector_width_gives_the_same_bits() {
@@ -230,16 +127,16 @@ mod tests {
                 .map(|index| ((index * 7919 + seed) % 1009) as f32 / 101.0 - 5.0)
                 .collect()
         };
-        let run = |forward: fn(usize, ForwardStep<'_>)| {
+        let run = |forward: fn(usize, &mut ForwardStep<'_>)| {
             let (mut gates, before) = (values(1, rows * 4 * size), values(2, rows * size));
             let (mut cell, mut hidden) = (vec![0.0; rows * size], vec![0.0; rows * size]);
-            let step = ForwardStep {
+            let mut step = ForwardStep {
                 gates: &mut gates,
                 cell_before: &before,
                 cell: &mut cell,
                 hidden: &mut hidden,
             };
-            forward(size, step);
+            forward(size, &mut step);
             [gates, cell, hidden]
                 .concat()
                 .into_iter()

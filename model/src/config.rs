@@ -160,6 +160,14 @@ impl Config {
         self.end.map_or(Ok(()), |token| self.check_token("end", token))
     }
 
+    /// The text of `config.json`.
+    pub fn to_json(&self) -> String {
+        // A struct of numbers, strings and enums always serialises.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
     /// Every tensor of `model.safetensors`: its name and its shape. The file has exactly these.
     pub fn tensor_shapes(&self) -> BTreeMap<String, Vec<usize>> {
         let gates = 4 * self.hidden_size;

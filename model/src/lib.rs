@@ -2,19 +2,32 @@
 //!
 //! Knows nothing about networks between machines: no tokio, no tonic, no wire types.
 
+mod batch;
 mod cell;
 mod config;
 mod device;
+mod directory;
+mod evaluate;
+mod files;
 pub mod import;
+mod language_model;
 mod matrix;
 mod network;
 mod packing;
+mod projection;
 mod recurrence;
+mod simd;
 pub mod train;
+mod weights;
 
 pub use config::{
     Config, ConfigError, FORMAT, MAX_DIMENSION, MAX_LAYERS, MAX_NAME_CHARACTERS, MAX_VOCAB_SIZE, Start,
 };
 pub use device::{DeviceError, open_device};
+pub use directory::{CONFIG_FILE, LoadError, ModelParts, SaveError, TOKENIZER_FILE, WEIGHTS_FILE};
+pub use evaluate::{Evaluation, evaluate};
+pub use language_model::{ForwardError, LanguageModel, Output, Row, State, Want};
 pub use network::{Dropout, Network, NetworkState};
 pub use packing::{Packing, PackingError};
+pub use simd::log_sum_exp;
+pub use weights::{Tensors, WeightType, WeightsError};

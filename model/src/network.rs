@@ -8,6 +8,7 @@ use candle_nn::VarBuilder;
 
 use crate::config::{Config, names};
 use crate::packing::Packing;
+use crate::projection::project;
 use crate::recurrence;
 
 /// A dropout, applied by [`Network::hidden`] to the non-recurrent connections.
@@ -39,17 +40,18 @@ enum Input {
 
 #[derive(Debug, Clone)]
 struct Layer {
-    /// Input weights `[4H, in]` and the sum of both biases `[4H]`.
+    /// Input weights `[4H, in]` and both biases `[4H]`.
     input: Affine,
     /// Recurrent weights `[4H, H]`.
     weight_hh: Tensor,
 }
 
-/// `x Wᵀ + b`.
+/// `x Wᵀ` plus every bias.
 #[derive(Debug, Clone)]
 struct Affine {
     weight: Tensor,
-    bias: Option<Tensor>,
+    /// Summed when they are used, not before: a trained variable changes its values.
+    biases: Vec<Tensor>,
 }
 
 impl NetworkState {
@@ -95,17 +97,13 @@ impl Network {
             None => bail!("the config has no tensor {name}"),
         };
         let layer = |layer: usize| {
-            let biases = (
+            let biases = [
                 optional(&names::bias_ih(layer))?,
                 optional(&names::bias_hh(layer))?,
-            );
-            let bias = match biases {
-                (Some(input), Some(recurrent)) => Some((input + recurrent)?),
-                _ => None,
-            };
+            ];
             let input = Affine {
                 weight: required(&names::weight_ih(layer))?,
-                bias,
+                biases: biases.into_iter().flatten().collect(),
             };
             Ok(Layer {
                 input,
@@ -122,7 +120,7 @@ impl Network {
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             output: Affine {
                 weight: output_weight,
-                bias: optional(names::LINEAR_BIAS)?,
+                biases: Vec::from_iter(optional(names::LINEAR_BIAS)?),
             },
             hidden_size: config.hidden_size,
         })
@@ -165,6 +163,26 @@ impl Network {
         }
     }
 
+    /// The same network, cut off from any variables, with its weights laid out as products read them fastest:
+    /// what would be done for each call is done once.
+    pub fn arranged_for_inference(&self) -> Result<Self> {
+        let layer = |layer: &Layer| {
+            Ok(Layer {
+                input: layer.input.arranged_for_inference()?,
+                weight_hh: with_dense_columns(&layer.weight_hh)?,
+            })
+        };
+        Ok(Self {
+            input: match &self.input {
+                Input::Embedding(weight) => Input::Embedding(weight.detach()),
+                Input::OneHot => Input::OneHot,
+            },
+            layers: self.layers.iter().map(layer).collect::<Result<_>>()?,
+            output: self.output.arranged_for_inference()?,
+            hidden_size: self.hidden_size,
+        })
+    }
+
     /// The output layer: logits `[N, V]` of hidden vectors `[N, H]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.output.apply(hidden)
@@ -202,20 +220,38 @@ impl Network {
 
 impl Affine {
     fn apply(&self, input: &Tensor) -> Result<Tensor> {
-        let product = input.matmul(&self.weight.t()?)?;
-        self.add_bias(product)
+        project(input, &self.weight, self.bias()?.as_ref())
     }
 
     /// The rows of Wᵀ that one-hot vectors of `tokens` would pick.
     fn rows(&self, tokens: &Tensor) -> Result<Tensor> {
         let rows = self.weight.t()?.contiguous()?.index_select(tokens, 0)?;
-        self.add_bias(rows)
-    }
-
-    fn add_bias(&self, product: Tensor) -> Result<Tensor> {
-        match &self.bias {
-            Some(bias) => product.broadcast_add(bias),
-            None => Ok(product),
+        match self.bias()? {
+            Some(bias) => rows.broadcast_add(&bias),
+            None => Ok(rows),
         }
     }
+
+    /// The sum of the biases.
+    fn bias(&self) -> Result<Option<Tensor>> {
+        match self.biases.split_first() {
+            Some((first, others)) => others
+                .iter()
+                .try_fold(first.clone(), |sum, bias| sum + bias)
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn arranged_for_inference(&self) -> Result<Self> {
+        Ok(Self {
+            weight: with_dense_columns(&self.weight)?,
+            biases: Vec::from_iter(self.bias()?.map(|bias| bias.detach())),
+        })
+    }
+}
+
+/// The same matrix with each column's elements one after the other in memory.
+fn with_dense_columns(matrix: &Tensor) -> Result<Tensor> {
+    matrix.detach().t()?.contiguous()?.t()
 }

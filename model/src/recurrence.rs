@@ -114,13 +114,13 @@ impl Recurrence {
             let hidden_before = self.before(step, size, hidden_done, first_hidden);
             let hidden_before = MatrixView::row_major(hidden_before, active, size)?;
             multiply(gates, Destination::Accumulate, hidden_before, w_hh)?;
-            let step = ForwardStep {
+            let mut step = ForwardStep {
                 gates,
                 cell_before: self.before(step, size, cells_done, first_cell),
                 cell: &mut cell[..active * size],
                 hidden: &mut hidden[..active * size],
             };
-            cell::forward(size, step);
+            cell::forward(size, &mut step);
         }
         let last_cells = output[rows * size..].chunks_exact_mut(size);
         for (last, row) in last_cells.zip(self.packing.last_rows()) {
@@ -145,7 +145,7 @@ impl Recurrence {
         for (step, &active) in self.packing.batch_sizes().iter().enumerate().rev() {
             let (start, width) = (self.packing.span(step).start * size, active * size);
             let grad_gates = &mut grad_gates[4 * start..][..4 * width];
-            let backward = BackwardStep {
+            let mut backward = BackwardStep {
                 gates: &activations.gates[4 * start..][..4 * width],
                 cell_before: self.before(step, size, &activations.cells, &state[batch * size..]),
                 cell: &activations.cells[start..][..width],
@@ -154,7 +154,7 @@ impl Recurrence {
                 grad_cell: &mut grad_cell[..width],
                 grad_gates: &mut *grad_gates,
             };
-            cell::backward(size, backward);
+            cell::backward(size, &mut backward);
             let grad_gates = MatrixView::row_major(grad_gates, active, 4 * size)?;
             multiply(&mut grad_hidden[..width], Destination::Replace, grad_gates, w_hh)?;
         }

@@ -1,0 +1,216 @@
+//! A language model ready for inference: states go in with tokens, logits come out.
+//!
+//! One call runs the rows of any number of sequences at any position as one packed block. Knows nothing about
+//! sessions, threads or where tokens come from.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result as TensorResult};
+use candle_nn::VarBuilder;
+use chorus_text::Vocabulary;
+use thiserror::Error;
+
+use crate::batch::Batch;
+use crate::config::{Config, Start};
+use crate::directory::{LoadError, ModelParts};
+use crate::network::Network;
+
+/// A model on a device. It has no state of its own: [`State`] is the caller's.
+pub struct LanguageModel {
+    config: Config,
+    vocabulary: Vocabulary,
+    network: Network,
+    device: Device,
+}
+
+/// One sequence's LSTM state: h and c of every layer, `[layers, 2, hidden_size]`. A clone is cheap and independent.
+///
+/// The top layer's h is among them, so every state has a next-token distribution, a fresh one too.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub(crate) values: Arc<[f32]>,
+}
+
+/// One sequence's part of a [`LanguageModel::forward`].
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// Replaced by the state after the tokens.
+    pub state: &'a mut State,
+    /// What is fed, in order; may be empty.
+    pub tokens: &'a [u32],
+    /// Which logits come back.
+    pub want: Want,
+}
+
+/// Which logits a row asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// None: the sequence only advances, and the output layer is not run for it.
+    Nothing,
+    /// One row: after the last token (with no tokens, of the state as it is).
+    Next,
+    /// One row for each token: before it was fed, i.e. of the distribution that it was drawn from.
+    Each,
+}
+
+/// What a row asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Logits `[rows, vocab_size]`, row-major.
+    pub logits: Vec<f32>,
+}
+
+/// Why nothing was computed. All states are as before.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// A token is not in the vocabulary.
+    #[error("token {token} of row {row} is not in the vocabulary, whose largest id is {}", vocab_size - 1)]
+    TokenOutOfVocabulary {
+        /// Which row of the call.
+        row: usize,
+        /// The token id.
+        token: u32,
+        /// V.
+        vocab_size: usize,
+    },
+    /// A state of another shape: it came from another model.
+    #[error("a state of this model has {expected} numbers, but this one has {found}")]
+    StateSize {
+        /// The numbers in it.
+        found: usize,
+        /// `2 * layers * hidden_size`.
+        expected: usize,
+    },
+    /// A state holds NaN or infinity.
+    #[error("number {index} of the state is {value}, but only finite numbers are allowed")]
+    StateNotFinite {
+        /// Which number.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
+    /// The device failed.
+    #[error("the model can't be computed")]
+    Compute(#[from] candle_core::Error),
+}
+
+impl State {
+    /// The numbers, `[layers, 2, hidden_size]`: what a snapshot holds. [`LanguageModel::restore`] takes them back.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl LanguageModel {
+    /// Loads a model directory onto a device.
+    pub fn load(directory: &Path, device: &Device) -> Result<Self, LoadError> {
+        Self::from_parts(ModelParts::load(directory)?, device).map_err(LoadError::Device)
+    }
+
+    /// From parts that fit together, as [`ModelParts::load`] and training make them.
+    pub fn from_parts(parts: ModelParts, device: &Device) -> TensorResult<Self> {
+        let tensors = parts.tensors.into_iter().collect();
+        let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
+        let network = Network::new(&parts.config, &builder)?.arranged_for_inference()?;
+        Ok(Self {
+            config: parts.config,
+            vocabulary: parts.vocabulary,
+            network,
+            device: device.clone(),
+        })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The model's tokenizer.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The state before a sequence's first token: zero, with the start token fed where the config has one.
+    pub fn fresh_state(&self) -> Result<State, ForwardError> {
+        let mut state = State {
+            values: vec![0.0; self.config.state_size()].into(),
+        };
+        if let Start::Token(token) = self.config.start {
+            self.forward(&mut [Row {
+                state: &mut state,
+                tokens: &[token],
+                want: Want::Nothing,
+            }])?;
+        }
+        Ok(state)
+    }
+
+    /// A state from its numbers ([`State::values`]), checked for size and finiteness.
+    pub fn restore(&self, values: &[f32]) -> Result<State, ForwardError> {
+        self.check_size(values)?;
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(index) => Err(ForwardError::StateNotFinite {
+                index,
+                value: values[index],
+            }),
+            None => Ok(State {
+                values: values.into(),
+            }),
+        }
+    }
+
+    /// Feeds every row's tokens and returns what every row wants, in the rows' order.
+    ///
+    /// Rows of all lengths run together; the output layer runs once, over the wanted rows only. On an error no state
+    /// has changed. Memory grows with the rows wanted: `vocab_size` numbers for each.
+    pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Vec<Output>, ForwardError> {
+        for (index, row) in rows.iter().enumerate() {
+            self.check_row(index, row)?;
+        }
+        let batch = Batch::new(rows, self.config.layers, self.config.hidden_size);
+        let fed = batch.feed(&self.network, &self.device)?;
+        let outputs = batch.outputs(&self.network, &self.device, &fed)?;
+        for (index, state) in batch.states_after(&fed)? {
+            *rows[index].state = state;
+        }
+        Ok(outputs)
+    }
+
+    fn check_row(&self, row: usize, request: &Row<'_>) -> Result<(), ForwardError> {
+        let vocab_size = self.config.vocab_size;
+        match request.tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            Some(&token) => Err(ForwardError::TokenOutOfVocabulary {
+                row,
+                token,
+                vocab_size,
+            }),
+            None => self.check_size(&request.state.values),
+        }
+    }
+
+    fn check_size(&self, values: &[f32]) -> Result<(), ForwardError> {
+        let (found, expected) = (values.len(), self.config.state_size());
+        if found != expected {
+            return Err(ForwardError::StateSize { found, expected });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LanguageModel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("LanguageModel")
+            .field("config", &self.config)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
