@@ -12,15 +12,12 @@ mod pickle;
 mod recognise;
 mod vocabulary;
 
-use std::collections::BTreeMap;
 use std::path::Path;
-
-use candle_core::Tensor;
-use chorus_text::Vocabulary;
 
 pub use error::ImportError;
 
 use crate::config::{Config, FORMAT};
+use crate::directory::ModelParts;
 use checkpoint::Checkpoint;
 
 /// What the first token of a text is conditioned on.
@@ -50,12 +47,8 @@ pub enum EndChoice {
 /// A model made of other people's files.
 #[derive(Debug)]
 pub struct Imported {
-    /// Its config, valid.
-    pub config: Config,
-    /// Its tensors on the CPU in f32, exactly those of [`Config::tensor_shapes`].
-    pub tensors: BTreeMap<String, Tensor>,
-    /// Its vocabulary, with as many tokens as the config says.
-    pub vocabulary: Vocabulary,
+    /// The model, whose vocabulary has as many tokens as its config says.
+    pub parts: ModelParts,
     /// Which key of the weights file became which tensor.
     pub renamed: Vec<(String, String)>,
 }
@@ -92,10 +85,13 @@ pub fn import(
         end: vocabulary::end(&vocabulary, end)?,
     };
     config.validate().map_err(ImportError::Config)?;
-    Ok(Imported {
+    let parts = ModelParts {
         config,
-        tensors: assembled.tensors,
         vocabulary,
+        tensors: assembled.tensors,
+    };
+    Ok(Imported {
+        parts,
         renamed: assembled.renamed,
     })
 }
