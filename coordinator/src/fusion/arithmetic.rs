@@ -28,7 +28,7 @@ pub(super) fn mixture(shared: &[(f64, Row<'_>)]) -> Distribution {
 
 /// log sum_j a_j exp(l_j) for one token, from (a_j, l_j) in member order: the same bits as [`mixture`] gives. Alone, a
 /// member keeps its number.
-pub(super) fn log_of_mixture(column: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
+pub(super) fn log_of_mixture(column: &(impl Iterator<Item = (f64, f64)> + Clone)) -> f64 {
     let mut members = column.clone();
     if let (Some((_, only)), None) = (members.next(), members.next()) {
         return only.min(0.0);

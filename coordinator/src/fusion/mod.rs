@@ -110,7 +110,7 @@ pub fn fuse_targets(members: &[(f64, &[f64])]) -> Result<Vec<f64>, FuseError> {
         column.filter_map(move |(share, (_, log_probs))| Some((*share, *log_probs.get(index)?)))
     };
     Ok((0..tokens)
-        .map(|index| arithmetic::log_of_mixture(at(index)))
+        .map(|index| arithmetic::log_of_mixture(&at(index)))
         .collect())
 }
 

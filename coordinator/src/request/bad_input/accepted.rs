@@ -1,0 +1,73 @@
+//! What is no mistake: every bound itself, and what a request leaves out.
+
+use chorus_proto::v1::{self, SamplingOptions};
+
+use super::{Ensemble, asking, fusing, ids, sampling};
+use crate::{
+    fusion::Rule,
+    plan::Plan,
+    request::{Prediction, Scoring},
+    sampling::Sampling,
+};
+
+#[test]
+fn what_a_request_does_not_say_is_as_configured() {
+    let ensemble = Ensemble::new();
+    let generation = ensemble.generate(asking()).unwrap();
+    assert_eq!(generation.prompt, ensemble.vocabulary.encode("ab").unwrap());
+    assert_eq!((generation.max_tokens, generation.seed), (64, None));
+    assert_eq!(generation.sampling, Sampling::default());
+    assert_eq!(
+        (generation.fusion, &generation.weights),
+        (ensemble.fusion, &ensemble.weights)
+    );
+    assert_eq!(generation.plan(), Plan::for_generate());
+    let request = v1::PredictRequest {
+        prefix: ids(&[3]),
+        ..v1::PredictRequest::default()
+    };
+    let prediction = Prediction::new(request, &ensemble.terms()).unwrap();
+    assert_eq!((prediction.prefix, prediction.top_n), (vec![3], 10));
+    let request = v1::ScoreRequest {
+        input: ids(&[0, 3]),
+        ..v1::ScoreRequest::default()
+    };
+    let scoring = Scoring::new(request, &ensemble.terms()).unwrap();
+    assert_eq!(
+        (scoring.tokens.as_slice(), scoring.plan()),
+        (&[0, 3][..], Plan::for_score(Rule::WeightedAverage))
+    );
+}
+
+#[test]
+fn a_default_never_exceeds_the_limit() {
+    let mut small = Ensemble::new();
+    small.limits.max_generated_tokens = 5;
+    assert_eq!(small.generate(asking()).unwrap().max_tokens, 5);
+}
+
+#[test]
+fn what_a_request_says_is_taken() {
+    let request = v1::GenerateRequest {
+        max_tokens: Some(100),
+        stop: vec!["b".repeat(256)],
+        fusion: fusing(Rule::LogLinear, None, &[("bass", 0.0), ("alto", 3.0)]),
+        log_probs: true,
+        ..sampling(SamplingOptions {
+            temperature: Some(0.0),
+            top_k: Some(u32::MAX),
+            top_p: Some(f64::MIN_POSITIVE),
+            seed: Some(u64::MAX),
+        })
+    };
+    let generation = Ensemble::new().generate(request).unwrap();
+    assert_eq!(generation.fusion.rule, Rule::LogLinear);
+    assert_eq!(generation.weights.as_slice(), [3.0, 0.0]);
+    assert_eq!((generation.max_tokens, generation.seed), (100, Some(u64::MAX)));
+    assert_eq!(generation.sampling.temperature, 0.0);
+    let vote = v1::GenerateRequest {
+        fusion: fusing(Rule::ThresholdVote, Some(0.0), &[]),
+        ..asking()
+    };
+    assert_eq!(Ensemble::new().generate(vote).unwrap().fusion.threshold, 0.0);
+}

@@ -1,0 +1,102 @@
+//! The table of callers' mistakes: each is one sentence that names the field and what is allowed.
+
+mod accepted;
+mod inputs;
+mod options;
+
+use std::collections::HashMap;
+
+use chorus_proto::v1::{self, ErrorCode, FusionOptions, Input, SamplingOptions, TokenIds, input};
+use chorus_text::Vocabulary;
+
+use super::{Generation, RequestError, Terms};
+use crate::{
+    config::Limits,
+    fusion::{Fusion, Rule},
+    weights::Weights,
+};
+
+/// An ensemble of two members that know the letters a, b, c and the space.
+struct Ensemble {
+    vocabulary: Vocabulary,
+    limits: Limits,
+    fusion: Fusion,
+    members: Vec<String>,
+    weights: Weights,
+}
+
+impl Ensemble {
+    fn new() -> Self {
+        Self {
+            vocabulary: Vocabulary::train_characters("ab c").unwrap(),
+            limits: Limits {
+                max_input_tokens: 8,
+                max_input_bytes: 12,
+                max_generated_tokens: 100,
+                max_top_n: 20,
+                ..Limits::default()
+            },
+            fusion: Fusion::default(),
+            members: ["alto", "bass"].map(str::to_owned).to_vec(),
+            weights: Weights::new([("alto", 1.0), ("bass", 2.0)]).unwrap(),
+        }
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms {
+            vocabulary: &self.vocabulary,
+            limits: &self.limits,
+            fusion: &self.fusion,
+            members: &self.members,
+            weights: &self.weights,
+        }
+    }
+
+    fn generate(&self, request: v1::GenerateRequest) -> Result<Generation, RequestError> {
+        Generation::new(request, &self.terms())
+    }
+}
+
+fn text(text: &str) -> Option<Input> {
+    let input = Some(input::Input::Text(text.to_owned()));
+    Some(Input { input })
+}
+
+fn ids(ids: &[i64]) -> Option<Input> {
+    let tokens = TokenIds { ids: ids.to_vec() };
+    let input = Some(input::Input::Tokens(tokens));
+    Some(Input { input })
+}
+
+fn asking() -> v1::GenerateRequest {
+    v1::GenerateRequest {
+        prompt: text("ab"),
+        ..v1::GenerateRequest::default()
+    }
+}
+
+fn sampling(options: SamplingOptions) -> v1::GenerateRequest {
+    v1::GenerateRequest {
+        sampling: Some(options),
+        ..asking()
+    }
+}
+
+fn fusing(rule: Rule, threshold: Option<f64>, weights: &[(&str, f64)]) -> Option<FusionOptions> {
+    let weights: HashMap<String, f64> = weights
+        .iter()
+        .map(|(name, weight)| ((*name).to_owned(), *weight))
+        .collect();
+    Some(FusionOptions {
+        rule: v1::Rule::from(rule).into(),
+        threshold,
+        weights,
+    })
+}
+
+/// The request is refused, with this message.
+fn assert_refused(request: v1::GenerateRequest, message: &str) {
+    let error = Ensemble::new().generate(request).unwrap_err();
+    assert_eq!(error.to_string(), message);
+    assert_eq!(error.code(), ErrorCode::InvalidArgument);
+}
