@@ -3,8 +3,14 @@
 //! `main.rs` (and the binary under test of the cross-process tests) only calls [`main`].
 
 mod client;
+mod eval;
 mod failure;
+mod import;
+mod logging;
+mod serve;
+mod shutdown;
 mod train;
+mod up;
 
 use std::{future::Future, process::ExitCode};
 
@@ -22,11 +28,16 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Up(up::UpArgs),
     Generate(client::GenerateArgs),
     Score(client::ScoreArgs),
     Predict(client::PredictArgs),
     Status(client::StatusArgs),
+    Worker(serve::WorkerArgs),
+    Coordinator(serve::CoordinatorArgs),
     Train(Box<train::TrainArgs>),
+    Import(import::ImportArgs),
+    Eval(eval::EvalArgs),
 }
 
 /// Runs the command line of this process.
@@ -36,17 +47,26 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Up(arguments) => block_on_server(up::up(arguments)),
         Command::Generate(arguments) => block_on_client(client::generate(arguments)),
         Command::Score(arguments) => block_on_client(client::score(arguments)),
         Command::Predict(arguments) => block_on_client(client::predict(arguments)),
         Command::Status(arguments) => block_on_client(client::status(arguments)),
+        Command::Worker(arguments) => block_on_server(serve::worker(arguments)),
+        Command::Coordinator(arguments) => block_on_server(serve::coordinator(arguments)),
         Command::Train(arguments) => train::run(*arguments),
+        Command::Import(arguments) => import::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
     }
 }
 
 /// One request at a time needs one thread.
 fn block_on_client(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     block_on(Builder::new_current_thread(), command)
+}
+
+fn block_on_server(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    block_on(Builder::new_multi_thread(), command)
 }
 
 fn block_on(mut runtime: Builder, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -69,5 +89,56 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_that_are_promised_to_stay_are_understood() {
+        for line in [
+            "import --weights net.pt --vocab vocab.json --out dir",
+            "eval --model dir test.txt --json",
+            "generate ROMEO: --max-tokens 20 --seed 7",
+            "generate - --temperature 0 --top-k 5 --top-p 0.9 --stop a --stop b --json --addr localhost:1",
+            "generate x --rule log_linear --threshold 0.2 --weight alto=2 --weight bass=1 --log-probs",
+            // What is out of range is the server's to refuse, with its sentence.
+            "generate x --temperature -1 --top-p -0.5 --max-tokens 0 --threshold -1",
+            "generate x --temperature NaN",
+            "generate -- -x",
+            "score - --per-token",
+            "predict x --top-n 3",
+            "status --json",
+            "worker --model dir --device cuda:1 --listen 127.0.0.1:0 --log debug --log-format json",
+            "worker --model dir --exit-with-parent",
+            "coordinator --member alto@2=http://h:1 --member bass=http://h:2 --rule threshold_vote --threshold 0.1",
+            "coordinator --config ensemble.toml --listen 127.0.0.1:0",
+            "up --models dir --listen 127.0.0.1:0 -vv",
+        ] {
+            let words = std::iter::once("chorus").chain(line.split(' '));
+            if let Err(error) = CommandLine::try_parse_from(words) {
+                panic!("chorus {line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused_with_what_is_allowed() {
+        for (line, said) in [
+            ("generate", "<PROMPT>"),
+            (
+                "generate x --rule averaging",
+                "weighted_average, threshold_vote, log_linear",
+            ),
+            ("generate x --weight alto", "expected NAME=W"),
+            ("generate x --addr nowhere", "expected HOST:PORT"),
+            ("generate x --max-tokens -1", "--max-tokens"),
+            ("generate x --sed 7", "--seed"),
+            ("worker", "--model <DIR>"),
+            ("worker --model dir --listen localhost", "--listen"),
+            ("coordinator --member alto", "name[@weight]=http://host:port"),
+        ] {
+            let words = std::iter::once("chorus").chain(line.split(' '));
+            let error = CommandLine::try_parse_from(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(said), "chorus {line}: {error}");
+        }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Starts, supervises and stops processes of this same program; knows nothing about what they compute.
 
+mod group;
 mod models;
 mod process;
 mod ready;
 mod restart;
 mod run;
+mod specs;
 mod summary;
 mod supervisor;
 

@@ -2,8 +2,8 @@
 
 use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
-use anyhow::Context as _;
 use anstyle::{AnsiColor, Style};
+use anyhow::Context as _;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},

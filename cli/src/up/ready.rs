@@ -51,7 +51,9 @@ impl std::error::Error for NotYet {}
 
 async fn ask(address: &Address) -> anyhow::Result<Readiness> {
     let not_yet = |reason: String| NotYet(reason);
-    let mut client = connect(address).await.map_err(|error| not_yet(error.to_string()))?;
+    let mut client = connect(address)
+        .await
+        .map_err(|error| not_yet(error.to_string()))?;
     let status = client
         .status(StatusRequest {})
         .await
@@ -63,7 +65,10 @@ async fn ask(address: &Address) -> anyhow::Result<Readiness> {
 }
 
 fn readiness(status: &StatusReply) -> Readiness {
-    let refused = status.members.iter().find(|member| member.health() == Health::Refused);
+    let refused = status
+        .members
+        .iter()
+        .find(|member| member.health() == Health::Refused);
     if let Some(member) = refused {
         return Readiness::Refused(format!("{}: {}", member.name, member.reason));
     }

@@ -2,19 +2,17 @@
 //!
 //! Knows nothing about how one process is kept running.
 
-use std::{env, ffi::OsString, future::Future, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{env, future::Future, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use tokio::{sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     UpArgs,
+    group::{Group, Listening},
     models::{self, ModelDirectory},
-    process::ProcessSpec,
     ready::until_ready,
+    specs::{coordinator_spec, worker_spec},
     summary::{program, summary},
-    supervisor::Supervisor,
 };
 use crate::{
     client::Address,
@@ -24,16 +22,6 @@ use crate::{
 
 /// Workers listen on loopback, at a port that the system chooses.
 const WORKER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-
-/// Processes that are stopped together.
-struct Group {
-    supervisors: JoinSet<anyhow::Result<()>>,
-    drain: CancellationToken,
-    kill: CancellationToken,
-}
-
-/// Where a process will listen.
-type Listening = watch::Receiver<Option<SocketAddr>>;
 
 /// Runs the command until it is told to stop.
 ///
@@ -126,105 +114,5 @@ fn show(text: &str) -> anyhow::Result<()> {
     match crate::client::print(if coloured { text } else { &plain }) {
         Err(error) if error.is::<OutputClosed>() => Ok(()),
         other => other,
-    }
-}
-
-fn worker_spec(arguments: &UpArgs, model: &ModelDirectory, program: &PathBuf) -> ProcessSpec {
-    let mut words: Vec<OsString> = vec!["worker".into(), "--model".into(), model.path.clone().into()];
-    words.extend(["--device".into(), arguments.device.clone().into()]);
-    words.extend(log_words(arguments));
-    ProcessSpec {
-        name: model.name.clone(),
-        program: program.clone(),
-        arguments: words,
-    }
-}
-
-fn coordinator_spec(arguments: &UpArgs, members: &[(&str, SocketAddr)], program: &PathBuf) -> ProcessSpec {
-    let mut words: Vec<OsString> = vec!["coordinator".into()];
-    if let Some(config) = &arguments.config {
-        words.extend(["--config".into(), config.clone().into()]);
-    }
-    for (name, address) in members {
-        words.push(format!("--member={name}=http://{address}").into());
-    }
-    if let Some(rule) = arguments.rule {
-        words.push(format!("--rule={rule}").into());
-    }
-    if let Some(threshold) = arguments.threshold {
-        words.push(format!("--threshold={threshold}").into());
-    }
-    words.extend(log_words(arguments));
-    ProcessSpec {
-        name: "coordinator".to_owned(),
-        program: program.clone(),
-        arguments: words,
-    }
-}
-
-fn log_words(arguments: &UpArgs) -> [OsString; 2] {
-    let level = match arguments.verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    ["--log".into(), level.into()]
-}
-
-impl Group {
-    fn new(shutdown: &Shutdown) -> Self {
-        Self {
-            supervisors: JoinSet::new(),
-            drain: CancellationToken::new(),
-            kill: shutdown.kill.clone(),
-        }
-    }
-
-    fn start(&mut self, spec: ProcessSpec, listen: SocketAddr) -> Listening {
-        let (supervisor, listening) = Supervisor::new(spec, listen, self.drain.clone(), self.kill.clone());
-        self.supervisors.spawn(supervisor.run());
-        listening
-    }
-
-    /// The addresses, once all processes listen.
-    ///
-    /// # Errors
-    /// One of them died before it did.
-    async fn all_listening(&mut self, listening: Vec<Listening>) -> anyhow::Result<Vec<SocketAddr>> {
-        let addresses = async {
-            let mut addresses = Vec::new();
-            for mut process in listening {
-                // Closed without an address means that its supervisor failed, which the other arm tells.
-                match process.wait_for(Option::is_some).await.map(|address| *address) {
-                    Ok(Some(address)) => addresses.push(address),
-                    _ => std::future::pending().await,
-                }
-            }
-            addresses
-        };
-        tokio::select! {
-            addresses = addresses => Ok(addresses),
-            failed = self.failed() => Err(failed),
-        }
-    }
-
-    /// Waits for a supervisor that gives up.
-    async fn failed(&mut self) -> anyhow::Error {
-        while let Some(ended) = self.supervisors.join_next().await {
-            if let Err(error) = ended.map_err(anyhow::Error::from).and_then(|ended| ended) {
-                return error;
-            }
-        }
-        std::future::pending().await
-    }
-
-    /// Drains all processes and waits until they have ended.
-    async fn stop(&mut self) -> anyhow::Result<()> {
-        self.drain.cancel();
-        let mut result = Ok(());
-        while let Some(ended) = self.supervisors.join_next().await {
-            result = result.and(ended.map_err(anyhow::Error::from).and_then(|ended| ended));
-        }
-        result
     }
 }

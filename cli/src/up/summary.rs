@@ -13,7 +13,10 @@ pub(super) type WorkerLine = (String, SocketAddr, String);
 
 /// The whole message. Coloured; the stream that prints it takes the colours out where it is no terminal.
 pub(super) fn summary(ensemble: SocketAddr, workers: &[WorkerLine], program: &str) -> String {
-    let mut text = format!("{GREEN}The ensemble serves{GREEN:#} with {} members.\n\n", workers.len());
+    let mut text = format!(
+        "{GREEN}The ensemble serves{GREEN:#} with {} members.\n\n",
+        workers.len()
+    );
     let width = workers
         .iter()
         .map(|(name, ..)| name.len())

@@ -1,0 +1,120 @@
+//! The command lines of the processes that `up` starts. Knows nothing about when they are started.
+
+use std::{ffi::OsString, net::SocketAddr, path::Path};
+
+use super::{UpArgs, models::ModelDirectory, process::ProcessSpec};
+
+/// The worker process of a model directory.
+pub(super) fn worker_spec(arguments: &UpArgs, model: &ModelDirectory, program: &Path) -> ProcessSpec {
+    let mut words: Vec<OsString> = vec!["worker".into(), "--model".into(), model.path.clone().into()];
+    words.extend(["--device".into(), arguments.device.clone().into()]);
+    words.extend(log_words(arguments));
+    ProcessSpec {
+        name: model.name.clone(),
+        program: program.to_owned(),
+        arguments: words,
+    }
+}
+
+/// The coordinator process over workers that listen.
+pub(super) fn coordinator_spec(
+    arguments: &UpArgs,
+    members: &[(&str, SocketAddr)],
+    program: &Path,
+) -> ProcessSpec {
+    let mut words: Vec<OsString> = vec!["coordinator".into()];
+    if let Some(config) = &arguments.config {
+        words.extend(["--config".into(), config.clone().into()]);
+    }
+    for (name, address) in members {
+        words.push(format!("--member={name}=http://{address}").into());
+    }
+    if let Some(rule) = arguments.rule {
+        words.push(format!("--rule={rule}").into());
+    }
+    if let Some(threshold) = arguments.threshold {
+        words.push(format!("--threshold={threshold}").into());
+    }
+    words.extend(log_words(arguments));
+    ProcessSpec {
+        name: "coordinator".to_owned(),
+        program: program.to_owned(),
+        arguments: words,
+    }
+}
+
+fn log_words(arguments: &UpArgs) -> [OsString; 2] {
+    let level = match arguments.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    ["--log".into(), level.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
+    use super::*;
+
+    fn arguments(words: &[&str]) -> UpArgs {
+        let command = UpArgs::augment_args(clap::Command::new("up"));
+        let matches = command.get_matches_from(["up"].iter().chain(words));
+        UpArgs::from_arg_matches(&matches).unwrap()
+    }
+
+    fn words(spec: &ProcessSpec) -> Vec<&str> {
+        spec.arguments.iter().filter_map(|word| word.to_str()).collect()
+    }
+
+    #[test]
+    fn a_worker_hosts_its_model_directory_on_the_device() {
+        let model = ModelDirectory {
+            name: "alto".into(),
+            path: "demo/alto".into(),
+        };
+        let spec = worker_spec(
+            &arguments(&["--device=cuda:1", "-v"]),
+            &model,
+            Path::new("chorus"),
+        );
+        assert_eq!(
+            words(&spec),
+            [
+                "worker",
+                "--model",
+                "demo/alto",
+                "--device",
+                "cuda:1",
+                "--log",
+                "info"
+            ]
+        );
+        assert_eq!(spec.name, "alto");
+    }
+
+    #[test]
+    fn the_coordinator_has_every_member_and_what_was_said_about_fusion() {
+        let up = arguments(&["--rule=logit_max", "--threshold=0.5", "--config=e.toml"]);
+        let members = [
+            ("alto", "127.0.0.1:1".parse().unwrap()),
+            ("bass", "127.0.0.1:2".parse().unwrap()),
+        ];
+        let spec = coordinator_spec(&up, &members, Path::new("chorus"));
+        assert_eq!(
+            words(&spec),
+            [
+                "coordinator",
+                "--config",
+                "e.toml",
+                "--member=alto=http://127.0.0.1:1",
+                "--member=bass=http://127.0.0.1:2",
+                "--rule=logit_max",
+                "--threshold=0.5",
+                "--log",
+                "warn",
+            ]
+        );
+    }
+}
