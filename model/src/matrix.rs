@@ -124,6 +124,35 @@ pub(crate) fn multiply(
             product.len()
         );
     }
+    if lhs.rows == 1 && rhs.column_stride == 1 {
+        multiply_one_row(product, destination, lhs, rhs);
+    } else {
+        multiply_checked(product, destination, lhs, rhs);
+    }
+    Ok(())
+}
+
+/// A single row is multiplied as two equal ones: gemm's kernel for vectors writes the product back to memory for
+/// every row of `rhs` and takes three times as long. It also gives a row the same sum in a batch and alone.
+fn multiply_one_row(product: &mut [f32], destination: Destination, lhs: MatrixView<'_>, rhs: MatrixView<'_>) {
+    let twice = MatrixView {
+        rows: 2,
+        row_stride: 0,
+        ..lhs
+    };
+    let mut products = vec![0.0; 2 * product.len()];
+    multiply_checked(&mut products, Destination::Replace, twice, rhs);
+    let sums = product.iter_mut().zip(products);
+    match destination {
+        Destination::Replace => sums.for_each(|(product, sum)| *product = sum),
+        Destination::Accumulate => sums.for_each(|(product, sum)| *product += sum),
+    }
+}
+
+/// The product of matrices whose sizes fit.
+fn multiply_checked(product: &mut [f32], destination: Destination, lhs: MatrixView<'_>, rhs: MatrixView<'_>) {
+    debug_assert_eq!(lhs.columns, rhs.rows);
+    assert_eq!(product.len(), lhs.rows * rhs.columns);
     // SAFETY: every element that gemm reads is inside its slice (checked when the views were made: no size is zero,
     // and the last element is within), every element that it writes is inside `product` (checked above), and
     // `product` is borrowed exclusively, so nothing overlaps it. Strides fit isize, for slices do.
@@ -150,7 +179,6 @@ pub(crate) fn multiply(
             gemm::Parallelism::Rayon(0),
         );
     }
-    Ok(())
 }
 
 /// The values of a contiguous f32 tensor in memory.
@@ -166,5 +194,71 @@ pub(crate) fn in_memory(storage: &Storage) -> Result<&CpuStorage> {
     match storage {
         Storage::Cpu(storage) => Ok(storage),
         _ => bail!("a tensor in memory is needed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count)
+            .map(|index| ((index * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0)
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn products_of_all_layouts_equal_the_sums_of_the_definition(
+            rows in 1usize..20, depth in 1usize..40, columns in 1usize..70,
+            lhs_transposed: bool, rhs_transposed: bool, accumulate: bool,
+        ) {
+            let (lhs, rhs) = (values(rows * depth, 1), values(depth * columns, 2));
+            let view = |values, rows, columns, transposed| match transposed {
+                true => MatrixView::row_major(values, columns, rows).map(MatrixView::transposed),
+                false => MatrixView::row_major(values, rows, columns),
+            };
+            let lhs = view(&lhs, rows, depth, lhs_transposed).unwrap();
+            let rhs = view(&rhs, depth, columns, rhs_transposed).unwrap();
+            let before = values(rows * columns, 3);
+            let mut product = before.clone();
+            let destination = if accumulate { Destination::Accumulate } else { Destination::Replace };
+            multiply(&mut product, destination, lhs, rhs).unwrap();
+            let at = |view: MatrixView<'_>, row, column| {
+                f64::from(view.values[row * view.row_stride + column * view.column_stride])
+            };
+            for row in 0..rows {
+                for column in 0..columns {
+                    let sum: f64 = (0..depth).map(|k| at(lhs, row, k) * at(rhs, k, column)).sum();
+                    let start = if accumulate { f64::from(before[row * columns + column]) } else { 0.0 };
+                    let found = f64::from(product[row * columns + column]);
+                    prop_assert!((found - sum - start).abs() < 1e-4);
+                }
+            }
+        }
+
+        #[test]
+        fn a_transposed_copy_holds_the_same_elements(rows in 1usize..80, columns in 1usize..80) {
+            let original = values(rows * columns, 4);
+            let copy = MatrixView::row_major(&original, rows, columns).unwrap().to_transposed();
+            for row in 0..rows {
+                for column in 0..columns {
+                    prop_assert_eq!(copy[column * rows + row], original[row * columns + column]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        let values = vec![0.0; 6];
+        assert!(MatrixView::row_major(&values, 2, 4).is_err());
+        assert!(MatrixView::row_major(&values, 0, 4).is_err());
+        assert!(MatrixView::row_major(&values, usize::MAX, 2).is_err());
+        let view = MatrixView::row_major(&values, 2, 3).unwrap();
+        assert!(multiply(&mut [0.0; 4], Destination::Replace, view, view).is_err());
+        assert!(multiply(&mut [0.0; 5], Destination::Replace, view, view.transposed()).is_err());
     }
 }

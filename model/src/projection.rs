@@ -91,3 +91,39 @@ impl CustomOp3 for Projection {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+
+    #[test]
+    fn values_and_gradients_equal_the_composed_operations() -> Result<()> {
+        let variable = |rows: usize, columns: usize, seed: usize| {
+            let value = |index: usize| ((index * 7919 + seed) % 101) as f32 / 50.0 - 1.0;
+            let values: Vec<f32> = (0..rows * columns).map(value).collect();
+            Var::from_vec(values, (rows, columns), &Device::Cpu)
+        };
+        let (rows, weight) = (variable(5, 3, 1)?, variable(4, 3, 2)?);
+        let bias = Var::from_tensor(&variable(1, 4, 3)?.flatten_all()?)?;
+        let factors = variable(5, 4, 4)?;
+        let fused = project(&rows, &weight, Some(&bias))?;
+        let composed = rows.matmul(&weight.t()?)?.broadcast_add(&bias)?;
+        let gradients = |product: &Tensor| (product * factors.as_detached_tensor())?.sum_all()?.backward();
+        let (one, other) = (gradients(&fused)?, gradients(&composed)?);
+        let assert_close = |one: &Tensor, other: &Tensor| -> Result<()> {
+            let off: f32 = (one - other)?.abs()?.max_all()?.to_scalar()?;
+            assert!(off < 1e-5, "off by {off}");
+            Ok(())
+        };
+        assert_close(&fused, &composed)?;
+        for variable in [&rows, &weight, &bias] {
+            match (one.get(variable), other.get(variable)) {
+                (Some(one), Some(other)) => assert_close(one, other)?,
+                _ => bail!("a gradient is missing"),
+            }
+        }
+        Ok(())
+    }
+}

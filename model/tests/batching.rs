@@ -1,0 +1,228 @@
+//! A batch equals its rows one by one; chunks equal the whole; an error changes nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use chorus_model::{
+    Config, ForwardError, LanguageModel, Output, Row, Start, State, Want, evaluate, log_sum_exp,
+};
+
+use common::{config, difference, model, tokens};
+
+/// Sums in another order differ by a few units in the last place.
+const TOLERANCE: f32 = 2e-5;
+
+fn configs() -> Vec<Config> {
+    let tied = Config {
+        tied: true,
+        embedding_size: Some(9),
+        lstm_bias: false,
+        output_bias: false,
+        ..config()
+    };
+    let one_hot = Config {
+        embedding_size: None,
+        layers: 3,
+        start: Start::ZeroState,
+        ..config()
+    };
+    let wide = Config {
+        hidden_size: 70,
+        embedding_size: Some(33),
+        layers: 1,
+        ..config()
+    };
+    vec![config(), tied, one_hot, wide]
+}
+
+fn forward(model: &LanguageModel, state: &mut State, tokens: &[u32], want: Want) -> Output {
+    model
+        .forward(&mut [Row { state, tokens, want }])
+        .unwrap()
+        .remove(0)
+}
+
+/// A state somewhere in the middle of a text.
+fn state(model: &LanguageModel, seed: usize) -> State {
+    let mut state = model.fresh_state().unwrap();
+    let before = tokens(seed, seed % 5, model.config().vocab_size);
+    forward(model, &mut state, &before, Want::Nothing);
+    state
+}
+
+#[test]
+fn a_ragged_batch_with_mixed_wants_equals_its_rows_one_by_one() {
+    for model in configs().into_iter().map(model) {
+        let vocab_size = model.config().vocab_size;
+        let lengths = [3, 0, 1, 7, 0, 0, 3, 1, 12, 1];
+        let wants = [
+            Want::Each,
+            Want::Next,
+            Want::Nothing,
+            Want::Next,
+            Want::Each,
+            Want::Nothing,
+            Want::Next,
+        ];
+        let requests: Vec<(Vec<u32>, Want)> = (0..lengths.len())
+            .map(|row| (tokens(row, lengths[row], vocab_size), wants[row % wants.len()]))
+            .collect();
+        let mut together: Vec<State> = (0..lengths.len()).map(|row| state(&model, row)).collect();
+        let mut alone = together.clone();
+        let mut rows: Vec<Row<'_>> = together
+            .iter_mut()
+            .zip(&requests)
+            .map(|(state, (tokens, want))| Row {
+                state,
+                tokens,
+                want: *want,
+            })
+            .collect();
+        let outputs = model.forward(&mut rows).unwrap();
+        for (index, (tokens, want)) in requests.iter().enumerate() {
+            let expected = forward(&model, &mut alone[index], tokens, *want);
+            let rows = match want {
+                Want::Nothing => 0,
+                Want::Next => 1,
+                Want::Each => tokens.len(),
+            };
+            assert_eq!(outputs[index].logits.len(), rows * vocab_size);
+            assert!(
+                difference(&outputs[index].logits, &expected.logits) <= TOLERANCE,
+                "row {index}"
+            );
+            assert!(
+                difference(together[index].values(), alone[index].values()) <= TOLERANCE,
+                "row {index}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_text_in_chunks_equals_the_text_at_once() {
+    for model in configs().into_iter().map(model) {
+        let text = tokens(5, 40, model.config().vocab_size);
+        let mut whole = model.fresh_state().unwrap();
+        let expected = forward(&model, &mut whole, &text, Want::Each).logits;
+        let mut state = model.fresh_state().unwrap();
+        let mut logits = Vec::new();
+        for chunk in [&text[..1], &text[1..1], &text[1..8], &text[8..39], &text[39..]] {
+            logits.extend(forward(&model, &mut state, chunk, Want::Each).logits);
+        }
+        assert!(difference(&logits, &expected) <= TOLERANCE);
+        assert!(difference(state.values(), whole.values()) <= TOLERANCE);
+    }
+}
+
+#[test]
+fn next_is_what_each_says_of_the_following_token() {
+    for model in configs().into_iter().map(model) {
+        let text = tokens(9, 6, model.config().vocab_size);
+        let each = forward(&model, &mut model.fresh_state().unwrap(), &text, Want::Each).logits;
+        let next = forward(&model, &mut model.fresh_state().unwrap(), &text[..5], Want::Next).logits;
+        assert!(difference(&next, &each[5 * model.config().vocab_size..]) <= TOLERANCE);
+    }
+}
+
+#[test]
+fn a_zero_state_start_predicts_the_output_bias() {
+    let parts = common::parts(Config {
+        start: Start::ZeroState,
+        ..config()
+    });
+    let bias: Vec<f32> = parts.tensors["linear.bias"].to_vec1().unwrap();
+    let model = LanguageModel::from_parts(parts, &candle_core::Device::Cpu).unwrap();
+    let mut state = model.fresh_state().unwrap();
+    assert_eq!(forward(&model, &mut state, &[], Want::Next).logits, bias);
+}
+
+#[test]
+fn a_failing_row_changes_no_state() {
+    let model = model(config());
+    let (mut good, mut bad) = (state(&model, 1), state(&model, 2));
+    let before = (good.clone(), bad.clone());
+    let mut rows = [
+        Row {
+            state: &mut good,
+            tokens: &[1, 2],
+            want: Want::Next,
+        },
+        Row {
+            state: &mut bad,
+            tokens: &[3, 11],
+            want: Want::Next,
+        },
+    ];
+    let error = model.forward(&mut rows).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "token 11 of row 1 is not in the vocabulary, whose largest id is 10"
+    );
+    assert_eq!((good, bad), before);
+}
+
+#[test]
+fn states_are_restored_from_their_numbers_only_where_they_fit() {
+    let model = model(config());
+    let state = state(&model, 3);
+    assert_eq!(model.restore(state.values()).unwrap(), state);
+    assert!(matches!(
+        model.restore(&[0.0; 5]),
+        Err(ForwardError::StateSize {
+            found: 5,
+            expected: 36
+        })
+    ));
+    let mut broken = state.values().to_vec();
+    broken[7] = f32::NAN;
+    assert!(matches!(
+        model.restore(&broken),
+        Err(ForwardError::StateNotFinite { index: 7, .. })
+    ));
+    let mut foreign = common::model(Config {
+        layers: 1,
+        ..config()
+    })
+    .fresh_state()
+    .unwrap();
+    let rows = &mut [Row {
+        state: &mut foreign,
+        tokens: &[1],
+        want: Want::Next,
+    }];
+    assert!(matches!(
+        model.forward(rows),
+        Err(ForwardError::StateSize {
+            found: 18,
+            expected: 36
+        })
+    ));
+}
+
+#[test]
+fn nothing_to_do_is_no_error() {
+    let model = model(config());
+    assert_eq!(model.forward(&mut []).unwrap(), []);
+    let empty = evaluate(&model, &[], |_| {}).unwrap();
+    assert_eq!((empty.tokens, empty.nats, empty.perplexity()), (0, 0.0, None));
+}
+
+#[test]
+fn evaluation_is_the_chain_rule_over_the_whole_text() {
+    let model = model(config());
+    let text = tokens(4, 600, 11);
+    let each = forward(&model, &mut model.fresh_state().unwrap(), &text, Want::Each).logits;
+    let cost = |(row, token): (&[f32], &u32)| log_sum_exp(row) - f64::from(row[*token as usize]);
+    let expected: f64 = each.chunks(11).zip(&text).map(cost).sum();
+    let mut heard = Vec::new();
+    let evaluation = evaluate(&model, &text, |done| heard.push(done)).unwrap();
+    assert_eq!(evaluation.tokens, 600);
+    assert!(
+        (evaluation.nats - expected).abs() < 1e-3,
+        "{} against {expected}",
+        evaluation.nats
+    );
+    assert_eq!(heard, [256, 512, 600]);
+}

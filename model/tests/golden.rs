@@ -1,0 +1,107 @@
+//! Parity with PyTorch: the numbers and the recipe that made them are in `golden/`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Device};
+use chorus_model::{Config, LanguageModel, ModelParts, Row, Tensors, Want};
+
+use common::difference;
+
+const TOLERANCE: f32 = 1e-5;
+
+struct Golden {
+    model: LanguageModel,
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+fn golden(case: &str) -> Golden {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let config = std::fs::read(folder.join(format!("{case}.json"))).unwrap();
+    let config: Config = serde_json::from_slice(&config).unwrap();
+    let file = folder.join(format!("{case}.safetensors"));
+    let mut tensors: Tensors = candle_core::safetensors::load(file, &Device::Cpu)
+        .unwrap()
+        .into_iter()
+        .collect();
+    let tokens = tensors
+        .remove("golden.tokens")
+        .unwrap()
+        .to_dtype(DType::U32)
+        .unwrap();
+    let logits = tensors.remove("golden.logits").unwrap();
+    assert_eq!(logits.dims(), [200, config.vocab_size]);
+    let vocabulary = common::vocabulary(config.vocab_size);
+    let parts = ModelParts {
+        config,
+        vocabulary,
+        tensors,
+    };
+    Golden {
+        model: LanguageModel::from_parts(parts, &Device::Cpu).unwrap(),
+        tokens: tokens.to_vec1().unwrap(),
+        logits: logits.flatten_all().unwrap().to_vec1().unwrap(),
+    }
+}
+
+/// Both ways through the model: the whole text at once, and token by token.
+fn assert_parity(case: &str) {
+    let golden = golden(case);
+    let mut state = golden.model.fresh_state().unwrap();
+    let row = Row {
+        state: &mut state,
+        tokens: &golden.tokens,
+        want: Want::Each,
+    };
+    let outputs = golden.model.forward(&mut [row]).unwrap();
+    let off = difference(&outputs[0].logits, &golden.logits);
+    assert!(off <= TOLERANCE, "{case}: off by {off} when fed at once");
+
+    let mut state = golden.model.fresh_state().unwrap();
+    let mut logits = Vec::new();
+    for token in &golden.tokens {
+        let row = Row {
+            state: &mut state,
+            tokens: &[],
+            want: Want::Next,
+        };
+        logits.extend(golden.model.forward(&mut [row]).unwrap().remove(0).logits);
+        let row = Row {
+            state: &mut state,
+            tokens: &[*token],
+            want: Want::Nothing,
+        };
+        golden.model.forward(&mut [row]).unwrap();
+    }
+    let off = difference(&logits, &golden.logits);
+    assert!(off <= TOLERANCE, "{case}: off by {off} when fed token by token");
+}
+
+#[test]
+fn one_layer_untied() {
+    assert_parity("one_layer_untied");
+}
+
+#[test]
+fn two_layers_tied_no_biases() {
+    assert_parity("two_layers_tied_no_biases");
+}
+
+#[test]
+fn three_layers_untied() {
+    assert_parity("three_layers_untied");
+}
+
+#[test]
+fn three_layers_tied() {
+    assert_parity("three_layers_tied");
+}
+
+#[test]
+fn two_layers_one_hot() {
+    assert_parity("two_layers_one_hot");
+}
