@@ -17,6 +17,7 @@ pub struct MemberProcess {
     pub name: String,
     pub model: PathBuf,
     pub address: SocketAddr,
+    pub weight: f64,
     process: Chorus,
 }
 
@@ -24,7 +25,11 @@ impl MemberProcess {
     pub fn start(name: &str, model: &Path) -> Self {
         let mut process = start_worker(model, "127.0.0.1:0");
         let address = process.listening();
-        Self { name: name.to_owned(), model: model.to_owned(), address, process }
+        Self { name: name.to_owned(), model: model.to_owned(), address, weight: 1.0, process }
+    }
+
+    pub fn weighing(self, weight: f64) -> Self {
+        Self { weight, ..self }
     }
 
     /// Ends the worker the hard way: it has no chance to say goodbye.
@@ -66,8 +71,16 @@ pub struct Ensemble {
 impl Ensemble {
     /// The demo members, with whatever else the ensemble's TOML shall say (`[quorum]`, `[limits]`, ...).
     pub async fn demo(extra: &str) -> Self {
-        let members = models::DEMO.map(|name| (name, models::demo(name)));
-        Self::start(members.iter().map(|(name, model)| (*name, model.as_path())), extra).await
+        Self::demo_with_weights([1.0; 3], extra).await
+    }
+
+    /// The demo members with weights of their own.
+    pub async fn demo_with_weights(weights: [f64; 3], extra: &str) -> Self {
+        let members = models::DEMO.into_iter().zip(weights);
+        let members = members.map(|(name, weight)| MemberProcess::start(name, &models::demo(name)).weighing(weight));
+        let ensemble = Self::over(members.collect(), extra);
+        ensemble.until_up(ensemble.members.len()).await;
+        ensemble
     }
 
     /// Starts workers, then the coordinator, and waits until every member is up.
@@ -84,7 +97,8 @@ impl Ensemble {
         let path = config.path().join("ensemble.toml");
         let mut text = String::from("listen = \"127.0.0.1:0\"\n");
         for member in &members {
-            text += &format!("[[members]]\nname = \"{}\"\naddress = \"http://{}\"\n", member.name, member.address);
+            let MemberProcess { name, address, weight, .. } = member;
+            text += &format!("[[members]]\nname = \"{name}\"\nweight = {weight:?}\naddress = \"http://{address}\"\n");
         }
         fs::write(&path, text + extra).expect("the config is written");
         let mut coordinator = Chorus::start(["coordinator".as_ref(), "--config".as_ref(), path.as_os_str()]);

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::{Device, Tensor};
+use chorus_model::{Config, FORMAT, ModelParts, Start, WeightType};
+use chorus_text::Vocabulary;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// The demo members' names, in member order.
@@ -25,4 +28,31 @@ pub fn nonsense(seed: u64, characters: usize) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Writes a small model with random weights and a vocabulary of the text's characters.
+pub fn characters(directory: &Path, text: &str) -> ModelParts {
+    let vocabulary = Vocabulary::train_characters(text).expect("a text with characters");
+    let config = Config {
+        format: FORMAT,
+        name: "small".to_owned(),
+        vocab_size: vocabulary.len() as usize,
+        embedding_size: Some(5),
+        hidden_size: 8,
+        layers: 2,
+        tied: false,
+        lstm_bias: true,
+        output_bias: true,
+        start: Start::ZeroState,
+        end: None,
+    };
+    let mut random = StdRng::seed_from_u64(17);
+    let shapes = config.tensor_shapes().into_iter();
+    let tensors = shapes.map(|(name, shape)| {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.random_range(-1.0..1.0)).collect();
+        (name, Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has"))
+    });
+    let parts = ModelParts { tensors: tensors.collect(), config, vocabulary };
+    parts.save(directory, WeightType::F32).expect("the model is written");
+    parts
 }

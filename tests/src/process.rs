@@ -157,3 +157,30 @@ fn lines(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     });
     receiver
 }
+
+/// The processes that a process started and that still run, in the order in which they were started.
+pub fn children(pid: i32) -> Vec<i32> {
+    let mut children: Vec<i32> = Vec::new();
+    // Each of the parent's threads has its own.
+    if let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) {
+        for task in tasks.flatten() {
+            let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            children.extend(text.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+    }
+    children.sort_unstable();
+    children.dedup();
+    children.retain(|pid| is_alive(*pid));
+    children
+}
+
+/// Whether a process runs: neither gone nor only waiting to be reaped.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
+
+/// kill -9.
+pub fn kill_process(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+}

@@ -1,0 +1,172 @@
+//! The running ensemble, over gRPC and in four processes, equals fusing the same models in this one, to the bit.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use candle_core::Device;
+use chorus_coordinator::fusion::{Fused, Fusion, Row, Rule, fuse};
+use chorus_model::{LanguageModel, State, Want, log_sum_exp};
+use chorus_proto::v1::{
+    self, FusionOptions, GenerateReply, GenerateRequest, PredictRequest, SamplingOptions, ScoreRequest, Votes,
+};
+use chorus_tests::{Ensemble, generate, models, text_input};
+
+const PROMPT: &str = "First Citizen:\nBefore we proceed any further, hear me speak.\n";
+/// Not equal, so that a swapped order or a forgotten weight shows.
+const WEIGHTS: [f64; 3] = [0.5, 0.2, 0.3];
+const THRESHOLD: f64 = 0.1;
+const RULES: [Rule; 5] =
+    [Rule::WeightedAverage, Rule::ThresholdVote, Rule::LogLinear, Rule::LogitMean, Rule::LogitMax];
+
+/// The demo members, read and run in this process.
+struct InProcess {
+    models: Vec<LanguageModel>,
+}
+
+impl InProcess {
+    fn load() -> Self {
+        let load = |name| LanguageModel::load(&models::demo(name), &Device::Cpu).unwrap();
+        Self { models: models::DEMO.map(load).into() }
+    }
+
+    fn encode(&self, text: &str) -> Vec<u32> {
+        self.models[0].vocabulary().encode(text).unwrap()
+    }
+
+    fn fresh(&self) -> Vec<State> {
+        self.models.iter().map(|model| model.fresh_state().unwrap()).collect()
+    }
+
+    /// Feeds every member and fuses what they say, row by row.
+    fn fuse(&self, rule: Rule, states: &mut [State], tokens: &[u32], want: Want) -> Vec<Fused> {
+        let logits: Vec<Vec<f32>> = self.models.iter().zip(states).map(|(model, state)| {
+            let row = chorus_model::Row { state, tokens, want };
+            model.forward(&mut [row]).unwrap().remove(0).logits
+        }).collect();
+        let size = self.models[0].config().vocab_size;
+        (0..logits[0].len() / size).map(|index| {
+            let rows: Vec<(f64, Row<'_>)> = WEIGHTS.iter().zip(&logits).map(|(weight, logits)| {
+                let row = &logits[index * size..][..size];
+                (*weight, Row::new(row, log_sum_exp(row) as f32, size).unwrap())
+            }).collect();
+            fuse(&Fusion { rule, threshold: THRESHOLD }, &rows).unwrap()
+        }).collect()
+    }
+}
+
+fn options(rule: Rule) -> Option<FusionOptions> {
+    let threshold = (rule == Rule::ThresholdVote).then_some(THRESHOLD);
+    Some(FusionOptions { rule: v1::Rule::from(rule).into(), threshold, ..Default::default() })
+}
+
+/// The demo ensemble with weights that are not equal.
+async fn weighted_demo() -> Ensemble {
+    let ensemble = Ensemble::demo_with_weights(WEIGHTS, "").await;
+    assert_eq!(ensemble.members.len(), WEIGHTS.len());
+    ensemble
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn predictions_equal_the_in_process_fusion_to_the_bit() {
+    let (ensemble, local) = (weighted_demo().await, InProcess::load());
+    let mut client = ensemble.client().await;
+    for rule in RULES {
+        let request = PredictRequest { prefix: text_input(PROMPT), top_n: Some(20), fusion: options(rule) };
+        let reply = client.predict(request).await.unwrap().into_inner();
+        let served: Vec<(u32, u64)> = reply.candidates.iter().map(|c| (c.id, c.probability.to_bits())).collect();
+        let fused = local.fuse(rule, &mut local.fresh(), &local.encode(PROMPT), Want::Next).remove(0);
+        let expected: Vec<(u32, u64)> = match fused {
+            Fused::Distribution(fused) => fused.top(20).iter().map(|c| (c.id, c.log_prob.exp().to_bits())).collect(),
+            Fused::Winner(winner) => winner.top(20).iter().map(|c| (c.id, c.log_prob.exp().to_bits())).collect(),
+        };
+        assert_eq!(served, expected, "{rule}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scores_equal_the_in_process_fusion_to_the_bit() {
+    let (ensemble, local) = (weighted_demo().await, InProcess::load());
+    let mut client = ensemble.client().await;
+    let tokens = local.encode(PROMPT);
+    for rule in RULES {
+        let request = ScoreRequest { input: text_input(PROMPT), fusion: options(rule), per_token: true };
+        let reply = client.score(request).await.unwrap().into_inner();
+        let fused = local.fuse(rule, &mut local.fresh(), &tokens, Want::Each);
+        assert_eq!(reply.token_scores.len(), tokens.len());
+        for ((score, token), fused) in reply.token_scores.iter().zip(&tokens).zip(fused) {
+            assert_eq!(score.id, *token);
+            match fused {
+                // Members answer with log-probabilities in f64 here, not with rows in f32.
+                Fused::Distribution(fused) if rule == Rule::WeightedAverage => {
+                    let difference = score.log_prob.unwrap() - fused.log_prob(*token).unwrap();
+                    assert!(difference.abs() < 1e-6, "{difference}");
+                }
+                Fused::Distribution(fused) => {
+                    assert_eq!(score.log_prob.unwrap().to_bits(), fused.log_prob(*token).unwrap().to_bits(), "{rule}");
+                }
+                Fused::Winner(winner) => {
+                    let by_weighted_average = winner.by_weighted_average;
+                    assert_eq!(score.winner, Some(winner.id == *token));
+                    let count = score.votes.as_ref().map(|votes: &Votes| votes.count);
+                    assert_eq!(count, Some(winner.votes_for(*token)), "{by_weighted_average}");
+                }
+            }
+        }
+    }
+}
+
+/// log P under the weighted average needs one number a token and member; it is fused from those numbers to the bit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scoring_by_targets_equals_fusing_the_members_own_log_probabilities() {
+    let (ensemble, local) = (weighted_demo().await, InProcess::load());
+    let reply = chorus_tests::score_text(&mut ensemble.client().await, PROMPT).await.unwrap();
+    let tokens = local.encode(PROMPT);
+    let size = local.models[0].config().vocab_size;
+    let mut own: Vec<Vec<f64>> = Vec::new();
+    for (model, mut state) in local.models.iter().zip(local.fresh()) {
+        let row = chorus_model::Row { state: &mut state, tokens: &tokens, want: Want::Each };
+        let logits = model.forward(&mut [row]).unwrap().remove(0).logits;
+        let rows = logits.chunks_exact(size).zip(&tokens);
+        own.push(rows.map(|(row, token)| f64::from(row[*token as usize]) - log_sum_exp(row)).collect());
+    }
+    let members: Vec<(f64, &[f64])> = WEIGHTS.into_iter().zip(own.iter().map(Vec::as_slice)).collect();
+    let expected = chorus_coordinator::fusion::fuse_targets(&members).unwrap();
+    let served: Vec<f64> = reply.token_scores.iter().map(|score| score.log_prob.unwrap()).collect();
+    assert_eq!(served, expected);
+    assert_eq!(reply.log_prob.unwrap(), expected.iter().sum::<f64>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn greedy_generations_equal_the_in_process_fusion_to_the_bit() {
+    let (ensemble, local) = (weighted_demo().await, InProcess::load());
+    let mut client = ensemble.client().await;
+    for rule in RULES {
+        let vote = rule == Rule::ThresholdVote;
+        let greedy = SamplingOptions { temperature: Some(0.0), ..Default::default() };
+        let request = GenerateRequest {
+            prompt: text_input(PROMPT),
+            max_tokens: Some(40),
+            fusion: options(rule),
+            sampling: (!vote).then_some(greedy),
+            log_probs: !vote,
+            ..Default::default()
+        };
+        let replies = generate(&mut client, request).await.unwrap();
+        let served: Vec<_> = replies.iter().filter_map(|reply: &GenerateReply| reply.token.as_ref()).collect();
+        assert_eq!(served.len(), 40);
+        let (mut states, mut feed) = (local.fresh(), local.encode(PROMPT));
+        for token in served {
+            match local.fuse(rule, &mut states, &feed, Want::Next).remove(0) {
+                Fused::Distribution(fused) => {
+                    assert_eq!(token.id, fused.argmax(), "{rule}");
+                    assert_eq!(token.log_prob, fused.log_prob(token.id), "{rule}");
+                }
+                Fused::Winner(winner) => {
+                    let votes = token.votes.as_ref().expect("how the winner won");
+                    assert_eq!((token.id, votes.count), (winner.id, winner.votes));
+                    assert_eq!(votes.by_weighted_average, winner.by_weighted_average);
+                }
+            }
+            feed = vec![token.id];
+        }
+    }
+}
