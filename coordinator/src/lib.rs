@@ -27,6 +27,13 @@ mod server;
 mod service;
 mod session;
 
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod scripted_worker;
+#[cfg(test)]
+mod server_tests;
+
 pub use config::Config;
 pub use link::InvalidAddress;
 pub use server::{RunError, run};

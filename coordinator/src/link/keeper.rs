@@ -81,12 +81,11 @@ impl Keeper {
             }
         };
         let ended = reason.as_deref().unwrap_or("the coordinator is shutting down");
-        // First nobody finds the stream any more, then those who wait on it hear that it is gone.
-        self.line.set_attachment(None);
-        let reason_for_people = ended.to_owned();
+        // Whoever is failed by what follows finds the reason.
         self.line.presence.send_replace(Presence::Down {
-            reason: reason_for_people,
+            reason: ended.to_owned(),
         });
+        self.line.set_attachment(None);
         attachment.end(ended);
         if reason.is_some() {
             tracing::warn!(member = self.name, reason = ended, "lost");

@@ -8,6 +8,9 @@ mod connect;
 mod frames;
 mod keeper;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

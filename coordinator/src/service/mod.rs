@@ -10,6 +10,9 @@ mod score_columns;
 mod status;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use chorus_proto::v1::{

@@ -11,7 +11,7 @@ use chorus_proto::v1::{MissingMember, Participation};
 pub(super) struct Attendance {
     tokens: u32,
     present: BTreeMap<String, u32>,
-    last_reason: BTreeMap<String, String>,
+    first_reason: BTreeMap<String, String>,
     /// In member order.
     names: Vec<String>,
 }
@@ -32,8 +32,9 @@ impl Attendance {
             *self.present.entry(name.clone()).or_default() += 1;
         }
         for missing in &participation.missing {
-            self.last_reason
-                .insert(missing.name.clone(), missing.reason.clone());
+            // Later ones say how it comes back.
+            let first = self.first_reason.entry(missing.name.clone());
+            first.or_insert_with(|| missing.reason.clone());
         }
     }
 
@@ -47,7 +48,7 @@ impl Attendance {
                 whole.participants.push(name.clone());
                 continue;
             }
-            let reason = self.last_reason.get(name).map_or("", String::as_str);
+            let reason = self.first_reason.get(name).map_or("", String::as_str);
             let reason = match present {
                 0 => reason.to_owned(),
                 _ => format!("took part in {present} of {} tokens: {reason}", self.tokens),

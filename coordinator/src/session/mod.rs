@@ -195,7 +195,11 @@ impl EnsembleSession {
 
     fn lose(&mut self, index: usize, error: &MemberError) {
         let name = self.roster.seats[index].member.name();
-        tracing::warn!(member = name, %error, "out of the session");
+        // A lost link is logged once where it is lost, not once for every session on it.
+        match error {
+            MemberError::Lost { .. } => tracing::debug!(member = name, %error, "out of the session"),
+            _ => tracing::warn!(member = name, %error, "out of the session"),
+        }
         let reason = error.to_string();
         // What the member can't read now it can't read later.
         self.places[index] = match error {

@@ -1,0 +1,201 @@
+//! The gRPC member against a scripted worker over loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use chorus_text::Vocabulary;
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use super::*;
+use crate::plan::Ask;
+use crate::scripted_worker::{Manner, ScriptedWorker};
+
+/// Long enough that only what never happens takes longer.
+const NEVER: Duration = Duration::from_secs(60);
+
+fn vocabulary() -> Vocabulary {
+    Vocabulary::train_characters("abcdefgh").unwrap()
+}
+
+fn member(worker: &ScriptedWorker, agreement: &Arc<VocabularyAgreement>) -> GrpcMember {
+    GrpcMember::connect("alto", &worker.url(), NEVER, Arc::clone(agreement)).unwrap()
+}
+
+async fn becomes(member: &GrpcMember, what: impl FnMut(&Presence) -> bool) -> Presence {
+    let mut presence = member.presence();
+    let reached = timeout(NEVER, presence.wait_for(what))
+        .await
+        .expect("it never came to that");
+    reached.unwrap().clone()
+}
+
+fn feed(session: SessionId, tokens: &[u32], ask: Ask) -> Feed {
+    Feed {
+        session,
+        step: 1,
+        tokens: tokens.to_vec(),
+        ask,
+    }
+}
+
+#[tokio::test]
+async fn a_frame_carries_everything_that_is_queued() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
+    let member = member(&worker, &Arc::default());
+    becomes(&member, Presence::is_up).await;
+    let sessions = 1..=30;
+    sessions.clone().for_each(|session| member.open(session));
+    // On one thread nothing is written before all of them are queued.
+    let feeds = sessions.map(|session| member.feed(feed(session, &[2, session as u32 % 8], Ask::LogitsNext)));
+    let answers = timeout(NEVER, join_all(feeds)).await.unwrap();
+    for (session, answer) in (1..=30).zip(answers) {
+        let expected = worker.model.answer(Ask::LogitsNext, &[2, session % 8], 2);
+        assert_eq!(answer.unwrap(), expected);
+    }
+    let frames: Vec<usize> = worker
+        .frames()
+        .iter()
+        .map(|frame| frame.operations.len())
+        .collect();
+    assert_eq!(frames, [60]);
+}
+
+#[tokio::test]
+async fn every_ask_is_answered_to_the_bit() {
+    let worker = ScriptedWorker::start(&vocabulary(), 3, Manner::Faithful);
+    let member = member(&worker, &Arc::default());
+    becomes(&member, Presence::is_up).await;
+    for (session, ask) in (1..).zip([Ask::Nothing, Ask::LogitsNext, Ask::LogitsEach, Ask::Targets]) {
+        member.open(session);
+        let answer = member.feed(feed(session, &[1, 0, 7], ask)).await;
+        assert_eq!(answer.unwrap(), worker.model.answer(ask, &[1, 0, 7], 3));
+    }
+}
+
+#[tokio::test]
+async fn a_killed_worker_fails_what_waits_at_once_and_is_found_again() {
+    let mut worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Silent);
+    let member = member(&worker, &Arc::default());
+    let before = becomes(&member, Presence::is_up).await;
+    member.open(1);
+    let waiting = tokio::spawn(member.feed(feed(1, &[1], Ask::LogitsNext)));
+    worker.until_open(1).await;
+    worker.kill();
+    let error = timeout(NEVER, waiting).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(error, MemberError::Lost { .. }), "{error:?}");
+    let down = becomes(&member, |presence| !presence.is_up()).await;
+    assert!(
+        matches!(&down, Presence::Down { reason } if !reason.is_empty()),
+        "{down:?}"
+    );
+    let error = member.feed(feed(2, &[1], Ask::Nothing)).await.unwrap_err();
+    assert!(
+        matches!(error, MemberError::Lost { .. }),
+        "nobody is asked: {error:?}"
+    );
+
+    worker.start_again(Manner::Faithful);
+    let after = becomes(&member, Presence::is_up).await;
+    assert_ne!(before, after, "another incarnation");
+    let mut lost = feed(1, &[1], Ask::Nothing);
+    lost.step = 2;
+    assert_eq!(member.feed(lost).await.unwrap_err(), MemberError::UnknownSession);
+    member.open(3);
+    assert_eq!(
+        member.feed(feed(3, &[1], Ask::Nothing)).await.unwrap(),
+        Answer::Advanced
+    );
+}
+
+#[tokio::test]
+async fn another_vocabulary_is_refused_with_both_fingerprints() {
+    let agreement = Arc::default();
+    let first = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
+    let first = member(&first, &agreement);
+    becomes(&first, Presence::is_up).await;
+
+    let other = Vocabulary::train_characters("xyz").unwrap();
+    let worker = ScriptedWorker::start(&other, 2, Manner::Faithful);
+    let second = member(&worker, &agreement);
+    let presence = becomes(&second, |presence| matches!(presence, Presence::Refused { .. })).await;
+    assert!(presence.reason().contains(other.fingerprint()), "{presence:?}");
+    assert!(
+        presence.reason().contains(vocabulary().fingerprint()),
+        "{presence:?}"
+    );
+    second.open(1);
+    assert!(second.feed(feed(1, &[1], Ask::Nothing)).await.is_err());
+    assert!(worker.frames().is_empty(), "it is never asked");
+}
+
+#[tokio::test]
+async fn numbers_that_are_not_finite_leave_the_link_alone() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::NotFinite);
+    let member = member(&worker, &Arc::default());
+    let before = becomes(&member, Presence::is_up).await;
+    member.open(1);
+    let error = member.feed(feed(1, &[1], Ask::LogitsNext)).await.unwrap_err();
+    assert!(matches!(error, MemberError::NotFinite { .. }), "{error:?}");
+    let mut again = feed(1, &[1], Ask::LogitsNext);
+    again.step = 2;
+    let error = member.feed(again).await.unwrap_err();
+    assert!(
+        matches!(error, MemberError::NotFinite { .. }),
+        "the session is still there: {error:?}"
+    );
+    assert_eq!(*member.presence().borrow(), before);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_shape_resets_the_link() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Short);
+    let member = member(&worker, &Arc::default());
+    becomes(&member, Presence::is_up).await;
+    member.open(1);
+    let error = member.feed(feed(1, &[1], Ask::LogitsNext)).await.unwrap_err();
+    assert!(matches!(error, MemberError::Protocol { .. }), "{error:?}");
+    let down = becomes(&member, |presence| !presence.is_up()).await;
+    assert_eq!(down.reason(), "it broke the protocol");
+    becomes(&member, Presence::is_up).await;
+}
+
+#[tokio::test]
+async fn the_rows_of_a_huge_vocabulary_pass() {
+    let words = (0..100_000).map(|word| format!("w{word}")).collect();
+    let vocabulary = Vocabulary::from_word_list(words).unwrap();
+    let worker = ScriptedWorker::start(&vocabulary, 1, Manner::Flat);
+    let member = member(&worker, &Arc::default());
+    becomes(&member, Presence::is_up).await;
+    member.open(1);
+    let answer = member
+        .feed(feed(1, &[99_999; 64], Ask::LogitsEach))
+        .await
+        .unwrap();
+    let Answer::Rows(rows) = answer else {
+        panic!("rows were asked for")
+    };
+    assert_eq!((rows.len(), rows.row(63).unwrap().len()), (64, 100_000));
+}
+
+#[tokio::test]
+async fn goodbye_delivers_what_is_queued() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
+    let member = member(&worker, &Arc::default());
+    becomes(&member, Presence::is_up).await;
+    member.open(1);
+    member.feed(feed(1, &[1], Ask::Nothing)).await.unwrap();
+    worker.until_open(1).await;
+    member.close(1);
+    member.disconnect().await;
+    worker.until_open(0).await;
+    assert!(member.feed(feed(1, &[1], Ask::Nothing)).await.is_err());
+    member.disconnect().await;
+}
+
+#[test]
+fn an_address_that_is_none_is_refused() {
+    for address in ["", "127.0.0.1:1 2", "/only/a/path"] {
+        let error = connect::endpoint(address, NEVER).unwrap_err();
+        assert!(error.to_string().contains("http://host:port"), "{error}");
+    }
+}

@@ -1,0 +1,286 @@
+//! A scripted worker behind real gRPC on loopback, in a runtime of its own that can be killed like a process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chorus_proto::v1::{
+    self, AnswerFrame, DescribeRequest, ErrorCode, Failure, ModelCard, Operation, OperationFrame,
+    TokenizerChunk, TokenizerRequest, answer, ask_logits, feed, operation, worker_server,
+};
+use chorus_text::Vocabulary;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::member::Answer;
+use crate::plan::Ask;
+use crate::scripted::{self, ScriptedModel};
+
+/// How a worker answers feeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Faithful,
+    /// Never answers.
+    Silent,
+    /// Logits with a NaN among them.
+    NotFinite,
+    /// A row with a number too few.
+    Short,
+    /// Logits that are all zero.
+    Flat,
+}
+
+/// A worker that can be killed and started again in the same place.
+pub(crate) struct ScriptedWorker {
+    pub(crate) address: SocketAddr,
+    pub(crate) model: ScriptedModel,
+    vocabulary: Vocabulary,
+    incarnation: u32,
+    runtime: Option<Runtime>,
+    seen: Seen,
+}
+
+/// What has come from coordinators.
+#[derive(Clone)]
+struct Seen {
+    frames: Arc<Mutex<Vec<OperationFrame>>>,
+    open: Arc<watch::Sender<usize>>,
+}
+
+struct Service {
+    card: ModelCard,
+    model: ScriptedModel,
+    json: Vec<u8>,
+    manner: Manner,
+    seen: Seen,
+}
+
+impl ScriptedWorker {
+    pub(crate) fn start(vocabulary: &Vocabulary, seed: u64, manner: Manner) -> Self {
+        let mut worker = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            model: ScriptedModel {
+                seed,
+                vocabulary_size: vocabulary.len() as usize,
+            },
+            vocabulary: vocabulary.clone(),
+            incarnation: 0,
+            runtime: None,
+            seen: Seen {
+                frames: Arc::default(),
+                open: Arc::new(watch::Sender::new(0)),
+            },
+        };
+        worker.start_again(manner);
+        worker
+    }
+
+    pub(crate) fn start_again(&mut self, manner: Manner) {
+        self.incarnation += 1;
+        let listener = std::net::TcpListener::bind(self.address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        self.address = listener.local_addr().unwrap();
+        let card = ModelCard {
+            incarnation: self.incarnation.to_string(),
+            ..scripted::card("worker", &self.vocabulary)
+        };
+        let service = Service {
+            card,
+            model: self.model,
+            json: self.vocabulary.to_json().as_bytes().to_vec(),
+            manner,
+            seen: self.seen.clone(),
+        };
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(async move {
+            let listener = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            let limit = chorus_proto::MAX_MESSAGE_BYTES;
+            let service = worker_server::WorkerServer::new(service).max_encoding_message_size(limit);
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(listener).await.unwrap();
+        });
+        self.runtime = Some(runtime);
+    }
+
+    /// Its connections break without a word.
+    pub(crate) fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            let end = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(10)));
+            end.join().unwrap();
+        }
+        self.seen.open.send_replace(0);
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn frames(&self) -> Vec<OperationFrame> {
+        self.seen.frames.lock().unwrap().clone()
+    }
+
+    pub(crate) async fn until_open(&self, sessions: usize) {
+        let mut open = self.seen.open.subscribe();
+        open.wait_for(|open| *open == sessions).await.unwrap();
+    }
+}
+
+impl Drop for ScriptedWorker {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl worker_server::Worker for Service {
+    type TokenizerStream = ReceiverStream<Result<TokenizerChunk, Status>>;
+    type AttachStream = ReceiverStream<Result<AnswerFrame, Status>>;
+
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<ModelCard>, Status> {
+        Ok(Response::new(self.card.clone()))
+    }
+
+    async fn tokenizer(
+        &self,
+        _: Request<TokenizerRequest>,
+    ) -> Result<Response<Self::TokenizerStream>, Status> {
+        let (chunks, stream) = mpsc::channel(1);
+        let json = self.json.clone();
+        tokio::spawn(async move {
+            for piece in json.chunks(100_000) {
+                let data = bytes::Bytes::copy_from_slice(piece);
+                if chunks.send(Ok(TokenizerChunk { data })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<OperationFrame>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut operations = request.into_inner();
+        let (answers, stream) = mpsc::channel(4);
+        let (model, manner, seen) = (self.model, self.manner, self.seen.clone());
+        tokio::spawn(async move {
+            let mut sessions = HashMap::new();
+            while let Ok(Some(frame)) = operations.message().await {
+                seen.frames.lock().unwrap().push(frame.clone());
+                let frame = frame.operations.into_iter();
+                let frame: Vec<_> = frame
+                    .filter_map(|operation| run(model, manner, &mut sessions, operation))
+                    .collect();
+                seen.open.send_replace(sessions.len());
+                if !frame.is_empty() && answers.send(Ok(AnswerFrame { answers: frame })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+fn run(
+    model: ScriptedModel,
+    manner: Manner,
+    sessions: &mut HashMap<u64, Vec<u32>>,
+    operation: Operation,
+) -> Option<v1::Answer> {
+    let session = operation.session;
+    let feed = match operation.operation.unwrap() {
+        operation::Operation::Open(_) => {
+            sessions.insert(session, Vec::new());
+            return None;
+        }
+        operation::Operation::Close(close) => {
+            assert!(close.discard, "nobody waits for what is queued");
+            sessions.remove(&session);
+            return None;
+        }
+        operation::Operation::Feed(feed) => feed,
+    };
+    let step = feed.step;
+    let answer = match sessions.get_mut(&session) {
+        None => answer::Answer::Failure(Failure {
+            code: ErrorCode::UnknownSession.into(),
+            message: "no such session".to_owned(),
+        }),
+        Some(tokens) => answer_in(manner, model, tokens, &feed)?,
+    };
+    Some(v1::Answer {
+        session,
+        step,
+        answer: Some(answer),
+    })
+}
+
+fn answer_in(
+    manner: Manner,
+    model: ScriptedModel,
+    tokens: &mut Vec<u32>,
+    feed: &v1::Feed,
+) -> Option<answer::Answer> {
+    tokens.extend(&feed.tokens);
+    let size = model.vocabulary_size;
+    let zeros = |count: usize, rows: usize| {
+        let lse = vec![(size as f32).ln(); rows];
+        Some(answer::Answer::Logits(chorus_proto::logits_from_rows(
+            &vec![0.0; count],
+            lse,
+        )))
+    };
+    match manner {
+        Manner::Silent => None,
+        Manner::Short => zeros(size - 1, 1),
+        Manner::Flat => zeros(size * feed.tokens.len(), feed.tokens.len()),
+        Manner::NotFinite => {
+            let row = vec![f32::NAN; size];
+            Some(answer::Answer::Logits(chorus_proto::logits_from_rows(
+                &row,
+                vec![1.0],
+            )))
+        }
+        Manner::Faithful => Some(faithful(&model.answer(ask(feed), tokens, feed.tokens.len()))),
+    }
+}
+
+fn ask(feed: &v1::Feed) -> Ask {
+    match feed.ask.as_ref().unwrap() {
+        feed::Ask::Nothing(_) => Ask::Nothing,
+        feed::Ask::Targets(_) => Ask::Targets,
+        feed::Ask::Logits(logits) => match logits.rows() {
+            ask_logits::Rows::Next => Ask::LogitsNext,
+            ask_logits::Rows::Each => Ask::LogitsEach,
+            ask_logits::Rows::Unspecified => panic!("no coordinator asks that"),
+        },
+    }
+}
+
+fn faithful(answer: &Answer) -> answer::Answer {
+    match answer {
+        Answer::Advanced => answer::Answer::Advanced(v1::Advanced {}),
+        Answer::Targets(log_probs) => answer::Answer::Targets(v1::Targets {
+            log_probs: log_probs.clone(),
+        }),
+        Answer::Rows(rows) => {
+            let rows: Vec<_> = (0..rows.len()).map(|index| rows.row(index).unwrap()).collect();
+            let values: Vec<f32> = rows.iter().flat_map(|row| row.logits().to_vec()).collect();
+            let log_sum_exps = rows.iter().map(|row| {
+                let sum: f64 = row.logits().iter().map(|logit| f64::from(*logit).exp()).sum();
+                sum.ln() as f32
+            });
+            answer::Answer::Logits(chorus_proto::logits_from_rows(&values, log_sum_exps.collect()))
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The service over scripted members, without sockets: what clients see, held against fusion in this process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod clients;
+mod fusing;
+mod scoring;
+mod survival;
+
+use std::sync::Arc;
+
+use chorus_proto::v1::{
+    GenerateReply, GenerateRequest, Input, Participation, PredictReply, PredictRequest, SamplingOptions,
+    ScoreReply, ScoreRequest, StatusReply, StatusRequest, TokenIds, ensemble_server::Ensemble as _, input,
+};
+use chorus_text::Vocabulary;
+use futures::StreamExt;
+use tonic::{Request, Status};
+
+use super::EnsembleService;
+use crate::agreement::VocabularyAgreement;
+use crate::config::{Config, Overrides};
+use crate::ensemble::Ensemble;
+use crate::fusion::{Fused, fuse};
+use crate::member::Member;
+use crate::scripted::{ScriptedMember, card};
+
+const NAMES: [&str; 3] = ["alto", "bass", "cello"];
+const WEIGHTS: [f64; 3] = [2.0, 1.0, 3.0];
+
+/// An ensemble of three scripted members.
+struct Stage {
+    members: [Arc<ScriptedMember>; 3],
+    config: Config,
+    ensemble: Arc<Ensemble>,
+    service: EnsembleService,
+}
+
+fn vocabulary() -> Vocabulary {
+    Vocabulary::train_characters("abcdefgh").unwrap()
+}
+
+impl Stage {
+    /// Everybody is up; `toml` is what the configuration says beside the members.
+    async fn new(toml: &str) -> Self {
+        let stage = Self::before_anybody_came(toml);
+        let json = vocabulary().to_json().as_bytes().to_vec();
+        let card = card("alto", &vocabulary());
+        stage.ensemble.agreement.propose(json, &card).await.unwrap();
+        stage.members.iter().for_each(|member| member.start());
+        stage
+    }
+
+    fn before_anybody_came(toml: &str) -> Self {
+        let flags = NAMES.iter().zip(WEIGHTS);
+        let flags = flags.map(|(name, weight)| format!("{name}@{weight}=http://127.0.0.1:9").parse());
+        let members = flags.collect::<Result<_, _>>().unwrap();
+        let config = Config::new(
+            Some(toml),
+            Overrides {
+                members,
+                ..Overrides::default()
+            },
+        );
+        let config = config.unwrap();
+        let members: [Arc<ScriptedMember>; 3] =
+            std::array::from_fn(|index| ScriptedMember::new(NAMES[index], index as u64 + 1, &vocabulary()));
+        let dynamic = members.iter().cloned().map(|member| member as Arc<dyn Member>);
+        let agreement = Arc::new(VocabularyAgreement::default());
+        let ensemble = Arc::new(Ensemble::new(&config, dynamic.collect(), agreement).unwrap());
+        Self {
+            members,
+            config,
+            service: EnsembleService::new(Arc::clone(&ensemble)),
+            ensemble,
+        }
+    }
+
+    async fn stream(
+        &self,
+        request: GenerateRequest,
+    ) -> Result<impl futures::Stream<Item = Result<GenerateReply, Status>> + Unpin + use<>, Status> {
+        Ok(self.service.generate(Request::new(request)).await?.into_inner())
+    }
+
+    async fn generate(&self, request: GenerateRequest) -> Result<Vec<GenerateReply>, Status> {
+        let stream = self.stream(request).await?;
+        stream.collect::<Vec<_>>().await.into_iter().collect()
+    }
+
+    async fn score(&self, request: ScoreRequest) -> Result<ScoreReply, Status> {
+        Ok(self.service.score(Request::new(request)).await?.into_inner())
+    }
+
+    async fn predict(&self, request: PredictRequest) -> Result<PredictReply, Status> {
+        Ok(self.service.predict(Request::new(request)).await?.into_inner())
+    }
+
+    async fn status(&self) -> StatusReply {
+        let reply = self.service.status(Request::new(StatusRequest {})).await;
+        reply.unwrap().into_inner()
+    }
+
+    /// What the configured rule makes of these participants after a prefix, in this process.
+    fn fused(&self, participants: &[String], prefix: &[u32]) -> Fused {
+        let present = |index: &usize| participants.iter().any(|name| name == NAMES[*index]);
+        let present: Vec<usize> = (0..3).filter(present).collect();
+        assert_eq!(present.len(), participants.len(), "{participants:?}");
+        let rows = present
+            .iter()
+            .map(|index| self.members[*index].model.rows([prefix].into_iter()));
+        let rows: Vec<_> = rows.collect();
+        let rows = present.iter().zip(&rows);
+        let rows: Vec<_> = rows
+            .map(|(index, rows)| (WEIGHTS[*index], rows.row(0).unwrap()))
+            .collect();
+        fuse(&self.config.fusion, &rows).unwrap()
+    }
+
+    /// Every token's log-probability is what fusion in this process gives for the participants that it names.
+    fn assert_fused_in_process(&self, prompt: &[u32], replies: &[GenerateReply]) {
+        let mut prefix = prompt.to_vec();
+        for reply in replies.iter().filter(|reply| reply.token.is_some()) {
+            let token = reply.token.as_ref().unwrap();
+            match self.fused(&participation(reply).participants, &prefix) {
+                Fused::Distribution(distribution) => {
+                    let expected = distribution.log_prob(token.id).unwrap();
+                    assert_eq!(token.log_prob.unwrap().to_bits(), expected.to_bits());
+                }
+                Fused::Winner(winner) => {
+                    assert_eq!((token.id, token.votes.unwrap().count), (winner.id, winner.votes));
+                }
+            }
+            prefix.push(token.id);
+        }
+    }
+}
+
+fn ids(tokens: &[u32]) -> Option<Input> {
+    let ids = tokens.iter().map(|token| i64::from(*token)).collect();
+    Some(Input {
+        input: Some(input::Input::Tokens(TokenIds { ids })),
+    })
+}
+
+fn text(text: &str) -> Option<Input> {
+    Some(Input {
+        input: Some(input::Input::Text(text.to_owned())),
+    })
+}
+
+fn request(prompt: &[u32], max_tokens: u32, seed: u64) -> GenerateRequest {
+    GenerateRequest {
+        prompt: ids(prompt),
+        max_tokens: Some(max_tokens),
+        sampling: Some(SamplingOptions {
+            seed: Some(seed),
+            ..SamplingOptions::default()
+        }),
+        log_probs: true,
+        ..GenerateRequest::default()
+    }
+}
+
+fn participation(reply: &GenerateReply) -> &Participation {
+    reply
+        .participation
+        .as_ref()
+        .expect("no message without its participants")
+}
+
+fn tokens(replies: &[GenerateReply]) -> Vec<u32> {
+    let tokens = replies.iter().filter_map(|reply| reply.token.as_ref());
+    tokens.map(|token| token.id).collect()
+}
+
+fn joined(replies: &[GenerateReply]) -> String {
+    replies.iter().map(|reply| reply.text.as_str()).collect()
+}
+
+/// The members that are missing from each token.
+fn missing(replies: &[GenerateReply]) -> Vec<Vec<&str>> {
+    let tokens = replies.iter().filter(|reply| reply.token.is_some());
+    let names = |reply| {
+        let missing = &participation(reply).missing;
+        missing.iter().map(|member| member.name.as_str()).collect()
+    };
+    tokens.map(names).collect()
+}
