@@ -20,7 +20,7 @@ use tokio::runtime::Builder;
 
 /// Serves an ensemble of language models as one model.
 #[derive(Debug, Parser)]
-#[command(name = "chorus", version, propagate_version = true, max_term_width = 120)]
+#[command(name = "chorus", version, propagate_version = true, max_term_width = 100)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

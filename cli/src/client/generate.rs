@@ -14,21 +14,24 @@ const EXAMPLES: &str = "\
 Examples:
   chorus generate \"ROMEO:\"
   chorus generate \"ROMEO:\" --max-tokens 200 --seed 7
-  chorus generate \"ROMEO:\" --temperature 0                      # greedy
-  chorus generate \"ROMEO:\" --rule log_linear --top-p 0.9 --stop $'\\n\\n'
-  chorus generate \"ROMEO:\" --weight alto=2 --weight tenor=1 --weight bass=0
+  chorus generate \"ROMEO:\" --temperature 0                # greedy
+  chorus generate \"ROMEO:\" --top-p 0.9 --stop $'\\n\\n'
+  chorus generate \"ROMEO:\" --rule threshold_vote --threshold 0.2
+  chorus generate \"ROMEO:\" --weight alto=2 --weight bass=1 --weight tenor=0
   cat prompt.txt | chorus generate - --json | jq -j .text
 
-The text goes to stdout as it comes, without the prompt, and ends with a line end. Warnings (a member is missing) go to
-stderr.
+The text goes to stdout as it comes, without the prompt, and ends with a line
+end. Warnings (a member is missing) go to stderr.
 
 With --json every message is one line with the keys
-  text                   text that became certain; all of them joined are the answer
-  token                  id, index; with --log-probs log_prob and members [{name, log_prob}];
-                         under threshold_vote votes {count, by_weighted_average}
-  participants, missing  names of the members in this message; [{name, reason}] of those that are not
-  end                    in the last message: reason (max_tokens, stop_string, end_token), prompt_tokens,
-                         generated_tokens, seed, rule
+  text          text that became certain; all of them joined are the answer
+  token         id, index; with --log-probs log_prob and members
+                [{name, log_prob}]; under threshold_vote votes
+                {count, by_weighted_average}
+  participants  names of the members that are in this message
+  missing       [{name, reason}] of those that are not
+  end           in the last message: reason (max_tokens, stop_string,
+                end_token), prompt_tokens, generated_tokens, seed, rule
 Logarithms are natural; a log-probability of minus infinity is null.";
 
 /// Continue a prompt and stream the text as it comes
@@ -38,7 +41,7 @@ pub(crate) struct GenerateArgs {
     /// The text to continue, taken as it is; `-` reads stdin
     prompt: String,
     /// Tokens to generate at most (default: 64)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<u32>,
     /// End before this string would appear; can be repeated
     #[arg(long, value_name = "STR")]
@@ -59,13 +62,13 @@ pub(crate) struct GenerateArgs {
 #[command(next_help_heading = "Sampling")]
 struct SamplingArgs {
     /// The same seed gives the same text (default: the ensemble chooses one; see `end` of --json)
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// 0 is greedy (default: 1)
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Only the K likeliest tokens (default: all)
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<u32>,
     /// Only the likeliest tokens that together reach the probability P (default: 1, all)
     #[arg(long, value_name = "P", allow_negative_numbers = true)]

@@ -17,7 +17,8 @@ Examples:
   chorus predict \"ROMEO\" --json | jq '.candidates[0]'
 
 With --json one object with the keys
-  rule, candidates       of the ensemble: [{id, text, probability}], with votes under threshold_vote
+  rule, candidates       of the ensemble: [{id, text, probability}], with votes
+                         under threshold_vote
   members                [{name, weight, start, candidates}]
   participants, missing  names; [{name, reason}]";
 
@@ -28,7 +29,7 @@ pub(crate) struct PredictArgs {
     /// The text before the token, taken as it is; `-` reads stdin
     prefix: String,
     /// How many tokens to show (default: 10)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     top_n: Option<u32>,
     #[command(flatten)]
     fusion: FusionArgs,

@@ -18,15 +18,20 @@ Examples:
   chorus score play.txt --rule threshold_vote --threshold 0.2
   echo \"To be, or not to be\" | chorus score - --per-token
 
-The log-probability is the sum over all tokens of log P(token | everything before it), with the natural logarithm;
+The log-probability is the sum over all tokens of
+log P(token | everything before it), with the natural logarithm;
 perplexity = exp(-log-probability / tokens).
 
 With --json one object with the keys
-  rule, tokens, log_prob, perplexity   of the ensemble; log_prob and perplexity are absent under threshold_vote
-  votes                                under threshold_vote: winners (tokens that were the rule's winner), votes
-  members                              [{name, weight, log_prob, perplexity, start}]
-  participants, missing                names; [{name, reason}]
-  token_scores                         with --per-token: [{id, text, log_prob, member_log_probs, votes, winner}]
+  rule, tokens, log_prob, perplexity
+                         of the ensemble; under threshold_vote without
+                         log_prob and perplexity
+  votes                  under threshold_vote: winners (tokens that were the
+                         rule's winner), votes
+  members                [{name, weight, log_prob, perplexity, start}]
+  participants, missing  names; [{name, reason}]
+  token_scores           with --per-token: [{id, text, log_prob,
+                         member_log_probs, votes, winner}]
 A log-probability of minus infinity is null.";
 
 /// Score a text: log-probability and perplexity, of the ensemble and of each member

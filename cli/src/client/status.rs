@@ -11,15 +11,17 @@ use super::{
 const EXAMPLES: &str = "\
 Examples:
   chorus status
-  chorus status --addr 127.0.0.1:50051 --json | jq '.members[] | {name, health}'
+  chorus status --addr 10.0.0.1:50051
+  chorus status --json | jq '.members[] | {name, health}'
 
 With --json one object with the keys
-  serving, version, sessions
-  rule, threshold, quorum {members, weight}, limits {max_input_tokens, max_generated_tokens, max_input_bytes,
-  max_sessions, max_top_n}
+  serving, version, sessions, rule, threshold
+  quorum   {members, weight}
+  limits   {max_input_tokens, max_generated_tokens, max_input_bytes,
+           max_sessions, max_top_n}
   vocabulary_size, vocabulary_fingerprint
-  members  [{name, address, weight, health (connecting, up, down, refused), reason, model, architecture, parameters,
-           device, start, sessions}]";
+  members  [{name, address, weight, health (connecting, up, down, refused),
+           reason, model, architecture, parameters, device, start, sessions}]";
 
 /// Show members, weights, health and sessions
 #[derive(Debug, clap::Args)]
@@ -52,7 +54,7 @@ pub(crate) async fn run(arguments: StatusArgs) -> anyhow::Result<()> {
 fn summary(reply: &StatusReply) -> String {
     let quorum = reply.quorum.unwrap_or_default();
     let limits = reply.limits.unwrap_or_default();
-    let fingerprint: String = reply.vocabulary_fingerprint.chars().take(12).collect();
+    let fingerprint: String = reply.vocabulary_fingerprint.chars().take(19).collect();
     format!(
         " serving     {}\n version     {}\n sessions    {} of at most {}\n rule        {} (threshold {})\n \
          quorum      {} members with {} of the weight\n vocabulary  {} tokens, {fingerprint}\n \

@@ -13,11 +13,11 @@ use crate::client::rule_parser;
 
 const EXAMPLES: &str = "\
 Examples:
-  chorus coordinator --member alto=http://127.0.0.1:50061 --member bass=http://127.0.0.1:50062
-  chorus coordinator --member alto@2=http://10.0.0.1:50061 --member bass=http://10.0.0.2:50061 --rule log_linear
+  chorus coordinator --member alto=http://127.0.0.1:50061 \\
+                     --member bass@2=http://127.0.0.1:50062 --rule log_linear
   chorus coordinator --config ensemble.toml --listen 0.0.0.0:50051
 
-A configuration file (flags override it; unknown keys are refused):
+A configuration file; flags override it, unknown keys are refused:
   listen = \"127.0.0.1:50051\"
   [fusion]
   rule = \"weighted_average\"
@@ -32,8 +32,9 @@ A configuration file (flags override it; unknown keys are refused):
   weight = 2.0
   address = \"http://127.0.0.1:50061\"
 
-Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`). SIGINT and SIGTERM let it finish what is
-in progress and end; a second one ends it at once.";
+Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`).
+SIGINT and SIGTERM let it finish what is in progress and end; a second one ends
+it at once.";
 
 /// Serve an ensemble: fan out, fuse, answer
 #[derive(Debug, clap::Args)]

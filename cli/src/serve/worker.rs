@@ -10,11 +10,12 @@ use super::{ProcessArgs, announce, listen, until_drained};
 const EXAMPLES: &str = "\
 Examples:
   chorus worker --model deploy/demo/alto --listen 127.0.0.1:50061
-  chorus worker --model deploy/demo/alto --device cuda:1 --listen 0.0.0.0:50061
-  chorus worker --model deploy/demo/alto --log debug --log-format json
+  chorus worker --model alto --device cuda:1 --listen 0.0.0.0:50061
+  chorus worker --model alto --log debug --log-format json
 
-Prints one line on stdout once it listens (`listening on 127.0.0.1:50061`). SIGINT and SIGTERM let it answer what was
-asked and end; a second one ends it at once.";
+Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`).
+SIGINT and SIGTERM let it answer what was asked and end; a second one ends it
+at once.";
 
 /// Host one model on one device
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,8 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     // A taken address is found before time goes into loading.
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
-    let loading = tokio::task::spawn_blocking(move || chorus_worker::load(config));
+    let load = move || chorus_worker::load(config).map_err(anyhow::Error::from);
+    let loading = tokio::task::spawn_blocking(load);
     let loaded = tokio::select! {
         loaded = loading => loaded.context("loading the model failed")??,
         () = shutdown.drain.cancelled() => return Ok(()),

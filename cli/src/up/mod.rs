@@ -26,8 +26,10 @@ Examples:
   chorus up --models my-models --listen 127.0.0.1:50052 --rule log_linear
   chorus up --config ensemble.toml -v
 
-A process that dies is started again, after a wait that doubles with every death. Ctrl-C (or SIGTERM) drains the
-coordinator, then the workers, and stops everything; a second Ctrl-C kills. Nothing stays behind, even if `chorus up`
+Each model directory is a member with the directory's name and a process of its
+own. A process that dies is started again, after a wait that doubles with every
+death. Ctrl-C (or SIGTERM) drains the coordinator, then the workers, and stops
+everything; a second Ctrl-C kills. Nothing stays behind, even if `chorus up`
 itself is killed.";
 
 /// Start a whole ensemble on this machine: a worker for each model, and a coordinator

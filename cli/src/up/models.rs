@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use chorus_coordinator::config::MemberConfig;
 
 /// Where the demo members are, from the workspace's root.
 const DEMO: &str = "deploy/demo";
@@ -80,6 +81,10 @@ fn named(path: &Path) -> anyhow::Result<ModelDirectory> {
         .file_name()
         .and_then(|name| name.to_str())
         .ok_or_else(|| anyhow!("the directory {} has no name to call a member by", path.display()))?;
+    // The coordinator decides what a name may be; asked now, since nothing runs yet.
+    format!("{name}=http://127.0.0.1:1")
+        .parse::<MemberConfig>()
+        .with_context(|| format!("the directory {} can't be a member", path.display()))?;
     Ok(ModelDirectory {
         name: name.to_owned(),
         path: path.to_owned(),
@@ -127,6 +132,19 @@ mod tests {
                 "no models at {}: none of its directories holds config.json, model.safetensors, tokenizer.json",
                 folder.path().display()
             )
+        );
+    }
+
+    #[test]
+    fn a_directory_whose_name_no_member_can_have_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("Alto 1")).unwrap();
+        fs::write(folder.path().join("Alto 1/config.json"), "").unwrap();
+        let error = find(Some(folder.path())).unwrap_err();
+        let line = crate::failure::one_line(&error);
+        assert!(
+            line.contains("Alto 1 can't be a member: the name is \"Alto 1\"; allowed:"),
+            "{line}"
         );
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing about how one process is kept running.
 
-use std::{env, future::Future, net::SocketAddr, time::Duration};
+use std::{env, future::Future, io::Write as _, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     client::Address,
-    failure::{Interrupted, OutputClosed, note},
+    failure::{Interrupted, note},
     shutdown::Shutdown,
 };
 
@@ -34,15 +34,16 @@ pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<()> {
     let mut coordinators = Group::new(&shutdown);
     let lived = live(&arguments, &models, &mut workers, &mut coordinators, &shutdown).await;
     if lived.is_ok() {
-        note("stopping the coordinator, then the workers (Ctrl-C again kills them)");
+        show("stopping the coordinator, then the workers (Ctrl-C again kills them)\n");
     }
     // Requests in progress need their members to finish, so the members go last.
-    let stopped = coordinators.stop().await.and(workers.stop().await);
+    let coordinators_stopped = coordinators.stop().await;
+    let workers_stopped = workers.stop().await;
     if shutdown.kill.is_cancelled() {
         note("killed");
         return Err(Interrupted.into());
     }
-    lived.and(stopped)
+    lived.and(coordinators_stopped).and(workers_stopped)
 }
 
 /// From the first start to the wish to stop.
@@ -54,7 +55,11 @@ async fn live(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let program_path = env::current_exe().context("can't find this program's own file")?;
-    note(&format!("starting {} workers and a coordinator", models.len()));
+    show(&format!(
+        "starting a coordinator and {} workers: {}\n",
+        models.len(),
+        names(models)
+    ));
     let listening: Vec<Listening> = models
         .iter()
         .map(|model| workers.start(worker_spec(arguments, model, &program_path), WORKER_LISTEN))
@@ -81,7 +86,7 @@ async fn live(
         .zip(workers_at)
         .map(|(model, address)| (model.name.clone(), address, model.path.display().to_string()))
         .collect();
-    show(&summary(ensemble_at, &lines, &program()))?;
+    show(&summary(ensemble_at, &lines, &program()));
     tokio::select! {
         () = shutdown.drain.cancelled() => Ok(()),
         failed = workers.failed() => Err(failed),
@@ -107,12 +112,14 @@ async fn in_time<T>(
     }
 }
 
-/// Prints on stdout; nobody has to read it.
-fn show(text: &str) -> anyhow::Result<()> {
-    let coloured = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
-    let plain = anstream::adapter::strip_str(text).to_string();
-    match crate::client::print(if coloured { text } else { &plain }) {
-        Err(error) if error.is::<OutputClosed>() => Ok(()),
-        other => other,
-    }
+fn names(models: &[ModelDirectory]) -> String {
+    let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+    names.join(", ")
+}
+
+/// Prints on stdout, in colours on a terminal.
+fn show(text: &str) {
+    // Nobody has to read it.
+    let mut stdout = anstream::stdout().lock();
+    let _shown = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
