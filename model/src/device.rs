@@ -53,3 +53,36 @@ pub fn open_device(name: &str) -> Result<Device, DeviceError> {
     }
     Device::new_cuda(ordinal).map_err(|source| DeviceError::Open { found, source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cpu_cuda_and_cuda_with_a_number() {
+        assert!(open_device("cpu").unwrap().is_cpu());
+        for name in [
+            "",
+            "CPU",
+            "cpu:0",
+            "cuda:",
+            "cuda:-1",
+            "cuda:99999999999999999999",
+            "gpu",
+        ] {
+            assert!(
+                matches!(open_device(name), Err(DeviceError::Unknown { .. })),
+                "{name:?}"
+            );
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn cuda_is_refused_where_it_was_not_built() {
+        for name in ["cuda", "cuda:1"] {
+            let message = open_device(name).unwrap_err().to_string();
+            assert!(message.contains("--features cuda"), "{message}");
+        }
+    }
+}

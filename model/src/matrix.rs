@@ -96,6 +96,9 @@ impl<'a> MatrixView<'a> {
     }
 }
 
+/// Multiplications from which on a product is worth waking other threads: some 50 µs of one core's work.
+const PARALLEL_FROM: usize = 1 << 21;
+
 /// What a product does with what its destination holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Destination {
@@ -107,7 +110,7 @@ pub(crate) enum Destination {
 
 /// `product = lhs · rhs` or `product += lhs · rhs`, with `product` `[lhs.rows, rhs.columns]` row-major.
 ///
-/// Uses rayon's threads from the size on where that pays (the `gemm` crate's threshold).
+/// Large products are spread over rayon's threads.
 pub(crate) fn multiply(
     product: &mut [f32],
     destination: Destination,
@@ -151,8 +154,11 @@ fn multiply_one_row(product: &mut [f32], destination: Destination, lhs: MatrixVi
 
 /// The product of matrices whose sizes fit.
 fn multiply_checked(product: &mut [f32], destination: Destination, lhs: MatrixView<'_>, rhs: MatrixView<'_>) {
-    debug_assert_eq!(lhs.columns, rhs.rows);
-    assert_eq!(product.len(), lhs.rows * rhs.columns);
+    assert_eq!((lhs.columns, product.len()), (rhs.rows, lhs.rows * rhs.columns));
+    let parallelism = match product.len().saturating_mul(lhs.columns) {
+        ..PARALLEL_FROM => gemm::Parallelism::None,
+        _ => gemm::Parallelism::Rayon(0),
+    };
     // SAFETY: every element that gemm reads is inside its slice (checked when the views were made: no size is zero,
     // and the last element is within), every element that it writes is inside `product` (checked above), and
     // `product` is borrowed exclusively, so nothing overlaps it. Strides fit isize, for slices do.
@@ -176,7 +182,7 @@ fn multiply_checked(product: &mut [f32], destination: Destination, lhs: MatrixVi
             false,
             false,
             false,
-            gemm::Parallelism::Rayon(0),
+            parallelism,
         );
     }
 }

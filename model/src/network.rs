@@ -255,3 +255,98 @@ impl Affine {
 fn with_dense_columns(matrix: &Tensor) -> Result<Tensor> {
     matrix.detach().t()?.contiguous()?.t()
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_nn::VarMap;
+
+    use super::*;
+    use crate::config::{FORMAT, Start};
+
+    fn config(embedding_size: Option<usize>) -> Config {
+        Config {
+            format: FORMAT,
+            name: "test".to_owned(),
+            vocab_size: 6,
+            embedding_size,
+            hidden_size: 4,
+            layers: 2,
+            tied: false,
+            lstm_bias: true,
+            output_bias: true,
+            start: Start::ZeroState,
+            end: None,
+        }
+    }
+
+    /// Variables start at zero; these do not.
+    fn network(config: &Config, variables: &VarMap) -> Result<Network> {
+        let builder = VarBuilder::from_varmap(variables, DType::F32, &Device::Cpu);
+        let network = Network::new(config, &builder)?;
+        for variable in variables.all_vars() {
+            let count = variable.elem_count() as u32;
+            let values = Tensor::arange(0, count, &Device::Cpu)?
+                .to_dtype(DType::F32)?
+                .sin()?;
+            variable.set(&values.reshape(variable.shape())?)?;
+        }
+        Ok(network)
+    }
+
+    #[test]
+    fn dropout_is_on_the_non_recurrent_connections_only() -> Result<()> {
+        for (embedding_size, expected) in [(Some(3), vec![3, 4, 4]), (None, vec![4, 4])] {
+            let network = network(&config(embedding_size), &VarMap::new())?;
+            let (packing, _) = Packing::from_lengths(&[3, 2]);
+            let tokens = Tensor::new(&[0u32, 1, 2, 3, 5], &Device::Cpu)?;
+            let mut widths = Vec::new();
+            let mut nothing_left = |tensor: &Tensor| {
+                widths.push(tensor.dim(1)?);
+                tensor.zeros_like()
+            };
+            let state = network.zero_state(2)?;
+            let (hidden, after) = network.hidden(&tokens, &packing, &state, Some(&mut nothing_left))?;
+            assert_eq!(widths, expected);
+            // What reaches the output layer is dropped; what reaches the next step is not.
+            assert_eq!(hidden.abs()?.max_all()?.to_scalar::<f32>()?, 0.0);
+            assert!(after.layers()[1].abs()?.max_all()?.to_scalar::<f32>()? > 0.0);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_variable_has_a_gradient_and_a_changed_one_is_seen() -> Result<()> {
+        for embedding_size in [Some(3), None] {
+            let variables = VarMap::new();
+            let network = network(&config(embedding_size), &variables)?;
+            let packing = Packing::rectangle(2, 2);
+            let tokens = Tensor::new(&[0u32, 1, 2, 3], &Device::Cpu)?;
+            let loss = || {
+                let (hidden, _) = network.hidden(&tokens, &packing, &network.zero_state(2)?, None)?;
+                network.logits(&hidden)?.sqr()?.sum_all()
+            };
+            let before = loss()?;
+            let gradients = before.backward()?;
+            for variable in variables.all_vars() {
+                let gradient = gradients.get(&variable).map(Tensor::shape);
+                assert_eq!(gradient, Some(variable.shape()));
+                variable.set(&(variable.as_tensor() + 0.1)?)?;
+            }
+            assert_ne!(loss()?.to_scalar::<f32>()?, before.to_scalar::<f32>()?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn inputs_that_do_not_fit_are_refused() -> Result<()> {
+        let network = network(&config(None), &VarMap::new())?;
+        let tokens = Tensor::new(&[0u32, 1], &Device::Cpu)?;
+        let run =
+            |packing: Packing, batch| network.hidden(&tokens, &packing, &network.zero_state(batch)?, None);
+        assert!(run(Packing::rectangle(1, 2), 2).is_ok());
+        assert!(run(Packing::rectangle(1, 3), 3).is_err());
+        assert!(run(Packing::rectangle(1, 2), 3).is_err());
+        assert!(run(Packing::rectangle(0, 0), 0).is_err());
+        Ok(())
+    }
+}

@@ -137,3 +137,43 @@ impl Packing {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_sequence_finds_its_rows(lengths in prop::collection::vec(0usize..9, 0..8)) {
+            let (packing, order) = Packing::from_lengths(&lengths);
+            prop_assert_eq!(packing.rows(), lengths.iter().sum::<usize>());
+            prop_assert_eq!(packing.batch(), order.len());
+            prop_assert_eq!(&packing, &Packing::new(packing.batch_sizes().to_vec()).unwrap());
+            let mut seen = vec![false; packing.rows()];
+            for (place, &sequence) in order.iter().enumerate() {
+                prop_assert_eq!(packing.length(place), lengths[sequence]);
+                for step in 0..lengths[sequence] {
+                    let row = packing.row(step, place);
+                    prop_assert!(packing.span(step).contains(&row));
+                    prop_assert!(!std::mem::replace(&mut seen[row], true));
+                }
+                prop_assert_eq!(packing.last_rows()[place], packing.row(lengths[sequence] - 1, place));
+            }
+            let same = order.iter().all(|&sequence| lengths[sequence] == packing.steps());
+            prop_assert_eq!(packing.is_rectangle(), same);
+        }
+    }
+
+    #[test]
+    fn batch_sizes_that_are_no_packing_are_refused() {
+        assert_eq!(Packing::new(vec![2, 0]), Err(PackingError::EmptyStep { step: 1 }));
+        assert_eq!(
+            Packing::new(vec![2, 1, 2]),
+            Err(PackingError::Growing { step: 2 })
+        );
+        assert_eq!(Packing::rectangle(3, 2).batch_sizes(), [2, 2, 2]);
+        assert_eq!(Packing::rectangle(3, 0).rows(), 0);
+    }
+}
