@@ -1,0 +1,101 @@
+//! What an operator may set about a worker, and the ranges. Knows nothing about how the numbers are used.
+
+use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use crate::{batcher::BatchLimits, error::WorkerError};
+
+/// Largest allowed [`WorkerConfig::max_feed_tokens`]: keeps an answer's log-sum-exps within a message's framing.
+pub const LARGEST_MAX_FEED_TOKENS: u32 = 8192;
+
+/// Everything that a worker needs to know to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// The model directory.
+    pub model: PathBuf,
+    /// The device's name: `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Sessions held at a time, over all streams.
+    pub max_sessions: u32,
+    /// Tokens in one Feed.
+    pub max_feed_tokens: u32,
+    /// A session that is idle for longer is dropped; whole seconds travel in the model card.
+    pub session_ttl: Duration,
+    /// How much one forward computes.
+    pub batch: BatchLimits,
+    /// How long a shutdown waits for answers to be read.
+    pub drain_timeout: Duration,
+}
+
+impl WorkerConfig {
+    /// The defaults for a model directory, on the CPU.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            device: "cpu".to_owned(),
+            max_sessions: 1024,
+            max_feed_tokens: 4096,
+            session_ttl: Duration::from_secs(300),
+            batch: BatchLimits::default(),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Checks every number against its range.
+    ///
+    /// # Errors
+    /// [`WorkerError::Config`] names the first field that is out of its range.
+    pub fn validate(&self) -> Result<(), WorkerError> {
+        check("max_sessions", self.max_sessions, 1..=1_000_000)?;
+        check(
+            "max_feed_tokens",
+            self.max_feed_tokens,
+            1..=LARGEST_MAX_FEED_TOKENS,
+        )?;
+        check(
+            "session_ttl in seconds",
+            self.session_ttl.as_secs(),
+            1..=u64::from(u32::MAX),
+        )?;
+        check("batch.chunk_tokens", self.batch.chunk_tokens, 1..=1_000_000)?;
+        check("batch.tokens", self.batch.tokens, 1..=1_000_000)?;
+        check("batch.logits", self.batch.logits, 1..=1 << 31)
+    }
+}
+
+fn check<T: PartialOrd + Display>(
+    field: &'static str,
+    found: T,
+    allowed: RangeInclusive<T>,
+) -> Result<(), WorkerError> {
+    if allowed.contains(&found) {
+        return Ok(());
+    }
+    let allowed = format!("{} to {}", allowed.start(), allowed.end());
+    Err(WorkerError::Config {
+        field,
+        found: found.to_string(),
+        allowed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        WorkerConfig::new("model").validate().unwrap();
+    }
+
+    #[test]
+    fn a_number_out_of_its_range_is_named_with_the_range() {
+        let config = WorkerConfig {
+            max_feed_tokens: 9000,
+            ..WorkerConfig::new("model")
+        };
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "max_feed_tokens is 9000, allowed is 1 to 8192"
+        );
+    }
+}

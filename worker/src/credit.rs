@@ -1,0 +1,107 @@
+//! Credit: what a stream may have under way, from the arrival of an operation until its answer is handed to the
+//! connection. A stream that does not read its answers runs out of credit and is not read from; others don't notice.
+
+use std::sync::Arc;
+
+use chorus_proto::MAX_MESSAGE_BYTES;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::operation::{Ask, Operation};
+
+/// Bytes that one unit of credit stands for.
+const UNIT_BYTES: usize = 1024;
+/// A stream's credit in units: two of the largest messages, so that one can travel while the next is computed.
+const STREAM_UNITS: u32 = (2 * MAX_MESSAGE_BYTES / UNIT_BYTES) as u32;
+
+/// The share of a stream's credit that one operation holds; given back when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Credit {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// All the credit of one stream.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamCredit {
+    semaphore: Arc<Semaphore>,
+}
+
+impl StreamCredit {
+    pub(crate) fn new() -> Self {
+        Self {
+            semaphore: Arc::new(Semaphore::new(STREAM_UNITS as usize)),
+        }
+    }
+
+    /// Takes `units` if they are there.
+    pub(crate) fn try_take(&self, units: u32) -> Option<Credit> {
+        let permit = Arc::clone(&self.semaphore).try_acquire_many_owned(units).ok()?;
+        Some(Credit {
+            _permit: Some(permit),
+        })
+    }
+
+    /// Waits for `units`.
+    pub(crate) async fn take(&self, units: u32) -> Credit {
+        // The semaphore is never closed, so there is always a permit.
+        let permit = Arc::clone(&self.semaphore).acquire_many_owned(units).await.ok();
+        Credit { _permit: permit }
+    }
+
+    /// Waits until every operation has been answered and its answer handed over.
+    pub(crate) async fn all_returned(&self) {
+        drop(self.take(STREAM_UNITS).await);
+    }
+}
+
+/// Units for an operation: its tokens and the answer that it will produce.
+pub(crate) fn units(operation: &Operation, vocabulary_size: usize) -> u32 {
+    let bytes = match operation {
+        Operation::Open | Operation::Close { .. } => 0,
+        Operation::Feed(feed) => {
+            let tokens = feed.tokens.len();
+            let answer = match feed.ask {
+                Ask::Nothing => 0,
+                Ask::Next => 4 * vocabulary_size,
+                Ask::Each => 4 * vocabulary_size * tokens,
+                Ask::Targets => 8 * tokens,
+            };
+            4 * tokens + answer
+        }
+    };
+    u32::try_from(1 + bytes / UNIT_BYTES).map_or(STREAM_UNITS, |units| units.min(STREAM_UNITS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Feed;
+
+    #[test]
+    fn credit_comes_back_when_it_is_dropped() {
+        let stream = StreamCredit::new();
+        let most = stream.try_take(STREAM_UNITS - 1).unwrap();
+        let one = stream.try_take(1).unwrap();
+        assert!(stream.try_take(1).is_none());
+        drop(one);
+        assert!(stream.try_take(1).is_some());
+        drop(most);
+        assert!(stream.try_take(STREAM_UNITS).is_some());
+    }
+
+    #[test]
+    fn an_operation_never_costs_more_than_a_stream_has() {
+        let feed = Feed {
+            step: 1,
+            tokens: vec![0; 8192],
+            ask: Ask::Each,
+        };
+        assert_eq!(units(&Operation::Feed(feed), 100_000), STREAM_UNITS);
+        assert_eq!(units(&Operation::Open, 100_000), 1);
+        let feed = Feed {
+            step: 1,
+            tokens: vec![0; 1],
+            ask: Ask::Next,
+        };
+        assert_eq!(units(&Operation::Feed(feed), 1024), 1 + 4);
+    }
+}

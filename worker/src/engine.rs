@@ -1,0 +1,306 @@
+//! The worker's core: operations go in, answers come out, and in between many sessions share one forward.
+//!
+//! Sans-IO: it owns the model and is called; time is an argument. Knows nothing about threads, channels or gRPC.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use chorus_proto::v1::{self, Failure};
+use rayon::prelude::*;
+
+use crate::{
+    batcher::{BatchLimits, Batcher, Waiting},
+    credit::Credit,
+    failure,
+    job::Job,
+    operation::{Feed, Operation, SessionKey},
+    predictor::{Predictor, PredictorError, Row},
+    sessions::{Session, SessionTable, Step},
+};
+
+/// From this many logits in a batch their log-sum-exps are computed by several threads.
+const PARALLEL_LOGITS: usize = 1 << 16;
+
+/// An answer on its way to its stream.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) stream: u64,
+    pub(crate) answer: v1::Answer,
+    /// Held until the answer is handed to the connection.
+    pub(crate) credit: Credit,
+}
+
+/// Sessions, what they wait for, and the model that computes it.
+#[derive(Debug)]
+pub(crate) struct Engine<P: Predictor> {
+    predictor: P,
+    sessions: SessionTable<P::State>,
+    batcher: Batcher,
+}
+
+/// A session and its job, taken out for a forward.
+struct Running<S> {
+    key: SessionKey,
+    session: Session<S>,
+    job: Job,
+    tokens: usize,
+}
+
+impl<P: Predictor> Engine<P> {
+    pub(crate) fn new(predictor: P, max_sessions: usize, ttl: Duration, limits: BatchLimits) -> Self {
+        let batcher = Batcher::new(limits, predictor.vocabulary_size());
+        Self {
+            predictor,
+            sessions: SessionTable::new(max_sessions, ttl),
+            batcher,
+        }
+    }
+
+    /// Whether [`Engine::run_batch`] has anything to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.batcher.has_jobs()
+    }
+
+    /// Takes an operation in. Answers that need no model come at once.
+    pub(crate) fn apply(
+        &mut self,
+        key: SessionKey,
+        operation: Operation,
+        credit: Credit,
+        now: Instant,
+        replies: &mut Vec<Reply>,
+    ) {
+        self.sessions.expire(now, |key| self.batcher.is_busy(key));
+        if operation == (Operation::Close { discard: true }) {
+            self.discard(key, replies);
+        }
+        self.batcher.push(key, operation, credit);
+        self.settle(key, now, replies);
+    }
+
+    /// Drops a stream's sessions and what they wait for; nothing of it is answered.
+    pub(crate) fn end_stream(&mut self, stream: u64) {
+        self.batcher.discard_stream(stream);
+        self.sessions.close_stream(stream);
+    }
+
+    /// Runs one forward over the next chunk of as many sessions as fit.
+    pub(crate) fn run_batch(&mut self, now: Instant, replies: &mut Vec<Reply>) {
+        let mut running: Vec<Running<P::State>> = Vec::new();
+        for (key, job, tokens) in self.batcher.next_batch() {
+            // A session with a job is never closed and never expires before the job is done.
+            if let Some(session) = self.sessions.take(key) {
+                running.push(Running {
+                    key,
+                    session,
+                    job,
+                    tokens,
+                });
+            }
+        }
+        let results = self.forward(&mut running);
+        let keys: Vec<SessionKey> = running.iter().map(|running| running.key).collect();
+        for (running, result) in running.into_iter().zip(results) {
+            self.put_back(running, result, now, replies);
+        }
+        // Only now, when all sessions are back and counted: what waited behind the jobs that are done.
+        for key in keys {
+            self.settle(key, now, replies);
+        }
+    }
+
+    /// Works off what a session has waiting, up to the first feed that needs the model.
+    fn settle(&mut self, key: SessionKey, now: Instant, replies: &mut Vec<Reply>) {
+        while let Some(Waiting { operation, credit }) = self.batcher.next(key) {
+            match operation {
+                Operation::Open => {
+                    if let Err(failure) = self.open(key, now) {
+                        replies.push(Reply::failed(key, 0, failure, credit));
+                    }
+                }
+                Operation::Close { .. } => drop(self.sessions.take(key)),
+                Operation::Feed(feed) => self.start(key, feed, credit, now, replies),
+            }
+        }
+    }
+
+    fn open(&mut self, key: SessionKey, now: Instant) -> Result<(), Failure> {
+        self.sessions.check_room(key)?;
+        let state = guard(|| self.predictor.fresh_state())?;
+        self.sessions.open(key, state, now);
+        Ok(())
+    }
+
+    fn start(&mut self, key: SessionKey, feed: Feed, credit: Credit, now: Instant, replies: &mut Vec<Reply>) {
+        let step = feed.step;
+        match self.sessions.check_step(key, step, now) {
+            Ok(Step::Next) => {
+                let job = Job::new(feed, credit);
+                if job.is_complete() {
+                    self.finish(key, job, now, replies)
+                } else {
+                    self.batcher.enqueue(key, job)
+                }
+            }
+            Ok(Step::Repeated(answer)) => replies.push(Reply::new(key, step, answer, credit)),
+            Err(failure) => replies.push(Reply::failed(key, step, failure, credit)),
+        }
+    }
+
+    fn finish(&mut self, key: SessionKey, job: Job, now: Instant, replies: &mut Vec<Reply>) {
+        let step = job.step();
+        let (answer, credit) = job.finish();
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.remember(step, answer.clone(), now);
+        }
+        replies.push(Reply::new(key, step, answer, credit));
+    }
+
+    fn put_back(
+        &mut self,
+        running: Running<P::State>,
+        result: Result<(), Failure>,
+        now: Instant,
+        replies: &mut Vec<Reply>,
+    ) {
+        let Running {
+            key, session, job, ..
+        } = running;
+        match result {
+            Ok(()) => {
+                self.sessions.put(key, session);
+                if job.is_complete() {
+                    self.finish(key, job, now, replies)
+                } else {
+                    self.batcher.enqueue(key, job)
+                }
+            }
+            Err(failure) => {
+                // The state can't be trusted any more, so the session ends.
+                tracing::warn!(
+                    stream = key.stream,
+                    session = key.session,
+                    failure.message,
+                    "session failed"
+                );
+                replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
+            }
+        }
+    }
+
+    /// One forward, and each session's share of it gathered in its job.
+    fn forward(&mut self, running: &mut [Running<P::State>]) -> Vec<Result<(), Failure>> {
+        let mut rows: Vec<Row<'_, P::State>> = running
+            .iter_mut()
+            .map(
+                |Running {
+                     session, job, tokens, ..
+                 }| {
+                    let (tokens, want) = job.chunk(*tokens);
+                    Row {
+                        state: &mut session.state,
+                        tokens,
+                        want,
+                    }
+                },
+            )
+            .collect();
+        let count = rows.len();
+        let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
+        let _span = tracing::debug_span!("forward", sessions = count, tokens).entered();
+        let outputs = guard(|| {
+            let outputs = self.predictor.forward(&mut rows)?;
+            if outputs.len() != count {
+                return Err(format!("the model answered {} rows instead of {count}", outputs.len()).into());
+            }
+            Ok(outputs)
+        });
+        match outputs {
+            Ok(outputs) => self.absorb(running, outputs),
+            Err(failure) => vec![Err(failure); count],
+        }
+    }
+
+    fn absorb(&self, running: &mut [Running<P::State>], outputs: Vec<Vec<f32>>) -> Vec<Result<(), Failure>> {
+        let vocabulary_size = self.predictor.vocabulary_size();
+        let logits: usize = outputs.iter().map(Vec::len).sum();
+        let shares: Vec<_> = running
+            .iter_mut()
+            .zip(outputs)
+            .map(
+                |(
+                    Running {
+                        session, job, tokens, ..
+                    },
+                    output,
+                )| {
+                    let before = session.position;
+                    session.position += *tokens as u64;
+                    (job, *tokens, output, before)
+                },
+            )
+            .collect();
+        let absorb = |(job, tokens, output, before): (&mut Job, usize, Vec<f32>, u64)| {
+            job.absorb(tokens, output, vocabulary_size, before)
+        };
+        if logits < PARALLEL_LOGITS {
+            shares.into_iter().map(absorb).collect()
+        } else {
+            shares.into_par_iter().map(absorb).collect()
+        }
+    }
+
+    /// Ends what a session has under way and waiting: each feed is answered as cancelled, in order.
+    fn discard(&mut self, key: SessionKey, replies: &mut Vec<Reply>) {
+        let (job, waiting) = self.batcher.discard(key);
+        let failure = failure::discarded(key.session);
+        if let Some(job) = job {
+            replies.push(Reply::failed(key, job.step(), failure.clone(), job.abandon()));
+        }
+        for Waiting { operation, credit } in waiting {
+            if let Operation::Feed(feed) = operation {
+                replies.push(Reply::failed(key, feed.step, failure.clone(), credit));
+            }
+        }
+    }
+}
+
+impl Reply {
+    fn new(key: SessionKey, step: u64, answer: v1::answer::Answer, credit: Credit) -> Self {
+        let answer = v1::Answer {
+            session: key.session,
+            step,
+            answer: Some(answer),
+        };
+        Self {
+            stream: key.stream,
+            answer,
+            credit,
+        }
+    }
+
+    fn failed(key: SessionKey, step: u64, failure: Failure, credit: Credit) -> Self {
+        Self {
+            stream: key.stream,
+            answer: failure::answer(key.session, step, failure),
+            credit,
+        }
+    }
+}
+
+/// Calls the model; neither its errors nor its panics get further than a failure.
+fn guard<T>(call: impl FnOnce() -> Result<T, PredictorError>) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            tracing::error!(error = error.as_ref(), "the model failed");
+            Err(failure::internal(format!("the model failed: {error}")))
+        }
+        Err(_) => Err(failure::internal("the model panicked, see the worker's log")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

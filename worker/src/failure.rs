@@ -1,0 +1,65 @@
+//! The failures that a worker answers with: each a code and one sentence. Knows nothing about when they happen.
+
+use std::time::Duration;
+
+use chorus_proto::v1::{self, ErrorCode, Failure};
+
+/// The answer that carries a failure; step 0 where it belongs to Open.
+pub(crate) fn answer(session: u64, step: u64, failure: Failure) -> v1::Answer {
+    v1::Answer {
+        session,
+        step,
+        answer: Some(v1::answer::Answer::Failure(failure)),
+    }
+}
+
+pub(crate) fn invalid_argument(message: impl Into<String>) -> Failure {
+    failure(ErrorCode::InvalidArgument, message)
+}
+
+pub(crate) fn unknown_session(session: u64, ttl: Duration) -> Failure {
+    let seconds = ttl.as_secs();
+    let message = format!(
+        "session {session} is not open on this stream: it was never opened, was closed, failed, \
+         or was idle for more than {seconds} seconds"
+    );
+    failure(ErrorCode::UnknownSession, message)
+}
+
+pub(crate) fn step_out_of_order(session: u64, step: u64, last: u64) -> Failure {
+    let next = last.saturating_add(1);
+    let message = if last == 0 {
+        format!("feed.step of session {session} is {step}, allowed is {next}")
+    } else {
+        format!("feed.step of session {session} is {step}, allowed are {last} (repeated) and {next}")
+    };
+    failure(ErrorCode::StepOutOfOrder, message)
+}
+
+pub(crate) fn sessions_exhausted(max_sessions: usize) -> Failure {
+    let message = format!("all {max_sessions} sessions of this worker are in use, try again later");
+    failure(ErrorCode::ResourceExhausted, message)
+}
+
+pub(crate) fn discarded(session: u64) -> Failure {
+    failure(
+        ErrorCode::Cancelled,
+        format!("session {session} was closed before this feed was computed"),
+    )
+}
+
+pub(crate) fn not_finite(position: u64) -> Failure {
+    let message = format!("the model's logits after {position} tokens of the session are not finite");
+    failure(ErrorCode::NotFinite, message)
+}
+
+pub(crate) fn internal(message: impl Into<String>) -> Failure {
+    failure(ErrorCode::Internal, message)
+}
+
+fn failure(code: ErrorCode, message: impl Into<String>) -> Failure {
+    Failure {
+        code: code.into(),
+        message: message.into(),
+    }
+}

@@ -1,0 +1,201 @@
+//! A model directory on a device, ready to be served: the predictor, its card and its tokenizer. The only place that
+//! knows `chorus_model`; knows nothing about sessions or streams.
+
+use std::{
+    collections::hash_map::RandomState,
+    error::Error,
+    hash::{BuildHasher as _, Hasher as _},
+    iter::successors,
+    process,
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use chorus_model::{ForwardError, LanguageModel, State};
+use chorus_proto::{MAX_MESSAGE_BYTES, v1};
+
+use crate::{
+    config::{LARGEST_MAX_FEED_TOKENS, WorkerConfig},
+    error::WorkerError,
+    job::log_sum_exp,
+    operation::OperationLimits,
+    predictor::{Predictor, PredictorError, Row, Want},
+};
+
+/// A loaded model with the config that it was loaded for. Nothing is bound or served yet.
+#[derive(Debug)]
+pub struct LoadedWorker {
+    pub(crate) predictor: HostedModel,
+    pub(crate) tokenizer: Bytes,
+    pub(crate) limits: OperationLimits,
+    pub(crate) config: WorkerConfig,
+    card: v1::ModelCard,
+}
+
+/// A language model as the engine sees it.
+#[derive(Debug)]
+pub(crate) struct HostedModel {
+    model: LanguageModel,
+    /// Computed once: every session starts with a copy.
+    fresh_state: State,
+}
+
+/// Loads the model directory onto the device and lets it predict once. Takes its time: not for an async task.
+///
+/// # Errors
+/// The config, the device, the directory or the model itself can't be used; the error is one line for people.
+pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
+    config.validate()?;
+    let device = chorus_model::open_device(&config.device)?;
+    let model = LanguageModel::load(&config.model, &device)?;
+    let limits = limits(&config, model.config().vocab_size)?;
+    let card = card(&config, &model, &limits);
+    let tokenizer = Bytes::from(model.vocabulary().to_json().to_owned());
+    let mut predictor = HostedModel::new(model).map_err(|error| unusable(&error))?;
+    predict_once(&mut predictor)?;
+    tracing::info!(
+        model = %config.model.display(), name = card.name, architecture = card.architecture, device = card.device,
+        "model loaded"
+    );
+    Ok(LoadedWorker {
+        predictor,
+        tokenizer,
+        limits,
+        config,
+        card,
+    })
+}
+
+impl LoadedWorker {
+    /// What the worker will answer to Describe.
+    pub fn card(&self) -> &v1::ModelCard {
+        &self.card
+    }
+}
+
+fn limits(config: &WorkerConfig, vocabulary_size: usize) -> Result<OperationLimits, WorkerError> {
+    // What is left of a message when the log-sum-exps and the framing have their place.
+    let values = (MAX_MESSAGE_BYTES - 8 * LARGEST_MAX_FEED_TOKENS as usize) / size_of::<f32>();
+    let max_feed_tokens = config.max_feed_tokens as usize;
+    if vocabulary_size > values {
+        return Err(WorkerError::VocabularyTooLarge {
+            found: vocabulary_size,
+            largest: values,
+        });
+    }
+    let max_answer_rows = (values / vocabulary_size.max(1)).min(max_feed_tokens);
+    Ok(OperationLimits {
+        vocabulary_size,
+        max_feed_tokens,
+        max_answer_rows,
+    })
+}
+
+fn card(config: &WorkerConfig, model: &LanguageModel, limits: &OperationLimits) -> v1::ModelCard {
+    let shape = model.config();
+    let start = match shape.start {
+        chorus_model::Start::ZeroState => v1::start::Start::ZeroState(true),
+        chorus_model::Start::Token(token) => v1::start::Start::Token(token),
+    };
+    v1::ModelCard {
+        name: shape.name.clone(),
+        architecture: format!("lstm {}x{}", shape.layers, shape.hidden_size),
+        vocabulary_size: saturating(shape.vocab_size),
+        vocabulary_fingerprint: model.vocabulary().fingerprint().to_owned(),
+        start: Some(v1::Start { start: Some(start) }),
+        end_token: shape.end,
+        parameters: shape.parameters(),
+        device: config.device.clone(),
+        limits: Some(v1::WorkerLimits {
+            max_sessions: config.max_sessions,
+            max_feed_tokens: config.max_feed_tokens,
+            session_ttl_seconds: saturating(config.session_ttl.as_secs()),
+            max_answer_rows: saturating(limits.max_answer_rows),
+        }),
+        incarnation: incarnation(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn saturating(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
+/// Another text for every load: the standard library's hash keys are random, time and process make them unlike.
+fn incarnation() -> String {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(process::id());
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    hasher.write_u128(since_epoch.as_nanos());
+    format!("{:016x}", hasher.finish())
+}
+
+impl HostedModel {
+    fn new(model: LanguageModel) -> Result<Self, ForwardError> {
+        let fresh_state = model.fresh_state()?;
+        Ok(Self { model, fresh_state })
+    }
+}
+
+impl Predictor for HostedModel {
+    type State = State;
+
+    fn vocabulary_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    fn fresh_state(&mut self) -> Result<State, PredictorError> {
+        Ok(self.fresh_state.clone())
+    }
+
+    fn forward(&mut self, rows: &mut [Row<'_, State>]) -> Result<Vec<Vec<f32>>, PredictorError> {
+        let mut rows: Vec<_> = rows.iter_mut().map(model_row).collect();
+        let outputs = self.model.forward(&mut rows)?;
+        Ok(outputs.into_iter().map(|output| output.logits).collect())
+    }
+}
+
+fn model_row<'a>(row: &'a mut Row<'_, State>) -> chorus_model::Row<'a> {
+    let want = match row.want {
+        Want::Nothing => chorus_model::Want::Nothing,
+        Want::Next => chorus_model::Want::Next,
+        Want::Each => chorus_model::Want::Each,
+    };
+    chorus_model::Row {
+        state: &mut *row.state,
+        tokens: row.tokens,
+        want,
+    }
+}
+
+/// A model that can't predict a first token is found before it is served, and the first session does not wait for
+/// what a device does only once.
+fn predict_once(predictor: &mut HostedModel) -> Result<(), WorkerError> {
+    let mut state = predictor.fresh_state.clone();
+    let row = Row {
+        state: &mut state,
+        tokens: &[],
+        want: Want::Next,
+    };
+    let outputs = predictor
+        .forward(&mut [row])
+        .map_err(|error| unusable(error.as_ref()))?;
+    match outputs.first().and_then(|logits| log_sum_exp(logits)) {
+        Some(_) => Ok(()),
+        None => Err(WorkerError::Unusable {
+            reason: "its logits are not finite".to_owned(),
+        }),
+    }
+}
+
+/// The whole chain of causes in one line.
+fn unusable(error: &(dyn Error + 'static)) -> WorkerError {
+    let causes: Vec<String> = successors(Some(error), |error| (*error).source())
+        .map(ToString::to_string)
+        .collect();
+    WorkerError::Unusable {
+        reason: causes.join(": "),
+    }
+}

@@ -1,0 +1,27 @@
+//! A worker: one model behind the gRPC service `chorus.v1.Worker`, with a state for every session.
+//!
+//! A pure core (operations, sessions, batches, jobs, engine) computes on one thread that owns the model; an async shell
+//! (streams, service, server) moves bytes to it and back. Knows nothing about ensembles: no coordinator, no members, no
+//! rules.
+
+mod batcher;
+mod config;
+mod credit;
+mod engine;
+mod error;
+mod failure;
+mod hosted;
+mod job;
+mod model_thread;
+mod operation;
+mod predictor;
+mod server;
+mod service;
+mod sessions;
+mod stream;
+
+pub use batcher::BatchLimits;
+pub use config::{LARGEST_MAX_FEED_TOKENS, WorkerConfig};
+pub use error::WorkerError;
+pub use hosted::{LoadedWorker, load};
+pub use server::{run, serve};

@@ -1,0 +1,193 @@
+//! The one thread that owns the model. Commands reach it over a bounded channel; it blocks for the first one, takes
+//! whatever else is there, and runs one forward: natural batching, without timers. Knows nothing about gRPC frames.
+
+use std::{collections::HashMap, io, thread, time::Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+use tracing::Span;
+
+use crate::{
+    credit::Credit,
+    engine::{Engine, Reply},
+    operation::{Operation, SessionKey},
+    predictor::Predictor,
+};
+
+/// Commands that may wait for the model's thread, which takes all of them before every forward.
+const QUEUED_COMMANDS: usize = 256;
+
+/// What a stream is sent: answers that became ready together, or why it ends. The channel has no bound of its own: a
+/// stream's [`Credit`] bounds what can be in it.
+pub(crate) type ReplySender = mpsc::UnboundedSender<Result<Vec<Reply>, Status>>;
+
+/// What the model's thread is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Operations of one stream, in order.
+    Operations {
+        stream: u64,
+        operations: Vec<Admitted>,
+        replies: ReplySender,
+        span: Span,
+    },
+    /// A stream is over: drop its sessions and its reply channel.
+    EndStream { stream: u64 },
+    /// End the thread.
+    Stop,
+}
+
+/// An operation with the credit that it holds.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) session: u64,
+    pub(crate) operation: Operation,
+    pub(crate) credit: Credit,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub(crate) struct ModelThread {
+    commands: mpsc::Sender<Command>,
+    ended: oneshot::Receiver<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+struct Shell<P: Predictor> {
+    engine: Engine<P>,
+    streams: HashMap<u64, ReplySender>,
+    /// Spans of the commands that asked for the next batch.
+    asked: Vec<Span>,
+    replies: Vec<Reply>,
+}
+
+impl ModelThread {
+    /// Starts the thread.
+    pub(crate) fn spawn<P>(engine: Engine<P>) -> io::Result<Self>
+    where
+        P: Predictor + Send + 'static,
+        P::State: Send,
+    {
+        let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
+        let (alive, ended) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("chorus-model".to_owned())
+            .spawn(move || {
+                // Dropped when the thread ends, however it ends.
+                let _alive: oneshot::Sender<()> = alive;
+                let streams = HashMap::new();
+                Shell {
+                    engine,
+                    streams,
+                    asked: Vec::new(),
+                    replies: Vec::new(),
+                }
+                .run(inbox);
+            })?;
+        Ok(Self {
+            commands,
+            ended,
+            thread,
+        })
+    }
+
+    pub(crate) fn commands(&self) -> mpsc::Sender<Command> {
+        self.commands.clone()
+    }
+
+    /// Waits until the thread has ended.
+    pub(crate) async fn ended(&mut self) {
+        // An error is what is waited for: the sender is gone.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Ends the thread after the forward that it is in, if any, and waits for it.
+    pub(crate) async fn stop(self) {
+        let _ = self.commands.send(Command::Stop).await;
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the model's thread panicked");
+        }
+    }
+}
+
+impl<P: Predictor> Shell<P>
+where
+    P::State: Send,
+{
+    fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            if !self.engine.has_work() {
+                match inbox.blocking_recv() {
+                    None | Some(Command::Stop) => return,
+                    Some(command) => self.handle(command),
+                }
+            }
+            while let Ok(command) = inbox.try_recv() {
+                if matches!(command, Command::Stop) {
+                    return;
+                }
+                self.handle(command);
+            }
+            self.deliver();
+            if self.engine.has_work() {
+                let span = tracing::debug_span!("batch");
+                self.asked.drain(..).for_each(|asked| {
+                    span.follows_from(asked);
+                });
+                span.in_scope(|| self.engine.run_batch(Instant::now(), &mut self.replies));
+                self.deliver();
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Operations {
+                stream,
+                operations,
+                replies,
+                span,
+            } => {
+                self.streams.insert(stream, replies);
+                let now = Instant::now();
+                span.in_scope(|| {
+                    for Admitted {
+                        session,
+                        operation,
+                        credit,
+                    } in operations
+                    {
+                        let key = SessionKey { stream, session };
+                        self.engine.apply(key, operation, credit, now, &mut self.replies);
+                    }
+                });
+                self.asked.push(span);
+            }
+            Command::EndStream { stream } => {
+                // What is ready is still delivered, then the stream's reply channel closes.
+                self.deliver();
+                self.engine.end_stream(stream);
+                self.streams.remove(&stream);
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Sends every stream the answers that are ready for it, together.
+    fn deliver(&mut self) {
+        let mut by_stream: HashMap<u64, Vec<Reply>> = HashMap::new();
+        for reply in self.replies.drain(..) {
+            by_stream.entry(reply.stream).or_default().push(reply);
+        }
+        for (stream, replies) in by_stream {
+            if let Some(sender) = self.streams.get(&stream) {
+                // A stream that is gone needs no answers; its end is on its way to us.
+                let _ = sender.send(Ok(replies));
+            }
+        }
+        if !self.engine.has_work() {
+            self.asked.clear();
+        }
+    }
+}

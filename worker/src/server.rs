@@ -1,0 +1,151 @@
+//! A worker process's whole life: load, serve, drain. The listener and the shutdown signal are passed in.
+
+use std::{future::Future, sync::atomic::AtomicU64, time::Duration};
+
+use chorus_proto::{MAX_MESSAGE_BYTES, v1::worker_server::WorkerServer};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use tonic::{
+    server::NamedService,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    config::WorkerConfig,
+    engine::Engine,
+    error::WorkerError,
+    hosted::{LoadedWorker, load},
+    model_thread::ModelThread,
+    service::WorkerService,
+    stream::Stopping,
+};
+
+/// HTTP/2 windows: requests carry tokens only, so a stream needs little; many streams share a connection.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 24;
+/// A coordinator's machine that vanishes without a word is noticed after two of these, and its sessions end.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// What has a health: the whole server, and the one service.
+const HEALTH_SERVICES: [&str; 2] = ["", <WorkerServer<WorkerService> as NamedService>::NAME];
+
+/// [`load`]s and [`serve`]s.
+///
+/// # Errors
+/// As [`load`] and [`serve`].
+pub async fn run(
+    config: WorkerConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), WorkerError> {
+    let loaded = tokio::task::spawn_blocking(move || load(config));
+    let loaded = loaded.await.map_err(|_| WorkerError::ModelThreadDied)??;
+    serve(loaded, listener, shutdown).await
+}
+
+/// Serves `chorus.v1.Worker` and `grpc.health.v1.Health` on `listener` until `shutdown` resolves, then drains: takes
+/// nothing new, answers what was asked (for at most [`WorkerConfig::drain_timeout`]), ends the model's thread.
+///
+/// # Errors
+/// The server or the model's thread failed.
+pub async fn serve(
+    loaded: LoadedWorker,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), WorkerError> {
+    let card = loaded.card().clone();
+    let LoadedWorker {
+        predictor,
+        tokenizer,
+        limits,
+        config,
+        ..
+    } = loaded;
+    let engine = Engine::new(
+        predictor,
+        config.max_sessions as usize,
+        config.session_ttl,
+        config.batch,
+    );
+    let mut model = ModelThread::spawn(engine).map_err(WorkerError::Spawn)?;
+    let (stopping, readers) = (Stopping::default(), TaskTracker::new());
+    let service = WorkerService {
+        card,
+        tokenizer,
+        limits,
+        commands: model.commands(),
+        stopping: stopping.clone(),
+        readers: readers.clone(),
+        next_stream: AtomicU64::new(1),
+    };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<WorkerServer<WorkerService>>().await;
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(health_service)
+        .add_service(
+            WorkerServer::new(service)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stopping.drain.clone().cancelled_owned(),
+        );
+    let mut server = std::pin::pin!(server);
+
+    let mut result = tokio::select! {
+        served = &mut server => served.map_err(WorkerError::Serve),
+        () = model.ended() => Err(WorkerError::ModelThreadDied),
+        () = shutdown => Ok(()),
+    };
+    tracing::info!("stopping");
+    set_not_serving(&health).await;
+    readers.close();
+    stopping.drain.cancel();
+    if result.is_ok() {
+        result = drain(server, &readers, health, config.drain_timeout).await;
+    }
+    stopping.abort.cancel();
+    model.stop().await;
+    result
+}
+
+/// Connections and streams end by themselves once they have their answers; who does not read is not waited for.
+async fn drain(
+    server: impl Future<Output = Result<(), tonic::transport::Error>>,
+    readers: &TaskTracker,
+    health: HealthReporter,
+    limit: Duration,
+) -> Result<(), WorkerError> {
+    let streams = async {
+        readers.wait().await;
+        end_watches(health).await;
+    };
+    match tokio::time::timeout(limit, async { tokio::join!(server, streams).0 }).await {
+        Ok(served) => served.map_err(WorkerError::Serve),
+        Err(_) => {
+            tracing::warn!(?limit, "stopped without having all answers read");
+            Ok(())
+        }
+    }
+}
+
+async fn set_not_serving(health: &HealthReporter) {
+    for service in HEALTH_SERVICES {
+        health
+            .set_service_status(service, ServingStatus::NotServing)
+            .await;
+    }
+}
+
+/// Whoever watches the health would keep its connection open for ever.
+async fn end_watches(mut health: HealthReporter) {
+    for service in HEALTH_SERVICES {
+        health.clear_service_status(service).await;
+    }
+}

@@ -1,0 +1,113 @@
+//! The Worker service: what gRPC asks becomes commands for the model's thread. Knows nothing about models.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use chorus_proto::v1::{
+    AnswerFrame, DescribeRequest, ModelCard, OperationFrame, TokenizerChunk, TokenizerRequest,
+    worker_server::Worker,
+};
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
+
+use crate::{
+    credit::StreamCredit,
+    model_thread::Command,
+    operation::OperationLimits,
+    stream::{OperationReader, Stopping, answer_frames},
+};
+
+/// Size of a piece of the tokenizer.
+const TOKENIZER_CHUNK_BYTES: usize = 64 * 1024;
+
+/// One hosted model as a gRPC service.
+#[derive(Debug)]
+pub(crate) struct WorkerService {
+    pub(crate) card: ModelCard,
+    /// `tokenizer.json`.
+    pub(crate) tokenizer: Bytes,
+    pub(crate) limits: OperationLimits,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) stopping: Stopping,
+    /// The streams' readers.
+    pub(crate) readers: TaskTracker,
+    /// Number of the next stream.
+    pub(crate) next_stream: AtomicU64,
+}
+
+#[tonic::async_trait]
+impl Worker for WorkerService {
+    type TokenizerStream = BoxStream<'static, Result<TokenizerChunk, Status>>;
+    type AttachStream = BoxStream<'static, Result<AnswerFrame, Status>>;
+
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<ModelCard>, Status> {
+        Ok(Response::new(self.card.clone()))
+    }
+
+    async fn tokenizer(
+        &self,
+        _: Request<TokenizerRequest>,
+    ) -> Result<Response<Self::TokenizerStream>, Status> {
+        Ok(Response::new(
+            stream::iter(pieces(&self.tokenizer).into_iter().map(Ok)).boxed(),
+        ))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<OperationFrame>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        let span = tracing::info_span!("attach", stream, peer = ?request.remote_addr());
+        let (replies, receiver) = mpsc::unbounded_channel();
+        let reader = OperationReader {
+            stream,
+            limits: self.limits,
+            commands: self.commands.clone(),
+            replies,
+            credit: StreamCredit::new(),
+            stopping: self.stopping.clone(),
+        };
+        self.readers
+            .spawn(reader.run(request.into_inner()).instrument(span));
+        Ok(Response::new(answer_frames(receiver).boxed()))
+    }
+}
+
+fn pieces(bytes: &Bytes) -> Vec<TokenizerChunk> {
+    let starts = (0..bytes.len()).step_by(TOKENIZER_CHUNK_BYTES);
+    let piece = |start: usize| bytes.slice(start..bytes.len().min(start + TOKENIZER_CHUNK_BYTES));
+    starts
+        .map(|start| TokenizerChunk { data: piece(start) })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_of_a_tokenizer_are_the_tokenizer() {
+        for length in [
+            0,
+            1,
+            TOKENIZER_CHUNK_BYTES,
+            TOKENIZER_CHUNK_BYTES + 1,
+            3 * TOKENIZER_CHUNK_BYTES,
+        ] {
+            let bytes: Bytes = (0..length).map(|index| (index % 251) as u8).collect();
+            let pieces = pieces(&bytes);
+            assert_eq!(pieces.len(), length.div_ceil(TOKENIZER_CHUNK_BYTES));
+            assert_eq!(
+                pieces
+                    .iter()
+                    .flat_map(|piece| piece.data.clone())
+                    .collect::<Bytes>(),
+                bytes
+            );
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The sessions that a worker holds: their states, their steps, their last answers and when they were used.
+//!
+//! Time is an argument. Knows nothing about what a state is, nor about what waits to be computed.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use chorus_proto::v1::{self, Failure};
+
+use crate::{failure, operation::SessionKey};
+
+/// One client sequence in progress.
+#[derive(Debug)]
+pub(crate) struct Session<S> {
+    pub(crate) state: S,
+    /// Tokens consumed so far.
+    pub(crate) position: u64,
+    /// The last step that was answered, 0 for none, and its answer.
+    step: u64,
+    last_answer: Option<v1::answer::Answer>,
+    last_used: Instant,
+}
+
+/// What a step number means for a session.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    /// It follows the last one.
+    Next,
+    /// It repeats the last one, whose answer this is.
+    Repeated(v1::answer::Answer),
+}
+
+/// All sessions of all streams.
+#[derive(Debug)]
+pub(crate) struct SessionTable<S> {
+    sessions: HashMap<SessionKey, Session<S>>,
+    max_sessions: usize,
+    ttl: Duration,
+    /// Before this no session can have expired; none before the first look.
+    next_expiry: Option<Instant>,
+}
+
+impl<S> Session<S> {
+    /// Keeps a step's answer, in case that it is asked for again.
+    pub(crate) fn remember(&mut self, step: u64, answer: v1::answer::Answer, now: Instant) {
+        self.step = step;
+        self.last_answer = Some(answer);
+        self.last_used = now;
+    }
+}
+
+impl<S> SessionTable<S> {
+    pub(crate) fn new(max_sessions: usize, ttl: Duration) -> Self {
+        Self {
+            sessions: HashMap::new(),
+            max_sessions,
+            ttl,
+            next_expiry: None,
+        }
+    }
+
+    /// Whether `key` can be opened; a session that is replaced makes its own room.
+    pub(crate) fn check_room(&self, key: SessionKey) -> Result<(), Failure> {
+        if self.sessions.len() < self.max_sessions || self.sessions.contains_key(&key) {
+            return Ok(());
+        }
+        Err(failure::sessions_exhausted(self.max_sessions))
+    }
+
+    /// Opens a session at `state`, in place of one that has the same key.
+    pub(crate) fn open(&mut self, key: SessionKey, state: S, now: Instant) {
+        let session = Session {
+            state,
+            position: 0,
+            step: 0,
+            last_answer: None,
+            last_used: now,
+        };
+        self.sessions.insert(key, session);
+    }
+
+    /// What `step` means for the session, which counts as used.
+    pub(crate) fn check_step(&mut self, key: SessionKey, step: u64, now: Instant) -> Result<Step, Failure> {
+        let session = self
+            .sessions
+            .get_mut(&key)
+            .ok_or_else(|| failure::unknown_session(key.session, self.ttl))?;
+        session.last_used = now;
+        match &session.last_answer {
+            _ if session.step.checked_add(1) == Some(step) => Ok(Step::Next),
+            Some(answer) if session.step == step => Ok(Step::Repeated(answer.clone())),
+            _ => Err(failure::step_out_of_order(key.session, step, session.step)),
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session<S>> {
+        self.sessions.get_mut(&key)
+    }
+
+    /// Takes a session out, to close it or to compute on it.
+    pub(crate) fn take(&mut self, key: SessionKey) -> Option<Session<S>> {
+        self.sessions.remove(&key)
+    }
+
+    /// Puts a session back that was taken out.
+    pub(crate) fn put(&mut self, key: SessionKey, session: Session<S>) {
+        self.sessions.insert(key, session);
+    }
+
+    pub(crate) fn close_stream(&mut self, stream: u64) {
+        self.sessions.retain(|key, _| key.stream != stream);
+    }
+
+    /// Drops the sessions that have been idle for longer than the time-to-live, except busy ones.
+    pub(crate) fn expire(&mut self, now: Instant, is_busy: impl Fn(SessionKey) -> bool) {
+        if self.next_expiry.is_some_and(|next_expiry| now <= next_expiry) {
+            return;
+        }
+        let ttl = self.ttl;
+        self.sessions.retain(|&key, session| {
+            let keep = is_busy(key) || now.saturating_duration_since(session.last_used) <= ttl;
+            if !keep {
+                tracing::debug!(stream = key.stream, session = key.session, "session expired");
+            }
+            keep
+        });
+        // Sessions that are opened later expire later than now + ttl.
+        let oldest = self
+            .sessions
+            .values()
+            .map(|session| session.last_used)
+            .min()
+            .unwrap_or(now);
+        self.next_expiry = oldest.min(now).checked_add(ttl);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn key(stream: u64, session: u64) -> SessionKey {
+        SessionKey { stream, session }
+    }
+
+    fn idle(_: SessionKey) -> bool {
+        false
+    }
+
+    #[test]
+    fn a_session_expires_after_its_time_to_live_and_not_before() {
+        let start = Instant::now();
+        let mut table = SessionTable::new(8, TTL);
+        table.expire(start, idle);
+        table.open(key(1, 1), (), start);
+        table.open(key(1, 2), (), start + TTL / 2);
+        table.expire(start + TTL, idle);
+        assert_eq!(
+            table.len(),
+            2,
+            "idle for exactly the time-to-live is not longer than it"
+        );
+        table.expire(start + TTL + Duration::from_millis(1), idle);
+        assert_eq!(table.len(), 1);
+        let failure = table.check_step(key(1, 1), 1, start + TTL).unwrap_err();
+        assert_eq!(failure.code(), v1::ErrorCode::UnknownSession);
+        assert!(
+            failure.message.contains("idle for more than 10 seconds"),
+            "{}",
+            failure.message
+        );
+        table.expire(start + TTL * 3 / 2 + Duration::from_millis(1), idle);
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn use_renews_a_session_and_work_keeps_it() {
+        let start = Instant::now();
+        let mut table = SessionTable::new(8, TTL);
+        for session in [1, 2, 3] {
+            table.open(key(1, session), (), start);
+        }
+        table.check_step(key(1, 1), 1, start + TTL).unwrap();
+        table.expire(start + TTL + TTL / 2, |busy| busy == key(1, 2));
+        assert!(table.take(key(1, 1)).is_some(), "used");
+        assert!(table.take(key(1, 2)).is_some(), "busy");
+        assert!(table.take(key(1, 3)).is_none(), "idle");
+    }
+
+    #[test]
+    fn a_full_table_takes_only_replacements() {
+        let now = Instant::now();
+        let mut table = SessionTable::new(1, TTL);
+        table.open(key(1, 1), (), now);
+        assert_eq!(table.check_room(key(1, 1)), Ok(()));
+        let failure = table.check_room(key(2, 1)).unwrap_err();
+        assert_eq!(failure.code(), v1::ErrorCode::ResourceExhausted);
+        table.close_stream(1);
+        assert_eq!(table.check_room(key(2, 1)), Ok(()));
+    }
+
+    #[test]
+    fn only_the_last_and_the_next_step_mean_something() {
+        let now = Instant::now();
+        let mut table = SessionTable::new(1, TTL);
+        table.open(key(1, 1), (), now);
+        assert!(
+            table.check_step(key(1, 1), 0, now).is_err(),
+            "there is no step 0 to repeat"
+        );
+        assert!(table.check_step(key(1, 1), 2, now).is_err());
+        assert_eq!(table.check_step(key(1, 1), 1, now), Ok(Step::Next));
+        let answer = v1::answer::Answer::Advanced(v1::Advanced {});
+        table.get_mut(key(1, 1)).unwrap().remember(1, answer.clone(), now);
+        assert_eq!(table.check_step(key(1, 1), 1, now), Ok(Step::Repeated(answer)));
+        assert_eq!(table.check_step(key(1, 1), 2, now), Ok(Step::Next));
+        let failure = table.check_step(key(1, 1), 3, now).unwrap_err();
+        assert_eq!(failure.code(), v1::ErrorCode::StepOutOfOrder);
+        assert_eq!(
+            failure.message,
+            "feed.step of session 1 is 3, allowed are 1 (repeated) and 2"
+        );
+    }
+}

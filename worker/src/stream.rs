@@ -1,0 +1,312 @@
+//! One Attach stream: frames of operations in, frames of answers out. Knows nothing about what a model computes.
+
+use std::collections::VecDeque;
+
+use chorus_proto::{
+    MAX_MESSAGE_BYTES,
+    v1::{AnswerFrame, OperationFrame},
+};
+use futures::{Stream, StreamExt as _, stream};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    credit::{self, Credit, StreamCredit},
+    engine::Reply,
+    model_thread::{Admitted, Command, ReplySender},
+    operation::{self, OperationLimits},
+};
+
+/// Tag and length of one answer in a frame, at most.
+const ANSWER_FRAMING_BYTES: usize = 16;
+
+/// How a process stops.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stopping {
+    /// Take nothing new, answer what was taken.
+    pub(crate) drain: CancellationToken,
+    /// Wait for nobody any more.
+    pub(crate) abort: CancellationToken,
+}
+
+/// The reading half of a stream.
+#[derive(Debug)]
+pub(crate) struct OperationReader {
+    pub(crate) stream: u64,
+    pub(crate) limits: OperationLimits,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) replies: ReplySender,
+    pub(crate) credit: StreamCredit,
+    pub(crate) stopping: Stopping,
+}
+
+/// Why no more operations are read.
+#[derive(Debug)]
+enum Ending {
+    /// The coordinator has nothing more to ask.
+    Complete,
+    /// This process stops.
+    Draining,
+    /// The coordinator is gone, or the model is.
+    Gone,
+    /// What came was no frame.
+    Broken(Status),
+}
+
+/// The writing half of a stream.
+struct AnswerWriter {
+    receiver: mpsc::UnboundedReceiver<Result<Vec<Reply>, Status>>,
+    ready: VecDeque<Reply>,
+    end: Option<Status>,
+}
+
+impl OperationReader {
+    /// Reads until the stream ends, whichever way, then ends its sessions.
+    pub(crate) async fn run<S>(self, mut frames: S)
+    where
+        S: Stream<Item = Result<OperationFrame, Status>> + Unpin,
+    {
+        let ending = loop {
+            match self.next_frame(&mut frames).await {
+                Ok(frame) => {
+                    if let Err(ending) = self.submit(frame).await {
+                        break ending;
+                    }
+                }
+                Err(ending) => break ending,
+            }
+        };
+        tracing::debug!(?ending, "stream ends");
+        self.end(ending).await;
+    }
+
+    async fn next_frame<S>(&self, frames: &mut S) -> Result<OperationFrame, Ending>
+    where
+        S: Stream<Item = Result<OperationFrame, Status>> + Unpin,
+    {
+        tokio::select! {
+            // Stopping wins over reading on, so that a busy coordinator can't hold a shutdown up.
+            biased;
+            () = self.stopping.drain.cancelled() => Err(Ending::Draining),
+            ending = self.gone() => Err(ending),
+            frame = frames.next() => match frame {
+                Some(Ok(frame)) => Ok(frame),
+                Some(Err(status)) => Err(Ending::Broken(status)),
+                // A coordinator that cancelled ends like this too; `end` tells the two apart by the reply channel.
+                None => Err(Ending::Complete),
+            },
+        }
+    }
+
+    /// Hands a frame's operations to the model's thread, as far as the stream's credit goes, then waits for more.
+    async fn submit(&self, frame: OperationFrame) -> Result<(), Ending> {
+        let mut admitted = Vec::with_capacity(frame.operations.len());
+        for operation in frame.operations {
+            let session = operation.session;
+            match operation::read(operation, &self.limits) {
+                Ok(operation) => {
+                    let units = credit::units(&operation, self.limits.vocabulary_size);
+                    let credit = self.take_credit(units, &mut admitted).await?;
+                    admitted.push(Admitted {
+                        session,
+                        operation,
+                        credit,
+                    });
+                }
+                Err(answer) => {
+                    let credit = self.take_credit(1, &mut admitted).await?;
+                    let reply = Reply {
+                        stream: self.stream,
+                        answer,
+                        credit,
+                    };
+                    self.replies.send(Ok(vec![reply])).map_err(|_| Ending::Gone)?;
+                }
+            }
+        }
+        self.send(admitted).await
+    }
+
+    /// Takes credit; where it has run out, what was admitted goes ahead, since only its answers bring credit back.
+    async fn take_credit(&self, units: u32, admitted: &mut Vec<Admitted>) -> Result<Credit, Ending> {
+        if let Some(credit) = self.credit.try_take(units) {
+            return Ok(credit);
+        }
+        self.send(std::mem::take(admitted)).await?;
+        tokio::select! {
+            biased;
+            ending = self.gone() => Err(ending),
+            credit = self.credit.take(units) => Ok(credit),
+        }
+    }
+
+    async fn send(&self, operations: Vec<Admitted>) -> Result<(), Ending> {
+        if operations.is_empty() {
+            return Ok(());
+        }
+        let (stream, replies, span) = (self.stream, self.replies.clone(), tracing::Span::current());
+        let command = Command::Operations {
+            stream,
+            operations,
+            replies,
+            span,
+        };
+        self.commands.send(command).await.map_err(|_| Ending::Gone)
+    }
+
+    /// Resolves when nobody waits for answers any more, or when this process waits for nobody any more.
+    async fn gone(&self) -> Ending {
+        tokio::select! {
+            () = self.replies.closed() => Ending::Gone,
+            () = self.stopping.abort.cancelled() => Ending::Gone,
+            () = self.commands.closed() => Ending::Gone,
+        }
+    }
+
+    async fn end(self, ending: Ending) {
+        if let Ending::Complete | Ending::Draining = ending {
+            // What was asked is answered first, unless the answers have nowhere to go.
+            tokio::select! {
+                biased;
+                _ = self.gone() => {}
+                () = self.credit.all_returned() => {}
+            }
+        }
+        let status = match ending {
+            Ending::Complete => None,
+            Ending::Broken(status) => Some(status),
+            Ending::Draining | Ending::Gone => Some(Status::unavailable("the worker is stopping")),
+        };
+        if let Some(status) = status {
+            let _ = self.replies.send(Err(status));
+        }
+        // Without the model's thread there are no sessions left to end.
+        let _ = self
+            .commands
+            .send(Command::EndStream { stream: self.stream })
+            .await;
+    }
+}
+
+/// The frames of answers that a stream writes: each holds every answer that is ready when the connection takes it.
+pub(crate) fn answer_frames(
+    receiver: mpsc::UnboundedReceiver<Result<Vec<Reply>, Status>>,
+) -> impl Stream<Item = Result<AnswerFrame, Status>> + Send + 'static {
+    let writer = AnswerWriter {
+        receiver,
+        ready: VecDeque::new(),
+        end: None,
+    };
+    stream::unfold(writer, |mut writer| async move {
+        Some((writer.next_frame().await?, writer))
+    })
+}
+
+impl AnswerWriter {
+    async fn next_frame(&mut self) -> Option<Result<AnswerFrame, Status>> {
+        while self.ready.is_empty() && self.end.is_none() {
+            let message = self.receiver.recv().await?;
+            self.take(message);
+        }
+        while self.end.is_none()
+            && let Ok(message) = self.receiver.try_recv()
+        {
+            self.take(message);
+        }
+        if self.ready.is_empty() {
+            self.end.take().map(Err)
+        } else {
+            Some(Ok(self.pack()))
+        }
+    }
+
+    fn take(&mut self, message: Result<Vec<Reply>, Status>) {
+        match message {
+            Ok(replies) => self.ready.extend(replies),
+            Err(status) => self.end = Some(status),
+        }
+    }
+
+    /// As many ready answers as fit into a message, at least one. Their credit goes back.
+    fn pack(&mut self) -> AnswerFrame {
+        let (mut answers, mut bytes) = (Vec::new(), 0);
+        while let Some(reply) = self.ready.pop_front() {
+            bytes += reply.answer.encoded_len() + ANSWER_FRAMING_BYTES;
+            if bytes > MAX_MESSAGE_BYTES && !answers.is_empty() {
+                self.ready.push_front(reply);
+                break;
+            }
+            answers.push(reply.answer);
+            drop(reply.credit);
+        }
+        AnswerFrame { answers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chorus_proto::v1::{self, Answer};
+
+    use super::*;
+
+    fn reply(session: u64, bytes: usize) -> Reply {
+        let logits = v1::Logits {
+            values: Bytes::from(vec![0; bytes]),
+            log_sum_exp: vec![],
+        };
+        let answer = Answer {
+            session,
+            step: 1,
+            answer: Some(v1::answer::Answer::Logits(logits)),
+        };
+        Reply {
+            stream: 1,
+            answer,
+            credit: Credit::default(),
+        }
+    }
+
+    fn sessions(frame: &AnswerFrame) -> Vec<u64> {
+        frame.answers.iter().map(|answer| answer.session).collect()
+    }
+
+    #[tokio::test]
+    async fn a_frame_holds_everything_that_is_ready_up_to_the_largest_message() {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        sender
+            .send(Ok(vec![reply(1, 10), reply(2, MAX_MESSAGE_BYTES / 2)]))
+            .unwrap();
+        sender
+            .send(Ok(vec![reply(3, MAX_MESSAGE_BYTES / 2), reply(4, 10)]))
+            .unwrap();
+        sender.send(Err(Status::unavailable("over"))).unwrap();
+        let frames: Vec<_> = answer_frames(receiver).collect().await;
+        let [Ok(first), Ok(second), Err(status)] = frames.as_slice() else {
+            panic!("two frames and the end, not {}", frames.len());
+        };
+        assert_eq!((sessions(first), sessions(second)), (vec![1, 2], vec![3, 4]));
+        assert!(first.encoded_len() <= MAX_MESSAGE_BYTES);
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_taken_gives_its_credit_back() {
+        let stream = StreamCredit::new();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let credit = stream.try_take(1).unwrap();
+        sender
+            .send(Ok(vec![Reply {
+                credit,
+                ..reply(1, 10)
+            }]))
+            .unwrap();
+        let mut frames = Box::pin(answer_frames(receiver));
+        let mut returned = Box::pin(stream.all_returned());
+        assert!(futures::poll!(&mut returned).is_pending());
+        frames.next().await.unwrap().unwrap();
+        assert!(futures::poll!(&mut returned).is_ready());
+    }
+}
