@@ -1,0 +1,283 @@
+//! The command line of `chorus train`, and how its words become training options. Reads no file.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chorus_model::Start;
+use chorus_model::train::{CheckpointInterval, DataOrder, Decay, OptimizerKind, Precision, TrainingOptions};
+use clap::{ArgGroup, Args, ValueEnum};
+
+/// Arguments of `chorus train`.
+#[derive(Debug, Args)]
+#[command(
+    about = "Train an LSTM language model on a text",
+    long_about = "Train an LSTM language model on a text and write a model directory.\n\n\
+        Truncated back-propagation through time over --batch contiguous lanes of the text, with dropout on the \
+        non-recurrent connections (Zaremba 2014) and early stopping on the validation text. The directory gets \
+        config.json, tokenizer.json, the best epoch's model.safetensors, metrics.jsonl, learning-curve.svg and \
+        checkpoint/, from which --resume goes on after Ctrl-C or a crash as if nothing had happened: the same \
+        command line gives the same weights, interrupted or not.",
+    after_help = "Examples:\n  \
+        chorus train --data train.txt --valid valid.txt --out alto --tokenizer bpe:512 --dropout 0.4 --epochs 20\n  \
+        chorus train --data train.txt --valid valid.txt --out bass --tokenizer-from alto --seed 2 --order passages\n  \
+        chorus train --data wiki.train --valid wiki.valid --out wiki --tokenizer words --hidden 650 --layers 2 \\\n      \
+        --embedding 650 --tied --optimizer sgd --learning-rate 1 --decay epochs:0.8:6 --clip 5 --bptt 35\n\n\
+        The number of threads is that of RAYON_NUM_THREADS, or of the processor's cores.",
+    group = ArgGroup::new("vocabulary").required(true).args(["tokenizer", "tokenizer_from"])
+)]
+pub(crate) struct TrainArgs {
+    /// The text to learn from (UTF-8)
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub(crate) data: PathBuf,
+    /// The text that decides when to stop (UTF-8)
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub(crate) valid: PathBuf,
+    /// The model directory to make; it must not exist, or be empty, unless --resume is given
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) out: PathBuf,
+    /// The model's name [default: the last part of --out]
+    #[arg(long, help_heading = "Files")]
+    pub(crate) name: Option<String>,
+    /// Go on with the run in --out; all other arguments must be those that it began with
+    #[arg(long, help_heading = "Files")]
+    pub(crate) resume: bool,
+    /// Write a checkpoint every N steps, or every N seconds with an `s`, and at every epoch's end
+    #[arg(long, value_name = "N|Ns", default_value = "60s", value_parser = interval, help_heading = "Files")]
+    pub(crate) checkpoint_every: CheckpointInterval,
+    /// Write a line of metrics.jsonl every N steps
+    #[arg(long, value_name = "N", default_value_t = 50, help_heading = "Files")]
+    pub(crate) metrics_every: u64,
+    /// The type of the saved weights
+    #[arg(long, value_enum, default_value = "f32", help_heading = "Files")]
+    dtype: DtypeArg,
+
+    /// Make a tokenizer from the training text: `characters`, `words`, `words:N` (the N most frequent) or `bpe:N`
+    /// (byte-level BPE with N tokens, which can express every text)
+    #[arg(long, value_name = "KIND", help_heading = "Vocabulary")]
+    pub(crate) tokenizer: Option<TokenizerKind>,
+    /// Use the tokenizer.json of another model directory, as the members of an ensemble must
+    #[arg(long, value_name = "DIR", help_heading = "Vocabulary")]
+    pub(crate) tokenizer_from: Option<PathBuf>,
+    /// What the first token is conditioned on: a token (as in the vocabulary, or the text of one) or `zero-state`
+    /// [default: the token of a line's end, where there is one]
+    #[arg(long, value_name = "TOKEN", help_heading = "Vocabulary")]
+    pub(crate) start: Option<String>,
+
+    /// Embedding size
+    #[arg(long, value_name = "E", default_value_t = 256, help_heading = "Model")]
+    embedding: usize,
+    /// Hidden size of each layer
+    #[arg(long, value_name = "H", default_value_t = 512, help_heading = "Model")]
+    hidden: usize,
+    /// Number of LSTM layers
+    #[arg(long, value_name = "L", default_value_t = 1, help_heading = "Model")]
+    layers: usize,
+    /// Use the embedding's matrix in the output layer; needs E = H
+    #[arg(long, help_heading = "Model")]
+    tied: bool,
+    /// Initial bias of the forget gates [default: as every other parameter, uniform in ±1/√H]
+    #[arg(
+        long,
+        value_name = "BIAS",
+        allow_negative_numbers = true,
+        help_heading = "Model"
+    )]
+    forget_bias: Option<f32>,
+
+    /// Probability of dropping an element of a non-recurrent connection
+    #[arg(long, value_name = "P", default_value_t = 0.3, help_heading = "Training")]
+    dropout: f64,
+    /// Number of lanes that the text is cut into
+    #[arg(long, value_name = "B", default_value_t = 32, help_heading = "Training")]
+    batch: usize,
+    /// Time steps through which gradients flow
+    #[arg(long, value_name = "T", default_value_t = 64, help_heading = "Training")]
+    bptt: usize,
+    /// How gradients become updates
+    #[arg(long, value_enum, default_value = "adam", help_heading = "Training")]
+    optimizer: OptimizerArg,
+    /// Initial learning rate [default: 0.002 for adam, 1 for sgd]
+    #[arg(long, value_name = "RATE", help_heading = "Training")]
+    learning_rate: Option<f64>,
+    /// How the learning rate falls: `none`, `cosine` (to zero at the last epoch's end), `epochs:FACTOR:N` (by the
+    /// factor after every epoch from the Nth on) or `plateau:FACTOR` (by the factor after an epoch without progress)
+    #[arg(long, value_name = "DECAY", default_value = "cosine", value_parser = decay, help_heading = "Training")]
+    decay: Decay,
+    /// Largest norm of all gradients together
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, help_heading = "Training")]
+    clip: f64,
+    /// Largest number of passes through the text
+    #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
+    epochs: usize,
+    /// Stop after so many epochs in sequence without a better validation perplexity
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Training")]
+    patience: usize,
+    /// What all random numbers follow from
+    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Training")]
+    seed: u64,
+    /// Read the text as it stands, or its passages (which blank lines end) in an order that the seed gives each epoch
+    #[arg(long, value_enum, default_value = "text", help_heading = "Training")]
+    order: OrderArg,
+}
+
+/// A tokenizer to be made from the training text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenizerKind {
+    /// One token for each character.
+    Characters,
+    /// One token for each of the most frequent words, at most so many.
+    Words(usize),
+    /// Byte-level BPE with so many tokens.
+    Bpe(usize),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DtypeArg {
+    F32,
+    F16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OptimizerArg {
+    Adam,
+    Sgd,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderArg {
+    Text,
+    Passages,
+}
+
+impl TrainArgs {
+    /// The options of the run, once the vocabulary is known: what it is called and what its start token is.
+    pub(crate) fn options(&self, tokenizer: String, start: Start) -> TrainingOptions {
+        let (optimizer, default_rate) = match self.optimizer {
+            OptimizerArg::Adam => (OptimizerKind::Adam, 0.002),
+            OptimizerArg::Sgd => (OptimizerKind::Sgd, 1.0),
+        };
+        TrainingOptions {
+            name: self.name.clone().unwrap_or_else(|| self.default_name()),
+            tokenizer,
+            embedding_size: self.embedding,
+            hidden_size: self.hidden,
+            layers: self.layers,
+            tied: self.tied,
+            start,
+            forget_bias: self.forget_bias,
+            dropout: self.dropout,
+            batch: self.batch,
+            bptt: self.bptt,
+            optimizer,
+            learning_rate: self.learning_rate.unwrap_or(default_rate),
+            decay: self.decay,
+            clip: self.clip,
+            epochs: self.epochs,
+            patience: self.patience,
+            seed: self.seed,
+            order: match self.order {
+                OrderArg::Text => DataOrder::Text,
+                OrderArg::Passages => DataOrder::Passages,
+            },
+            precision: match self.dtype {
+                DtypeArg::F32 => Precision::F32,
+                DtypeArg::F16 => Precision::F16,
+            },
+        }
+    }
+
+    fn default_name(&self) -> String {
+        let last = self
+            .out
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        last.unwrap_or_else(|| "model".to_owned())
+    }
+}
+
+impl FromStr for TokenizerKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = |size: &str| match size.parse() {
+            Ok(size) if size > 0 => Ok(size),
+            _ => Err(format!("{size:?} is not a number of tokens")),
+        };
+        match text.split_once(':') {
+            None if text == "characters" => Ok(Self::Characters),
+            None if text == "words" => Ok(Self::Words(usize::MAX)),
+            Some(("words", number)) => size(number).map(Self::Words),
+            Some(("bpe", number)) => size(number).map(Self::Bpe),
+            _ => Err("allowed are characters, words, words:N and bpe:N".to_owned()),
+        }
+    }
+}
+
+/// The name by which a resumed run recognises its tokenizer.
+impl std::fmt::Display for TokenizerKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Characters => write!(f, "characters"),
+            Self::Words(usize::MAX) => write!(f, "words"),
+            Self::Words(size) => write!(f, "words:{size}"),
+            Self::Bpe(size) => write!(f, "bpe:{size}"),
+        }
+    }
+}
+
+fn interval(text: &str) -> Result<CheckpointInterval, String> {
+    let number = |number: &str| match number.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("allowed are a number of steps (100) or of seconds (60s), above 0".to_owned()),
+    };
+    match text.strip_suffix('s') {
+        Some(seconds) => Ok(CheckpointInterval::Time(Duration::from_secs(number(seconds)?))),
+        None => number(text).map(CheckpointInterval::Steps),
+    }
+}
+
+fn decay(text: &str) -> Result<Decay, String> {
+    let unknown = || "allowed are none, cosine, epochs:FACTOR:N and plateau:FACTOR".to_owned();
+    let factor = |text: &str| text.parse::<f64>().map_err(|_| unknown());
+    match text.split(':').collect::<Vec<_>>().as_slice() {
+        ["none"] => Ok(Decay::None),
+        ["cosine"] => Ok(Decay::Cosine),
+        ["epochs", number, after] => Ok(Decay::Epochs {
+            factor: factor(number)?,
+            after: after.parse().map_err(|_| unknown())?,
+        }),
+        ["plateau", number] => Ok(Decay::Plateau {
+            factor: factor(number)?,
+        }),
+        _ => Err(unknown()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_command_line_are_read() {
+        assert_eq!("bpe:512".parse(), Ok(TokenizerKind::Bpe(512)));
+        assert_eq!("words".parse(), Ok(TokenizerKind::Words(usize::MAX)));
+        assert!("bpe".parse::<TokenizerKind>().is_err());
+        assert!("words:0".parse::<TokenizerKind>().is_err());
+        assert_eq!(interval("200"), Ok(CheckpointInterval::Steps(200)));
+        assert_eq!(
+            interval("90s"),
+            Ok(CheckpointInterval::Time(Duration::from_secs(90)))
+        );
+        assert!(interval("0s").is_err());
+        assert_eq!(
+            decay("epochs:0.8:6"),
+            Ok(Decay::Epochs {
+                factor: 0.8,
+                after: 6
+            })
+        );
+        assert_eq!(decay("plateau:0.25"), Ok(Decay::Plateau { factor: 0.25 }));
+        assert!(decay("epochs:0.8").is_err());
+    }
+}

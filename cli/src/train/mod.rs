@@ -1,0 +1,122 @@
+//! `chorus train`: reads the texts, makes the vocabulary, shows the progress, draws the learning curve.
+//! The training itself is [`chorus_model::train`].
+
+mod args;
+mod curve;
+mod progress;
+mod vocabulary;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use chorus_model::train::{Event, Outcome, RunSettings, Texts, read_metrics, train};
+use chorus_text::Vocabulary;
+
+pub(crate) use args::TrainArgs;
+use progress::ProgressView;
+
+use crate::failure::Interrupted;
+
+/// Runs `chorus train` to its end, or until Ctrl-C.
+///
+/// # Errors
+/// What [`train`] refuses, files that can't be read, and texts that the vocabulary can't express.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "every command's run takes its arguments"
+)]
+pub(crate) fn run(args: TrainArgs) -> Result<()> {
+    let (training, validation) = (read(&args.data)?, read(&args.valid)?);
+    let (vocabulary, tokenizer) = vocabulary::choose(&args, &training)?;
+    let start = vocabulary::start(args.start.as_deref(), &vocabulary)?;
+    let options = args.options(tokenizer, start);
+    let texts = Texts {
+        training: encode(&vocabulary, &args.data, &training)?,
+        validation: encode(&vocabulary, &args.valid, &validation)?,
+        vocab_size: vocabulary.len() as usize,
+    };
+    let settings = RunSettings {
+        directory: args.out.clone(),
+        tokenizer_json: vocabulary.to_json().to_owned(),
+        resume: args.resume,
+        checkpoint_every: args.checkpoint_every,
+        metrics_every: args.metrics_every,
+    };
+    let view = ProgressView::new(options.epochs)?;
+    let stop = stop_at_ctrl_c()?;
+    let name = options.name.clone();
+    let outcome = train(options, texts, &settings, &mut |event| {
+        view.show(&event);
+        if matches!(event, Event::Validation { .. }) {
+            // The picture is a convenience: a run of hours does not end because it can't be drawn.
+            if let Err(error) = draw_curve(&args.out, &name) {
+                view.line(&format!("{error:#}"));
+            }
+        }
+        if stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    view.end();
+    report(&args.out, outcome?)
+}
+
+fn report(directory: &Path, outcome: Outcome) -> Result<()> {
+    let directory = directory.display();
+    match outcome {
+        Outcome::Finished {
+            best_epoch,
+            perplexity,
+        } => {
+            anstream::eprintln!(
+                "{directory} holds the model of epoch {best_epoch}, with validation perplexity {perplexity:.3}"
+            );
+            Ok(())
+        }
+        Outcome::Stopped => {
+            anstream::eprintln!("stopped; the same command with --resume goes on with {directory}");
+            Err(Interrupted.into())
+        }
+    }
+}
+
+fn draw_curve(directory: &Path, name: &str) -> Result<()> {
+    let lines = read_metrics(&directory.join("metrics.jsonl"))?;
+    curve::draw(&directory.join("learning-curve.svg"), name, &lines)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))
+}
+
+fn encode(vocabulary: &Vocabulary, path: &Path, text: &str) -> Result<Vec<u32>> {
+    vocabulary
+        .encode(text)
+        .with_context(|| format!("the vocabulary can't express the text of {}", path.display()))
+}
+
+/// A flag that is set at Ctrl-C. A second Ctrl-C, while the last step and its checkpoint are still being made, ends
+/// the process at once; a checkpoint is replaced as a whole, so nothing is torn then either.
+fn stop_at_ctrl_c() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if flag.swap(true, Ordering::Relaxed) {
+                    std::process::exit(1);
+                }
+            }
+        });
+    });
+    Ok(stop)
+}
