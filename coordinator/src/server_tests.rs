@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use chorus_proto::v1::ensemble_client::EnsembleClient;
-use chorus_proto::v1::{GenerateReply, GenerateRequest, Input, StatusRequest, input};
+use chorus_proto::v1::{GenerateReply, GenerateRequest, Input, StatusRequest, input, member_status::Health};
 use chorus_text::Vocabulary;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -78,6 +78,21 @@ async fn until(health: &mut Streaming<HealthCheckResponse>, status: ServingStatu
         .expect("it never came to that");
 }
 
+/// One of two is a quorum already, so health says nothing about the second.
+async fn until_both_are_up(client: &mut EnsembleClient<Channel>) {
+    let both = async {
+        loop {
+            let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+            if status.members.iter().all(|member| member.health() == Health::Up) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), both)
+        .await
+        .expect("it never came to that");
+}
+
 fn vocabulary() -> Vocabulary {
     Vocabulary::train_characters("abcdefgh").unwrap()
 }
@@ -111,6 +126,7 @@ async fn it_serves_while_a_quorum_is_up_and_survives_its_workers() {
     until(&mut overall, ServingStatus::Serving).await;
     let mut client = EnsembleClient::new(coordinator.channel().await);
 
+    until_both_are_up(&mut client).await;
     let mut stream = client.generate(request(3000)).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
     alto.kill();
