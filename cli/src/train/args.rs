@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chorus_model::Start;
-use chorus_model::train::{CheckpointInterval, DataOrder, Decay, OptimizerKind, Precision, TrainingOptions};
+use chorus_model::train::{CheckpointInterval, DataOrder, Decay, OptimizerKind, TrainingOptions};
+use chorus_model::{Start, WeightType};
 use clap::{ArgGroup, Args, ValueEnum};
 
 /// Arguments of `chorus train`.
@@ -180,9 +180,9 @@ impl TrainArgs {
                 OrderArg::Text => DataOrder::Text,
                 OrderArg::Passages => DataOrder::Passages,
             },
-            precision: match self.dtype {
-                DtypeArg::F32 => Precision::F32,
-                DtypeArg::F16 => Precision::F16,
+            weight_type: match self.dtype {
+                DtypeArg::F32 => WeightType::F32,
+                DtypeArg::F16 => WeightType::F16,
             },
         }
     }

@@ -9,7 +9,6 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
-use super::files::write_atomically;
 use super::options::TrainingOptions;
 
 /// The key of the header's metadata under which [`Header`] stands as JSON.
@@ -74,8 +73,8 @@ mod exact {
     }
 }
 
-/// Writes a checkpoint in place of the one before.
-pub(crate) fn write(path: &Path, header: &Header, tensors: &Tensors) -> Result<(), TrainError> {
+/// A checkpoint as bytes; `path` names it in an error.
+pub(crate) fn encode(path: &Path, header: &Header, tensors: &Tensors) -> Result<Vec<u8>, TrainError> {
     let unusable = |reason: String| TrainError::Checkpoint {
         path: path.to_owned(),
         reason,
@@ -97,9 +96,7 @@ pub(crate) fn write(path: &Path, header: &Header, tensors: &Tensors) -> Result<(
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|error| unusable(error.to_string()))?;
     let metadata = HashMap::from([(HEADER.to_owned(), header)]);
-    let content =
-        safetensors::serialize(views, Some(metadata)).map_err(|error| unusable(error.to_string()))?;
-    write_atomically(path, &content)
+    safetensors::serialize(views, Some(metadata)).map_err(|error| unusable(error.to_string()))
 }
 
 /// Reads a checkpoint.

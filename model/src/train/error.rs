@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::weights::WeightsError;
 
 /// Why a training run can't start or go on.
 #[derive(Debug, Error)]
@@ -99,6 +100,9 @@ pub enum TrainError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The weights can't be saved.
+    #[error("the weights can't be saved")]
+    Weights(#[from] WeightsError),
     /// The arithmetic failed.
     #[error("the arithmetic failed")]
     Tensor(#[from] candle_core::Error),

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::simd::log_sum_exp;
+
 /// The mean over all rows of -log softmax(logits)[target], in nats.
 ///
 /// `logits` is [N, V] in f32, `targets` is [N] in u32 with every entry below V; the result is a scalar through
@@ -17,12 +19,12 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor>
 /// The forward pass keeps each row's log-sum-exp, since the backward pass needs nothing else to find the softmax.
 #[derive(Default)]
 struct CrossEntropy {
-    log_sum_exps: OnceLock<Vec<f32>>,
+    log_sum_exps: OnceLock<Vec<f64>>,
 }
 
 /// d(mean)/d(logits) = (softmax - one-hot(target)) / N, times the gradient of the mean.
 struct CrossEntropyGradient<'a> {
-    log_sum_exps: &'a [f32],
+    log_sum_exps: &'a [f64],
     scale: f32,
 }
 
@@ -39,13 +41,13 @@ impl CustomOp2 for CrossEntropy {
         targets_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (logits, targets, width) = rows(logits, logits_layout, targets, targets_layout)?;
-        let log_sum_exps: Vec<f32> = logits.par_chunks_exact(width).map(log_sum_exp).collect();
+        let log_sum_exps: Vec<f64> = logits.par_chunks_exact(width).map(log_sum_exp).collect();
         // Summed in the order of the rows, so that the sum does not depend on the threads.
         let total: f64 = logits
             .chunks_exact(width)
             .zip(targets)
             .zip(&log_sum_exps)
-            .map(|((row, &target), &log_sum_exp)| f64::from(log_sum_exp - row[target as usize]))
+            .map(|((row, &target), &log_sum_exp)| log_sum_exp - f64::from(row[target as usize]))
             .sum();
         let mean = total / targets.len() as f64;
         self.log_sum_exps.get_or_init(|| log_sum_exps);
@@ -87,7 +89,7 @@ impl CustomOp2 for CrossEntropyGradient<'_> {
             .enumerate()
             .for_each(|(at, gradient)| {
                 let row = &logits[at * width..(at + 1) * width];
-                let log_sum_exp = self.log_sum_exps[at];
+                let log_sum_exp = self.log_sum_exps[at] as f32;
                 for (gradient, logit) in gradient.iter_mut().zip(row) {
                     *gradient = self.scale * (logit - log_sum_exp).exp();
                 }
@@ -95,13 +97,6 @@ impl CustomOp2 for CrossEntropyGradient<'_> {
             });
         Ok((CpuStorage::F32(gradient), logits_layout.shape().clone()))
     }
-}
-
-/// log Σ exp(row), shifted by the maximum so that nothing overflows.
-fn log_sum_exp(row: &[f32]) -> f32 {
-    let maximum = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = row.iter().map(|logit| (logit - maximum).exp()).sum();
-    maximum + sum.ln()
 }
 
 /// Both arguments as slices, checked: contiguous, of the right types and sizes, every target inside its row.

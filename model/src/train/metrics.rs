@@ -47,6 +47,10 @@ impl MetricsLog {
                 .write(true)
                 .truncate(false)
                 .open(path)?;
+            // A longer file would be filled up with zeros.
+            if file.metadata()?.len() < length {
+                return Err(std::io::Error::other("it is shorter than the checkpoint says"));
+            }
             file.set_len(length)?;
             file.seek(SeekFrom::End(0))?;
             Ok(file)

@@ -8,6 +8,7 @@ use super::optimizer::OptimizerKind;
 use super::order::DataOrder;
 use super::schedule::Decay;
 use crate::config::{Config, FORMAT, Start};
+use crate::weights::WeightType;
 
 /// What determines a run's weights, together with its texts and its vocabulary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,17 +51,16 @@ pub struct TrainingOptions {
     pub seed: u64,
     /// The order of the training text.
     pub order: DataOrder,
-    /// The type of the saved weights.
-    pub precision: Precision,
+    /// The type of the saved weights. Training itself computes in f32.
+    #[serde(with = "WeightTypeWords")]
+    pub weight_type: WeightType,
 }
 
-/// The type in which the trained weights are saved. Training itself computes in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// IEEE 754 single precision.
+/// [`WeightType`] as it is written down.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "WeightType", rename_all = "snake_case")]
+enum WeightTypeWords {
     F32,
-    /// IEEE 754 half precision: half the bytes, and perplexities that are the same to three digits or more.
     F16,
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Parameters {
     config: Config,
     names: Vec<String>,
     variables: Vec<Var>,
-    builder: VarBuilder<'static>,
+    network: Network,
 }
 
 impl Parameters {
@@ -50,15 +50,14 @@ impl Parameters {
         Ok(Self {
             config: config.clone(),
             names,
+            network: Network::new(config, &builder)?,
             variables,
-            builder,
         })
     }
 
-    /// The network over the present values. It is made for every step, because it adds the biases of each layer
-    /// once as it is made; everything else in it is shared with the variables.
-    pub(crate) fn network(&self) -> Result<Network> {
-        Network::new(&self.config, &self.builder)
+    /// The network over the variables: it always computes with their present values.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
     }
 
     pub(crate) fn config(&self) -> &Config {

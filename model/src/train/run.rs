@@ -1,19 +1,14 @@
-//! A training run on the disk: its directory, its intervals, its reports, and going on where it stopped.
+//! A training run from its first step, or from where it stopped, to its end: intervals and reports.
 //! Knows nothing about how progress is shown or why it is asked to stop.
 
-use std::collections::HashMap;
-use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Tensor};
-
-use super::checkpoint;
 use super::error::TrainError;
-use super::files::write_atomically;
-use super::metrics::{MetricsLine, MetricsLog};
-use super::options::{Precision, TrainingOptions};
+use super::metrics::MetricsLine;
+use super::options::TrainingOptions;
+use super::output::Output;
 use super::texts::Texts;
 use super::trainer::{EpochEnd, Trainer};
 
@@ -84,12 +79,6 @@ pub enum Outcome {
     Stopped,
 }
 
-/// The files of a run.
-struct Files {
-    directory: PathBuf,
-    metrics: MetricsLog,
-}
-
 /// Trains, and leaves a model directory with `config.json`, `tokenizer.json`, `model.safetensors`, `metrics.jsonl`
 /// and `checkpoint/`.
 ///
@@ -107,14 +96,12 @@ pub fn train(
     observe: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Outcome, TrainError> {
     let mut trainer = Trainer::new(options, texts)?;
-    let mut files = if settings.resume {
-        Files::resume(&settings.directory, &mut trainer)?
-    } else {
-        Files::create(settings, &trainer)?
+    let mut output = match settings.resume {
+        true => Output::resume(&settings.directory, &mut trainer)?,
+        false => Output::create(&settings.directory, &settings.tokenizer_json, &trainer)?,
     };
     let done = trainer.progress().tokens;
-    let blocks = trainer.steps_per_epoch() * trainer.options().epochs;
-    let tokens = (blocks * trainer.options().bptt * trainer.options().batch) as u64;
+    let tokens = (trainer.tokens_per_epoch() * trainer.options().epochs) as u64;
     let parameters = trainer.config().parameters();
     if observe(Event::Started {
         parameters,
@@ -125,12 +112,12 @@ pub fn train(
     {
         return Ok(Outcome::Stopped);
     }
-    run(&mut trainer, &mut files, settings, observe)
+    run(&mut trainer, &mut output, settings, observe)
 }
 
 fn run(
     trainer: &mut Trainer,
-    files: &mut Files,
+    output: &mut Output,
     settings: &RunSettings,
     observe: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Outcome, TrainError> {
@@ -141,11 +128,11 @@ fn run(
         if trainer.epoch_is_done() {
             let end = trainer.end_epoch()?;
             if end.improved {
-                files.save_model(trainer)?;
+                output.save_model(trainer)?;
             }
             let line = line(trainer, learning_rate, Some(end), &mut speed);
-            files.metrics.append(&line)?;
-            files.save_checkpoint(trainer)?;
+            output.append_metrics(&line)?;
+            output.save_checkpoint(trainer)?;
             last = (Instant::now(), trainer.progress().step);
             let flow = observe(Event::Validation {
                 line,
@@ -162,7 +149,7 @@ fn run(
         let step = trainer.progress().step;
         if step.is_multiple_of(settings.metrics_every.max(1)) && !trainer.epoch_is_done() {
             let line = line(trainer, learning_rate, None, &mut speed);
-            files.metrics.append(&line)?;
+            output.append_metrics(&line)?;
         }
         let epoch = trainer.progress().epoch + 1;
         let stop = observe(Event::Step {
@@ -175,7 +162,7 @@ fn run(
             CheckpointInterval::Time(time) => last.0.elapsed() >= time,
         };
         if due || stop {
-            files.save_checkpoint(trainer)?;
+            output.save_checkpoint(trainer)?;
             last = (Instant::now(), step);
         }
         if stop {
@@ -225,78 +212,4 @@ impl Speed {
         let seconds = (self.at - before.at).as_secs_f64().max(1e-9);
         ((tokens - before.tokens) as f64 / seconds * 10.0).round() / 10.0
     }
-}
-
-impl Files {
-    fn create(settings: &RunSettings, trainer: &Trainer) -> Result<Self, TrainError> {
-        let directory = settings.directory.clone();
-        let occupied = fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied {
-            return Err(TrainError::OutputNotEmpty { path: directory });
-        }
-        let failed = |source| TrainError::File {
-            path: directory.clone(),
-            action: "written",
-            source,
-        };
-        fs::create_dir_all(directory.join("checkpoint")).map_err(failed)?;
-        let config = serde_json::to_string_pretty(trainer.config()).map_err(|error| failed(error.into()))?;
-        write_atomically(&directory.join("config.json"), format!("{config}\n").as_bytes())?;
-        write_atomically(
-            &directory.join("tokenizer.json"),
-            settings.tokenizer_json.as_bytes(),
-        )?;
-        let metrics = MetricsLog::open(&directory.join("metrics.jsonl"), 0)?;
-        let mut files = Self { directory, metrics };
-        // From the first step on there is something to resume.
-        files.save_checkpoint(trainer)?;
-        Ok(files)
-    }
-
-    fn resume(directory: &Path, trainer: &mut Trainer) -> Result<Self, TrainError> {
-        let path = checkpoint_path(directory);
-        if !path.exists() {
-            return Err(TrainError::NothingToResume {
-                path: directory.to_owned(),
-            });
-        }
-        let (header, tensors) = checkpoint::read(&path)?;
-        let metrics_length = header.metrics_length;
-        trainer.restore(header, tensors, |reason| TrainError::Checkpoint {
-            path: path.clone(),
-            reason,
-        })?;
-        let metrics = MetricsLog::open(&directory.join("metrics.jsonl"), metrics_length)?;
-        Ok(Self {
-            directory: directory.to_owned(),
-            metrics,
-        })
-    }
-
-    fn save_checkpoint(&mut self, trainer: &Trainer) -> Result<(), TrainError> {
-        let header = trainer.header(self.metrics.sync()?);
-        checkpoint::write(&checkpoint_path(&self.directory), &header, &trainer.tensors()?)
-    }
-
-    /// Saves the weights as the best so far. This comes before the checkpoint that calls them so: a run that dies
-    /// between the two takes the same steps again and saves the same weights.
-    fn save_model(&self, trainer: &Trainer) -> Result<(), TrainError> {
-        let dtype = match trainer.options().precision {
-            Precision::F32 => DType::F32,
-            Precision::F16 => DType::F16,
-        };
-        let convert = |(name, variable): (&str, &candle_core::Var)| {
-            Ok((name.to_owned(), variable.as_tensor().to_dtype(dtype)?))
-        };
-        let tensors = trainer.parameters().named().map(convert);
-        let tensors = tensors.collect::<candle_core::Result<HashMap<String, Tensor>>>()?;
-        let path = self.directory.join("model.safetensors");
-        let bytes = safetensors::serialize(&tensors, None)
-            .map_err(|error| TrainError::Tensor(candle_core::Error::wrap(error)))?;
-        write_atomically(&path, &bytes)
-    }
-}
-
-fn checkpoint_path(directory: &Path) -> PathBuf {
-    directory.join("checkpoint").join("checkpoint.safetensors")
 }

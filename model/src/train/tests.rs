@@ -9,6 +9,7 @@ use super::random::{Purpose, generator, uniform};
 use super::trainer::Trainer;
 use super::*;
 use crate::config::Start;
+use crate::weights::WeightType;
 
 /// A chain of order 1 over three tokens.
 const TRANSITIONS: [[f32; 3]; 3] = [[0.8, 0.15, 0.05], [0.1, 0.1, 0.8], [0.3, 0.6, 0.1]];
@@ -65,7 +66,7 @@ fn options() -> TrainingOptions {
         patience: 3,
         seed: 1,
         order: DataOrder::Text,
-        precision: Precision::F32,
+        weight_type: WeightType::F32,
     }
 }
 
@@ -246,7 +247,7 @@ fn a_run_that_is_killed_after_its_last_checkpoint_equals_one_that_is_not() {
         )
     });
     assert!(died.is_err());
-    fs::write(killed.join("checkpoint/checkpoint.safetensors.partial"), b"torn").unwrap();
+    fs::write(killed.join("checkpoint/.chorus-torn"), b"torn").unwrap();
     run(
         &options(),
         &RunSettings {

@@ -97,6 +97,11 @@ impl Trainer {
         self.lanes.blocks(self.options.bptt)
     }
 
+    /// Tokens in each epoch.
+    pub(crate) fn tokens_per_epoch(&self) -> usize {
+        self.lanes.predicted()
+    }
+
     /// Whether all blocks of the present epoch are done, so that [`Trainer::end_epoch`] is next.
     pub(crate) fn epoch_is_done(&self) -> bool {
         self.progress.block == self.steps_per_epoch()
@@ -112,7 +117,7 @@ impl Trainer {
         let block = self.lanes.block(self.progress.block, self.options.bptt);
         let (inputs, targets) = tensors(&block)?;
         let packing = Packing::rectangle(block.time, self.options.batch);
-        let network = self.parameters.network()?;
+        let network = self.parameters.network();
         let mut masks = Dropout::new(self.options.dropout, self.options.seed, self.progress.step);
         let mut dropout = |activations: &Tensor| masks.apply(activations);
         let dropout: Option<crate::network::Dropout<'_>> = if self.options.dropout > 0.0 {
@@ -146,8 +151,8 @@ impl Trainer {
 
     /// Validates, notes whether that is the best, and arranges the next epoch.
     pub(crate) fn end_epoch(&mut self) -> Result<EpochEnd, TrainError> {
-        let network = self.parameters.network()?;
-        let nats = mean_nats(&network, self.arrangement.validation(), self.options.bptt)?;
+        let network = self.parameters.network();
+        let nats = mean_nats(network, self.arrangement.validation(), self.options.bptt)?;
         let progress = &mut self.progress;
         let improved = progress.best.is_none_or(|best| nats < best.nats);
         progress.epoch += 1;
