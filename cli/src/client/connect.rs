@@ -16,6 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What every client command takes.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Ensemble and output")]
 pub(crate) struct ConnectArgs {
     /// Where the ensemble listens
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
