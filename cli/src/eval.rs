@@ -17,12 +17,14 @@ Examples:
   chorus eval --model alto test.txt --json | jq .perplexity
   echo \"To be, or not to be\" | chorus eval --model alto -
 
-The first token is predicted from what the model's config calls its start, every other one from all before it:
-nats per token = -(sum of ln P(token | everything before it)) / tokens, perplexity = exp(nats per token).
+The first token is predicted from what the model's config calls its start, every other one from
+all before it: nats per token = -(sum of ln P(token | everything before it)) / tokens,
+perplexity = exp(nats per token).
 
 With --json one object with the keys
   tokens, nats_per_token, bits_per_token, perplexity
-  characters, nats_per_character, bits_per_character   of the text, so that models with different tokens compare";
+  characters, nats_per_character, bits_per_character
+The last three are of the text, so that models with different tokens can be compared.";
 
 const PROGRESS: &str = "{bar:30} {percent:>3}%  {per_sec}  {eta} left";
 
@@ -65,18 +67,20 @@ struct Report {
     reason = "every command's run takes its arguments"
 )]
 pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
-    let text = read(&arguments.file)?;
+    let (text, origin) = read(&arguments.file)?;
     let device = open_device(&arguments.device)?;
     let model = LanguageModel::load(&arguments.model, &device)?;
-    let tokens = model.vocabulary().encode(&text)?;
+    let tokens = model.vocabulary().encode(&text).with_context(|| {
+        format!(
+            "the vocabulary of {} can't express the text of {origin}",
+            arguments.model.display()
+        )
+    })?;
     let bar = ProgressBar::new(tokens.len() as u64).with_style(ProgressStyle::with_template(PROGRESS)?);
     let evaluation = evaluate(&model, &tokens, |done| bar.set_position(done))?;
     bar.finish_and_clear();
     let Some(report) = Report::new(&evaluation, text.chars().count() as u64) else {
-        bail!(
-            "{} has no token: there is nothing to score",
-            arguments.file.display()
-        );
+        bail!("{origin} has no token: there is nothing to score");
     };
     if arguments.json {
         return print(&format!("{}\n", serde_json::to_string(&report)?));
@@ -84,7 +88,8 @@ pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     print(&report.table())
 }
 
-fn read(file: &Path) -> anyhow::Result<String> {
+/// The text of a file, or of stdin, and what to call it in a message.
+fn read(file: &Path) -> anyhow::Result<(String, String)> {
     let mut bytes = Vec::new();
     let origin = if file.as_os_str() == "-" {
         std::io::stdin()
@@ -95,7 +100,8 @@ fn read(file: &Path) -> anyhow::Result<String> {
         bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
         file.display().to_string()
     };
-    String::from_utf8(bytes).with_context(|| format!("{origin} is not UTF-8 text"))
+    let text = String::from_utf8(bytes).with_context(|| format!("{origin} is not UTF-8 text"))?;
+    Ok((text, origin))
 }
 
 impl Report {

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::checkpoint::{Checkpoint, TensorInfo};
 use super::error::ImportError;
 use super::recognise::{LayerPart, Parts, recognise};
-use crate::config::{MAX_DIMENSION, MAX_LAYERS, names};
+use crate::config::{MAX_LAYERS, MAX_VOCAB_SIZE, names};
 
 /// What the weights say of the model, before its vocabulary is known.
 pub(super) struct Assembled {
@@ -257,7 +257,12 @@ impl<'a> Reader<'a> {
 
     fn matrix(&self, key: &str, expected: &str) -> Result<(usize, usize), ImportError> {
         match self.info(key)?.shape.as_slice() {
-            [rows, columns] if *rows > 0 && (1..=MAX_DIMENSION.max(*rows)).contains(columns) => {
+            // No vocabulary is larger, and no other size: what is computed from them can't overflow.
+            [rows, columns]
+                if [rows, columns]
+                    .iter()
+                    .all(|size| (1..=MAX_VOCAB_SIZE).contains(*size)) =>
+            {
                 Ok((*rows, *columns))
             }
             found => {
@@ -287,10 +292,10 @@ impl<'a> Reader<'a> {
 
 /// How many gates a layer has tells which network it is: an LSTM has four.
 fn check_gates(key: &str, rows: usize, hidden: usize) -> Result<(), ImportError> {
-    let found = match rows.checked_div(hidden) {
-        Some(4) if rows % hidden == 0 => return Ok(()),
-        Some(3) if rows % hidden == 0 => "a GRU (three gates)",
-        Some(1) if rows % hidden == 0 => "a plain RNN (one gate)",
+    let found = match rows {
+        _ if rows == 4 * hidden => return Ok(()),
+        _ if rows == 3 * hidden => "a GRU (three gates)",
+        _ if rows == hidden => "a plain RNN (one gate)",
         _ => {
             let expected = "[4H, H], four gates by the hidden size (torch.nn.LSTM)".to_owned();
             return Err(ImportError::Shape {
