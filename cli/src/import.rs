@@ -72,10 +72,6 @@ enum Dtype {
 ///
 /// # Errors
 /// The files can't be read, are no such model, or don't fit each other; the directory is taken or can't be written.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "every command's run takes its arguments"
-)]
 pub(crate) fn run(arguments: ImportArgs) -> anyhow::Result<()> {
     if !arguments.force && is_taken(&arguments.out)? {
         bail!(
