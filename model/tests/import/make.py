@@ -1,4 +1,4 @@
-"""Makes the PyTorch files that tests/import.rs reads. Run with PyTorch 2: `python make.py` in this folder.
+"""Makes the PyTorch files that the tests in this folder read. Run with PyTorch 2: `python make.py` in this folder.
 
 Every number is exact in all floating point types: element i of the tensor with the number n is
 ((7 * i + n) % 13 - 6) / 8, counted row by row.
