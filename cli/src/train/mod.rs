@@ -98,7 +98,7 @@ fn read(path: &Path) -> Result<String> {
 fn encode(vocabulary: &Vocabulary, path: &Path, text: &str) -> Result<Vec<u32>> {
     vocabulary
         .encode(text)
-        .with_context(|| format!("the vocabulary can't express the text of {}", path.display()))
+        .with_context(|| path.display().to_string())
 }
 
 /// A flag that is set at Ctrl-C. A second Ctrl-C, while the last step and its checkpoint are still being made, ends
@@ -119,4 +119,71 @@ fn stop_at_ctrl_c() -> Result<Arc<AtomicBool>> {
         });
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use chorus_model::ModelParts;
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    fn parsed(line: &str) -> TrainArgs {
+        let words = std::iter::once("train").chain(line.split_whitespace());
+        let matches = TrainArgs::augment_args(Command::new("train"))
+            .try_get_matches_from(words)
+            .unwrap();
+        TrainArgs::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn a_run_leaves_a_model_directory_and_its_tokenizer_serves_another() {
+        let root = tempfile::tempdir().unwrap();
+        let (text, out) = (root.path().join("text"), root.path().join("alto"));
+        fs::write(
+            &text,
+            "To be, or not to be:\nthat is the question.\n\nWhether\n\n".repeat(20),
+        )
+        .unwrap();
+        let line = |out: &Path, rest: &str| {
+            let (text, out) = (text.display(), out.display());
+            parsed(&format!(
+                "--data {text} --valid {text} --out {out} --embedding 4 --hidden 6 --batch 4 --bptt 16 --epochs 2 {rest}"
+            ))
+        };
+        run(line(&out, "--tokenizer bpe:260 --dtype f16")).unwrap();
+        let parts = ModelParts::load(&out).unwrap();
+        assert_eq!(
+            (parts.config.name.as_str(), parts.config.vocab_size),
+            ("alto", 260)
+        );
+        for file in [
+            "metrics.jsonl",
+            "learning-curve.svg",
+            "checkpoint/checkpoint.safetensors",
+        ] {
+            assert!(out.join(file).is_file(), "{file}");
+        }
+        // A run that is over may be resumed, but the vocabulary may not become another one.
+        run(line(&out, "--tokenizer bpe:260 --dtype f16 --resume")).unwrap();
+        let error = run(line(&out, "--tokenizer bpe:261 --dtype f16 --resume"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("tokenizer is \"bpe:261\", but the run to resume has \"bpe:260\""),
+            "{error}"
+        );
+        let other = root.path().join("bass");
+        run(line(
+            &other,
+            &format!("--tokenizer-from {} --order passages --seed 2", out.display()),
+        ))
+        .unwrap();
+        let fingerprint = ModelParts::load(&other)
+            .unwrap()
+            .vocabulary
+            .fingerprint()
+            .to_owned();
+        assert_eq!(fingerprint, parts.vocabulary.fingerprint());
+    }
 }

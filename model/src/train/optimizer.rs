@@ -231,9 +231,12 @@ mod tests {
             .collect()
     }
 
-    fn assert_close(ours: &[Vec<f32>], expected: [[f32; 3]; 3]) {
+    fn assert_close(ours: &[Vec<f32>], expected: [[f64; 3]; 3]) {
         for (ours, expected) in ours.iter().flatten().zip(expected.iter().flatten()) {
-            assert!((ours - expected).abs() < 1e-6, "{ours} instead of {expected}");
+            assert!(
+                (f64::from(*ours) - expected).abs() < 1e-6,
+                "{ours} instead of {expected}"
+            );
         }
     }
 
@@ -255,12 +258,12 @@ mod tests {
         assert_close(&trajectory(OptimizerKind::Sgd), SGD);
     }
 
-    const ADAM: [[f32; 3]; 3] = [
+    const ADAM: [[f64; 3]; 3] = [
         [0.40000001, -1.39999998, -0.09999899],
         [0.30023906, -1.30008602, -0.02626557],
         [0.25383043, -1.25326824, 0.00604788],
     ];
-    const SGD: [[f32; 3]; 3] = [
+    const SGD: [[f64; 3]; 3] = [
         [0.34999999, -1.14999998, -0.00010000],
         [0.21499999, -0.83499998, -0.00019000],
         [0.18462498, -0.76412499, -0.00021025],

@@ -14,7 +14,7 @@ use crate::weights::WeightType;
 /// A chain of order 1 over three tokens.
 const TRANSITIONS: [[f32; 3]; 3] = [[0.8, 0.15, 0.05], [0.1, 0.1, 0.8], [0.3, 0.6, 0.1]];
 
-fn markov(tokens: usize, seed: u64) -> Vec<u32> {
+pub(super) fn markov(tokens: usize, seed: u64) -> Vec<u32> {
     let mut generator = generator(seed, Purpose::Order, 0);
     let mut present = 0usize;
     let mut draw = || {
@@ -45,7 +45,7 @@ fn entropy_rate() -> f64 {
         .sum()
 }
 
-fn options() -> TrainingOptions {
+pub(super) fn options() -> TrainingOptions {
     TrainingOptions {
         name: "chain".to_owned(),
         tokenizer: "none".to_owned(),

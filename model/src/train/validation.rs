@@ -54,3 +54,57 @@ fn warm_state(network: &Network, lanes: &Lanes, time: usize) -> Result<NetworkSt
         .collect::<Result<_>>()?;
     Ok(NetworkState::from_layers(layers))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::TrainingOptions;
+    use super::super::tests::{markov, options};
+    use super::super::texts::{Arrangement, Texts};
+    use super::super::trainer::Trainer;
+    use super::*;
+    use crate::{LanguageModel, ModelParts, evaluate};
+
+    /// The model of an untrained run on random tokens, as evaluation sees it.
+    fn model(trainer: &Trainer) -> LanguageModel {
+        let values = trainer.parameters().named();
+        let parts = ModelParts {
+            config: trainer.config().clone(),
+            vocabulary: chorus_text::Vocabulary::train_characters("abc").unwrap(),
+            tensors: values
+                .map(|(name, value)| (name.to_owned(), value.as_tensor().clone()))
+                .collect(),
+        };
+        LanguageModel::from_parts(parts, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn side_by_side_lanes_give_the_figure_of_one_pass_through_the_text() {
+        let texts = Texts {
+            training: markov(400, 1),
+            validation: markov(240, 2),
+            vocab_size: 3,
+        };
+        let exact = |options| {
+            let mut trainer = Trainer::new(options, texts.clone()).unwrap();
+            for _ in 0..20 {
+                trainer.step().unwrap();
+            }
+            let evaluation = evaluate(&model(&trainer), &texts.validation, |_| {}).unwrap();
+            (evaluation.nats_per_token().unwrap(), trainer)
+        };
+        let mean = |trainer: &Trainer, batch| {
+            let options = TrainingOptions { batch, ..options() };
+            let arrangement = Arrangement::new(texts.clone(), &options).unwrap();
+            mean_nats(trainer.parameters().network(), arrangement.validation(), 60).unwrap()
+        };
+        let (one_pass, trainer) = exact(TrainingOptions {
+            batch: 1,
+            bptt: 10,
+            learning_rate: 0.05,
+            ..options()
+        });
+        assert!((mean(&trainer, 1) - one_pass).abs() < 1e-6);
+        // Four lanes of 60 tokens, each after 60 tokens of warming up.
+        assert!((mean(&trainer, 4) - one_pass).abs() < 1e-6);
+    }
+}
