@@ -62,7 +62,7 @@ impl WorkerConfig {
     }
 }
 
-fn check<T: PartialOrd + Display>(
+fn check<T: PartialOrd + Display + Copy>(
     field: &'static str,
     found: T,
     allowed: RangeInclusive<T>,

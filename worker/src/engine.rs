@@ -136,16 +136,18 @@ impl<P: Predictor> Engine<P> {
     fn start(&mut self, key: SessionKey, feed: Feed, credit: Credit, now: Instant, replies: &mut Vec<Reply>) {
         let step = feed.step;
         match self.sessions.check_step(key, step, now) {
-            Ok(Step::Next) => {
-                let job = Job::new(feed, credit);
-                if job.is_complete() {
-                    self.finish(key, job, now, replies)
-                } else {
-                    self.batcher.enqueue(key, job)
-                }
-            }
+            Ok(Step::Next) => self.proceed(key, Job::new(feed, credit), now, replies),
             Ok(Step::Repeated(answer)) => replies.push(Reply::new(key, step, answer, credit)),
             Err(failure) => replies.push(Reply::failed(key, step, failure, credit)),
+        }
+    }
+
+    /// Answers a job that is complete, else lines it up for its next forward.
+    fn proceed(&mut self, key: SessionKey, job: Job, now: Instant, replies: &mut Vec<Reply>) {
+        if job.is_complete() {
+            self.finish(key, job, now, replies);
+        } else {
+            self.batcher.enqueue(key, job);
         }
     }
 
@@ -171,11 +173,7 @@ impl<P: Predictor> Engine<P> {
         match result {
             Ok(()) => {
                 self.sessions.put(key, session);
-                if job.is_complete() {
-                    self.finish(key, job, now, replies)
-                } else {
-                    self.batcher.enqueue(key, job)
-                }
+                self.proceed(key, job, now, replies);
             }
             Err(failure) => {
                 // The state can't be trusted any more, so the session ends.
@@ -302,5 +300,7 @@ fn guard<T>(call: impl FnOnce() -> Result<T, PredictorError>) -> Result<T, Failu
     }
 }
 
+#[cfg(test)]
+mod scripted;
 #[cfg(test)]
 mod tests;

@@ -191,3 +191,70 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        batcher::BatchLimits,
+        operation::{Ask, Feed},
+        predictor::{PredictorError, Row},
+    };
+
+    /// Breaks what the engine does not guard against: its vocabulary is lost in the first forward.
+    struct Broken {
+        vocabulary_size: Option<usize>,
+    }
+
+    impl Predictor for Broken {
+        type State = ();
+
+        fn vocabulary_size(&self) -> usize {
+            self.vocabulary_size.unwrap()
+        }
+
+        fn fresh_state(&mut self) -> Result<(), PredictorError> {
+            Ok(())
+        }
+
+        fn forward(&mut self, rows: &mut [Row<'_, ()>]) -> Result<Vec<Vec<f32>>, PredictorError> {
+            self.vocabulary_size = None;
+            Ok(vec![vec![]; rows.len()])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
+        let broken = Broken {
+            vocabulary_size: Some(1),
+        };
+        let engine = Engine::new(broken, 1, Duration::from_secs(1), BatchLimits::default());
+        let mut thread = ModelThread::spawn(engine).unwrap();
+        let (replies, mut receiver) = mpsc::unbounded_channel();
+        let feed = Operation::Feed(Feed {
+            step: 1,
+            tokens: vec![0],
+            ask: Ask::Nothing,
+        });
+        let operations = [Operation::Open, feed]
+            .map(|operation| Admitted {
+                session: 1,
+                operation,
+                credit: Credit::default(),
+            })
+            .into();
+        let command = Command::Operations {
+            stream: 1,
+            operations,
+            replies,
+            span: Span::none(),
+        };
+        thread.commands().send(command).await.unwrap();
+        thread.ended().await;
+        assert!(receiver.recv().await.is_none());
+        assert!(thread.commands().is_closed());
+        thread.stop().await;
+    }
+}

@@ -215,11 +215,12 @@ impl AnswerWriter {
         {
             self.take(message);
         }
-        if self.ready.is_empty() {
-            self.end.take().map(Err)
-        } else {
-            Some(Ok(self.pack()))
+        if !self.ready.is_empty() {
+            return Some(Ok(self.pack()));
         }
+        // Nothing follows the end.
+        self.receiver.close();
+        self.end.take().map(Err)
     }
 
     fn take(&mut self, message: Result<Vec<Reply>, Status>) {
@@ -308,5 +309,64 @@ mod tests {
         assert!(futures::poll!(&mut returned).is_pending());
         frames.next().await.unwrap().unwrap();
         assert!(futures::poll!(&mut returned).is_ready());
+    }
+
+    /// One frame that asks for one row of 100,000 logits, about 400 KB.
+    fn ask_for_a_large_row() -> OperationFrame {
+        let ask = v1::feed::Ask::Logits(v1::AskLogits {
+            rows: v1::ask_logits::Rows::Next.into(),
+        });
+        let feed = v1::Feed {
+            step: 1,
+            tokens: vec![1],
+            ask: Some(ask),
+        };
+        let operation = Some(v1::operation::Operation::Feed(feed));
+        OperationFrame {
+            operations: vec![v1::Operation {
+                session: 1,
+                operation,
+            }],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_credit_is_not_read_from_until_its_answers_are_taken() {
+        let (commands, mut inbox) = mpsc::channel(1000);
+        let (replies, _receiver) = mpsc::unbounded_channel();
+        let reader = OperationReader {
+            stream: 1,
+            limits: OperationLimits {
+                vocabulary_size: 100_000,
+                max_feed_tokens: 1,
+                max_answer_rows: 1,
+            },
+            commands,
+            replies,
+            credit: StreamCredit::new(),
+            stopping: Stopping::default(),
+        };
+        let frames = stream::iter((0..200).map(|_| Ok(ask_for_a_large_row())));
+        let mut reading = Box::pin(tokio::task::unconstrained(reader.run(frames)));
+
+        assert!(futures::poll!(&mut reading).is_pending());
+        let mut admitted = Vec::new();
+        assert_eq!(
+            inbox.recv_many(&mut admitted, 1000).await,
+            128,
+            "two of the largest messages"
+        );
+        assert!(futures::poll!(&mut reading).is_pending());
+        assert!(
+            inbox.try_recv().is_err(),
+            "nothing more while the answers are outstanding"
+        );
+
+        admitted.clear();
+        assert!(futures::poll!(&mut reading).is_pending());
+        assert_eq!(inbox.recv_many(&mut admitted, 1000).await, 72, "the rest");
+        admitted.clear();
+        assert!(futures::poll!(&mut reading).is_ready());
+        assert!(matches!(inbox.try_recv(), Ok(Command::EndStream { stream: 1 })));
     }
 }

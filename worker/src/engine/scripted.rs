@@ -1,0 +1,158 @@
+//! A scripted predictor and a harness around the engine, for the engine's tests.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::{operation::Ask, predictor::Want};
+use chorus_proto::logits_to_values;
+use v1::{ErrorCode, answer::Answer as Kind};
+
+pub(super) const VOCABULARY: usize = 10;
+pub(super) const NOT_FINITE: u32 = 7;
+pub(super) const ERROR: u32 = 8;
+pub(super) const PANIC: u32 = 9;
+pub(super) const TTL: Duration = Duration::from_secs(10);
+
+/// Its state is the tokens themselves; its logits are a function of them. Three tokens make it fail.
+#[derive(Default)]
+pub(super) struct Scripted {
+    /// The tokens of every row of every forward.
+    forwards: Vec<Vec<Vec<u32>>>,
+}
+
+impl Predictor for Scripted {
+    type State = Vec<u32>;
+
+    fn vocabulary_size(&self) -> usize {
+        VOCABULARY
+    }
+
+    fn fresh_state(&mut self) -> Result<Vec<u32>, PredictorError> {
+        Ok(vec![])
+    }
+
+    fn forward(&mut self, rows: &mut [Row<'_, Vec<u32>>]) -> Result<Vec<Vec<f32>>, PredictorError> {
+        self.forwards
+            .push(rows.iter().map(|row| row.tokens.to_vec()).collect());
+        rows.iter_mut().map(forward_one).collect()
+    }
+}
+
+fn forward_one(row: &mut Row<'_, Vec<u32>>) -> Result<Vec<f32>, PredictorError> {
+    let mut output = Vec::new();
+    for &token in row.tokens {
+        assert_ne!(token, PANIC, "scripted panic");
+        if token == ERROR {
+            return Err("scripted error".into());
+        }
+        if row.want == Want::Each {
+            output.extend(logits_after(row.state));
+        }
+        row.state.push(token);
+    }
+    if row.want == Want::Next {
+        output.extend(logits_after(row.state));
+    }
+    Ok(output)
+}
+
+pub(super) fn logits_after(tokens: &[u32]) -> Vec<f32> {
+    if tokens.contains(&NOT_FINITE) {
+        return vec![f32::NAN; VOCABULARY];
+    }
+    let mix = |seed: u32, &token: &u32| (seed ^ token).wrapping_mul(2_654_435_761).rotate_left(7);
+    let seed = tokens.iter().fold(1, mix);
+    (0..VOCABULARY as u32)
+        .map(|id| (mix(seed, &id) % 1000) as f32 / 100.0)
+        .collect()
+}
+
+pub(super) struct Harness {
+    pub(super) engine: Engine<Scripted>,
+    pub(super) now: Instant,
+    pub(super) replies: Vec<Reply>,
+}
+
+impl Harness {
+    pub(super) fn new() -> Self {
+        Self::with(
+            BatchLimits {
+                chunk_tokens: 4,
+                tokens: 100,
+                logits: 100 * VOCABULARY,
+            },
+            8,
+        )
+    }
+
+    pub(super) fn with(limits: BatchLimits, max_sessions: usize) -> Self {
+        let engine = Engine::new(Scripted::default(), max_sessions, TTL, limits);
+        Self {
+            engine,
+            now: Instant::now(),
+            replies: vec![],
+        }
+    }
+
+    pub(super) fn apply(&mut self, stream: u64, session: u64, operation: Operation) {
+        let key = SessionKey { stream, session };
+        self.engine
+            .apply(key, operation, Credit::default(), self.now, &mut self.replies);
+    }
+
+    pub(super) fn open(&mut self, stream: u64, session: u64) {
+        self.apply(stream, session, Operation::Open);
+    }
+
+    pub(super) fn feed(&mut self, stream: u64, session: u64, step: u64, tokens: &[u32], ask: Ask) {
+        self.apply(
+            stream,
+            session,
+            Operation::Feed(Feed {
+                step,
+                tokens: tokens.to_vec(),
+                ask,
+            }),
+        );
+    }
+
+    /// One forward's replies, or those that needed none.
+    pub(super) fn run_batch(&mut self) -> Vec<v1::Answer> {
+        self.engine.run_batch(self.now, &mut self.replies);
+        self.replies.drain(..).map(|reply| reply.answer).collect()
+    }
+
+    pub(super) fn run_all(&mut self) -> Vec<v1::Answer> {
+        let mut answers: Vec<_> = self.replies.drain(..).map(|reply| reply.answer).collect();
+        while self.engine.has_work() {
+            answers.extend(self.run_batch());
+        }
+        answers
+    }
+
+    pub(super) fn forwards(&self) -> &[Vec<Vec<u32>>] {
+        &self.engine.predictor.forwards
+    }
+}
+
+pub(super) fn next_row(answer: &v1::Answer) -> Vec<f32> {
+    rows(answer, 1)
+}
+
+pub(super) fn rows(answer: &v1::Answer, count: usize) -> Vec<f32> {
+    match &answer.answer {
+        Some(Kind::Logits(logits)) => logits_to_values(logits, count, VOCABULARY).unwrap(),
+        other => panic!("logits were asked for, the answer is {other:?}"),
+    }
+}
+
+pub(super) fn code(answer: &v1::Answer) -> ErrorCode {
+    match &answer.answer {
+        Some(Kind::Failure(failure)) => failure.code(),
+        other => panic!("a failure was expected, the answer is {other:?}"),
+    }
+}
+
+pub(super) fn only(answers: Vec<v1::Answer>) -> v1::Answer {
+    let [answer] = <[_; 1]>::try_from(answers).unwrap();
+    answer
+}
