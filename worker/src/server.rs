@@ -7,9 +7,16 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tonic::{
     server::NamedService,
-    transport::{Server, server::TcpIncoming},
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
 };
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
 
 use crate::{
     config::WorkerConfig,
@@ -81,21 +88,10 @@ pub async fn serve(
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<WorkerServer<WorkerService>>().await;
-    let server = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_service(health_service)
-        .add_service(
-            WorkerServer::new(service)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stopping.drain.clone().cancelled_owned(),
-        );
+    let server = router(service, health_service).serve_with_incoming_shutdown(
+        TcpIncoming::from(listener).with_nodelay(Some(true)),
+        stopping.drain.clone().cancelled_owned(),
+    );
     let mut server = std::pin::pin!(server);
 
     let mut result = tokio::select! {
@@ -113,6 +109,19 @@ pub async fn serve(
     stopping.abort.cancel();
     model.stop().await;
     result
+}
+
+fn router(service: WorkerService, health: HealthServer<impl Health>) -> Router {
+    let service = WorkerServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(health)
+        .add_service(service)
 }
 
 /// Connections and streams end by themselves once they have their answers; who does not read is not waited for.
