@@ -62,19 +62,13 @@ struct Report {
 /// # Errors
 /// The text or the model can't be read, the text is empty or not expressible in the model's vocabulary, the device is
 /// not there.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "every command's run takes its arguments"
-)]
+#[expect(clippy::needless_pass_by_value, reason = "every command's run takes its arguments")]
 pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     let (text, origin) = read(&arguments.file)?;
     let device = open_device(&arguments.device)?;
     let model = LanguageModel::load(&arguments.model, &device)?;
     let tokens = model.vocabulary().encode(&text).with_context(|| {
-        format!(
-            "the vocabulary of {} can't express the text of {origin}",
-            arguments.model.display()
-        )
+        format!("the vocabulary of {} can't express the text of {origin}", arguments.model.display())
     })?;
     let bar = ProgressBar::new(tokens.len() as u64).with_style(ProgressStyle::with_template(PROGRESS)?);
     let evaluation = evaluate(&model, &tokens, |done| bar.set_position(done))?;
@@ -92,9 +86,7 @@ pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
 fn read(file: &Path) -> anyhow::Result<(String, String)> {
     let mut bytes = Vec::new();
     let origin = if file.as_os_str() == "-" {
-        std::io::stdin()
-            .read_to_end(&mut bytes)
-            .context("can't read stdin")?;
+        std::io::stdin().read_to_end(&mut bytes).context("can't read stdin")?;
         "stdin".to_owned()
     } else {
         bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
@@ -121,19 +113,8 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let Self {
-            tokens,
-            nats_per_token,
-            bits_per_token,
-            perplexity,
-            ..
-        } = self;
-        let Self {
-            characters,
-            nats_per_character,
-            bits_per_character,
-            ..
-        } = self;
+        let Self { tokens, nats_per_token, bits_per_token, perplexity, .. } = self;
+        let Self { characters, nats_per_character, bits_per_character, .. } = self;
         format!(
             "perplexity  {perplexity:.4}\n\
              tokens      {tokens}  ({nats_per_token:.4} nats, {bits_per_token:.4} bits each)\n\
@@ -148,10 +129,7 @@ mod tests {
 
     #[test]
     fn a_report_has_every_unit() {
-        let evaluation = Evaluation {
-            tokens: 4,
-            nats: 4.0 * std::f64::consts::LN_2,
-        };
+        let evaluation = Evaluation { tokens: 4, nats: 4.0 * std::f64::consts::LN_2 };
         let report = Report::new(&evaluation, 8).unwrap();
         let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
         assert!(near(report.perplexity, 2.0) && near(report.bits_per_token, 1.0));
@@ -175,11 +153,6 @@ mod tests {
         let path = folder.path().join("notes.txt");
         assert!(read(&path).unwrap_err().to_string().contains("can't read"));
         std::fs::write(&path, b"ab\xff").unwrap();
-        assert!(
-            read(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("notes.txt is not UTF-8")
-        );
+        assert!(read(&path).unwrap_err().to_string().contains("notes.txt is not UTF-8"));
     }
 }

@@ -99,10 +99,7 @@ pub(crate) fn sentence_of_io_error(error: &io::Error) -> String {
     };
     let text = text.trim_end_matches(&format!(" (os error {code})"));
     let mut letters = text.chars();
-    letters
-        .next()
-        .map(|first| first.to_lowercase().chain(letters).collect())
-        .unwrap_or_default()
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -114,13 +111,8 @@ mod tests {
     #[test]
     fn an_error_and_its_causes_are_one_line() {
         let missing = std::fs::read("surely/not/here").unwrap_err();
-        let error = Err::<(), _>(missing)
-            .context("can't read\nthe config")
-            .unwrap_err();
-        assert_eq!(
-            one_line(&error),
-            "can't read the config: no such file or directory"
-        );
+        let error = Err::<(), _>(missing).context("can't read\nthe config").unwrap_err();
+        assert_eq!(one_line(&error), "can't read the config: no such file or directory");
     }
 
     #[test]

@@ -74,10 +74,7 @@ enum Dtype {
 /// The files can't be read, are no such model, or don't fit each other; the directory is taken or can't be written.
 pub(crate) fn run(arguments: ImportArgs) -> anyhow::Result<()> {
     if !arguments.force && is_taken(&arguments.out)? {
-        bail!(
-            "{} exists and is not empty; --force writes into it",
-            arguments.out.display()
-        );
+        bail!("{} exists and is not empty; --force writes into it", arguments.out.display());
     }
     let name = name(&arguments)?;
     let start = arguments.start.unwrap_or_default();
@@ -101,35 +98,18 @@ fn is_taken(directory: &Path) -> anyhow::Result<bool> {
 }
 
 fn name(arguments: &ImportArgs) -> anyhow::Result<String> {
-    let last = || {
-        arguments
-            .out
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-    };
+    let last = || arguments.out.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = arguments.name.clone().or_else(last);
     name.with_context(|| format!("{} gives the model no name: use --name", arguments.out.display()))
 }
 
 /// What was made, for people.
 fn summary(imported: &Imported, directory: &Path) -> String {
-    let Config {
-        name,
-        vocab_size,
-        hidden_size,
-        layers,
-        ..
-    } = &imported.parts.config;
+    let Config { name, vocab_size, hidden_size, layers, .. } = &imported.parts.config;
     let config = &imported.parts.config;
-    let input = config
-        .embedding_size
-        .map_or("one-hot input".to_owned(), |size| format!("embedding {size}"));
+    let input = config.embedding_size.map_or("one-hot input".to_owned(), |size| format!("embedding {size}"));
     let plural = if *layers == 1 { "layer" } else { "layers" };
-    let output = if config.tied {
-        "the embedding as output layer"
-    } else {
-        "an output layer"
-    };
+    let output = if config.tied { "the embedding as output layer" } else { "an output layer" };
     let biases = match (config.lstm_bias, config.output_bias) {
         (true, true) => "biases",
         (true, false) => "biases in the LSTM only",
@@ -140,30 +120,15 @@ fn summary(imported: &Imported, directory: &Path) -> String {
         "{name}: {vocab_size} tokens, {input}, {layers} {plural} of {hidden_size}, {output}, {biases}; {} parameters\n",
         config.parameters(),
     );
-    let width = imported
-        .renamed
-        .iter()
-        .map(|(key, _)| key.chars().count())
-        .max()
-        .unwrap_or_default();
+    let width = imported.renamed.iter().map(|(key, _)| key.chars().count()).max().unwrap_or_default();
     for (key, tensor) in &imported.renamed {
-        let shape = imported
-            .parts
-            .tensors
-            .get(tensor)
-            .map(|tensor| tensor.dims().to_vec())
-            .unwrap_or_default();
+        let shape =
+            imported.parts.tensors.get(tensor).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
         text.push_str(&format!("  {key:width$} -> {tensor} {shape:?}\n"));
     }
     let vocabulary = &imported.parts.vocabulary;
-    text.push_str(&format!(
-        "  start: {}\n",
-        start_sentence(vocabulary, config.start)
-    ));
-    text.push_str(&format!(
-        "  end: {}\n",
-        config.end.map_or("none".to_owned(), |id| quoted(vocabulary, id))
-    ));
+    text.push_str(&format!("  start: {}\n", start_sentence(vocabulary, config.start)));
+    text.push_str(&format!("  end: {}\n", config.end.map_or("none".to_owned(), |id| quoted(vocabulary, id))));
     text.push_str(&format!("written to {}\n", directory.display()));
     text
 }
@@ -179,10 +144,7 @@ fn quoted(vocabulary: &Vocabulary, id: u32) -> String {
     format!("token {id} {:?}", vocabulary.token(id).unwrap_or_default())
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "clap parses with functions that may fail"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "clap parses with functions that may fail")]
 fn start_choice(word: &str) -> Result<StartChoice, std::convert::Infallible> {
     Ok(match word {
         "zero-state" | "zero_state" => StartChoice::ZeroState,
@@ -190,10 +152,7 @@ fn start_choice(word: &str) -> Result<StartChoice, std::convert::Infallible> {
     })
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "clap parses with functions that may fail"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "clap parses with functions that may fail")]
 fn end_choice(word: &str) -> Result<EndChoice, std::convert::Infallible> {
     Ok(match word {
         "none" => EndChoice::None,
@@ -215,24 +174,14 @@ mod tests {
 
     fn parse(words: &[&str]) -> ImportArgs {
         let fixed = ["import", "--weights", "w.pt", "--vocab", "v.txt"];
-        Command::try_parse_from(fixed.iter().chain(words))
-            .unwrap()
-            .arguments
+        Command::try_parse_from(fixed.iter().chain(words)).unwrap().arguments
     }
 
     #[test]
     fn the_name_is_the_last_part_of_the_directory() {
         assert_eq!(name(&parse(&["--out", "models/alto"])).unwrap(), "alto");
-        assert_eq!(
-            name(&parse(&["--out", "models/alto", "--name", "bass"])).unwrap(),
-            "bass"
-        );
-        assert!(
-            name(&parse(&["--out", ".."]))
-                .unwrap_err()
-                .to_string()
-                .contains("--name")
-        );
+        assert_eq!(name(&parse(&["--out", "models/alto", "--name", "bass"])).unwrap(), "bass");
+        assert!(name(&parse(&["--out", ".."])).unwrap_err().to_string().contains("--name"));
     }
 
     #[test]

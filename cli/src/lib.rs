@@ -70,10 +70,7 @@ fn block_on_server(command: impl Future<Output = anyhow::Result<()>>) -> anyhow:
 }
 
 fn block_on(mut runtime: Builder, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = runtime
-        .enable_all()
-        .build()
-        .context("can't start the asynchronous runtime")?;
+    let runtime = runtime.enable_all().build().context("can't start the asynchronous runtime")?;
     let result = runtime.block_on(command);
     // What is still running was meant to be given up: nothing may keep the process from ending.
     runtime.shutdown_background();
@@ -123,10 +120,7 @@ mod tests {
     fn wrong_command_lines_are_refused_with_what_is_allowed() {
         for (line, said) in [
             ("generate", "<PROMPT>"),
-            (
-                "generate x --rule averaging",
-                "weighted_average, threshold_vote, log_linear",
-            ),
+            ("generate x --rule averaging", "weighted_average, threshold_vote, log_linear"),
             ("generate x --weight alto", "expected NAME=W"),
             ("generate x --addr nowhere", "expected HOST:PORT"),
             ("generate x --max-tokens -1", "--max-tokens"),

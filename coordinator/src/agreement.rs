@@ -80,8 +80,7 @@ impl VocabularyAgreement {
     /// # Errors
     /// What does not agree.
     pub(crate) fn check(&self, card: &ModelCard) -> Result<(), Disagreement> {
-        self.vocabulary()
-            .map_or(Ok(()), |vocabulary| agree(card, vocabulary))
+        self.vocabulary().map_or(Ok(()), |vocabulary| agree(card, vocabulary))
     }
 }
 
@@ -93,16 +92,10 @@ fn agree(card: &ModelCard, vocabulary: &Vocabulary) -> Result<(), Disagreement> 
         });
     }
     if card.vocabulary_size != vocabulary.len() {
-        return Err(Disagreement::Size {
-            model: card.vocabulary_size,
-            vocabulary: vocabulary.len(),
-        });
+        return Err(Disagreement::Size { model: card.vocabulary_size, vocabulary: vocabulary.len() });
     }
     match card.end_token.filter(|token| *token >= vocabulary.len()) {
-        Some(token) => Err(Disagreement::EndToken {
-            token,
-            vocabulary: vocabulary.len(),
-        }),
+        Some(token) => Err(Disagreement::EndToken { token, vocabulary: vocabulary.len() }),
         None => Ok(()),
     }
 }

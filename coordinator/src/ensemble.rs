@@ -134,10 +134,7 @@ impl Ensemble {
 
     /// How long members may take.
     pub(crate) fn patience(&self) -> Patience {
-        Patience {
-            step: self.limits.step_timeout(),
-            token: PATIENCE_PER_TOKEN,
-        }
+        Patience { step: self.limits.step_timeout(), token: PATIENCE_PER_TOKEN }
     }
 }
 
@@ -180,9 +177,8 @@ pub(crate) fn fuse_status(error: FuseError, participation: &Participation) -> St
     match error {
         FuseError::NoParticipants | FuseError::NoWeight => {
             let missing = participation.missing.iter();
-            let missing: Vec<_> = missing
-                .map(|member| format!("{} ({})", member.name, member.reason))
-                .collect();
+            let missing: Vec<_> =
+                missing.map(|member| format!("{} ({})", member.name, member.reason)).collect();
             let message = format!("{error}; missing: {}", missing.join(", "));
             status(ErrorCode::Unavailable, message)
         }

@@ -32,15 +32,9 @@ pub(crate) async fn report(ensemble: Arc<Ensemble>, reporter: HealthReporter) {
 }
 
 async fn set(reporter: &HealthReporter, serving: bool) {
-    let status = if serving {
-        ServingStatus::Serving
-    } else {
-        ServingStatus::NotServing
-    };
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     reporter.set_service_status("", status).await;
-    reporter
-        .set_service_status(service_name::<crate::service::EnsembleService>(), status)
-        .await;
+    reporter.set_service_status(service_name::<crate::service::EnsembleService>(), status).await;
 }
 
 fn service_name<S: EnsembleRpc>() -> &'static str {

@@ -42,23 +42,16 @@ const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 impl Plan {
     /// Every new token needs one fused row, whatever the rule, the sampling and the log-probabilities that are wanted.
     pub fn for_generate() -> Self {
-        Self {
-            passing: Ask::Nothing,
-            last: Ask::LogitsNext,
-        }
+        Self { passing: Ask::Nothing, last: Ask::LogitsNext }
     }
 
     /// The arithmetic mixture of a token needs nothing but each member's probability of it; the other rules need rows.
     pub fn for_score(rule: Rule) -> Self {
         match rule {
-            Rule::WeightedAverage => Self {
-                passing: Ask::Targets,
-                last: Ask::Targets,
-            },
-            Rule::ThresholdVote | Rule::LogLinear | Rule::LogitMean | Rule::LogitMax => Self {
-                passing: Ask::LogitsEach,
-                last: Ask::LogitsEach,
-            },
+            Rule::WeightedAverage => Self { passing: Ask::Targets, last: Ask::Targets },
+            Rule::ThresholdVote | Rule::LogLinear | Rule::LogitMean | Rule::LogitMax => {
+                Self { passing: Ask::LogitsEach, last: Ask::LogitsEach }
+            }
         }
     }
 
@@ -74,10 +67,7 @@ impl Plan {
             Ask::LogitsNext => Ask::LogitsNext,
             Ask::Nothing => Ask::Nothing,
         };
-        Self {
-            passing: dense(self.passing),
-            last: dense(self.last),
-        }
+        Self { passing: dense(self.passing), last: dense(self.last) }
     }
 
     /// Cuts an input of this many tokens into pieces, each within `max_feed_tokens` and with an answer of a bounded size.
@@ -96,11 +86,7 @@ impl Plan {
         let pieces = tokens.div_ceil(length).max(1);
         (0..pieces).map(move |piece| Piece {
             tokens: piece * length..tokens.min((piece + 1) * length),
-            ask: if piece + 1 == pieces {
-                self.last
-            } else {
-                self.passing
-            },
+            ask: if piece + 1 == pieces { self.last } else { self.passing },
         })
     }
 }
@@ -126,11 +112,7 @@ mod tests {
     fn only_the_weighted_average_scores_by_targets() {
         for rule in Rule::ALL {
             let plan = Plan::for_score(rule);
-            let expected = if rule == Rule::WeightedAverage {
-                Ask::Targets
-            } else {
-                Ask::LogitsEach
-            };
+            let expected = if rule == Rule::WeightedAverage { Ask::Targets } else { Ask::LogitsEach };
             assert_eq!((plan.passing, plan.last), (expected, expected));
             assert_eq!(plan.reference(), Plan::for_score(Rule::LogLinear));
         }

@@ -58,10 +58,7 @@ const ROUNDING: f64 = 1e-9;
 impl Default for Quorum {
     /// One member suffices.
     fn default() -> Self {
-        Self {
-            members: 1,
-            weight: 0.0,
-        }
+        Self { members: 1, weight: 0.0 }
     }
 }
 
@@ -98,9 +95,7 @@ impl Quorum {
 }
 
 fn missing(members: &[Attendance<'_>]) -> String {
-    let names = members
-        .iter()
-        .filter_map(|member| Some((member.name, member.missing?)));
+    let names = members.iter().filter_map(|member| Some((member.name, member.missing?)));
     let names: Vec<String> = names.map(|(name, reason)| format!("{name} ({reason})")).collect();
     names.join(", ")
 }
@@ -121,10 +116,7 @@ mod tests {
 
     #[test]
     fn too_few_members_are_named_with_their_reasons() {
-        let quorum = Quorum {
-            members: 2,
-            weight: 0.0,
-        };
+        let quorum = Quorum { members: 2, weight: 0.0 };
         assert_eq!(quorum.check(&members(&["alto"])), Ok(()));
         let error = quorum.check(&members(&["alto", "tenor"])).unwrap_err();
         assert_eq!(
@@ -136,27 +128,16 @@ mod tests {
 
     #[test]
     fn too_little_weight_is_refused_and_exactly_enough_is_not() {
-        let quorum = Quorum {
-            members: 1,
-            weight: 0.4,
-        };
+        let quorum = Quorum { members: 1, weight: 0.4 };
         assert_eq!(quorum.check(&members(&["alto"])), Ok(()));
         let error = quorum.check(&members(&["alto", "bass"])).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("0.300 of the weight, the quorum is 0.4"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("0.300 of the weight, the quorum is 0.4"), "{error}");
         assert!(error.to_string().contains("alto"), "{error}");
     }
 
     #[test]
     fn nobody_is_never_enough() {
-        let none = Quorum {
-            members: 0,
-            weight: 0.0,
-        };
+        let none = Quorum { members: 0, weight: 0.0 };
         assert!(none.check(&members(&["alto", "bass", "tenor"])).is_err());
         assert!(none.check(&[]).is_err());
     }

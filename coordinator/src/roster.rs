@@ -31,12 +31,7 @@ pub(crate) struct Seat {
 impl Roster {
     /// `weights` has one weight for each member, in the same order.
     pub(crate) fn new(members: Vec<Arc<dyn Member>>, weights: Weights, quorum: Quorum) -> Self {
-        let seat = |member| {
-            Arc::new(Seat {
-                member,
-                sessions: Arc::default(),
-            })
-        };
+        let seat = |member| Arc::new(Seat { member, sessions: Arc::default() });
         Self {
             seats: members.into_iter().map(seat).collect(),
             weights,
@@ -61,11 +56,8 @@ impl Roster {
 
     /// Whether enough members are up to answer now.
     pub(crate) fn can_answer(&self) -> Result<(), QuorumError> {
-        let presences: Vec<_> = self
-            .seats
-            .iter()
-            .map(|seat| seat.member.presence().borrow().clone())
-            .collect();
+        let presences: Vec<_> =
+            self.seats.iter().map(|seat| seat.member.presence().borrow().clone()).collect();
         let attendance = self.seats.iter().zip(&presences).enumerate();
         let attendance = attendance.map(|(index, (seat, presence))| Attendance {
             name: seat.member.name(),

@@ -20,16 +20,9 @@ impl Rows {
     pub fn new(logits: Vec<f32>, log_sum_exps: Vec<f32>, vocabulary_size: usize) -> Result<Self, RowError> {
         let expected = log_sum_exps.len() * vocabulary_size;
         if logits.len() != expected {
-            return Err(RowError::Length {
-                expected,
-                got: logits.len(),
-            });
+            return Err(RowError::Length { expected, got: logits.len() });
         }
-        let rows = Self {
-            logits,
-            log_sum_exps,
-            vocabulary_size,
-        };
+        let rows = Self { logits, log_sum_exps, vocabulary_size };
         for index in 0..rows.len() {
             rows.row(index)?;
         }

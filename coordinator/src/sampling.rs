@@ -23,11 +23,7 @@ pub struct Sampling {
 impl Default for Sampling {
     /// The distribution as it is.
     fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-        }
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0 }
     }
 }
 
@@ -65,11 +61,7 @@ impl Sampling {
     /// The tokens that truncation leaves, likeliest first, with their weights. Sorts no more than a few times what it
     /// keeps, since a nucleus is usually small.
     fn nucleus(&self, distribution: &Distribution, weight: impl Fn(f64) -> f64) -> Vec<(u32, f64)> {
-        let most = if self.cuts(distribution) {
-            self.top_k as usize
-        } else {
-            distribution.len()
-        };
+        let most = if self.cuts(distribution) { self.top_k as usize } else { distribution.len() };
         let leading = |n: usize| -> Vec<(u32, f64)> {
             let top = distribution.top(n);
             top.iter().map(|c| (c.id, weight(c.log_prob))).collect()
@@ -129,25 +121,17 @@ mod tests {
 
     fn distribution(logits: &[f32]) -> Distribution {
         let exact: f64 = logits.iter().map(|z| f64::from(*z).exp()).sum();
-        Row::new(logits, exact.ln() as f32, logits.len())
-            .unwrap()
-            .distribution()
+        Row::new(logits, exact.ln() as f32, logits.len()).unwrap().distribution()
     }
 
     fn sampling(temperature: f64, top_k: u32, top_p: f64) -> Sampling {
-        Sampling {
-            temperature,
-            top_k,
-            top_p,
-        }
+        Sampling { temperature, top_k, top_p }
     }
 
     /// Everything that any uniform number can choose, by a fine grid over [0, 1).
     fn choices(sampling: Sampling, distribution: &Distribution) -> Vec<u32> {
         let grid = (0..20_000).map(|step| f64::from(step) / 20_000.0);
-        let mut ids: Vec<u32> = grid
-            .map(|uniform| sampling.choose(distribution, uniform))
-            .collect();
+        let mut ids: Vec<u32> = grid.map(|uniform| sampling.choose(distribution, uniform)).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -170,11 +154,7 @@ mod tests {
             (5, vec![0, 1, 2, 3, 4]),
             (u32::MAX, vec![0, 1, 2, 3, 4]),
         ] {
-            assert_eq!(
-                choices(sampling(1.0, top_k, 1.0), &distribution),
-                kept,
-                "top_k {top_k}"
-            );
+            assert_eq!(choices(sampling(1.0, top_k, 1.0), &distribution), kept, "top_k {top_k}");
         }
     }
 
@@ -217,9 +197,8 @@ mod tests {
         let backwards: Vec<f64> = (0..100).rev().map(|index| uniform(7, index)).collect();
         assert!(forwards.iter().eq(backwards.iter().rev()));
         assert!(forwards.iter().all(|u| (0.0..1.0).contains(u)));
-        let mut distinct: Vec<u64> = (0..100)
-            .flat_map(|index| [uniform(7, index).to_bits(), uniform(8, index).to_bits()])
-            .collect();
+        let mut distinct: Vec<u64> =
+            (0..100).flat_map(|index| [uniform(7, index).to_bits(), uniform(8, index).to_bits()]).collect();
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct.len(), 200);
@@ -229,10 +208,7 @@ mod tests {
     fn the_stream_of_a_seed_never_changes() {
         // Recorded once: a change here changes every text that a seed stands for.
         let recorded = [uniform(0, 0), uniform(0, 1), uniform(u64::MAX, u32::MAX)].map(f64::to_bits);
-        assert_eq!(
-            recorded,
-            [4604562003098661703, 4602064919497455152, 4601744338986430034]
-        );
+        assert_eq!(recorded, [4604562003098661703, 4602064919497455152, 4601744338986430034]);
     }
 
     #[test]
@@ -250,11 +226,7 @@ mod tests {
             let total: f64 = (0..5).filter(|id| kept(*id)).map(|id| weights[id]).sum();
             let mut chi_square = 0.0;
             for id in 0..5 {
-                let expected = if kept(id) {
-                    weights[id] / total * f64::from(draws)
-                } else {
-                    0.0
-                };
+                let expected = if kept(id) { weights[id] / total * f64::from(draws) } else { 0.0 };
                 let difference = f64::from(counts[id]) - expected;
                 if expected > 0.0 {
                     chi_square += difference * difference / expected;
@@ -263,10 +235,7 @@ mod tests {
                 }
             }
             // 99.9 % of chi-square with 4 degrees of freedom.
-            assert!(
-                chi_square < 18.47,
-                "chi-square {chi_square} at {temperature}, top-k {top_k}"
-            );
+            assert!(chi_square < 18.47, "chi-square {chi_square} at {temperature}, top-k {top_k}");
         }
     }
 

@@ -64,9 +64,7 @@ struct Held {
 
 impl ScriptedModel {
     pub(crate) fn logits(&self, prefix: &[u32]) -> Vec<f32> {
-        let hash = prefix
-            .iter()
-            .fold(mix(self.seed), |hash, token| mix(hash ^ (u64::from(*token) + 1)));
+        let hash = prefix.iter().fold(mix(self.seed), |hash, token| mix(hash ^ (u64::from(*token) + 1)));
         let logit = |id: u64| (mix(hash ^ (id << 32)) % 10_000) as f32 / 1_500.0;
         (0..self.vocabulary_size as u64).map(logit).collect()
     }
@@ -102,13 +100,8 @@ impl ScriptedMember {
     pub(crate) fn new(name: &str, seed: u64, vocabulary: &Vocabulary) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
-            model: ScriptedModel {
-                seed,
-                vocabulary_size: vocabulary.len() as usize,
-            },
-            presence: watch::Sender::new(Presence::Connecting {
-                reason: "not reached yet".to_owned(),
-            }),
+            model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize },
+            presence: watch::Sender::new(Presence::Connecting { reason: "not reached yet".to_owned() }),
             card: card(name, vocabulary),
             state: Mutex::new(State {
                 script: Box::new(|_| Act::Answer),
@@ -131,9 +124,7 @@ impl ScriptedMember {
 
     pub(crate) fn die(&self) {
         self.lose_sessions();
-        self.presence.send_replace(Presence::Down {
-            reason: "killed".to_owned(),
-        });
+        self.presence.send_replace(Presence::Down { reason: "killed".to_owned() });
     }
 
     pub(crate) fn follow(&self, script: impl FnMut(usize) -> Act + Send + 'static) {
@@ -203,10 +194,7 @@ impl Member for ScriptedMember {
 
     fn open(&self, session: SessionId) {
         let mut state = self.state.lock().unwrap();
-        assert!(
-            !state.histories.contains_key(&session),
-            "a session number was used twice"
-        );
+        assert!(!state.histories.contains_key(&session), "a session number was used twice");
         state.sessions.insert(session, Held::default());
         self.open.send_replace(state.sessions.len());
     }
@@ -254,9 +242,7 @@ pub(crate) fn card(name: &str, vocabulary: &Vocabulary) -> ModelCard {
         architecture: "scripted".to_owned(),
         vocabulary_size: vocabulary.len(),
         vocabulary_fingerprint: vocabulary.fingerprint().to_owned(),
-        start: Some(Start {
-            start: Some(start::Start::ZeroState(true)),
-        }),
+        start: Some(Start { start: Some(start::Start::ZeroState(true)) }),
         end_token: None,
         parameters: 7,
         device: "paper".to_owned(),

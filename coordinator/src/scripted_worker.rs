@@ -65,17 +65,11 @@ impl ScriptedWorker {
     pub(crate) fn start(vocabulary: &Vocabulary, seed: u64, manner: Manner) -> Self {
         let mut worker = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            model: ScriptedModel {
-                seed,
-                vocabulary_size: vocabulary.len() as usize,
-            },
+            model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize },
             vocabulary: vocabulary.clone(),
             incarnation: 0,
             runtime: None,
-            seen: Seen {
-                frames: Arc::default(),
-                open: Arc::new(watch::Sender::new(0)),
-            },
+            seen: Seen { frames: Arc::default(), open: Arc::new(watch::Sender::new(0)) },
         };
         worker.start_again(manner);
         worker
@@ -178,9 +172,8 @@ impl worker_server::Worker for Service {
             while let Ok(Some(frame)) = operations.message().await {
                 seen.frames.lock().unwrap().push(frame.clone());
                 let frame = frame.operations.into_iter();
-                let frame: Vec<_> = frame
-                    .filter_map(|operation| run(model, manner, &mut sessions, operation))
-                    .collect();
+                let frame: Vec<_> =
+                    frame.filter_map(|operation| run(model, manner, &mut sessions, operation)).collect();
                 seen.open.send_replace(sessions.len());
                 if !frame.is_empty() && answers.send(Ok(AnswerFrame { answers: frame })).await.is_err() {
                     return;
@@ -218,11 +211,7 @@ fn run(
         }),
         Some(tokens) => answer_in(manner, model, tokens, &feed)?,
     };
-    Some(v1::Answer {
-        session,
-        step,
-        answer: Some(answer),
-    })
+    Some(v1::Answer { session, step, answer: Some(answer) })
 }
 
 fn answer_in(
@@ -235,10 +224,7 @@ fn answer_in(
     let size = model.vocabulary_size;
     let zeros = |count: usize, rows: usize| {
         let lse = vec![(size as f32).ln(); rows];
-        Some(answer::Answer::Logits(chorus_proto::logits_from_rows(
-            &vec![0.0; count],
-            lse,
-        )))
+        Some(answer::Answer::Logits(chorus_proto::logits_from_rows(&vec![0.0; count], lse)))
     };
     match manner {
         Manner::Silent => None,
@@ -246,10 +232,7 @@ fn answer_in(
         Manner::Flat => zeros(size * feed.tokens.len(), feed.tokens.len()),
         Manner::NotFinite => {
             let row = vec![f32::NAN; size];
-            Some(answer::Answer::Logits(chorus_proto::logits_from_rows(
-                &row,
-                vec![1.0],
-            )))
+            Some(answer::Answer::Logits(chorus_proto::logits_from_rows(&row, vec![1.0])))
         }
         Manner::Faithful => Some(faithful(&model.answer(ask(feed), tokens, feed.tokens.len()))),
     }
@@ -270,9 +253,7 @@ fn ask(feed: &v1::Feed) -> Ask {
 fn faithful(answer: &Answer) -> answer::Answer {
     match answer {
         Answer::Advanced => answer::Answer::Advanced(v1::Advanced {}),
-        Answer::Targets(log_probs) => answer::Answer::Targets(v1::Targets {
-            log_probs: log_probs.clone(),
-        }),
+        Answer::Targets(log_probs) => answer::Answer::Targets(v1::Targets { log_probs: log_probs.clone() }),
         Answer::Rows(rows) => {
             let rows: Vec<_> = (0..rows.len()).map(|index| rows.row(index).unwrap()).collect();
             let values: Vec<f32> = rows.iter().flat_map(|row| row.logits().to_vec()).collect();

@@ -82,10 +82,7 @@ fn connect(config: &Config, agreement: &Arc<VocabularyAgreement>) -> Result<Vec<
     let connect = |member: &crate::config::MemberConfig| {
         let timeout = config.limits.connect_timeout();
         let link = GrpcMember::connect(&member.name, &member.address, timeout, Arc::clone(agreement));
-        link.map(Arc::new).map_err(|source| RunError::Address {
-            name: member.name.clone(),
-            source,
-        })
+        link.map(Arc::new).map_err(|source| RunError::Address { name: member.name.clone(), source })
     };
     config.members.iter().map(connect).collect()
 }

@@ -32,10 +32,7 @@ struct Coordinator {
 async fn coordinator(workers: &[&ScriptedWorker], toml: &str) -> Coordinator {
     let flags = workers.iter().zip(["alto", "bass"]);
     let flags = flags.map(|(worker, name)| format!("{name}={}", worker.url()).parse().unwrap());
-    let overrides = Overrides {
-        members: flags.collect(),
-        ..Overrides::default()
-    };
+    let overrides = Overrides { members: flags.collect(), ..Overrides::default() };
     let config = Config::new(Some(toml), overrides).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -43,11 +40,7 @@ async fn coordinator(workers: &[&ScriptedWorker], toml: &str) -> Coordinator {
     let running = tokio::spawn(run(config, listener, async move {
         asked.await.unwrap();
     }));
-    Coordinator {
-        address,
-        shutdown,
-        running,
-    }
+    Coordinator { address, shutdown, running }
 }
 
 impl Coordinator {
@@ -57,9 +50,7 @@ impl Coordinator {
     }
 
     async fn health(&self, service: &str) -> Streaming<HealthCheckResponse> {
-        let request = HealthCheckRequest {
-            service: service.to_owned(),
-        };
+        let request = HealthCheckRequest { service: service.to_owned() };
         let mut client = HealthClient::new(self.channel().await);
         client.watch(request).await.unwrap().into_inner()
     }
@@ -73,9 +64,7 @@ impl Coordinator {
 async fn until(health: &mut Streaming<HealthCheckResponse>, status: ServingStatus) {
     let reached =
         async { while health.message().await.unwrap().expect("a watch goes on").status() != status {} };
-    tokio::time::timeout(Duration::from_secs(60), reached)
-        .await
-        .expect("it never came to that");
+    tokio::time::timeout(Duration::from_secs(60), reached).await.expect("it never came to that");
 }
 
 /// One of two is a quorum already, so health says nothing about the second.
@@ -88,9 +77,7 @@ async fn until_both_are_up(client: &mut EnsembleClient<Channel>) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), both)
-        .await
-        .expect("it never came to that");
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("it never came to that");
 }
 
 fn vocabulary() -> Vocabulary {
@@ -99,9 +86,7 @@ fn vocabulary() -> Vocabulary {
 
 fn request(max_tokens: u32) -> GenerateRequest {
     GenerateRequest {
-        prompt: Some(Input {
-            input: Some(input::Input::Text("abba".to_owned())),
-        }),
+        prompt: Some(Input { input: Some(input::Input::Text("abba".to_owned())) }),
         max_tokens: Some(max_tokens),
         ..GenerateRequest::default()
     }
@@ -140,27 +125,10 @@ async fn it_serves_while_a_quorum_is_up_and_survives_its_workers() {
     bass.kill();
     until(&mut health, ServingStatus::NotServing).await;
     until(&mut overall, ServingStatus::NotServing).await;
-    let error = client
-        .generate(request(1))
-        .await
-        .unwrap()
-        .into_inner()
-        .message()
-        .await
-        .unwrap_err();
+    let error = client.generate(request(1)).await.unwrap().into_inner().message().await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
-    assert!(
-        error.message().contains("alto") && error.message().contains("bass"),
-        "{error}"
-    );
-    assert!(
-        !client
-            .status(StatusRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .serving
-    );
+    assert!(error.message().contains("alto") && error.message().contains("bass"), "{error}");
+    assert!(!client.status(StatusRequest {}).await.unwrap().into_inner().serving);
 
     alto.start_again(Manner::Faithful);
     until(&mut health, ServingStatus::Serving).await;
@@ -181,15 +149,9 @@ async fn a_shutdown_lets_what_runs_finish_and_closes_every_session() {
     let address = coordinator.address;
     let (stopped, replies) = tokio::join!(coordinator.stop(), rest(stream));
     let () = stopped;
-    assert_eq!(
-        replies.last().unwrap().end.as_ref().unwrap().generated_tokens,
-        500
-    );
+    assert_eq!(replies.last().unwrap().end.as_ref().unwrap().generated_tokens, 500);
     worker.until_open(0).await;
-    assert!(
-        tokio::net::TcpStream::connect(address).await.is_err(),
-        "nobody listens any more"
-    );
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,11 +160,7 @@ async fn a_client_that_hangs_up_ends_the_work_at_the_workers() {
     let coordinator = coordinator(&[&worker], "[limits]\nmax_generated_tokens = 4000000000").await;
     until(&mut coordinator.health("").await, ServingStatus::Serving).await;
     let mut client = EnsembleClient::new(coordinator.channel().await);
-    let mut stream = client
-        .generate(request(4_000_000_000))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = client.generate(request(4_000_000_000)).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
     worker.until_open(1).await;
     drop(stream);
@@ -220,21 +178,9 @@ async fn reflection_names_the_services() {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let requests = futures::stream::iter([request]);
-    let mut replies = client
-        .server_reflection_info(requests)
-        .await
-        .unwrap()
-        .into_inner();
-    let reply = replies
-        .message()
-        .await
-        .unwrap()
-        .unwrap()
-        .message_response
-        .unwrap();
-    let MessageResponse::ListServicesResponse(services) = reply else {
-        panic!("a list was asked for")
-    };
+    let mut replies = client.server_reflection_info(requests).await.unwrap().into_inner();
+    let reply = replies.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(services) = reply else { panic!("a list was asked for") };
     let names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
     for name in ["chorus.v1.Ensemble", "grpc.health.v1.Health"] {
         assert!(names.iter().any(|known| known == name), "{names:?}");

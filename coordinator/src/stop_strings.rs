@@ -32,15 +32,8 @@ struct Watched {
 impl StopStrings {
     /// Watches for these; empty ones are never found.
     pub fn new<S: AsRef<str>>(stops: impl IntoIterator<Item = S>) -> Self {
-        let watched = stops
-            .into_iter()
-            .map(|stop| Watched::new(stop.as_ref()))
-            .collect();
-        Self {
-            watched,
-            held: String::new(),
-            stopped: false,
-        }
+        let watched = stops.into_iter().map(|stop| Watched::new(stop.as_ref())).collect();
+        Self { watched, held: String::new(), stopped: false }
     }
 
     /// Takes the next piece of text. After a stop string nothing comes out any more.
@@ -55,10 +48,7 @@ impl StopStrings {
                 self.stopped = true;
                 self.held.truncate(before + index + 1 - length);
                 let text = std::mem::take(&mut self.held);
-                return Released {
-                    text,
-                    stop: Some(stop),
-                };
+                return Released { text, stop: Some(stop) };
             }
         }
         let hold = self.watched.iter().map(|stop| stop.matched).max().unwrap_or(0);
@@ -89,11 +79,7 @@ impl StopStrings {
 impl Watched {
     fn new(stop: &str) -> Self {
         let bytes = stop.as_bytes().to_vec();
-        let mut watched = Self {
-            fallback: vec![0; bytes.len() + 1],
-            bytes,
-            matched: 0,
-        };
+        let mut watched = Self { fallback: vec![0; bytes.len() + 1], bytes, matched: 0 };
         // The fallback of a beginning is where the automaton stands after reading the beginning without its first byte.
         for length in 2..=watched.bytes.len() {
             watched.step(stop.as_bytes()[length - 1]);
@@ -124,10 +110,7 @@ mod tests {
     /// The text before the stop string that is complete first, by looking at every beginning of the whole text.
     fn naive(stops: &[String], text: &str) -> (String, Option<usize>) {
         for end in (1..=text.len()).filter(|end| text.is_char_boundary(*end)) {
-            let complete = stops
-                .iter()
-                .enumerate()
-                .filter(|(_, stop)| text[..end].ends_with(*stop));
+            let complete = stops.iter().enumerate().filter(|(_, stop)| text[..end].ends_with(*stop));
             if let Some((index, stop)) = complete.rev().max_by_key(|(_, stop)| stop.len()) {
                 return (text[..end - stop.len()].to_owned(), Some(index));
             }
@@ -157,26 +140,14 @@ mod tests {
         assert_eq!(texts[0].text, "one");
         assert_eq!(texts[1].text, "\ntwo");
         assert_eq!(texts[2].text, "\n");
-        assert_eq!(
-            texts[3],
-            Released {
-                text: String::new(),
-                stop: Some(0)
-            }
-        );
+        assert_eq!(texts[3], Released { text: String::new(), stop: Some(0) });
     }
 
     #[test]
     fn the_stop_string_that_is_complete_first_ends_the_text() {
         let mut matcher = StopStrings::new(["abcd", "bc"]);
         assert_eq!(matcher.push("xab").text, "x");
-        assert_eq!(
-            matcher.push("cd"),
-            Released {
-                text: "a".to_owned(),
-                stop: Some(1)
-            }
-        );
+        assert_eq!(matcher.push("cd"), Released { text: "a".to_owned(), stop: Some(1) });
     }
 
     #[test]

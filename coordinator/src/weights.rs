@@ -65,24 +65,14 @@ impl Weights {
     pub fn by_name(members: &[String], given: &HashMap<String, f64>) -> Result<Self, WeightsError> {
         let unknown = given.keys().filter(|name| !members.contains(name)).min();
         if let Some(unknown) = unknown {
-            return Err(WeightsError::UnknownMember {
-                unknown: unknown.clone(),
-                members: members.to_vec(),
-            });
+            return Err(WeightsError::UnknownMember { unknown: unknown.clone(), members: members.to_vec() });
         }
-        let missing: Vec<String> = members
-            .iter()
-            .filter(|name| !given.contains_key(*name))
-            .cloned()
-            .collect();
+        let missing: Vec<String> =
+            members.iter().filter(|name| !given.contains_key(*name)).cloned().collect();
         if !missing.is_empty() {
             return Err(WeightsError::MissingMembers { missing });
         }
-        Self::new(
-            members
-                .iter()
-                .filter_map(|name| Some((name.as_str(), *given.get(name)?))),
-        )
+        Self::new(members.iter().filter_map(|name| Some((name.as_str(), *given.get(name)?))))
     }
 
     /// The weight of a member by its place in member order; 0 for a place that is nobody's.
@@ -115,10 +105,7 @@ mod tests {
 
     fn by_name(given: &[(&str, f64)]) -> Result<Weights, String> {
         let members = ["alto", "bass"].map(str::to_owned);
-        let given = given
-            .iter()
-            .map(|(name, weight)| ((*name).to_owned(), *weight))
-            .collect();
+        let given = given.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
         Weights::by_name(&members, &given).map_err(|error| error.to_string())
     }
 
@@ -134,10 +121,7 @@ mod tests {
         let value = "allowed: a finite number of at least 0";
         for (given, message) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (-0.5, "-0.5")] {
             let error = by_name(&[("alto", 1.0), ("bass", given)]).unwrap_err();
-            assert_eq!(
-                error,
-                format!("the weight of member \"bass\" is {message}; {value}")
-            );
+            assert_eq!(error, format!("the weight of member \"bass\" is {message}; {value}"));
         }
         assert_eq!(
             by_name(&[("alto", 0.0), ("bass", 0.0)]).unwrap_err(),

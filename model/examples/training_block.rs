@@ -11,10 +11,8 @@ use chorus_model::{Config, Network, NetworkState, Packing, Start};
 const BLOCKS: usize = 12;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let numbers: Vec<usize> = std::env::args()
-        .skip(1)
-        .map(|number| number.parse())
-        .collect::<Result<_, _>>()?;
+    let numbers: Vec<usize> =
+        std::env::args().skip(1).map(|number| number.parse()).collect::<Result<_, _>>()?;
     let number = |index: usize, default: usize| numbers.get(index).copied().unwrap_or(default);
     let (time, batch, size) = (number(0, 64), number(1, 32), number(2, 512));
     let config = Config {
@@ -31,19 +29,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         end: None,
     };
     let variables = VarMap::new();
-    let network = Network::new(
-        &config,
-        &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu),
-    )?;
+    let network = Network::new(&config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
     let packing = Packing::rectangle(time, batch);
     let rows = packing.rows();
-    let ids: Vec<u32> = (0..rows)
-        .map(|row| (row * 31 % config.vocab_size) as u32)
-        .collect();
-    let (tokens, targets) = (
-        Tensor::new(ids.clone(), &Device::Cpu)?,
-        Tensor::new(ids, &Device::Cpu)?,
-    );
+    let ids: Vec<u32> = (0..rows).map(|row| (row * 31 % config.vocab_size) as u32).collect();
+    let (tokens, targets) = (Tensor::new(ids.clone(), &Device::Cpu)?, Tensor::new(ids, &Device::Cpu)?);
     let mut state = NetworkState::zeros(config.layers, batch, size, &Device::Cpu)?;
     let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
     for _ in 0..BLOCKS {

@@ -46,23 +46,13 @@ impl<'a, 'b> Batch<'a, 'b> {
         for (place, &row) in order.iter().enumerate() {
             places[row] = Some(place);
         }
-        Self {
-            rows,
-            packing,
-            order,
-            places,
-            layers,
-            hidden_size,
-        }
+        Self { rows, packing, order, places, layers, hidden_size }
     }
 
     /// Runs the network over all tokens.
     pub(crate) fn feed(&self, network: &Network, device: &Device) -> Result<Fed> {
         if self.order.is_empty() {
-            return Ok(Fed {
-                hidden: None,
-                layers: Vec::new(),
-            });
+            return Ok(Fed { hidden: None, layers: Vec::new() });
         }
         let mut tokens = Vec::with_capacity(self.packing.rows());
         for (step, &size) in self.packing.batch_sizes().iter().enumerate() {
@@ -71,10 +61,7 @@ impl<'a, 'b> Batch<'a, 'b> {
         let tokens = Tensor::from_vec(tokens, self.packing.rows(), device)?;
         let (hidden, after) = network.hidden(&tokens, &self.packing, &self.states_before(device)?, None)?;
         let layers = after.layers().iter().map(|layer| layer.flatten_all()?.to_vec1());
-        Ok(Fed {
-            hidden: Some(hidden),
-            layers: layers.collect::<Result<_>>()?,
-        })
+        Ok(Fed { hidden: Some(hidden), layers: layers.collect::<Result<_>>()? })
     }
 
     /// The logits that each row wants.
@@ -87,17 +74,13 @@ impl<'a, 'b> Batch<'a, 'b> {
         let vocab_size = logits.len() / selection.indices.len().max(1);
         if let [count] = selection.counts[..] {
             debug_assert_eq!(logits.len(), count * vocab_size);
-            return Ok(vec![Output {
-                logits: std::mem::take(&mut logits),
-            }]);
+            return Ok(vec![Output { logits: std::mem::take(&mut logits) }]);
         }
         let mut rest = logits.as_slice();
         let split = selection.counts.iter().map(|count| {
             let (mine, others) = rest.split_at(count * vocab_size);
             rest = others;
-            Output {
-                logits: mine.to_vec(),
-            }
+            Output { logits: mine.to_vec() }
         });
         Ok(split.collect())
     }
@@ -111,12 +94,7 @@ impl<'a, 'b> Batch<'a, 'b> {
                 values.extend_from_slice(&layer[place * size..][..size]);
                 values.extend_from_slice(&layer[(batch + place) * size..][..size]);
             }
-            (
-                row,
-                State {
-                    values: values.into(),
-                },
-            )
+            (row, State { values: values.into() })
         });
         Ok(after.collect())
     }
@@ -132,9 +110,7 @@ impl<'a, 'b> Batch<'a, 'b> {
             }
             Tensor::from_vec(values, (2, batch, size), device)
         };
-        Ok(NetworkState::from_layers(
-            (0..self.layers).map(layer).collect::<Result<_>>()?,
-        ))
+        Ok(NetworkState::from_layers((0..self.layers).map(layer).collect::<Result<_>>()?))
     }
 
     fn selection(&self) -> Selection {
@@ -145,16 +121,12 @@ impl<'a, 'b> Batch<'a, 'b> {
                 (Want::Nothing, _) | (Want::Each, None) => {}
                 (Want::Next, None) => self.select_before(&mut selection, row),
                 (Want::Next, Some(place)) => {
-                    selection
-                        .indices
-                        .push(self.packing.row(row.tokens.len() - 1, *place));
+                    selection.indices.push(self.packing.row(row.tokens.len() - 1, *place));
                 }
                 (Want::Each, Some(place)) => {
                     self.select_before(&mut selection, row);
                     let steps = 0..row.tokens.len() - 1;
-                    selection
-                        .indices
-                        .extend(steps.map(|step| self.packing.row(step, *place)));
+                    selection.indices.extend(steps.map(|step| self.packing.row(step, *place)));
                 }
             }
             selection.counts.push(selection.indices.len() - count);
@@ -165,12 +137,8 @@ impl<'a, 'b> Batch<'a, 'b> {
     /// Selects the top layer's h of a row's state as it came in.
     fn select_before(&self, selection: &mut Selection, row: &Row<'_>) {
         let size = self.hidden_size;
-        selection
-            .indices
-            .push(self.packing.rows() + selection.before.len() / size);
-        selection
-            .before
-            .extend_from_slice(&row.state.values[2 * (self.layers - 1) * size..][..size]);
+        selection.indices.push(self.packing.rows() + selection.before.len() / size);
+        selection.before.extend_from_slice(&row.state.values[2 * (self.layers - 1) * size..][..size]);
     }
 
     fn selected(&self, selection: &Selection, fed: &Fed, device: &Device) -> Result<Option<Tensor>> {
@@ -181,11 +149,7 @@ impl<'a, 'b> Batch<'a, 'b> {
         sources.extend(fed.hidden.clone());
         if !selection.before.is_empty() {
             let rows = selection.before.len() / self.hidden_size;
-            sources.push(Tensor::from_slice(
-                &selection.before,
-                (rows, self.hidden_size),
-                device,
-            )?);
+            sources.push(Tensor::from_slice(&selection.before, (rows, self.hidden_size), device)?);
         }
         let source = Tensor::cat(&sources, 0)?;
         // One token for each row in one order: nothing to move.

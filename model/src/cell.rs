@@ -51,16 +51,11 @@ dispatched!(
 fn forward_rows(size: usize, step: &mut ForwardStep<'_>) {
     let gates = step.gates.chunks_exact_mut(4 * size);
     let before = step.cell_before.chunks_exact(size);
-    let after = step
-        .cell
-        .chunks_exact_mut(size)
-        .zip(step.hidden.chunks_exact_mut(size));
+    let after = step.cell.chunks_exact_mut(size).zip(step.hidden.chunks_exact_mut(size));
     for ((gates, before), (cell, hidden)) in gates.zip(before).zip(after) {
         let (input_and_forget, rest) = gates.split_at_mut(2 * size);
         let (candidate, output) = rest.split_at_mut(size);
-        input_and_forget
-            .iter_mut()
-            .for_each(|gate| *gate = sigmoid(*gate));
+        input_and_forget.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
         candidate.iter_mut().for_each(|gate| *gate = tanh(*gate));
         output.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
         let (input, forget) = input_and_forget.split_at(size);
@@ -77,18 +72,9 @@ fn forward_rows(size: usize, step: &mut ForwardStep<'_>) {
 
 #[inline(always)]
 fn backward_rows(size: usize, step: &mut BackwardStep<'_>) {
-    let gates = step
-        .gates
-        .chunks_exact(4 * size)
-        .zip(step.grad_gates.chunks_exact_mut(4 * size));
-    let cells = step
-        .cell_before
-        .chunks_exact(size)
-        .zip(step.cell.chunks_exact(size));
-    let above = step
-        .grad_output
-        .chunks_exact(size)
-        .zip(step.grad_hidden.chunks_exact(size));
+    let gates = step.gates.chunks_exact(4 * size).zip(step.grad_gates.chunks_exact_mut(4 * size));
+    let cells = step.cell_before.chunks_exact(size).zip(step.cell.chunks_exact(size));
+    let above = step.grad_output.chunks_exact(size).zip(step.grad_hidden.chunks_exact(size));
     let grad_cells = step.grad_cell.chunks_exact_mut(size);
     for (((gates, cells), above), grad_cell) in gates.zip(cells).zip(above).zip(grad_cells) {
         let ((gates, grad_gates), (before, cell), (grad_output, grad_hidden)) = (gates, cells, above);
@@ -122,25 +108,15 @@ mod tests {
     fn every_vector_width_gives_the_same_bits() {
         let (rows, size) = (3, 37);
         let values = |seed: usize, count: usize| -> Vec<f32> {
-            (0..count)
-                .map(|index| ((index * 7919 + seed) % 1009) as f32 / 101.0 - 5.0)
-                .collect()
+            (0..count).map(|index| ((index * 7919 + seed) % 1009) as f32 / 101.0 - 5.0).collect()
         };
         let run = |forward: fn(usize, &mut ForwardStep<'_>)| {
             let (mut gates, before) = (values(1, rows * 4 * size), values(2, rows * size));
             let (mut cell, mut hidden) = (vec![0.0; rows * size], vec![0.0; rows * size]);
-            let mut step = ForwardStep {
-                gates: &mut gates,
-                cell_before: &before,
-                cell: &mut cell,
-                hidden: &mut hidden,
-            };
+            let mut step =
+                ForwardStep { gates: &mut gates, cell_before: &before, cell: &mut cell, hidden: &mut hidden };
             forward(size, &mut step);
-            [gates, cell, hidden]
-                .concat()
-                .into_iter()
-                .map(f32::to_bits)
-                .collect::<Vec<_>>()
+            [gates, cell, hidden].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         assert_eq!(run(forward), run(forward_rows));
     }

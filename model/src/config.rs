@@ -184,10 +184,7 @@ impl Config {
             }
         }
         if !self.tied {
-            shapes.insert(
-                names::LINEAR_WEIGHT.to_owned(),
-                vec![self.vocab_size, self.hidden_size],
-            );
+            shapes.insert(names::LINEAR_WEIGHT.to_owned(), vec![self.vocab_size, self.hidden_size]);
         }
         if self.output_bias {
             shapes.insert(names::LINEAR_BIAS.to_owned(), vec![self.vocab_size]);
@@ -207,22 +204,14 @@ impl Config {
     }
 
     fn input_size(&self, layer: usize) -> usize {
-        if layer == 0 {
-            self.embedding_size.unwrap_or(self.vocab_size)
-        } else {
-            self.hidden_size
-        }
+        if layer == 0 { self.embedding_size.unwrap_or(self.vocab_size) } else { self.hidden_size }
     }
 
     fn check_token(&self, field: &'static str, found: u32) -> Result<(), ConfigError> {
         if (found as usize) < self.vocab_size {
             return Ok(());
         }
-        Err(ConfigError::TokenOutOfVocabulary {
-            field,
-            found,
-            vocab_size: self.vocab_size,
-        })
+        Err(ConfigError::TokenOutOfVocabulary { field, found, vocab_size: self.vocab_size })
     }
 }
 
@@ -230,9 +219,5 @@ fn check_range(field: &'static str, found: usize, largest: usize) -> Result<(), 
     if (1..=largest).contains(&found) {
         return Ok(());
     }
-    Err(ConfigError::OutOfRange {
-        field,
-        found,
-        largest,
-    })
+    Err(ConfigError::OutOfRange { field, found, largest })
 }

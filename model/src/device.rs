@@ -43,9 +43,9 @@ pub fn open_device(name: &str) -> Result<Device, DeviceError> {
     let ordinal = match name.split_once(':') {
         None if name == "cpu" => return Ok(Device::Cpu),
         None if name == "cuda" => 0,
-        Some(("cuda", ordinal)) if ordinal.bytes().all(|byte| byte.is_ascii_digit()) => ordinal
-            .parse()
-            .map_err(|_| DeviceError::Unknown { found: found.clone() })?,
+        Some(("cuda", ordinal)) if ordinal.bytes().all(|byte| byte.is_ascii_digit()) => {
+            ordinal.parse().map_err(|_| DeviceError::Unknown { found: found.clone() })?
+        }
         _ => return Err(DeviceError::Unknown { found }),
     };
     if !candle_core::utils::cuda_is_available() {
@@ -61,19 +61,8 @@ mod tests {
     #[test]
     fn names_are_cpu_cuda_and_cuda_with_a_number() {
         assert!(open_device("cpu").unwrap().is_cpu());
-        for name in [
-            "",
-            "CPU",
-            "cpu:0",
-            "cuda:",
-            "cuda:-1",
-            "cuda:99999999999999999999",
-            "gpu",
-        ] {
-            assert!(
-                matches!(open_device(name), Err(DeviceError::Unknown { .. })),
-                "{name:?}"
-            );
+        for name in ["", "CPU", "cpu:0", "cuda:", "cuda:-1", "cuda:99999999999999999999", "gpu"] {
+            assert!(matches!(open_device(name), Err(DeviceError::Unknown { .. })), "{name:?}");
         }
     }
 

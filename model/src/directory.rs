@@ -130,20 +130,10 @@ impl ModelParts {
         let config = read_config(&directory.join(CONFIG_FILE))?;
         let vocabulary = read_vocabulary(&directory.join(TOKENIZER_FILE), &config)?;
         let path = directory.join(WEIGHTS_FILE);
-        let largest = config
-            .parameters()
-            .saturating_mul(4)
-            .saturating_add(MAX_WEIGHTS_HEADER_BYTES);
-        let tensors =
-            weights::decode(&read(&path, largest)?, &config).map_err(|source| LoadError::Weights {
-                path,
-                source: Box::new(source),
-            })?;
-        Ok(Self {
-            config,
-            vocabulary,
-            tensors,
-        })
+        let largest = config.parameters().saturating_mul(4).saturating_add(MAX_WEIGHTS_HEADER_BYTES);
+        let tensors = weights::decode(&read(&path, largest)?, &config)
+            .map_err(|source| LoadError::Weights { path, source: Box::new(source) })?;
+        Ok(Self { config, vocabulary, tensors })
     }
 
     /// Writes a model directory, which is made where it is missing. Each file is replaced in one piece, the weights
@@ -151,10 +141,8 @@ impl ModelParts {
     pub fn save(&self, directory: &Path, number_type: WeightType) -> Result<(), SaveError> {
         self.config.validate()?;
         let weights = weights::encode(&self.tensors, &self.config, number_type)?;
-        std::fs::create_dir_all(directory).map_err(|source| SaveError::Write {
-            path: directory.to_owned(),
-            source,
-        })?;
+        std::fs::create_dir_all(directory)
+            .map_err(|source| SaveError::Write { path: directory.to_owned(), source })?;
         let write = |name: &str, bytes: &[u8]| {
             let path = directory.join(name);
             write_atomically(&path, bytes).map_err(|source| SaveError::Write { path, source })
@@ -175,32 +163,21 @@ fn read(path: &Path, largest: u64) -> Result<Vec<u8>, LoadError> {
 
 fn read_config(path: &Path) -> Result<Config, LoadError> {
     let bytes = read(path, MAX_CONFIG_BYTES)?;
-    let config: Config = serde_json::from_slice(&bytes).map_err(|source| LoadError::ConfigSyntax {
-        path: path.to_owned(),
-        source,
-    })?;
+    let config: Config = serde_json::from_slice(&bytes)
+        .map_err(|source| LoadError::ConfigSyntax { path: path.to_owned(), source })?;
     match config.validate() {
         Ok(()) => Ok(config),
-        Err(source) => Err(LoadError::Config {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(LoadError::Config { path: path.to_owned(), source }),
     }
 }
 
 fn read_vocabulary(path: &Path, config: &Config) -> Result<Vocabulary, LoadError> {
     let bytes = read(path, MAX_TOKENIZER_BYTES)?;
-    let vocabulary = Vocabulary::from_json(&bytes).map_err(|source| LoadError::Vocabulary {
-        path: path.to_owned(),
-        source,
-    })?;
+    let vocabulary = Vocabulary::from_json(&bytes)
+        .map_err(|source| LoadError::Vocabulary { path: path.to_owned(), source })?;
     let (found, vocab_size) = (vocabulary.len(), config.vocab_size);
     if found as usize > vocab_size {
-        return Err(LoadError::VocabularySize {
-            path: path.to_owned(),
-            found,
-            vocab_size,
-        });
+        return Err(LoadError::VocabularySize { path: path.to_owned(), found, vocab_size });
     }
     Ok(vocabulary)
 }

@@ -38,11 +38,7 @@ pub fn evaluate(
     let mut state = model.fresh_state()?;
     let mut evaluation = Evaluation { tokens: 0, nats: 0.0 };
     for block in tokens.chunks(BLOCK_TOKENS) {
-        let row = Row {
-            state: &mut state,
-            tokens: block,
-            want: Want::Each,
-        };
+        let row = Row { state: &mut state, tokens: block, want: Want::Each };
         for output in model.forward(&mut [row])? {
             let rows = output.logits.chunks_exact(model.config().vocab_size);
             for (logits, &token) in rows.zip(block) {

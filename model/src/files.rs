@@ -26,9 +26,7 @@ pub(crate) fn read_bounded(path: &Path, largest: u64) -> Result<Vec<u8>, ReadErr
     }
     let mut bytes = Vec::new();
     let capacity = usize::try_from(found).unwrap_or(usize::MAX);
-    bytes
-        .try_reserve_exact(capacity)
-        .map_err(|error| ReadError::Io(error.into()))?;
+    bytes.try_reserve_exact(capacity).map_err(|error| ReadError::Io(error.into()))?;
     // The file may grow while it is read.
     file.take(found).read_to_end(&mut bytes).map_err(ReadError::Io)?;
     Ok(bytes)
@@ -36,10 +34,7 @@ pub(crate) fn read_bounded(path: &Path, largest: u64) -> Result<Vec<u8>, ReadErr
 
 /// Writes a file so that readers, and a crash at any moment, see either the old content or the new.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {

@@ -115,12 +115,7 @@ impl LanguageModel {
         let tensors = parts.tensors.into_iter().collect();
         let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
         let network = Network::new(&parts.config, &builder)?.arranged_for_inference()?;
-        Ok(Self {
-            config: parts.config,
-            vocabulary: parts.vocabulary,
-            network,
-            device: device.clone(),
-        })
+        Ok(Self { config: parts.config, vocabulary: parts.vocabulary, network, device: device.clone() })
     }
 
     /// What the model is.
@@ -140,15 +135,9 @@ impl LanguageModel {
 
     /// The state before a sequence's first token: zero, with the start token fed where the config has one.
     pub fn fresh_state(&self) -> Result<State, ForwardError> {
-        let mut state = State {
-            values: vec![0.0; self.config.state_size()].into(),
-        };
+        let mut state = State { values: vec![0.0; self.config.state_size()].into() };
         if let Start::Token(token) = self.config.start {
-            self.forward(&mut [Row {
-                state: &mut state,
-                tokens: &[token],
-                want: Want::Nothing,
-            }])?;
+            self.forward(&mut [Row { state: &mut state, tokens: &[token], want: Want::Nothing }])?;
         }
         Ok(state)
     }
@@ -157,13 +146,8 @@ impl LanguageModel {
     pub fn restore(&self, values: &[f32]) -> Result<State, ForwardError> {
         self.check_size(values)?;
         match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(ForwardError::StateNotFinite {
-                index,
-                value: values[index],
-            }),
-            None => Ok(State {
-                values: values.into(),
-            }),
+            Some(index) => Err(ForwardError::StateNotFinite { index, value: values[index] }),
+            None => Ok(State { values: values.into() }),
         }
     }
 
@@ -187,11 +171,7 @@ impl LanguageModel {
     fn check_row(&self, row: usize, request: &Row<'_>) -> Result<(), ForwardError> {
         let vocab_size = self.config.vocab_size;
         match request.tokens.iter().find(|&&token| token as usize >= vocab_size) {
-            Some(&token) => Err(ForwardError::TokenOutOfVocabulary {
-                row,
-                token,
-                vocab_size,
-            }),
+            Some(&token) => Err(ForwardError::TokenOutOfVocabulary { row, token, vocab_size }),
             None => self.check_size(&request.state.values),
         }
     }

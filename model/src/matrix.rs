@@ -40,18 +40,9 @@ impl<'a> MatrixView<'a> {
             _ => bail!("a matrix of {rows} x {columns} with strides {strides:?} is empty or too large"),
         };
         if last.is_none_or(|last| last >= values.len() || last > isize::MAX as usize) {
-            bail!(
-                "{} values don't hold a matrix of {rows} x {columns}",
-                values.len()
-            );
+            bail!("{} values don't hold a matrix of {rows} x {columns}", values.len());
         }
-        Ok(Self {
-            values,
-            rows,
-            columns,
-            row_stride,
-            column_stride,
-        })
+        Ok(Self { values, rows, columns, row_stride, column_stride })
     }
 
     /// The same values with rows and columns exchanged.
@@ -138,11 +129,7 @@ pub(crate) fn multiply(
 /// A single row is multiplied as two equal ones: gemm's kernel for vectors writes the product back to memory for
 /// every row of `rhs` and takes three times as long. It also gives a row the same sum in a batch and alone.
 fn multiply_one_row(product: &mut [f32], destination: Destination, lhs: MatrixView<'_>, rhs: MatrixView<'_>) {
-    let twice = MatrixView {
-        rows: 2,
-        row_stride: 0,
-        ..lhs
-    };
+    let twice = MatrixView { rows: 2, row_stride: 0, ..lhs };
     let mut products = vec![0.0; 2 * product.len()];
     multiply_checked(&mut products, Destination::Replace, twice, rhs);
     let sums = product.iter_mut().zip(products);
@@ -210,9 +197,7 @@ mod tests {
     use super::*;
 
     fn values(count: usize, seed: usize) -> Vec<f32> {
-        (0..count)
-            .map(|index| ((index * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0)
-            .collect()
+        (0..count).map(|index| ((index * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
     }
 
     proptest! {

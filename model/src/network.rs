@@ -58,9 +58,7 @@ impl NetworkState {
     /// The state before the first token: all zero.
     pub fn zeros(layers: usize, batch: usize, hidden_size: usize, device: &Device) -> Result<Self> {
         let zero = || Tensor::zeros((2, batch, hidden_size), DType::F32, device);
-        Ok(Self {
-            layers: (0..layers).map(|_| zero()).collect::<Result<_>>()?,
-        })
+        Ok(Self { layers: (0..layers).map(|_| zero()).collect::<Result<_>>()? })
     }
 
     /// From one tensor `[2, B, H]` for each layer.
@@ -75,9 +73,7 @@ impl NetworkState {
 
     /// The same values, cut off from the graph of gradients (truncated back-propagation through time).
     pub fn detach(&self) -> Self {
-        Self {
-            layers: self.layers.iter().map(Tensor::detach).collect(),
-        }
+        Self { layers: self.layers.iter().map(Tensor::detach).collect() }
     }
 }
 
@@ -86,29 +82,19 @@ impl Network {
     pub fn new(config: &Config, builder: &VarBuilder<'_>) -> Result<Self> {
         config.validate().map_err(candle_core::Error::wrap)?;
         let shapes = config.tensor_shapes();
-        let optional = |name: &str| {
-            shapes
-                .get(name)
-                .map(|shape| builder.get(shape.as_slice(), name))
-                .transpose()
-        };
+        let optional =
+            |name: &str| shapes.get(name).map(|shape| builder.get(shape.as_slice(), name)).transpose();
         let required = |name: &str| match optional(name)? {
             Some(tensor) => Ok(tensor),
             None => bail!("the config has no tensor {name}"),
         };
         let layer = |layer: usize| {
-            let biases = [
-                optional(&names::bias_ih(layer))?,
-                optional(&names::bias_hh(layer))?,
-            ];
+            let biases = [optional(&names::bias_ih(layer))?, optional(&names::bias_hh(layer))?];
             let input = Affine {
                 weight: required(&names::weight_ih(layer))?,
                 biases: biases.into_iter().flatten().collect(),
             };
-            Ok(Layer {
-                input,
-                weight_hh: required(&names::weight_hh(layer))?,
-            })
+            Ok(Layer { input, weight_hh: required(&names::weight_hh(layer))? })
         };
         let embedding = optional(names::EMBED)?;
         let output_weight = match &embedding {
@@ -118,10 +104,7 @@ impl Network {
         Ok(Self {
             input: embedding.map_or(Input::OneHot, Input::Embedding),
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
-            output: Affine {
-                weight: output_weight,
-                biases: Vec::from_iter(optional(names::LINEAR_BIAS)?),
-            },
+            output: Affine { weight: output_weight, biases: Vec::from_iter(optional(names::LINEAR_BIAS)?) },
             hidden_size: config.hidden_size,
         })
     }
@@ -190,29 +173,17 @@ impl Network {
 
     /// A zero state for `batch` sequences on the network's device.
     pub fn zero_state(&self, batch: usize) -> Result<NetworkState> {
-        NetworkState::zeros(
-            self.layers.len(),
-            batch,
-            self.hidden_size,
-            self.output.weight.device(),
-        )
+        NetworkState::zeros(self.layers.len(), batch, self.hidden_size, self.output.weight.device())
     }
 
     fn check(&self, tokens: &Tensor, packing: &Packing, state: &NetworkState) -> Result<()> {
         if packing.rows() == 0 || tokens.dims() != [packing.rows()] {
-            bail!(
-                "tokens have shape {:?}, but the packing has {} rows",
-                tokens.dims(),
-                packing.rows()
-            );
+            bail!("tokens have shape {:?}, but the packing has {} rows", tokens.dims(), packing.rows());
         }
         let expected = [2, packing.batch(), self.hidden_size];
         let fits = |layer: &Tensor| layer.dims() == expected;
         if state.layers.len() != self.layers.len() || !state.layers.iter().all(fits) {
-            bail!(
-                "the state must have {} layers of shape {expected:?}",
-                self.layers.len()
-            );
+            bail!("the state must have {} layers of shape {expected:?}", self.layers.len());
         }
         Ok(())
     }
@@ -235,10 +206,7 @@ impl Affine {
     /// The sum of the biases.
     fn bias(&self) -> Result<Option<Tensor>> {
         match self.biases.split_first() {
-            Some((first, others)) => others
-                .iter()
-                .try_fold(first.clone(), |sum, bias| sum + bias)
-                .map(Some),
+            Some((first, others)) => others.iter().try_fold(first.clone(), |sum, bias| sum + bias).map(Some),
             None => Ok(None),
         }
     }
@@ -285,9 +253,7 @@ mod tests {
         let network = Network::new(config, &builder)?;
         for variable in variables.all_vars() {
             let count = variable.elem_count() as u32;
-            let values = Tensor::arange(0, count, &Device::Cpu)?
-                .to_dtype(DType::F32)?
-                .sin()?;
+            let values = Tensor::arange(0, count, &Device::Cpu)?.to_dtype(DType::F32)?.sin()?;
             variable.set(&values.reshape(variable.shape())?)?;
         }
         Ok(network)

@@ -68,9 +68,7 @@ impl Packing {
         let time = order.first().map_or(0, |&index| lengths[index]);
         let mut batch_sizes = vec![0; time];
         for &index in &order {
-            batch_sizes[..lengths[index]]
-                .iter_mut()
-                .for_each(|size| *size += 1);
+            batch_sizes[..lengths[index]].iter_mut().for_each(|size| *size += 1);
         }
         (Self::from_checked(batch_sizes), order)
     }
@@ -118,10 +116,7 @@ impl Packing {
 
     /// The row of the `index`-th sequence (in packed order) at a step that it reaches.
     pub fn row(&self, step: usize, index: usize) -> usize {
-        debug_assert!(
-            index < self.batch_sizes[step],
-            "the sequence does not reach the step"
-        );
+        debug_assert!(index < self.batch_sizes[step], "the sequence does not reach the step");
         self.offsets[step] + index
     }
 
@@ -132,9 +127,7 @@ impl Packing {
 
     /// The last row of each sequence, in packed order.
     pub fn last_rows(&self) -> Vec<usize> {
-        (0..self.batch())
-            .map(|index| self.row(self.length(index) - 1, index))
-            .collect()
+        (0..self.batch()).map(|index| self.row(self.length(index) - 1, index)).collect()
     }
 }
 
@@ -169,10 +162,7 @@ mod tests {
     #[test]
     fn batch_sizes_that_are_no_packing_are_refused() {
         assert_eq!(Packing::new(vec![2, 0]), Err(PackingError::EmptyStep { step: 1 }));
-        assert_eq!(
-            Packing::new(vec![2, 1, 2]),
-            Err(PackingError::Growing { step: 2 })
-        );
+        assert_eq!(Packing::new(vec![2, 1, 2]), Err(PackingError::Growing { step: 2 }));
         assert_eq!(Packing::rectangle(3, 2).batch_sizes(), [2, 2, 2]);
         assert_eq!(Packing::rectangle(3, 0).rows(), 0);
     }

@@ -43,11 +43,7 @@ impl CustomOp3 for Projection {
         let weight = MatrixView::of_storage(weight, weight_layout)?;
         let bias = contiguous(bias, bias_layout)?;
         if bias.len() != weight.rows() {
-            bail!(
-                "a weight with {} rows needs as many biases, not {}",
-                weight.rows(),
-                bias.len()
-            );
+            bail!("a weight with {} rows needs as many biases, not {}", weight.rows(), bias.len());
         }
         let mut product = bias.repeat(rows.rows());
         multiply(&mut product, Destination::Accumulate, rows, weight.transposed())?;
@@ -71,18 +67,10 @@ impl CustomOp3 for Projection {
         let mut grad_rows = vec![0.0; rows.elem_count()];
         multiply(&mut grad_rows, Destination::Replace, grad_view, weight_view)?;
         let mut grad_weight = vec![0.0; weight.elem_count()];
-        multiply(
-            &mut grad_weight,
-            Destination::Replace,
-            grad_view.transposed(),
-            rows_view,
-        )?;
+        multiply(&mut grad_weight, Destination::Replace, grad_view.transposed(), rows_view)?;
         let mut grad_bias = vec![0.0; weight_view.rows()];
         for row in grad_values.chunks_exact(grad_bias.len()) {
-            grad_bias
-                .iter_mut()
-                .zip(row)
-                .for_each(|(sum, value)| *sum += value);
+            grad_bias.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         Ok((
             Some(Tensor::from_vec(grad_rows, rows.shape(), &Device::Cpu)?),

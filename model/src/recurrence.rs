@@ -43,20 +43,13 @@ pub(crate) fn lstm(
         return lstm_reference(x_gates, w_hh, state, packing);
     }
     let keeps_activations = x_gates.track_op() || w_hh.track_op() || state.track_op();
-    let operation = Recurrence {
-        packing: packing.clone(),
-        keeps_activations,
-        activations: OnceLock::new(),
-    };
+    let operation = Recurrence { packing: packing.clone(), keeps_activations, activations: OnceLock::new() };
     let (x_gates, state) = (x_gates.contiguous()?, state.contiguous()?);
     let output = match keeps_activations {
         true => x_gates.apply_op3(w_hh, &state, operation)?,
         false => x_gates.apply_op3_no_bwd(w_hh, &state, &operation)?,
     };
-    Ok((
-        output.narrow(0, 0, packing.rows())?,
-        last_state(&output, packing)?,
-    ))
+    Ok((output.narrow(0, 0, packing.rows())?, last_state(&output, packing)?))
 }
 
 /// The last hidden vectors and cells `[2, B, H]` out of the operation's output.
@@ -66,12 +59,8 @@ fn last_state(output: &Tensor, packing: &Packing) -> Result<Tensor> {
         // The last step's hidden vectors stand right before the last cells.
         output.narrow(0, rows - batch, 2 * batch)?
     } else {
-        let rows: Vec<u32> = packing
-            .last_rows()
-            .into_iter()
-            .chain(rows..rows + batch)
-            .map(|row| row as u32)
-            .collect();
+        let rows: Vec<u32> =
+            packing.last_rows().into_iter().chain(rows..rows + batch).map(|row| row as u32).collect();
         output.index_select(&Tensor::new(rows, output.device())?, 0)?
     };
     last.reshape((2, batch, hidden_size))
@@ -207,10 +196,7 @@ impl CustomOp3 for Recurrence {
         state: &CpuStorage,
         state_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (x_gates, state) = (
-            contiguous(x_gates, x_gates_layout)?,
-            contiguous(state, state_layout)?,
-        );
+        let (x_gates, state) = (contiguous(x_gates, x_gates_layout)?, contiguous(state, state_layout)?);
         let w_hh = MatrixView::of_storage(w_hh, w_hh_layout)?;
         self.check(x_gates, w_hh, state)?;
         let (output, activations) = self.forward(x_gates, w_hh, state)?;
@@ -322,10 +308,7 @@ mod tests {
         for variable in [&x_gates, &w_hh, &state] {
             results.push(gradients.get(variable).unwrap().clone());
         }
-        results
-            .iter()
-            .map(|tensor| tensor.flatten_all()?.to_vec1())
-            .collect()
+        results.iter().map(|tensor| tensor.flatten_all()?.to_vec1()).collect()
     }
 
     proptest! {

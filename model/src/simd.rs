@@ -53,17 +53,9 @@ fn log_sum_exp_lanes(row: &[f32]) -> f64 {
             *largest = if value > *largest { value } else { *largest };
         }
     }
-    let largest = largest
-        .iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     if !largest.is_finite() {
-        return if row.iter().any(|value| value.is_nan()) {
-            f64::NAN
-        } else {
-            f64::from(largest)
-        };
+        return if row.iter().any(|value| value.is_nan()) { f64::NAN } else { f64::from(largest) };
     }
     let mut sums = [0.0f64; LANES];
     for block in blocks {
@@ -132,10 +124,7 @@ mod tests {
             let x = step as f32 * 2e-4;
             let exact = f64::from(x);
             assert!(relative_error(exp(x), exact.exp()) < 3e-7, "exp({x})");
-            assert!(
-                relative_error(sigmoid(x), 1.0 / (1.0 + (-exact).exp())) < 4e-7,
-                "sigmoid({x})"
-            );
+            assert!(relative_error(sigmoid(x), 1.0 / (1.0 + (-exact).exp())) < 4e-7, "sigmoid({x})");
             if x != 0.0 {
                 assert!(relative_error(tanh(x), exact.tanh()) < 4e-7, "tanh({x})");
             }
@@ -144,10 +133,7 @@ mod tests {
 
     #[test]
     fn extremes_saturate_and_nan_is_not_hidden() {
-        assert_eq!(
-            [sigmoid(1e30), tanh(1e30), tanh(-1e30), tanh(0.0)],
-            [1.0, 1.0, -1.0, 0.0]
-        );
+        assert_eq!([sigmoid(1e30), tanh(1e30), tanh(-1e30), tanh(0.0)], [1.0, 1.0, -1.0, 0.0]);
         assert!(sigmoid(-1e30) < 1e-30);
         assert!(sigmoid(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
         assert_eq!(tanh(1e-20), 1e-20);
@@ -155,15 +141,8 @@ mod tests {
 
     #[test]
     fn log_sum_exp_is_exact_and_does_not_overflow() {
-        let row: Vec<f32> = (0..1003)
-            .map(|index| ((index * 37) % 101) as f32 * 0.3 + 200.0)
-            .collect();
-        let exact = row
-            .iter()
-            .map(|&value| (f64::from(value) - 230.0).exp())
-            .sum::<f64>()
-            .ln()
-            + 230.0;
+        let row: Vec<f32> = (0..1003).map(|index| ((index * 37) % 101) as f32 * 0.3 + 200.0).collect();
+        let exact = row.iter().map(|&value| (f64::from(value) - 230.0).exp()).sum::<f64>().ln() + 230.0;
         assert!((log_sum_exp(&row) - exact).abs() < 1e-6);
         assert_eq!(log_sum_exp(&[3.5]), 3.5);
         assert!(log_sum_exp(&[0.0, f32::NAN]).is_nan());

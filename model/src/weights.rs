@@ -94,10 +94,7 @@ pub(crate) fn decode(bytes: &[u8], config: &Config) -> Result<Tensors, WeightsEr
         let values = decode_values(name, &view)?;
         check_finite(name, &values)?;
         let tensor = Tensor::from_vec(values, view.shape(), &Device::Cpu);
-        Ok((
-            name.to_owned(),
-            tensor.map_err(|source| convert_error(name, source))?,
-        ))
+        Ok((name.to_owned(), tensor.map_err(|source| convert_error(name, source))?))
     };
     views.into_iter().map(decode_one).collect()
 }
@@ -108,17 +105,11 @@ pub(crate) fn encode(
     config: &Config,
     number_type: WeightType,
 ) -> Result<Vec<u8>, WeightsError> {
-    let found = tensors
-        .iter()
-        .map(|(name, tensor)| (name.as_str(), tensor.dims()));
+    let found = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
     check_names(found, &config.tensor_shapes())?;
     let mut encoded = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        encoded.push((
-            name,
-            encode_values(name, tensor, number_type)?,
-            tensor.dims().to_vec(),
-        ));
+        encoded.push((name, encode_values(name, tensor, number_type)?, tensor.dims().to_vec()));
     }
     let stored = match number_type {
         WeightType::F32 => Dtype::F32,
@@ -146,11 +137,7 @@ pub(crate) fn check_names<'a>(
             Some(expected) if expected == shape => missing.remove(name),
             Some(expected) => {
                 let (tensor, expected, found) = (name.to_owned(), expected.clone(), shape.to_vec());
-                return Err(WeightsError::Shape {
-                    tensor,
-                    expected,
-                    found,
-                });
+                return Err(WeightsError::Shape { tensor, expected, found });
             }
             None => unexpected.replace((name, shape)).is_none(),
         };
@@ -161,10 +148,9 @@ pub(crate) fn check_names<'a>(
         return Err(WeightsError::Missing { tensor, expected });
     }
     match unexpected {
-        Some((name, shape)) => Err(WeightsError::Unexpected {
-            tensor: name.to_owned(),
-            found: shape.to_vec(),
-        }),
+        Some((name, shape)) => {
+            Err(WeightsError::Unexpected { tensor: name.to_owned(), found: shape.to_vec() })
+        }
         None => Ok(()),
     }
 }
@@ -173,56 +159,34 @@ fn decode_values(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, WeightsE
     let bytes = view.data();
     let halves = || bytes.as_chunks::<2>().0.iter();
     match view.dtype() {
-        Dtype::F32 => Ok(bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect()),
-        Dtype::F16 => Ok(halves()
-            .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
-            .collect()),
-        Dtype::BF16 => Ok(halves()
-            .map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
-            .collect()),
-        other => Err(WeightsError::NumberType {
-            tensor: name.to_owned(),
-            found: other.to_string(),
-        }),
+        Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
+        Dtype::F16 => Ok(halves().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()),
+        Dtype::BF16 => Ok(halves().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect()),
+        other => Err(WeightsError::NumberType { tensor: name.to_owned(), found: other.to_string() }),
     }
 }
 
 fn encode_values(name: &str, tensor: &Tensor, number_type: WeightType) -> Result<Vec<u8>, WeightsError> {
-    let values = tensor
-        .to_dtype(DType::F32)
-        .and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
+    let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
     let values = values.map_err(|source| convert_error(name, source))?;
     check_finite(name, &values)?;
     if number_type == WeightType::F32 {
         return Ok(values.into_iter().flat_map(f32::to_le_bytes).collect());
     }
     let small: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
-    check_finite(
-        name,
-        &small.iter().map(|value| value.to_f32()).collect::<Vec<_>>(),
-    )?;
+    check_finite(name, &small.iter().map(|value| value.to_f32()).collect::<Vec<_>>())?;
     Ok(small.into_iter().flat_map(f16::to_le_bytes).collect())
 }
 
 fn check_finite(name: &str, values: &[f32]) -> Result<(), WeightsError> {
     match values.iter().position(|value| !value.is_finite()) {
-        Some(element) => Err(WeightsError::NotFinite {
-            tensor: name.to_owned(),
-            element,
-            value: values[element],
-        }),
+        Some(element) => {
+            Err(WeightsError::NotFinite { tensor: name.to_owned(), element, value: values[element] })
+        }
         None => Ok(()),
     }
 }
 
 fn convert_error(name: &str, source: candle_core::Error) -> WeightsError {
-    WeightsError::Convert {
-        tensor: name.to_owned(),
-        source,
-    }
+    WeightsError::Convert { tensor: name.to_owned(), source }
 }

@@ -14,33 +14,15 @@ use common::{config, difference, model, tokens};
 const TOLERANCE: f32 = 2e-5;
 
 fn configs() -> Vec<Config> {
-    let tied = Config {
-        tied: true,
-        embedding_size: Some(9),
-        lstm_bias: false,
-        output_bias: false,
-        ..config()
-    };
-    let one_hot = Config {
-        embedding_size: None,
-        layers: 3,
-        start: Start::ZeroState,
-        ..config()
-    };
-    let wide = Config {
-        hidden_size: 70,
-        embedding_size: Some(33),
-        layers: 1,
-        ..config()
-    };
+    let tied =
+        Config { tied: true, embedding_size: Some(9), lstm_bias: false, output_bias: false, ..config() };
+    let one_hot = Config { embedding_size: None, layers: 3, start: Start::ZeroState, ..config() };
+    let wide = Config { hidden_size: 70, embedding_size: Some(33), layers: 1, ..config() };
     vec![config(), tied, one_hot, wide]
 }
 
 fn forward(model: &LanguageModel, state: &mut State, tokens: &[u32], want: Want) -> Output {
-    model
-        .forward(&mut [Row { state, tokens, want }])
-        .unwrap()
-        .remove(0)
+    model.forward(&mut [Row { state, tokens, want }]).unwrap().remove(0)
 }
 
 /// A state somewhere in the middle of a text.
@@ -56,15 +38,8 @@ fn a_ragged_batch_with_mixed_wants_equals_its_rows_one_by_one() {
     for model in configs().into_iter().map(model) {
         let vocab_size = model.config().vocab_size;
         let lengths = [3, 0, 1, 7, 0, 0, 3, 1, 12, 1];
-        let wants = [
-            Want::Each,
-            Want::Next,
-            Want::Nothing,
-            Want::Next,
-            Want::Each,
-            Want::Nothing,
-            Want::Next,
-        ];
+        let wants =
+            [Want::Each, Want::Next, Want::Nothing, Want::Next, Want::Each, Want::Nothing, Want::Next];
         let requests: Vec<(Vec<u32>, Want)> = (0..lengths.len())
             .map(|row| (tokens(row, lengths[row], vocab_size), wants[row % wants.len()]))
             .collect();
@@ -73,11 +48,7 @@ fn a_ragged_batch_with_mixed_wants_equals_its_rows_one_by_one() {
         let mut rows: Vec<Row<'_>> = together
             .iter_mut()
             .zip(&requests)
-            .map(|(state, (tokens, want))| Row {
-                state,
-                tokens,
-                want: *want,
-            })
+            .map(|(state, (tokens, want))| Row { state, tokens, want: *want })
             .collect();
         let outputs = model.forward(&mut rows).unwrap();
         for (index, (tokens, want)) in requests.iter().enumerate() {
@@ -88,14 +59,8 @@ fn a_ragged_batch_with_mixed_wants_equals_its_rows_one_by_one() {
                 Want::Each => tokens.len(),
             };
             assert_eq!(outputs[index].logits.len(), rows * vocab_size);
-            assert!(
-                difference(&outputs[index].logits, &expected.logits) <= TOLERANCE,
-                "row {index}"
-            );
-            assert!(
-                difference(together[index].values(), alone[index].values()) <= TOLERANCE,
-                "row {index}"
-            );
+            assert!(difference(&outputs[index].logits, &expected.logits) <= TOLERANCE, "row {index}");
+            assert!(difference(together[index].values(), alone[index].values()) <= TOLERANCE, "row {index}");
         }
     }
 }
@@ -128,10 +93,7 @@ fn next_is_what_each_says_of_the_following_token() {
 
 #[test]
 fn a_zero_state_start_predicts_the_output_bias() {
-    let parts = common::parts(Config {
-        start: Start::ZeroState,
-        ..config()
-    });
+    let parts = common::parts(Config { start: Start::ZeroState, ..config() });
     let bias: Vec<f32> = parts.tensors["linear.bias"].to_vec1().unwrap();
     let model = LanguageModel::from_parts(parts, &candle_core::Device::Cpu).unwrap();
     let mut state = model.fresh_state().unwrap();
@@ -144,22 +106,11 @@ fn a_failing_row_changes_no_state() {
     let (mut good, mut bad) = (state(&model, 1), state(&model, 2));
     let before = (good.clone(), bad.clone());
     let mut rows = [
-        Row {
-            state: &mut good,
-            tokens: &[1, 2],
-            want: Want::Next,
-        },
-        Row {
-            state: &mut bad,
-            tokens: &[3, 11],
-            want: Want::Next,
-        },
+        Row { state: &mut good, tokens: &[1, 2], want: Want::Next },
+        Row { state: &mut bad, tokens: &[3, 11], want: Want::Next },
     ];
     let error = model.forward(&mut rows).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "token 11 of row 1 is not in the vocabulary, whose largest id is 10"
-    );
+    assert_eq!(error.to_string(), "token 11 of row 1 is not in the vocabulary, whose largest id is 10");
     assert_eq!((good, bad), before);
 }
 
@@ -168,37 +119,13 @@ fn states_are_restored_from_their_numbers_only_where_they_fit() {
     let model = model(config());
     let state = state(&model, 3);
     assert_eq!(model.restore(state.values()).unwrap(), state);
-    assert!(matches!(
-        model.restore(&[0.0; 5]),
-        Err(ForwardError::StateSize {
-            found: 5,
-            expected: 36
-        })
-    ));
+    assert!(matches!(model.restore(&[0.0; 5]), Err(ForwardError::StateSize { found: 5, expected: 36 })));
     let mut broken = state.values().to_vec();
     broken[7] = f32::NAN;
-    assert!(matches!(
-        model.restore(&broken),
-        Err(ForwardError::StateNotFinite { index: 7, .. })
-    ));
-    let mut foreign = common::model(Config {
-        layers: 1,
-        ..config()
-    })
-    .fresh_state()
-    .unwrap();
-    let rows = &mut [Row {
-        state: &mut foreign,
-        tokens: &[1],
-        want: Want::Next,
-    }];
-    assert!(matches!(
-        model.forward(rows),
-        Err(ForwardError::StateSize {
-            found: 18,
-            expected: 36
-        })
-    ));
+    assert!(matches!(model.restore(&broken), Err(ForwardError::StateNotFinite { index: 7, .. })));
+    let mut foreign = common::model(Config { layers: 1, ..config() }).fresh_state().unwrap();
+    let rows = &mut [Row { state: &mut foreign, tokens: &[1], want: Want::Next }];
+    assert!(matches!(model.forward(rows), Err(ForwardError::StateSize { found: 18, expected: 36 })));
 }
 
 #[test]
@@ -219,10 +146,6 @@ fn evaluation_is_the_chain_rule_over_the_whole_text() {
     let mut heard = Vec::new();
     let evaluation = evaluate(&model, &text, |done| heard.push(done)).unwrap();
     assert_eq!(evaluation.tokens, 600);
-    assert!(
-        (evaluation.nats - expected).abs() < 1e-3,
-        "{} against {expected}",
-        evaluation.nats
-    );
+    assert!((evaluation.nats - expected).abs() < 1e-3, "{} against {expected}", evaluation.nats);
     assert_eq!(heard, [256, 512, 600]);
 }

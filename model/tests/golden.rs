@@ -24,23 +24,13 @@ fn golden(case: &str) -> Golden {
     let config = std::fs::read(folder.join(format!("{case}.json"))).unwrap();
     let config: Config = serde_json::from_slice(&config).unwrap();
     let file = folder.join(format!("{case}.safetensors"));
-    let mut tensors: Tensors = candle_core::safetensors::load(file, &Device::Cpu)
-        .unwrap()
-        .into_iter()
-        .collect();
-    let tokens = tensors
-        .remove("golden.tokens")
-        .unwrap()
-        .to_dtype(DType::U32)
-        .unwrap();
+    let mut tensors: Tensors =
+        candle_core::safetensors::load(file, &Device::Cpu).unwrap().into_iter().collect();
+    let tokens = tensors.remove("golden.tokens").unwrap().to_dtype(DType::U32).unwrap();
     let logits = tensors.remove("golden.logits").unwrap();
     assert_eq!(logits.dims(), [200, config.vocab_size]);
     let vocabulary = common::vocabulary(config.vocab_size);
-    let parts = ModelParts {
-        config,
-        vocabulary,
-        tensors,
-    };
+    let parts = ModelParts { config, vocabulary, tensors };
     Golden {
         model: LanguageModel::from_parts(parts, &Device::Cpu).unwrap(),
         tokens: tokens.to_vec1().unwrap(),
@@ -52,11 +42,7 @@ fn golden(case: &str) -> Golden {
 fn assert_parity(case: &str) {
     let golden = golden(case);
     let mut state = golden.model.fresh_state().unwrap();
-    let row = Row {
-        state: &mut state,
-        tokens: &golden.tokens,
-        want: Want::Each,
-    };
+    let row = Row { state: &mut state, tokens: &golden.tokens, want: Want::Each };
     let outputs = golden.model.forward(&mut [row]).unwrap();
     let off = difference(&outputs[0].logits, &golden.logits);
     assert!(off <= TOLERANCE, "{case}: off by {off} when fed at once");
@@ -64,17 +50,9 @@ fn assert_parity(case: &str) {
     let mut state = golden.model.fresh_state().unwrap();
     let mut logits = Vec::new();
     for token in &golden.tokens {
-        let row = Row {
-            state: &mut state,
-            tokens: &[],
-            want: Want::Next,
-        };
+        let row = Row { state: &mut state, tokens: &[], want: Want::Next };
         logits.extend(golden.model.forward(&mut [row]).unwrap().remove(0).logits);
-        let row = Row {
-            state: &mut state,
-            tokens: &[*token],
-            want: Want::Nothing,
-        };
+        let row = Row { state: &mut state, tokens: &[*token], want: Want::Nothing };
         golden.model.forward(&mut [row]).unwrap();
     }
     let off = difference(&logits, &golden.logits);

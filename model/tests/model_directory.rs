@@ -59,16 +59,9 @@ fn f32_is_saved_exactly_and_f16_nearly() {
         assert_eq!(loaded.config, original.config);
         assert_eq!(loaded.vocabulary.fingerprint(), original.vocabulary.fingerprint());
         for (name, tensor) in &original.tensors {
-            assert!(
-                difference(&values(&loaded.tensors[name]), &values(tensor)) <= tolerance,
-                "{name}"
-            );
+            assert!(difference(&values(&loaded.tensors[name]), &values(tensor)) <= tolerance, "{name}");
         }
-        assert_eq!(
-            fs::read_dir(&path).unwrap().count(),
-            3,
-            "temporary files are left behind"
-        );
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 3, "temporary files are left behind");
     }
 }
 
@@ -83,10 +76,7 @@ fn bf16_is_read() {
     candle_core::safetensors::save(&small, directory.path().join(WEIGHTS_FILE)).unwrap();
     let loaded = ModelParts::load(directory.path()).unwrap();
     for (name, tensor) in &tensors {
-        assert!(
-            difference(&values(&loaded.tensors[name]), &values(tensor)) <= 4e-3,
-            "{name}"
-        );
+        assert!(difference(&values(&loaded.tensors[name]), &values(tensor)) <= 4e-3, "{name}");
     }
 }
 
@@ -98,63 +88,29 @@ fn a_failed_save_keeps_what_was_there() {
     let bias = Tensor::new(vec![1e6f32; 11], &Device::Cpu).unwrap();
     broken.tensors.insert("linear.bias".to_owned(), bias);
     let error = broken.save(directory.path(), WeightType::F16).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            SaveError::Weights(WeightsError::NotFinite { element: 0, .. })
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, SaveError::Weights(WeightsError::NotFinite { element: 0, .. })), "{error}");
     assert_eq!(fs::read(directory.path().join(WEIGHTS_FILE)).unwrap(), before);
 }
 
 #[test]
 fn broken_configs_are_refused_by_the_key_at_fault() {
     let cases = [
-        (
-            "\"layers\": 2",
-            "\"layers\": 2, \"layrs\": 2",
-            "unknown field `layrs`",
-        ),
+        ("\"layers\": 2", "\"layers\": 2, \"layrs\": 2", "unknown field `layrs`"),
         ("\"layers\": 2,", "", "missing field `layers`"),
-        (
-            "\"layers\": 2",
-            "\"layers\": 65",
-            "layers is 65, allowed is 1 to 64",
-        ),
+        ("\"layers\": 2", "\"layers\": 65", "layers is 65, allowed is 1 to 64"),
         ("\"layers\": 2", "\"layers\": -1", "line"),
-        (
-            "\"hidden_size\": 9",
-            "\"hidden_size\": 0",
-            "hidden_size is 0, allowed is 1 to 65536",
-        ),
-        (
-            "\"hidden_size\": 9",
-            "\"hidden_size\": 70000",
-            "hidden_size is 70000",
-        ),
-        (
-            "\"embedding_size\": 5",
-            "\"embedding_size\": 0",
-            "embedding_size is 0",
-        ),
+        ("\"hidden_size\": 9", "\"hidden_size\": 0", "hidden_size is 0, allowed is 1 to 65536"),
+        ("\"hidden_size\": 9", "\"hidden_size\": 70000", "hidden_size is 70000"),
+        ("\"embedding_size\": 5", "\"embedding_size\": 0", "embedding_size is 0"),
         (
             "\"vocab_size\": 11",
             "\"vocab_size\": 99999999",
             "vocab_size is 99999999, allowed is 1 to 16777216",
         ),
-        (
-            "\"vocab_size\": 11",
-            "\"vocab_size\": 10",
-            "has 11 tokens, but vocab_size",
-        ),
+        ("\"vocab_size\": 11", "\"vocab_size\": 10", "has 11 tokens, but vocab_size"),
         ("\"tied\": false", "\"tied\": true", "they are 5 and 9"),
         ("\"format\": 1", "\"format\": 2", "format is 2"),
-        (
-            "\"token\": 2",
-            "\"token\": 11",
-            "start is token 11, but vocab_size is 11",
-        ),
+        ("\"token\": 2", "\"token\": 11", "start is token 11, but vocab_size is 11"),
         ("\"end\": null", "\"end\": 12", "end is token 12"),
         ("\"name\": \"small\"", "\"name\": \"\"", "name must have"),
         ("{", "", "config.json"),
@@ -177,12 +133,7 @@ fn missing_empty_and_huge_files_are_refused() {
         fs::write(&path, "").unwrap();
         assert_refused(directory.path(), &[name]);
         // A sparse file: a terabyte that takes no room. It must be refused by its size alone.
-        fs::File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(1 << 40)
-            .unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
         assert_refused(directory.path(), &[name, "has 1099511627776 bytes, allowed are"]);
         fs::remove_file(&path).unwrap();
         assert_refused(directory.path(), &["can't read", name]);
@@ -217,26 +168,14 @@ fn hostile_weight_files_are_refused() {
         ("header length huge", with_length(huge)),
         ("header length that overflows with 8", with_length(huge - 7)),
         ("header is no JSON", safetensors("{\"linear.bias\":", 0)),
-        (
-            "header is no UTF-8",
-            [&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat(),
-        ),
+        ("header is no UTF-8", [&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat()),
         ("header is a list", safetensors("[1,2]", 0)),
         ("nested deeply", safetensors(&"[".repeat(100_000), 0)),
-        (
-            "offsets beyond the data",
-            safetensors(&one("F32", "[11]", 0, 44), 40),
-        ),
+        ("offsets beyond the data", safetensors(&one("F32", "[11]", 0, 44), 40)),
         ("offsets backwards", safetensors(&one("F32", "[11]", 44, 0), 44)),
         ("offsets huge", safetensors(&one("F32", "[11]", 0, huge), 44)),
-        (
-            "shape overflows",
-            safetensors(&one("F32", "[4294967296,4294967296,4]", 0, 44), 44),
-        ),
-        (
-            "shape larger than the data",
-            safetensors(&one("F32", "[12]", 0, 44), 44),
-        ),
+        ("shape overflows", safetensors(&one("F32", "[4294967296,4294967296,4]", 0, 44), 44)),
+        ("shape larger than the data", safetensors(&one("F32", "[12]", 0, 44), 44)),
         ("unknown dtype", safetensors(&one("X7", "[11]", 0, 44), 44)),
         ("negative shape", safetensors(&one("F32", "[-11]", 0, 44), 44)),
     ];
@@ -244,10 +183,7 @@ fn hostile_weight_files_are_refused() {
         let directory = saved();
         fs::write(directory.path().join(WEIGHTS_FILE), bytes).unwrap();
         println!("{name}");
-        assert_refused(
-            directory.path(),
-            &[WEIGHTS_FILE, "it is not a whole safetensors file"],
-        );
+        assert_refused(directory.path(), &[WEIGHTS_FILE, "it is not a whole safetensors file"]);
     }
 }
 
@@ -272,10 +208,7 @@ fn tensors_that_are_not_the_configs_are_refused_by_name() {
     let zeros = |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).ok();
     let integers = Tensor::new(vec![1i64; 11], &Device::Cpu).ok();
     let cases = [
-        (
-            replaced("rnn.weight_hh_l1", None),
-            "tensor \"rnn.weight_hh_l1\" is missing",
-        ),
+        (replaced("rnn.weight_hh_l1", None), "tensor \"rnn.weight_hh_l1\" is missing"),
         (
             replaced("rnn.weight_hh_l2", zeros((36, 9))),
             "tensor \"rnn.weight_hh_l2\" with shape [36, 9] has no place",
@@ -284,18 +217,9 @@ fn tensors_that_are_not_the_configs_are_refused_by_name() {
             replaced("embed.weight", zeros((5, 11))),
             "\"embed.weight\" has shape [5, 11], but the config asks for [11, 5]",
         ),
-        (
-            replaced("linear.bias", bias(f32::NAN)),
-            "tensor \"linear.bias\" has NaN at element 7",
-        ),
-        (
-            replaced("linear.bias", bias(f32::NEG_INFINITY)),
-            "tensor \"linear.bias\" has -inf at element 7",
-        ),
-        (
-            replaced("linear.bias", integers),
-            "tensor \"linear.bias\" holds I64 numbers",
-        ),
+        (replaced("linear.bias", bias(f32::NAN)), "tensor \"linear.bias\" has NaN at element 7"),
+        (replaced("linear.bias", bias(f32::NEG_INFINITY)), "tensor \"linear.bias\" has -inf at element 7"),
+        (replaced("linear.bias", integers), "tensor \"linear.bias\" holds I64 numbers"),
     ];
     for (directory, expected) in cases {
         assert_refused(directory.path(), &[WEIGHTS_FILE, expected]);
@@ -307,11 +231,7 @@ fn parameters_are_counted_once_where_tied() {
     let untied = config();
     let layers = (36 * 5 + 36 * 9 + 72) + (36 * 9 + 36 * 9 + 72);
     assert_eq!(untied.parameters(), (11 * 5 + layers + 11 * 9 + 11) as u64);
-    let tied = Config {
-        tied: true,
-        embedding_size: Some(9),
-        ..config()
-    };
+    let tied = Config { tied: true, embedding_size: Some(9), ..config() };
     let layers = layers + 36 * 4;
     assert_eq!(tied.parameters(), (11 * 9 + layers + 11) as u64);
 }

@@ -51,9 +51,7 @@ mod tests {
 
     #[test]
     fn every_error_code_survives_the_way_to_a_grpc_code_and_back() {
-        let all: Vec<ErrorCode> = (0..)
-            .map_while(|number| ErrorCode::try_from(number).ok())
-            .collect();
+        let all: Vec<ErrorCode> = (0..).map_while(|number| ErrorCode::try_from(number).ok()).collect();
         assert!(all.len() > 10, "the enum's numbers are dense from 0");
         for error in all {
             assert_eq!(error_code_of(code_of(error)), error);

@@ -9,13 +9,7 @@ pub use error_code::{code_of, error_code_of, status};
 pub use logits::{LogitsError, logits_from_rows, logits_to_values};
 
 /// Messages and services of package `chorus.v1`, generated from `proto/chorus/v1/*.proto`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    clippy::pedantic
-)]
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
 pub mod v1 {
     tonic::include_proto!("chorus.v1");
 }

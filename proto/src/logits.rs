@@ -19,12 +19,7 @@ pub struct LogitsError {
 
 impl std::fmt::Display for LogitsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            rows,
-            vocabulary_size,
-            bytes,
-            log_sum_exps,
-        } = self;
+        let Self { rows, vocabulary_size, bytes, log_sum_exps } = self;
         write!(
             f,
             "expected {rows} rows of {vocabulary_size} f32 logits ({} bytes) with as many log-sum-exps, \
@@ -42,10 +37,7 @@ pub fn logits_from_rows(values: &[f32], log_sum_exp: Vec<f32>) -> Logits {
     for value in values {
         bytes.extend_from_slice(&value.to_le_bytes());
     }
-    Logits {
-        values: Bytes::from(bytes),
-        log_sum_exp,
-    }
+    Logits { values: Bytes::from(bytes), log_sum_exp }
 }
 
 /// Unpacks the rows of a message: `rows * vocabulary_size` values, row after row.
@@ -78,10 +70,7 @@ mod tests {
         let values = [0.0, -0.0, f32::MIN_POSITIVE, -1.5, f32::MAX, 1e-40];
         let logits = logits_from_rows(&values, vec![0.5, 0.25]);
         let back = logits_to_values(&logits, 2, 3).unwrap();
-        assert_eq!(
-            values.map(f32::to_bits).to_vec(),
-            back.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
-        );
+        assert_eq!(values.map(f32::to_bits).to_vec(), back.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::{future::Future, time::Duration};
 
 use chorus_proto::v1::{
-    self, GenerateReply, GenerateRequest, Input, ScoreReply, ScoreRequest, StatusRequest, input, member_status::Health,
+    self, GenerateReply, GenerateRequest, Input, ScoreReply, ScoreRequest, StatusRequest, input,
+    member_status::Health,
 };
 use tokio::time::{Instant, sleep};
 use tonic::{Status, transport::Channel};

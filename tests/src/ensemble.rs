@@ -57,7 +57,13 @@ impl MemberProcess {
 }
 
 fn start_worker(model: &Path, listen: &str) -> Chorus {
-    Chorus::start(["worker".as_ref(), "--model".as_ref(), model.as_os_str(), "--listen".as_ref(), listen.as_ref()])
+    Chorus::start([
+        "worker".as_ref(),
+        "--model".as_ref(),
+        model.as_os_str(),
+        "--listen".as_ref(),
+        listen.as_ref(),
+    ])
 }
 
 /// Members in member order and their coordinator.
@@ -77,7 +83,8 @@ impl Ensemble {
     /// The demo members with weights of their own.
     pub async fn demo_with_weights(weights: [f64; 3], extra: &str) -> Self {
         let members = models::DEMO.into_iter().zip(weights);
-        let members = members.map(|(name, weight)| MemberProcess::start(name, &models::demo(name)).weighing(weight));
+        let members =
+            members.map(|(name, weight)| MemberProcess::start(name, &models::demo(name)).weighing(weight));
         let ensemble = Self::over(members.collect(), extra);
         ensemble.until_up(ensemble.members.len()).await;
         ensemble
@@ -85,7 +92,8 @@ impl Ensemble {
 
     /// Starts workers, then the coordinator, and waits until every member is up.
     pub async fn start<'a>(members: impl IntoIterator<Item = (&'a str, &'a Path)>, extra: &str) -> Self {
-        let members: Vec<_> = members.into_iter().map(|(name, model)| MemberProcess::start(name, model)).collect();
+        let members: Vec<_> =
+            members.into_iter().map(|(name, model)| MemberProcess::start(name, model)).collect();
         let ensemble = Self::over(members, extra);
         ensemble.until_up(ensemble.members.len()).await;
         ensemble
@@ -98,7 +106,9 @@ impl Ensemble {
         let mut text = String::from("listen = \"127.0.0.1:0\"\n");
         for member in &members {
             let MemberProcess { name, address, weight, .. } = member;
-            text += &format!("[[members]]\nname = \"{name}\"\nweight = {weight:?}\naddress = \"http://{address}\"\n");
+            text += &format!(
+                "[[members]]\nname = \"{name}\"\nweight = {weight:?}\naddress = \"http://{address}\"\n"
+            );
         }
         fs::write(&path, text + extra).expect("the config is written");
         let mut coordinator = Chorus::start(["coordinator".as_ref(), "--config".as_ref(), path.as_os_str()]);
@@ -107,7 +117,11 @@ impl Ensemble {
     }
 
     pub async fn channel(&self) -> Channel {
-        Channel::from_shared(format!("http://{}", self.address)).expect("an address").connect().await.expect("it listens")
+        Channel::from_shared(format!("http://{}", self.address))
+            .expect("an address")
+            .connect()
+            .await
+            .expect("it listens")
     }
 
     pub async fn client(&self) -> EnsembleClient {

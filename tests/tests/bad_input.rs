@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use chorus_proto::v1::{
-    FusionOptions, GenerateRequest, Input, PredictRequest, Rule, SamplingOptions, ScoreRequest, TokenIds, input,
+    FusionOptions, GenerateRequest, Input, PredictRequest, Rule, SamplingOptions, ScoreRequest, TokenIds,
+    input,
 };
 use chorus_tests::{Ensemble, clients::EnsembleClient, generate, joined_text, score_text, text_input};
 use tonic::{Code, Status};
@@ -35,12 +36,17 @@ fn fusion(fusion: FusionOptions) -> GenerateRequest {
 /// (what, request, words that the sentence must have: the field first, then what is allowed)
 fn generate_table() -> Vec<(&'static str, GenerateRequest, Vec<&'static str>)> {
     let prompt = |prompt| GenerateRequest { prompt, ..valid() };
-    let temperature = |temperature| sampling(SamplingOptions { temperature: Some(temperature), ..Default::default() });
+    let temperature =
+        |temperature| sampling(SamplingOptions { temperature: Some(temperature), ..Default::default() });
     let top_p = |top_p| sampling(SamplingOptions { top_p: Some(top_p), ..Default::default() });
     let threshold = |threshold| {
-        fusion(FusionOptions { rule: Rule::ThresholdVote.into(), threshold: Some(threshold), ..Default::default() })
+        fusion(FusionOptions {
+            rule: Rule::ThresholdVote.into(),
+            threshold: Some(threshold),
+            ..Default::default()
+        })
     };
-    let vote = FusionOptions { rule: Rule::ThresholdVote.into(), ..Default::default() };
+    let vote = || FusionOptions { rule: Rule::ThresholdVote.into(), ..Default::default() };
     vec![
         ("no prompt", prompt(None), vec!["prompt"]),
         ("a prompt without content", prompt(Some(Input { input: None })), vec!["prompt"]),
@@ -52,7 +58,11 @@ fn generate_table() -> Vec<(&'static str, GenerateRequest, Vec<&'static str>)> {
         ("an over-long prompt", prompt(ids(&[1; 2001])), vec!["prompt", "2001", "2000"]),
         ("over-long text", prompt(text_input(&"a".repeat(20_001))), vec!["prompt", "20000"]),
         ("max_tokens 0", GenerateRequest { max_tokens: Some(0), ..valid() }, vec!["max_tokens", "4096"]),
-        ("huge max_tokens", GenerateRequest { max_tokens: Some(u32::MAX), ..valid() }, vec!["max_tokens", "4096"]),
+        (
+            "huge max_tokens",
+            GenerateRequest { max_tokens: Some(u32::MAX), ..valid() },
+            vec!["max_tokens", "4096"],
+        ),
         ("an empty stop string", GenerateRequest { stop: vec![String::new()], ..valid() }, vec!["stop"]),
         ("a negative temperature", temperature(-0.1), vec!["temperature"]),
         ("temperature NaN", temperature(f64::NAN), vec!["temperature"]),
@@ -64,20 +74,47 @@ fn generate_table() -> Vec<(&'static str, GenerateRequest, Vec<&'static str>)> {
         ("a negative threshold", threshold(-0.5), vec!["threshold", "[0, 1)"]),
         ("threshold NaN", threshold(f64::NAN), vec!["threshold", "[0, 1)"]),
         ("an unknown rule", fusion(FusionOptions { rule: 77, ..Default::default() }), vec!["rule", "77"]),
-        ("a negative weight", fusion(weights(&[("alto", 1.0), ("bass", -1.0), ("tenor", 1.0)])), vec!["weights", "bass"]),
-        ("weight NaN", fusion(weights(&[("alto", f64::NAN), ("bass", 1.0), ("tenor", 1.0)])), vec!["weights", "alto"]),
-        ("an infinite weight", fusion(weights(&[("alto", 1.0), ("bass", 1.0), ("tenor", f64::INFINITY)])), vec!["weights", "tenor"]),
-        ("weights all zero", fusion(weights(&[("alto", 0.0), ("bass", 0.0), ("tenor", 0.0)])), vec!["weights"]),
-        ("an unknown member", fusion(weights(&[("alto", 1.0), ("bass", 1.0), ("tenor", 1.0), ("viola", 1.0)])), vec!["weights", "viola"]),
-        ("weights for some members only", fusion(weights(&[("alto", 1.0)])), vec!["weights", "bass", "tenor"]),
+        (
+            "a negative weight",
+            fusion(weights(&[("alto", 1.0), ("bass", -1.0), ("tenor", 1.0)])),
+            vec!["weights", "bass"],
+        ),
+        (
+            "weight NaN",
+            fusion(weights(&[("alto", f64::NAN), ("bass", 1.0), ("tenor", 1.0)])),
+            vec!["weights", "alto"],
+        ),
+        (
+            "an infinite weight",
+            fusion(weights(&[("alto", 1.0), ("bass", 1.0), ("tenor", f64::INFINITY)])),
+            vec!["weights", "tenor"],
+        ),
+        (
+            "weights all zero",
+            fusion(weights(&[("alto", 0.0), ("bass", 0.0), ("tenor", 0.0)])),
+            vec!["weights"],
+        ),
+        (
+            "an unknown member",
+            fusion(weights(&[("alto", 1.0), ("bass", 1.0), ("tenor", 1.0), ("viola", 1.0)])),
+            vec!["weights", "viola"],
+        ),
+        (
+            "weights for some members only",
+            fusion(weights(&[("alto", 1.0)])),
+            vec!["weights", "bass", "tenor"],
+        ),
         (
             "sampling options with a vote",
-            GenerateRequest { sampling: Some(SamplingOptions { temperature: Some(0.5), ..Default::default() }), ..fusion(vote) },
+            GenerateRequest {
+                sampling: Some(SamplingOptions { temperature: Some(0.5), ..Default::default() }),
+                ..fusion(vote())
+            },
             vec!["temperature", "threshold_vote"],
         ),
         (
             "log-probabilities with a vote",
-            GenerateRequest { log_probs: true, ..fusion(vote) },
+            GenerateRequest { log_probs: true, ..fusion(vote()) },
             vec!["log_probs", "threshold_vote"],
         ),
     ]
@@ -91,7 +128,8 @@ fn check(what: &str, error: &Status, words: &[&str]) {
     assert!(!error.message().contains('\n'), "{what}: one sentence, not '{}'", error.message());
 }
 
-const LIMITS: &str = "[limits]\nmax_input_tokens = 2000\nmax_input_bytes = 20000\nmax_generated_tokens = 4096\n";
+const LIMITS: &str =
+    "[limits]\nmax_input_tokens = 2000\nmax_input_bytes = 20000\nmax_generated_tokens = 4096\n";
 
 async fn healthy_answer(client: &mut EnsembleClient) -> (String, u64) {
     let request = GenerateRequest {
@@ -102,7 +140,11 @@ async fn healthy_answer(client: &mut EnsembleClient) -> (String, u64) {
     };
     let text = joined_text(&generate(client, request).await.expect("a good request is served"));
     let score = score_text(client, "But soft!").await.expect("a good request is served");
-    assert_eq!(score.participation.expect("named").participants.len(), 3, "nobody was blamed for a caller's mistake");
+    assert_eq!(
+        score.participation.expect("named").participants.len(),
+        3,
+        "nobody was blamed for a caller's mistake"
+    );
     (text, score.log_prob.expect("a distribution").to_bits())
 }
 
@@ -117,7 +159,11 @@ async fn bad_requests_are_refused_clearly_and_harm_nobody() {
     }
     for (what, request, words) in [
         ("an empty text", ScoreRequest { input: text_input(""), ..Default::default() }, vec!["input"]),
-        ("an id beyond the vocabulary", ScoreRequest { input: ids(&[700]), ..Default::default() }, vec!["input", "511"]),
+        (
+            "an id beyond the vocabulary",
+            ScoreRequest { input: ids(&[700]), ..Default::default() },
+            vec!["input", "511"],
+        ),
         (
             "an unknown rule",
             ScoreRequest {
@@ -132,8 +178,16 @@ async fn bad_requests_are_refused_clearly_and_harm_nobody() {
     }
     for (what, request, words) in [
         ("an empty prefix", PredictRequest { prefix: text_input(""), ..Default::default() }, vec!["prefix"]),
-        ("top_n 0", PredictRequest { prefix: text_input("a"), top_n: Some(0), ..Default::default() }, vec!["top_n"]),
-        ("huge top_n", PredictRequest { prefix: text_input("a"), top_n: Some(1 << 30), ..Default::default() }, vec!["top_n"]),
+        (
+            "top_n 0",
+            PredictRequest { prefix: text_input("a"), top_n: Some(0), ..Default::default() },
+            vec!["top_n"],
+        ),
+        (
+            "huge top_n",
+            PredictRequest { prefix: text_input("a"), top_n: Some(1 << 30), ..Default::default() },
+            vec!["top_n"],
+        ),
     ] {
         check(what, &client.predict(request).await.expect_err(what), &words);
     }
@@ -154,7 +208,10 @@ async fn callers_that_hang_up_or_never_read_leave_nothing_behind() {
         drop(stream);
         chorus_tests::until("the session is given back", || {
             let mut client = client.clone();
-            async move { client.status(chorus_proto::v1::StatusRequest {}).await.expect("served").into_inner().sessions == 0 }
+            async move {
+                client.status(chorus_proto::v1::StatusRequest {}).await.expect("served").into_inner().sessions
+                    == 0
+            }
         })
         .await;
     }

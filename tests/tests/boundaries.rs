@@ -17,7 +17,12 @@ const WALLS: [(&str, &[&str]); 5] = [
 
 fn metadata() -> Metadata {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-    MetadataCommand::new().manifest_path(manifest).other_options(["--offline".into()]).no_deps().exec().unwrap()
+    MetadataCommand::new()
+        .manifest_path(manifest)
+        .other_options(["--offline".into()])
+        .no_deps()
+        .exec()
+        .unwrap()
 }
 
 /// Dependencies of a crate and of the workspace's crates below it.

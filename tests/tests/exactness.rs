@@ -38,18 +38,29 @@ impl InProcess {
 
     /// Feeds every member and fuses what they say, row by row.
     fn fuse(&self, rule: Rule, states: &mut [State], tokens: &[u32], want: Want) -> Vec<Fused> {
-        let logits: Vec<Vec<f32>> = self.models.iter().zip(states).map(|(model, state)| {
-            let row = chorus_model::Row { state, tokens, want };
-            model.forward(&mut [row]).unwrap().remove(0).logits
-        }).collect();
+        let logits: Vec<Vec<f32>> = self
+            .models
+            .iter()
+            .zip(states)
+            .map(|(model, state)| {
+                let row = chorus_model::Row { state, tokens, want };
+                model.forward(&mut [row]).unwrap().remove(0).logits
+            })
+            .collect();
         let size = self.models[0].config().vocab_size;
-        (0..logits[0].len() / size).map(|index| {
-            let rows: Vec<(f64, Row<'_>)> = WEIGHTS.iter().zip(&logits).map(|(weight, logits)| {
-                let row = &logits[index * size..][..size];
-                (*weight, Row::new(row, log_sum_exp(row) as f32, size).unwrap())
-            }).collect();
-            fuse(&Fusion { rule, threshold: THRESHOLD }, &rows).unwrap()
-        }).collect()
+        (0..logits[0].len() / size)
+            .map(|index| {
+                let rows: Vec<(f64, Row<'_>)> = WEIGHTS
+                    .iter()
+                    .zip(&logits)
+                    .map(|(weight, logits)| {
+                        let row = &logits[index * size..][..size];
+                        (*weight, Row::new(row, log_sum_exp(row) as f32, size).unwrap())
+                    })
+                    .collect();
+                fuse(&Fusion { rule, threshold: THRESHOLD }, &rows).unwrap()
+            })
+            .collect()
     }
 }
 
@@ -72,11 +83,16 @@ async fn predictions_equal_the_in_process_fusion_to_the_bit() {
     for rule in RULES {
         let request = PredictRequest { prefix: text_input(PROMPT), top_n: Some(20), fusion: options(rule) };
         let reply = client.predict(request).await.unwrap().into_inner();
-        let served: Vec<(u32, u64)> = reply.candidates.iter().map(|c| (c.id, c.probability.to_bits())).collect();
+        let served: Vec<(u32, u64)> =
+            reply.candidates.iter().map(|c| (c.id, c.probability.to_bits())).collect();
         let fused = local.fuse(rule, &mut local.fresh(), &local.encode(PROMPT), Want::Next).remove(0);
         let expected: Vec<(u32, u64)> = match fused {
-            Fused::Distribution(fused) => fused.top(20).iter().map(|c| (c.id, c.log_prob.exp().to_bits())).collect(),
-            Fused::Winner(winner) => winner.top(20).iter().map(|c| (c.id, c.log_prob.exp().to_bits())).collect(),
+            Fused::Distribution(fused) => {
+                fused.top(20).iter().map(|c| (c.id, c.log_prob.exp().to_bits())).collect()
+            }
+            Fused::Winner(winner) => {
+                winner.top(20).iter().map(|c| (c.id, c.log_prob.exp().to_bits())).collect()
+            }
         };
         assert_eq!(served, expected, "{rule}");
     }
@@ -101,7 +117,11 @@ async fn scores_equal_the_in_process_fusion_to_the_bit() {
                     assert!(difference.abs() < 1e-6, "{difference}");
                 }
                 Fused::Distribution(fused) => {
-                    assert_eq!(score.log_prob.unwrap().to_bits(), fused.log_prob(*token).unwrap().to_bits(), "{rule}");
+                    assert_eq!(
+                        score.log_prob.unwrap().to_bits(),
+                        fused.log_prob(*token).unwrap().to_bits(),
+                        "{rule}"
+                    );
                 }
                 Fused::Winner(winner) => {
                     let by_weighted_average = winner.by_weighted_average;
@@ -151,7 +171,8 @@ async fn greedy_generations_equal_the_in_process_fusion_to_the_bit() {
             ..Default::default()
         };
         let replies = generate(&mut client, request).await.unwrap();
-        let served: Vec<_> = replies.iter().filter_map(|reply: &GenerateReply| reply.token.as_ref()).collect();
+        let served: Vec<_> =
+            replies.iter().filter_map(|reply: &GenerateReply| reply.token.as_ref()).collect();
         assert_eq!(served.len(), 40);
         let (mut states, mut feed) = (local.fresh(), local.encode(PROMPT));
         for token in served {

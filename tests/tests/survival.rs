@@ -66,7 +66,8 @@ async fn a_worker_killed_under_fifty_generations_fails_none_and_is_taken_back_in
     for replies in &finished {
         let end = replies.last().and_then(|reply| reply.end.as_ref()).expect("a last message that ends");
         assert_eq!((end.reason(), end.generated_tokens), (Reason::MaxTokens, 1500));
-        let indices: Vec<u32> = replies.iter().filter_map(|reply| reply.token.as_ref()).map(|t| t.index).collect();
+        let indices: Vec<u32> =
+            replies.iter().filter_map(|reply| reply.token.as_ref()).map(|t| t.index).collect();
         assert_eq!(indices, (0..1500).collect::<Vec<u32>>(), "no token is lost or sent twice");
 
         let whole = |reply: &&GenerateReply| participants(reply).len() == 3;
@@ -147,8 +148,15 @@ async fn a_worker_that_hangs_is_left_out_after_the_step_deadline() {
     ensemble.members[0].thaw();
     ensemble.until_up(3).await;
     tokio::time::timeout(Duration::from_secs(60), async {
-        while score_text(&mut client, "Peace!").await.expect("served").participation.expect("named").participants.len() < 3 {
-        }
+        while score_text(&mut client, "Peace!")
+            .await
+            .expect("served")
+            .participation
+            .expect("named")
+            .participants
+            .len()
+            < 3
+        {}
     })
     .await
     .expect("the member takes part again");

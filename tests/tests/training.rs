@@ -22,13 +22,17 @@ fn arguments(folder: &Path, out: &str) -> Vec<String> {
 }
 
 fn model_files(folder: &Path, out: &str) -> Vec<Vec<u8>> {
-    ["config.json", "tokenizer.json", "model.safetensors"].iter().map(|f| fs::read(folder.join(out).join(f)).unwrap()).collect()
+    ["config.json", "tokenizer.json", "model.safetensors"]
+        .iter()
+        .map(|f| fs::read(folder.join(out).join(f)).unwrap())
+        .collect()
 }
 
 /// metrics.jsonl without what the clock decides.
 fn learning_curve(folder: &Path, out: &str) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(folder.join(out).join("metrics.jsonl")).unwrap();
-    let mut lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &mut lines {
         line.as_object_mut().unwrap().retain(|key, _| !key.contains("second"));
     }

@@ -25,12 +25,14 @@ struct Up {
 impl Up {
     fn start() -> Self {
         let folder = models::demo("alto").parent().unwrap().to_owned();
-        let mut process = Chorus::start(["up", "--listen", "127.0.0.1:0", "--models", folder.to_str().unwrap()]);
+        let mut process =
+            Chorus::start(["up", "--listen", "127.0.0.1:0", "--models", folder.to_str().unwrap()]);
         let address = process.read_until("address of the ensemble", |line| {
             let (name, rest) = line.trim().split_once(' ')?;
             (name == "ensemble").then(|| rest.trim().to_owned())
         });
-        let try_it = process.read_until("line to try", |line| line.contains(" generate ").then(|| line.trim().to_owned()));
+        let try_it = process
+            .read_until("line to try", |line| line.contains(" generate ").then(|| line.trim().to_owned()));
         Self { process, address, try_it }
     }
 
@@ -81,7 +83,8 @@ async fn a_dead_worker_is_started_again_and_takes_part_again() {
     kill_process(before[1]);
     chorus_tests::until("another process in its place", || {
         let now = children(up.process.pid().as_raw());
-        async move { now.len() == 4 && !now.contains(&before[1]) }
+        let replaced = now.len() == 4 && !now.contains(&before[1]);
+        async move { replaced }
     })
     .await;
     chorus_tests::until("three members up", || {
@@ -169,9 +172,11 @@ fn what_is_wrong_at_start_is_one_clear_line() {
     fs::write(folder.path().join("bass/model.safetensors"), [0xff; 64]).unwrap();
     refused(&up, &["bass", "model.safetensors"]);
 
-    fs::copy(models::demo("bass").join("model.safetensors"), folder.path().join("bass/model.safetensors")).unwrap();
+    fs::copy(models::demo("bass").join("model.safetensors"), folder.path().join("bass/model.safetensors"))
+        .unwrap();
     let config = fs::read_to_string(folder.path().join("tenor/config.json")).unwrap();
-    fs::write(folder.path().join("tenor/config.json"), config.replacen('{', "{\"colour\": \"red\",", 1)).unwrap();
+    fs::write(folder.path().join("tenor/config.json"), config.replacen('{', "{\"colour\": \"red\",", 1))
+        .unwrap();
     refused(&up, &["tenor", "config.json", "colour"]);
 }
 

@@ -25,9 +25,7 @@ pub(crate) fn read(json: &[u8]) -> Result<Tokenizer, VocabularyError> {
 
 /// Takes out what makes an encoding shorter, longer or random.
 pub(crate) fn forget_training(tokenizer: &mut Tokenizer) -> Result<(), VocabularyError> {
-    tokenizer
-        .with_truncation(None)
-        .map_err(VocabularyError::NotATokenizer)?;
+    tokenizer.with_truncation(None).map_err(VocabularyError::NotATokenizer)?;
     tokenizer.with_padding(None);
     if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
         && bpe.dropout.is_some()
@@ -41,11 +39,8 @@ pub(crate) fn forget_training(tokenizer: &mut Tokenizer) -> Result<(), Vocabular
 
 /// The token of every id, where the ids are `0..n`.
 pub(crate) fn tokens_by_id(tokenizer: &Tokenizer) -> Result<Vec<String>, VocabularyError> {
-    let mut pairs: Vec<(u32, String)> = tokenizer
-        .get_vocab(true)
-        .into_iter()
-        .map(|(token, id)| (id, token))
-        .collect();
+    let mut pairs: Vec<(u32, String)> =
+        tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
     pairs.sort_unstable();
     for pair in pairs.windows(2) {
         if let [(id, first), (same, second)] = pair
@@ -61,10 +56,7 @@ pub(crate) fn tokens_by_id(tokenizer: &Tokenizer) -> Result<Vec<String>, Vocabul
     let Some(largest) = pairs.last().map(|(id, _)| *id) else {
         return Err(VocabularyError::Empty);
     };
-    if let Some((missing, _)) = (0..=largest)
-        .zip(&pairs)
-        .find(|(expected, (id, _))| expected != id)
-    {
+    if let Some((missing, _)) = (0..=largest).zip(&pairs).find(|(expected, (id, _))| expected != id) {
         return Err(VocabularyError::MissingId { missing, largest });
     }
     Ok(pairs.into_iter().map(|(_, token)| token).collect())
@@ -77,12 +69,7 @@ pub(crate) fn unknown_token(document: &Value) -> Option<String> {
         return Some(token.to_owned());
     }
     let index = usize::try_from(model.get("unk_id")?.as_u64()?).ok()?;
-    model
-        .get("vocab")?
-        .get(index)?
-        .get(0)?
-        .as_str()
-        .map(str::to_owned)
+    model.get("vocab")?.get(index)?.get(0)?.as_str().map(str::to_owned)
 }
 
 /// Every merge must join two tokens to a third: the library slices out of bounds otherwise.
@@ -90,34 +77,23 @@ fn check_merges(document: &Value) -> Result<(), VocabularyError> {
     let Some(model) = document.get("model") else {
         return Ok(());
     };
-    let (Some(vocab), Some(merges)) = (
-        model.get("vocab").and_then(Value::as_object),
-        model.get("merges").and_then(Value::as_array),
-    ) else {
+    let (Some(vocab), Some(merges)) =
+        (model.get("vocab").and_then(Value::as_object), model.get("merges").and_then(Value::as_array))
+    else {
         return Ok(());
     };
-    let prefix = model
-        .get("continuing_subword_prefix")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or_default();
     for (index, merge) in merges.iter().enumerate() {
         let Some((left, right)) = merge_parts(merge) else {
             continue;
         };
         let tail = right.strip_prefix(prefix).unwrap_or(right);
         let whole = format!("{left}{tail}");
-        let missing = [left, right, &whole]
-            .into_iter()
-            .find(|token| !vocab.contains_key(*token));
+        let missing = [left, right, &whole].into_iter().find(|token| !vocab.contains_key(*token));
         let misplaced = (!right.starts_with(prefix)).then_some(prefix);
         if let Some(missing) = missing.or(misplaced) {
             let missing = missing.to_owned();
-            return Err(VocabularyError::BadMerge {
-                index,
-                left: left.into(),
-                right: right.into(),
-                missing,
-            });
+            return Err(VocabularyError::BadMerge { index, left: left.into(), right: right.into(), missing });
         }
     }
     Ok(())
@@ -140,19 +116,14 @@ fn merge_parts(merge: &Value) -> Option<(&str, &str)> {
 fn check_added_tokens(document: &Value, tokenizer: &Tokenizer) -> Result<(), VocabularyError> {
     let added = document.get("added_tokens").and_then(Value::as_array);
     for token in added.into_iter().flatten() {
-        let (Some(content), Some(stated)) = (
-            token.get("content").and_then(Value::as_str),
-            token.get("id").and_then(Value::as_u64),
-        ) else {
+        let (Some(content), Some(stated)) =
+            (token.get("content").and_then(Value::as_str), token.get("id").and_then(Value::as_u64))
+        else {
             continue;
         };
         let actual = tokenizer.token_to_id(content);
         if actual.map(u64::from) != Some(stated) {
-            return Err(VocabularyError::AddedTokenId {
-                token: content.to_owned(),
-                stated,
-                actual,
-            });
+            return Err(VocabularyError::AddedTokenId { token: content.to_owned(), stated, actual });
         }
     }
     Ok(())

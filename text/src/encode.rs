@@ -41,17 +41,11 @@ impl Cut {
     /// Reads off a serialised tokenizer where it may be cut.
     pub(crate) fn of(document: &Value) -> Self {
         let part = |name: &str| document.get(name).filter(|value| !value.is_null());
-        let added = part("added_tokens")
-            .and_then(Value::as_array)
-            .is_some_and(|added| !added.is_empty());
+        let added = part("added_tokens").and_then(Value::as_array).is_some_and(|added| !added.is_empty());
         if added {
             return Self::Nowhere;
         }
-        let kind = |name: &str| {
-            part(name)
-                .and_then(|value| value.get("type"))
-                .and_then(Value::as_str)
-        };
+        let kind = |name: &str| part(name).and_then(|value| value.get("type")).and_then(Value::as_str);
         let model = |name: &str| document.get("model").and_then(|model| model.get(name));
         let plain = ["continuing_subword_prefix", "end_of_word_suffix"]
             .iter()
@@ -86,25 +80,14 @@ impl Cut {
 
 fn merges_nothing(document: &Value) -> bool {
     let model = document.get("model");
-    let flag = |name: &str| {
-        model
-            .and_then(|model| model.get(name))
-            .and_then(Value::as_bool)
-            .unwrap_or(false)
-    };
-    let merges = model
-        .and_then(|model| model.get("merges"))
-        .and_then(Value::as_array);
+    let flag = |name: &str| model.and_then(|model| model.get(name)).and_then(Value::as_bool).unwrap_or(false);
+    let merges = model.and_then(|model| model.get("merges")).and_then(Value::as_array);
     merges.is_some_and(Vec::is_empty) && !flag("fuse_unk") && !flag("ignore_merges")
 }
 
 fn gpt2_pattern(document: &Value) -> bool {
-    let flag = |name: &str| {
-        document
-            .get("pre_tokenizer")
-            .and_then(|part| part.get(name))
-            .and_then(Value::as_bool)
-    };
+    let flag =
+        |name: &str| document.get("pre_tokenizer").and_then(|part| part.get(name)).and_then(Value::as_bool);
     flag("add_prefix_space") == Some(false) && flag("use_regex") == Some(true)
 }
 
@@ -142,9 +125,8 @@ fn pieces(tokenizer: &Tokenizer, chunk: &str) -> Result<PreTokenizedString, Caus
 }
 
 fn split(tokenizer: &Tokenizer, chunk: &str) -> Result<PreTokenizedString, Cause> {
-    let mut pieces = tokenizer
-        .get_added_vocabulary()
-        .extract_and_normalize(tokenizer.get_normalizer(), chunk);
+    let mut pieces =
+        tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), chunk);
     if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
         pre_tokenizer.pre_tokenize(&mut pieces)?;
     }
@@ -155,11 +137,7 @@ fn tokenize(tokenizer: &Tokenizer, piece: &NormalizedString) -> Result<Vec<Token
     let tokens = tokenizer.get_model().tokenize(piece.get())?;
     // The offsets run on from token to token: what was dropped is missing at the end.
     let covered = tokens.last().map_or(0, |token| token.offsets.1);
-    if covered < piece.len() {
-        Err(Uncovered.into())
-    } else {
-        Ok(tokens)
-    }
+    if covered < piece.len() { Err(Uncovered.into()) } else { Ok(tokens) }
 }
 
 /// Finds the first character or word of the chunk that can't be encoded. Only errors pay for this.
@@ -174,19 +152,13 @@ fn locate(tokenizer: &Tokenizer, text: &str, start: usize, chunk: &str, cause: C
         }
         let original = chunk.get(from..to).unwrap_or_default();
         if matches!(tokenizer.get_model(), ModelWrapper::WordLevel(_)) && original.chars().count() > 1 {
-            return EncodeError::Word {
-                word: original.to_owned(),
-                position: position(from),
-            };
+            return EncodeError::Word { word: original.to_owned(), position: position(from) };
         }
         let mut characters = original.char_indices();
         let unknown =
             characters.find(|(_, character)| pieces(tokenizer, character.encode_utf8(&mut [0; 4])).is_err());
         if let Some((offset, character)) = unknown {
-            return EncodeError::Character {
-                character,
-                position: position(from + offset),
-            };
+            return EncodeError::Character { character, position: position(from + offset) };
         }
     }
     EncodeError::Tokenizer(cause)

@@ -28,19 +28,13 @@ impl Rendering {
     pub(crate) fn of(document: &Value, tokens: &[String]) -> Self {
         let decoder = document.get("decoder").unwrap_or(&Value::Null);
         match decoder.get("type").and_then(Value::as_str) {
-            None if decoder.is_null() => Self::Words {
-                words: tokens.to_vec(),
-                line_end: None,
-            },
+            None if decoder.is_null() => Self::Words { words: tokens.to_vec(), line_end: None },
             Some("Fuse") => Self::Concatenated(tokens.to_vec()),
             Some("ByteLevel") => Self::Bytes(tokens.iter().map(|token| token_bytes(token)).collect()),
             Some("Sequence") if *decoder == build::word_decoder() => {
                 let line_end = tokens.iter().position(|token| token == build::LINE_END);
                 let line_end = line_end.and_then(|id| u32::try_from(id).ok());
-                Self::Words {
-                    words: tokens.to_vec(),
-                    line_end,
-                }
+                Self::Words { words: tokens.to_vec(), line_end }
             }
             _ => Self::Other,
         }
@@ -76,10 +70,7 @@ mod tests {
     #[test]
     fn the_byte_table_is_the_library_s() {
         let alphabet = ByteLevel::alphabet();
-        let mut bytes: Vec<u8> = alphabet
-            .iter()
-            .filter_map(|character| byte_of(*character))
-            .collect();
+        let mut bytes: Vec<u8> = alphabet.iter().filter_map(|character| byte_of(*character)).collect();
         bytes.sort_unstable();
         assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
         assert_eq!(byte_of('Ġ'), Some(b' '));

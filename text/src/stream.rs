@@ -31,13 +31,7 @@ pub struct TextStream {
 
 impl TextStream {
     pub(crate) fn new(vocabulary: Vocabulary) -> Self {
-        Self {
-            vocabulary,
-            pending: Vec::new(),
-            after_word: false,
-            window: Vec::new(),
-            given: 0,
-        }
+        Self { vocabulary, pending: Vec::new(), after_word: false, window: Vec::new(), given: 0 }
     }
 
     /// Takes the next token and gives the text that is now certain, never an empty one. An id outside the
@@ -48,9 +42,9 @@ impl TextStream {
         match vocabulary.rendering() {
             Rendering::Concatenated(tokens) => tokens.get(index).cloned().filter(|text| !text.is_empty()),
             Rendering::Bytes(tokens) => tokens.get(index).and_then(|bytes| self.push_bytes(bytes)),
-            Rendering::Words { words, line_end } => words
-                .get(index)
-                .map(|word| self.push_word(word, *line_end == Some(id))),
+            Rendering::Words { words, line_end } => {
+                words.get(index).map(|word| self.push_word(word, *line_end == Some(id)))
+            }
             Rendering::Other => self.push_other(id),
         }
     }
@@ -107,10 +101,7 @@ impl TextStream {
         let decode = |ids: &[u32]| self.vocabulary.tokenizer().decode(ids, false).unwrap_or_default();
         let whole = decode(&self.window);
         let before = decode(self.window.get(..self.given).unwrap_or_default());
-        let common = whole
-            .char_indices()
-            .zip(before.chars())
-            .take_while(|((_, a), b)| a == b);
+        let common = whole.char_indices().zip(before.chars()).take_while(|((_, a), b)| a == b);
         let common: usize = common.map(|((_, character), _)| character.len_utf8()).sum();
         whole.get(common..).unwrap_or_default().to_owned()
     }
@@ -118,10 +109,7 @@ impl TextStream {
 
 impl fmt::Debug for TextStream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("TextStream")
-            .field("pending", &self.pending)
-            .finish_non_exhaustive()
+        formatter.debug_struct("TextStream").field("pending", &self.pending).finish_non_exhaustive()
     }
 }
 
@@ -129,8 +117,6 @@ impl fmt::Debug for TextStream {
 fn incomplete_tail(bytes: &[u8]) -> usize {
     let last = bytes.utf8_chunks().last();
     let invalid = last.map_or(&[][..], |chunk| chunk.invalid());
-    let valid_so_far = std::str::from_utf8(invalid)
-        .err()
-        .is_some_and(|error| error.error_len().is_none());
+    let valid_so_far = std::str::from_utf8(invalid).err().is_some_and(|error| error.error_len().is_none());
     if valid_so_far { invalid.len() } else { 0 }
 }

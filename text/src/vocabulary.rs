@@ -53,29 +53,15 @@ impl Vocabulary {
         let mut tokenizer = document::read(json)?;
         document::forget_training(&mut tokenizer)?;
         let tokens = document::tokens_by_id(&tokenizer)?;
-        let json = tokenizer
-            .to_string(true)
-            .map_err(VocabularyError::NotATokenizer)?;
+        let json = tokenizer.to_string(true).map_err(VocabularyError::NotATokenizer)?;
         let value = serde_json::from_str(&json).map_err(VocabularyError::Json)?;
         let unknown = document::unknown_token(&value).and_then(|token| tokenizer.token_to_id(&token));
         let rendering = Rendering::of(&value, &tokens);
         let cut = Cut::of(&value);
-        let canonical = tokenizer
-            .to_string(false)
-            .map_err(VocabularyError::NotATokenizer)?;
+        let canonical = tokenizer.to_string(false).map_err(VocabularyError::NotATokenizer)?;
         let fingerprint = fingerprint(canonical.as_bytes());
-        let shared = Shared {
-            tokenizer,
-            tokens,
-            json,
-            fingerprint,
-            unknown,
-            cut,
-            rendering,
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { tokenizer, tokens, json, fingerprint, unknown, cut, rendering };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The vocabulary as a `tokenizer.json` that every Hugging Face library reads.

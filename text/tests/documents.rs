@@ -44,11 +44,7 @@ fn the_fingerprint_is_of_the_tokenizer_and_not_of_its_file() {
     );
     let reordered = read(&parsed).unwrap();
     assert_eq!(reordered.fingerprint(), vocabulary.fingerprint());
-    assert_eq!(
-        reordered.encode("abc").unwrap().len(),
-        3,
-        "truncation must not cut texts"
-    );
+    assert_eq!(reordered.encode("abc").unwrap().len(), 3, "truncation must not cut texts");
     let other = Vocabulary::train_characters("abd").unwrap();
     assert_ne!(other.fingerprint(), vocabulary.fingerprint());
     assert!(vocabulary.fingerprint().starts_with("sha256:") && vocabulary.fingerprint().len() == 71);
@@ -65,27 +61,20 @@ fn documents_that_describe_no_vocabulary_are_refused() {
     };
     assert_eq!(read(&added(1)).unwrap().len(), 2);
     let cases: [(Value, Check); 9] = [
-        (json!(3), |error| {
-            matches!(error, VocabularyError::NotATokenizer(_))
-        }),
-        (json!({"a": 0}), |error| {
-            matches!(error, VocabularyError::NotATokenizer(_))
-        }),
+        (json!(3), |error| matches!(error, VocabularyError::NotATokenizer(_))),
+        (json!({"a": 0}), |error| matches!(error, VocabularyError::NotATokenizer(_))),
         (document(&bpe(&json!({}), &json!([])), &Value::Null), |error| {
             matches!(error, VocabularyError::Empty)
         }),
-        (
-            document(&bpe(&json!({"a": 0, "b": 0}), &json!([])), &Value::Null),
-            |error| matches!(error, VocabularyError::DuplicateId { .. }),
-        ),
-        (
-            document(&bpe(&json!({"a": 4_000_000_000_u32}), &json!([])), &Value::Null),
-            |error| matches!(error, VocabularyError::MissingId { missing: 0, .. }),
-        ),
-        (
-            document(&bpe(&json!({"a": -1}), &json!([])), &Value::Null),
-            |error| matches!(error, VocabularyError::NotATokenizer(_)),
-        ),
+        (document(&bpe(&json!({"a": 0, "b": 0}), &json!([])), &Value::Null), |error| {
+            matches!(error, VocabularyError::DuplicateId { .. })
+        }),
+        (document(&bpe(&json!({"a": 4_000_000_000_u32}), &json!([])), &Value::Null), |error| {
+            matches!(error, VocabularyError::MissingId { missing: 0, .. })
+        }),
+        (document(&bpe(&json!({"a": -1}), &json!([])), &Value::Null), |error| {
+            matches!(error, VocabularyError::NotATokenizer(_))
+        }),
         (
             document(&bpe(&json!({"a": 0, "b": 1}), &json!([["a", "b"]])), &Value::Null),
             |error| matches!(error, VocabularyError::BadMerge { missing, .. } if missing == "ab"),
@@ -94,43 +83,22 @@ fn documents_that_describe_no_vocabulary_are_refused() {
             document(&bpe(&json!({"a": 0, "b": 1}), &json!(["b a"])), &Value::Null),
             |error| matches!(error, VocabularyError::BadMerge { missing, .. } if missing == "ba"),
         ),
-        (added(5), |error| {
-            matches!(
-                error,
-                VocabularyError::AddedTokenId {
-                    stated: 5,
-                    actual: Some(1),
-                    ..
-                }
-            )
-        }),
+        (added(5), |error| matches!(error, VocabularyError::AddedTokenId { stated: 5, actual: Some(1), .. })),
     ];
     for (document, expected) in cases {
         let error = read(&document).unwrap_err();
         assert!(expected(&error), "{document}: {error}");
     }
-    assert!(matches!(
-        Vocabulary::from_json(b"{"),
-        Err(VocabularyError::Json(_))
-    ));
-    assert!(matches!(
-        Vocabulary::from_json(b""),
-        Err(VocabularyError::Json(_))
-    ));
-    assert!(matches!(
-        Vocabulary::from_json(b"\xff\xfe"),
-        Err(VocabularyError::Json(_))
-    ));
+    assert!(matches!(Vocabulary::from_json(b"{"), Err(VocabularyError::Json(_))));
+    assert!(matches!(Vocabulary::from_json(b""), Err(VocabularyError::Json(_))));
+    assert!(matches!(Vocabulary::from_json(b"\xff\xfe"), Err(VocabularyError::Json(_))));
 }
 
 #[test]
 fn a_merge_without_its_prefix_is_refused() {
     let mut model = bpe(&json!({"a": 0, "b": 1, "ab": 2}), &json!([["a", "b"]]));
     model["continuing_subword_prefix"] = json!("####");
-    assert!(matches!(
-        read(&document(&model, &Value::Null)),
-        Err(VocabularyError::BadMerge { .. })
-    ));
+    assert!(matches!(read(&document(&model, &Value::Null)), Err(VocabularyError::BadMerge { .. })));
 }
 
 #[test]
@@ -161,16 +129,7 @@ fn a_byte_level_tokenizer_without_all_bytes_names_the_character() {
     let vocabulary = read(&document).unwrap();
     assert_eq!(vocabulary.encode("a a").unwrap(), [0, 1, 0]);
     let error = vocabulary.encode("a aé").unwrap_err();
-    assert!(
-        matches!(
-            error,
-            EncodeError::Character {
-                character: 'é',
-                position: 3
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, EncodeError::Character { character: 'é', position: 3 }), "{error}");
 }
 
 #[test]
@@ -186,11 +145,7 @@ fn other_decoders_stream_as_they_decode() {
         let vocabulary = read(&document).unwrap();
         let library = tokenizers::Tokenizer::from_bytes(document.to_string()).unwrap();
         for ids in [&[0, 1, 2, 3, 4, 0][..], &[1, 2], &[0, 0, 5, 2], &[3, 4, 3, 4, 1]] {
-            assert_eq!(
-                vocabulary.decode(ids),
-                library.decode(ids, false).unwrap(),
-                "{ids:?}"
-            );
+            assert_eq!(vocabulary.decode(ids), library.decode(ids, false).unwrap(), "{ids:?}");
         }
     }
 }
@@ -198,16 +153,9 @@ fn other_decoders_stream_as_they_decode() {
 #[test]
 fn a_decoder_that_waits_for_ever_gives_up() {
     let decoder = json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]});
-    let vocabulary = read(&document(
-        &bpe(&json!({"<0xFF>": 0, "a": 1}), &json!([])),
-        &decoder,
-    ))
-    .unwrap();
+    let vocabulary = read(&document(&bpe(&json!({"<0xFF>": 0, "a": 1}), &json!([])), &decoder)).unwrap();
     let mut stream = vocabulary.decoder();
-    let given: usize = (0..100)
-        .filter_map(|_| stream.push(0))
-        .map(|text| text.chars().count())
-        .sum();
+    let given: usize = (0..100).filter_map(|_| stream.push(0)).map(|text| text.chars().count()).sum();
     assert!(given >= 80, "{given}");
 }
 

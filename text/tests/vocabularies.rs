@@ -25,26 +25,14 @@ fn characters_are_numbered_by_code_point() {
     assert_eq!(vocabulary.encode("ho\n").unwrap(), [3, 5, 0]);
     assert!(!vocabulary.has_unknown());
     assert_eq!(vocabulary.token(9), None);
-    assert!(matches!(
-        Vocabulary::train_characters(""),
-        Err(VocabularyError::Empty)
-    ));
+    assert!(matches!(Vocabulary::train_characters(""), Err(VocabularyError::Empty)));
 }
 
 #[test]
 fn an_unknown_character_is_named_with_its_place() {
     let vocabulary = Vocabulary::train_characters("ab ü").unwrap();
     let error = vocabulary.encode("üba\u{7}b").unwrap_err();
-    assert!(
-        matches!(
-            error,
-            EncodeError::Character {
-                character: '\u{7}',
-                position: 3
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, EncodeError::Character { character: '\u{7}', position: 3 }), "{error}");
     let sentence = error.to_string();
     assert!(
         sentence.contains("'\\u{7}'") && sentence.contains("U+0007") && sentence.contains('3'),
@@ -57,16 +45,7 @@ fn an_unknown_character_is_found_behind_the_first_chunk() {
     let vocabulary = Vocabulary::train_characters("aé").unwrap();
     let text = "é".repeat(50_000) + "b";
     let error = vocabulary.encode(&text).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            EncodeError::Character {
-                character: 'b',
-                position: 50_000
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, EncodeError::Character { character: 'b', position: 50_000 }), "{error}");
 }
 
 #[test]
@@ -74,9 +53,7 @@ fn words_read_lines_and_unknown_words() {
     let vocabulary = words(&["the", "cat", "<eos>", "sat", "<unk>"]);
     assert!(vocabulary.has_unknown());
     assert!(vocabulary.is_word_level());
-    let ids = vocabulary
-        .encode(" the  cat\tsat\r\nthe dog\n\n<unk> cat")
-        .unwrap();
+    let ids = vocabulary.encode(" the  cat\tsat\r\nthe dog\n\n<unk> cat").unwrap();
     assert_eq!(ids, [0, 1, 3, 2, 0, 4, 2, 2, 4, 1]);
     assert_eq!(vocabulary.decode(&ids), "the cat sat\nthe <unk>\n\n<unk> cat");
 }
@@ -88,21 +65,9 @@ fn without_an_unknown_token_an_unknown_word_is_an_error() {
     assert_eq!(vocabulary.encode("the\ncat").unwrap(), [0, 1]);
     assert_eq!(vocabulary.decode(&[0, 1, 1]), "the cat cat");
     let error = vocabulary.encode("the cät the").unwrap_err();
-    assert!(
-        matches!(&error, EncodeError::Word { word, position: 4 } if word == "cät"),
-        "{error}"
-    );
+    assert!(matches!(&error, EncodeError::Word { word, position: 4 } if word == "cät"), "{error}");
     let error = vocabulary.encode("the é").unwrap_err();
-    assert!(
-        matches!(
-            error,
-            EncodeError::Character {
-                character: 'é',
-                position: 4
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, EncodeError::Character { character: 'é', position: 4 }), "{error}");
 }
 
 #[test]
@@ -110,31 +75,17 @@ fn bad_word_lists_are_refused() {
     let build =
         |list: &[&str]| Vocabulary::from_word_list(list.iter().map(|word| (*word).to_owned()).collect());
     assert!(matches!(build(&[]), Err(VocabularyError::Empty)));
-    assert!(matches!(
-        build(&["a", "", "b"]),
-        Err(VocabularyError::BadWord { line: 2, .. })
-    ));
-    assert!(matches!(
-        build(&["a", "b c"]),
-        Err(VocabularyError::BadWord { line: 2, .. })
-    ));
-    assert!(matches!(
-        build(&["a", "b", "a"]),
-        Err(VocabularyError::DuplicateToken { .. })
-    ));
+    assert!(matches!(build(&["a", "", "b"]), Err(VocabularyError::BadWord { line: 2, .. })));
+    assert!(matches!(build(&["a", "b c"]), Err(VocabularyError::BadWord { line: 2, .. })));
+    assert!(matches!(build(&["a", "b", "a"]), Err(VocabularyError::DuplicateToken { .. })));
 }
 
 #[test]
 fn the_most_frequent_words_are_kept() {
     let vocabulary = Vocabulary::train_words("b a b\nc <unk> a b\n<eos> d", 5).unwrap();
-    let tokens: Vec<String> = (0..vocabulary.len())
-        .map(|id| vocabulary.token(id).unwrap())
-        .collect();
+    let tokens: Vec<String> = (0..vocabulary.len()).map(|id| vocabulary.token(id).unwrap()).collect();
     assert_eq!(tokens, ["<unk>", "<eos>", "b", "a", "c"]);
-    assert!(matches!(
-        Vocabulary::train_words("a", 1),
-        Err(VocabularyError::TooSmall { size: 1, least: 2 })
-    ));
+    assert!(matches!(Vocabulary::train_words("a", 1), Err(VocabularyError::TooSmall { size: 1, least: 2 })));
     assert_eq!(Vocabulary::train_words("", 2).unwrap().len(), 2);
 }
 
@@ -143,22 +94,12 @@ fn byte_level_bpe_is_deterministic_and_expresses_everything() {
     let text = "the cat sat on the mat, the rat sat on the cat\n\n".repeat(40);
     let vocabulary = Vocabulary::train_bpe(&text, 265).unwrap();
     assert_eq!(vocabulary.len(), 265);
-    assert_eq!(
-        vocabulary.to_json(),
-        Vocabulary::train_bpe(&text, 265).unwrap().to_json()
-    );
+    assert_eq!(vocabulary.to_json(), Vocabulary::train_bpe(&text, 265).unwrap().to_json());
     assert!(vocabulary.encode("the cat").unwrap().len() < 4);
     let unseen = " ünd \u{0} \u{10FFFF}\r\n\t";
     assert_eq!(vocabulary.decode(&vocabulary.encode(unseen).unwrap()), unseen);
-    assert!(matches!(
-        Vocabulary::train_bpe(&text, 255),
-        Err(VocabularyError::TooSmall { .. })
-    ));
-    assert_eq!(
-        Vocabulary::train_bpe("", 1000).unwrap().len(),
-        256,
-        "an empty text has no merges"
-    );
+    assert!(matches!(Vocabulary::train_bpe(&text, 255), Err(VocabularyError::TooSmall { .. })));
+    assert_eq!(Vocabulary::train_bpe("", 1000).unwrap().len(), 256, "an empty text has no merges");
 }
 
 #[test]
@@ -190,30 +131,14 @@ fn bad_token_maps_are_refused() {
             r#"{"a": 0, "b": -1}"#,
             |error| matches!(error, VocabularyError::BadId { token, .. } if token == "b"),
         ),
-        (r#"{"a": 0, "b": 1.5}"#, |error| {
-            matches!(error, VocabularyError::BadId { .. })
-        }),
-        (r#"{"a": 0, "b": 4294967295}"#, |error| {
-            matches!(error, VocabularyError::BadId { .. })
-        }),
-        (r#"{"a": 0, "a": 1}"#, |error| {
-            matches!(error, VocabularyError::DuplicateToken { .. })
-        }),
-        (r#"{"a": 0, "b": 0}"#, |error| {
-            matches!(error, VocabularyError::DuplicateId { id: 0, .. })
-        }),
+        (r#"{"a": 0, "b": 1.5}"#, |error| matches!(error, VocabularyError::BadId { .. })),
+        (r#"{"a": 0, "b": 4294967295}"#, |error| matches!(error, VocabularyError::BadId { .. })),
+        (r#"{"a": 0, "a": 1}"#, |error| matches!(error, VocabularyError::DuplicateToken { .. })),
+        (r#"{"a": 0, "b": 0}"#, |error| matches!(error, VocabularyError::DuplicateId { id: 0, .. })),
         (r#"{"a": 0, "b": 7}"#, |error| {
-            matches!(
-                error,
-                VocabularyError::MissingId {
-                    missing: 1,
-                    largest: 7
-                }
-            )
+            matches!(error, VocabularyError::MissingId { missing: 1, largest: 7 })
         }),
-        (r#"{"he": 0, "Ġllo": 1}"#, |error| {
-            matches!(error, VocabularyError::Subwords { .. })
-        }),
+        (r#"{"he": 0, "Ġllo": 1}"#, |error| matches!(error, VocabularyError::Subwords { .. })),
     ];
     for (json, expected) in cases {
         let error = Vocabulary::from_token_map(json.as_bytes()).unwrap_err();
@@ -238,10 +163,7 @@ fn chunks_change_nothing() {
     assert!(text.len() > 100_000);
     let vocabulary = Vocabulary::train_bpe(&text, 300).unwrap();
     let whole = tokenizers::Tokenizer::from_bytes(vocabulary.to_json()).unwrap();
-    assert_eq!(
-        vocabulary.encode(&text).unwrap(),
-        whole.encode(text.as_str(), false).unwrap().get_ids()
-    );
+    assert_eq!(vocabulary.encode(&text).unwrap(), whole.encode(text.as_str(), false).unwrap().get_ids());
     let vocabulary = Vocabulary::train_words(&text, 9).unwrap();
     let whole = tokenizers::Tokenizer::from_bytes(vocabulary.to_json()).unwrap();
     let ids = vocabulary.encode(&text).unwrap();

@@ -49,23 +49,14 @@ struct Queue {
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self {
-            chunk_tokens: 64,
-            tokens: 2048,
-            logits: 1 << 24,
-        }
+        Self { chunk_tokens: 64, tokens: 2048, logits: 1 << 24 }
     }
 }
 
 impl Batcher {
     pub(crate) fn new(limits: BatchLimits, vocabulary_size: usize) -> Self {
         let max_rows = limits.logits / vocabulary_size.max(1);
-        Self {
-            queues: HashMap::new(),
-            line: VecDeque::new(),
-            limits,
-            max_rows,
-        }
+        Self { queues: HashMap::new(), line: VecDeque::new(), limits, max_rows }
     }
 
     /// Whether there is anything to compute.
@@ -80,11 +71,7 @@ impl Batcher {
 
     /// Queues an operation behind the session's others.
     pub(crate) fn push(&mut self, key: SessionKey, operation: Operation, credit: Credit) {
-        self.queues
-            .entry(key)
-            .or_default()
-            .waiting
-            .push_back(Waiting { operation, credit });
+        self.queues.entry(key).or_default().waiting.push_back(Waiting { operation, credit });
     }
 
     /// The session's next operation; none while a job is under way.
@@ -105,11 +92,7 @@ impl Batcher {
 
     /// Takes the jobs of the next forward out, each with the number of tokens that it may feed.
     pub(crate) fn next_batch(&mut self) -> Vec<(SessionKey, Job, usize)> {
-        let demands = self
-            .line
-            .iter()
-            .filter_map(|key| self.queues.get(key)?.job.as_ref())
-            .map(Job::demand);
+        let demands = self.line.iter().filter_map(|key| self.queues.get(key)?.job.as_ref()).map(Job::demand);
         let shares = share(&self.limits, self.max_rows, demands);
         let mut batch = Vec::with_capacity(shares.len());
         for (key, tokens) in self.line.drain(..shares.len()).zip(shares) {
@@ -123,9 +106,7 @@ impl Batcher {
     /// Gives up everything that a session has waiting and under way, in order.
     pub(crate) fn discard(&mut self, key: SessionKey) -> (Option<Job>, VecDeque<Waiting>) {
         self.line.retain(|&other| other != key);
-        self.queues
-            .remove(&key)
-            .map_or_else(Default::default, |queue| (queue.job, queue.waiting))
+        self.queues.remove(&key).map_or_else(Default::default, |queue| (queue.job, queue.waiting))
     }
 
     /// Gives up everything of a stream.
@@ -144,11 +125,7 @@ fn share(limits: &BatchLimits, max_rows: usize, demands: impl Iterator<Item = De
         if want == Want::Each {
             share = share.min(rows_left);
         }
-        let rows = if want == Want::Next && share < tokens {
-            0
-        } else {
-            want.rows(share)
-        };
+        let rows = if want == Want::Next && share < tokens { 0 } else { want.rows(share) };
         if rows > rows_left || (share == 0 && tokens > 0) {
             break;
         }
@@ -165,11 +142,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BatchLimits = BatchLimits {
-        chunk_tokens: 4,
-        tokens: 10,
-        logits: 0,
-    };
+    const LIMITS: BatchLimits = BatchLimits { chunk_tokens: 4, tokens: 10, logits: 0 };
 
     fn demand(tokens: usize, want: Want) -> Demand {
         Demand { tokens, want }
@@ -181,11 +154,7 @@ mod tests {
 
     #[test]
     fn a_long_feed_gets_a_chunk_and_leaves_room_for_others() {
-        let demands = [
-            demand(100, Want::Next),
-            demand(1, Want::Next),
-            demand(1, Want::Nothing),
-        ];
+        let demands = [demand(100, Want::Next), demand(1, Want::Next), demand(1, Want::Nothing)];
         assert_eq!(shares(9, &demands), [4, 1, 1]);
     }
 

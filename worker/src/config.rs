@@ -46,16 +46,8 @@ impl WorkerConfig {
     /// [`WorkerError::Config`] names the first field that is out of its range.
     pub fn validate(&self) -> Result<(), WorkerError> {
         check("max_sessions", self.max_sessions, 1..=1_000_000)?;
-        check(
-            "max_feed_tokens",
-            self.max_feed_tokens,
-            1..=LARGEST_MAX_FEED_TOKENS,
-        )?;
-        check(
-            "session_ttl in seconds",
-            self.session_ttl.as_secs(),
-            1..=u64::from(u32::MAX),
-        )?;
+        check("max_feed_tokens", self.max_feed_tokens, 1..=LARGEST_MAX_FEED_TOKENS)?;
+        check("session_ttl in seconds", self.session_ttl.as_secs(), 1..=u64::from(u32::MAX))?;
         check("batch.chunk_tokens", self.batch.chunk_tokens, 1..=1_000_000)?;
         check("batch.tokens", self.batch.tokens, 1..=1_000_000)?;
         check("batch.logits", self.batch.logits, 1..=1 << 31)
@@ -71,11 +63,7 @@ fn check<T: PartialOrd + Display + Copy>(
         return Ok(());
     }
     let allowed = format!("{} to {}", allowed.start(), allowed.end());
-    Err(WorkerError::Config {
-        field,
-        found: found.to_string(),
-        allowed,
-    })
+    Err(WorkerError::Config { field, found: found.to_string(), allowed })
 }
 
 #[cfg(test)]
@@ -89,10 +77,7 @@ mod tests {
 
     #[test]
     fn a_number_out_of_its_range_is_named_with_the_range() {
-        let config = WorkerConfig {
-            max_feed_tokens: 9000,
-            ..WorkerConfig::new("model")
-        };
+        let config = WorkerConfig { max_feed_tokens: 9000, ..WorkerConfig::new("model") };
         assert_eq!(
             config.validate().unwrap_err().to_string(),
             "max_feed_tokens is 9000, allowed is 1 to 8192"

@@ -27,17 +27,13 @@ pub(crate) struct StreamCredit {
 
 impl StreamCredit {
     pub(crate) fn new() -> Self {
-        Self {
-            semaphore: Arc::new(Semaphore::new(STREAM_UNITS as usize)),
-        }
+        Self { semaphore: Arc::new(Semaphore::new(STREAM_UNITS as usize)) }
     }
 
     /// Takes `units` if they are there.
     pub(crate) fn try_take(&self, units: u32) -> Option<Credit> {
         let permit = Arc::clone(&self.semaphore).try_acquire_many_owned(units).ok()?;
-        Some(Credit {
-            _permit: Some(permit),
-        })
+        Some(Credit { _permit: Some(permit) })
     }
 
     /// Waits for `units`.
@@ -90,18 +86,10 @@ mod tests {
 
     #[test]
     fn an_operation_never_costs_more_than_a_stream_has() {
-        let feed = Feed {
-            step: 1,
-            tokens: vec![0; 8192],
-            ask: Ask::Each,
-        };
+        let feed = Feed { step: 1, tokens: vec![0; 8192], ask: Ask::Each };
         assert_eq!(units(&Operation::Feed(feed), 100_000), STREAM_UNITS);
         assert_eq!(units(&Operation::Open, 100_000), 1);
-        let feed = Feed {
-            step: 1,
-            tokens: vec![0; 1],
-            ask: Ask::Next,
-        };
+        let feed = Feed { step: 1, tokens: vec![0; 1], ask: Ask::Next };
         assert_eq!(units(&Operation::Feed(feed), 1024), 1 + 4);
     }
 }

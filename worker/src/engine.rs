@@ -51,11 +51,7 @@ struct Running<S> {
 impl<P: Predictor> Engine<P> {
     pub(crate) fn new(predictor: P, max_sessions: usize, ttl: Duration, limits: BatchLimits) -> Self {
         let batcher = Batcher::new(limits, predictor.vocabulary_size());
-        Self {
-            predictor,
-            sessions: SessionTable::new(max_sessions, ttl),
-            batcher,
-        }
+        Self { predictor, sessions: SessionTable::new(max_sessions, ttl), batcher }
     }
 
     /// Whether [`Engine::run_batch`] has anything to do.
@@ -92,12 +88,7 @@ impl<P: Predictor> Engine<P> {
         for (key, job, tokens) in self.batcher.next_batch() {
             // A session with a job is never closed and never expires before the job is done.
             if let Some(session) = self.sessions.take(key) {
-                running.push(Running {
-                    key,
-                    session,
-                    job,
-                    tokens,
-                });
+                running.push(Running { key, session, job, tokens });
             }
         }
         let results = self.forward(&mut running);
@@ -167,9 +158,7 @@ impl<P: Predictor> Engine<P> {
         now: Instant,
         replies: &mut Vec<Reply>,
     ) {
-        let Running {
-            key, session, job, ..
-        } = running;
+        let Running { key, session, job, .. } = running;
         match result {
             Ok(()) => {
                 self.sessions.put(key, session);
@@ -177,12 +166,7 @@ impl<P: Predictor> Engine<P> {
             }
             Err(failure) => {
                 // The state can't be trusted any more, so the session ends.
-                tracing::warn!(
-                    stream = key.stream,
-                    session = key.session,
-                    failure.message,
-                    "session failed"
-                );
+                tracing::warn!(stream = key.stream, session = key.session, failure.message, "session failed");
                 replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
             }
         }
@@ -192,18 +176,10 @@ impl<P: Predictor> Engine<P> {
     fn forward(&mut self, running: &mut [Running<P::State>]) -> Vec<Result<(), Failure>> {
         let mut rows: Vec<Row<'_, P::State>> = running
             .iter_mut()
-            .map(
-                |Running {
-                     session, job, tokens, ..
-                 }| {
-                    let (tokens, want) = job.chunk(*tokens);
-                    Row {
-                        state: &mut session.state,
-                        tokens,
-                        want,
-                    }
-                },
-            )
+            .map(|Running { session, job, tokens, .. }| {
+                let (tokens, want) = job.chunk(*tokens);
+                Row { state: &mut session.state, tokens, want }
+            })
             .collect();
         let count = rows.len();
         let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
@@ -227,18 +203,11 @@ impl<P: Predictor> Engine<P> {
         let shares: Vec<_> = running
             .iter_mut()
             .zip(outputs)
-            .map(
-                |(
-                    Running {
-                        session, job, tokens, ..
-                    },
-                    output,
-                )| {
-                    let before = session.position;
-                    session.position += *tokens as u64;
-                    (job, *tokens, output, before)
-                },
-            )
+            .map(|(Running { session, job, tokens, .. }, output)| {
+                let before = session.position;
+                session.position += *tokens as u64;
+                (job, *tokens, output, before)
+            })
             .collect();
         let absorb = |(job, tokens, output, before): (&mut Job, usize, Vec<f32>, u64)| {
             job.absorb(tokens, output, vocabulary_size, before)
@@ -267,24 +236,12 @@ impl<P: Predictor> Engine<P> {
 
 impl Reply {
     fn new(key: SessionKey, step: u64, answer: v1::answer::Answer, credit: Credit) -> Self {
-        let answer = v1::Answer {
-            session: key.session,
-            step,
-            answer: Some(answer),
-        };
-        Self {
-            stream: key.stream,
-            answer,
-            credit,
-        }
+        let answer = v1::Answer { session: key.session, step, answer: Some(answer) };
+        Self { stream: key.stream, answer, credit }
     }
 
     fn failed(key: SessionKey, step: u64, failure: Failure, credit: Credit) -> Self {
-        Self {
-            stream: key.stream,
-            answer: failure::answer(key.session, step, failure),
-            credit,
-        }
+        Self { stream: key.stream, answer: failure::answer(key.session, step, failure), credit }
     }
 }
 

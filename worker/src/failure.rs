@@ -6,11 +6,7 @@ use chorus_proto::v1::{self, ErrorCode, Failure};
 
 /// The answer that carries a failure; step 0 where it belongs to Open.
 pub(crate) fn answer(session: u64, step: u64, failure: Failure) -> v1::Answer {
-    v1::Answer {
-        session,
-        step,
-        answer: Some(v1::answer::Answer::Failure(failure)),
-    }
+    v1::Answer { session, step, answer: Some(v1::answer::Answer::Failure(failure)) }
 }
 
 pub(crate) fn invalid_argument(message: impl Into<String>) -> Failure {
@@ -42,10 +38,7 @@ pub(crate) fn sessions_exhausted(max_sessions: usize) -> Failure {
 }
 
 pub(crate) fn discarded(session: u64) -> Failure {
-    failure(
-        ErrorCode::Cancelled,
-        format!("session {session} was closed before this feed was computed"),
-    )
+    failure(ErrorCode::Cancelled, format!("session {session} was closed before this feed was computed"))
 }
 
 pub(crate) fn not_finite(position: u64) -> Failure {
@@ -58,8 +51,5 @@ pub(crate) fn internal(message: impl Into<String>) -> Failure {
 }
 
 fn failure(code: ErrorCode, message: impl Into<String>) -> Failure {
-    Failure {
-        code: code.into(),
-        message: message.into(),
-    }
+    Failure { code: code.into(), message: message.into() }
 }

@@ -57,13 +57,7 @@ pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
         model = %config.model.display(), name = card.name, architecture = card.architecture, device = card.device,
         "model loaded"
     );
-    Ok(LoadedWorker {
-        predictor,
-        tokenizer,
-        limits,
-        config,
-        card,
-    })
+    Ok(LoadedWorker { predictor, tokenizer, limits, config, card })
 }
 
 impl LoadedWorker {
@@ -78,17 +72,10 @@ fn limits(config: &WorkerConfig, vocabulary_size: usize) -> Result<OperationLimi
     let values = (MAX_MESSAGE_BYTES - 8 * LARGEST_MAX_FEED_TOKENS as usize) / size_of::<f32>();
     let max_feed_tokens = config.max_feed_tokens as usize;
     if vocabulary_size > values {
-        return Err(WorkerError::VocabularyTooLarge {
-            found: vocabulary_size,
-            largest: values,
-        });
+        return Err(WorkerError::VocabularyTooLarge { found: vocabulary_size, largest: values });
     }
     let max_answer_rows = (values / vocabulary_size.max(1)).min(max_feed_tokens);
-    Ok(OperationLimits {
-        vocabulary_size,
-        max_feed_tokens,
-        max_answer_rows,
-    })
+    Ok(OperationLimits { vocabulary_size, max_feed_tokens, max_answer_rows })
 }
 
 fn card(config: &WorkerConfig, model: &LanguageModel, limits: &OperationLimits) -> v1::ModelCard {
@@ -125,9 +112,7 @@ fn saturating(number: impl TryInto<u32>) -> u32 {
 fn incarnation() -> String {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(process::id());
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     hasher.write_u128(since_epoch.as_nanos());
     format!("{:016x}", hasher.finish())
 }
@@ -163,39 +148,24 @@ fn model_row<'a>(row: &'a mut Row<'_, State>) -> chorus_model::Row<'a> {
         Want::Next => chorus_model::Want::Next,
         Want::Each => chorus_model::Want::Each,
     };
-    chorus_model::Row {
-        state: &mut *row.state,
-        tokens: row.tokens,
-        want,
-    }
+    chorus_model::Row { state: &mut *row.state, tokens: row.tokens, want }
 }
 
 /// A model that can't predict a first token is found before it is served, and the first session does not wait for
 /// what a device does only once.
 fn predict_once(predictor: &mut HostedModel) -> Result<(), WorkerError> {
     let mut state = predictor.fresh_state.clone();
-    let row = Row {
-        state: &mut state,
-        tokens: &[],
-        want: Want::Next,
-    };
-    let outputs = predictor
-        .forward(&mut [row])
-        .map_err(|error| unusable(error.as_ref()))?;
+    let row = Row { state: &mut state, tokens: &[], want: Want::Next };
+    let outputs = predictor.forward(&mut [row]).map_err(|error| unusable(error.as_ref()))?;
     match outputs.first().and_then(|logits| log_sum_exp(logits)) {
         Some(_) => Ok(()),
-        None => Err(WorkerError::Unusable {
-            reason: "its logits are not finite".to_owned(),
-        }),
+        None => Err(WorkerError::Unusable { reason: "its logits are not finite".to_owned() }),
     }
 }
 
 /// The whole chain of causes in one line.
 fn unusable(error: &(dyn Error + 'static)) -> WorkerError {
-    let causes: Vec<String> = successors(Some(error), |error| (*error).source())
-        .map(ToString::to_string)
-        .collect();
-    WorkerError::Unusable {
-        reason: causes.join(": "),
-    }
+    let causes: Vec<String> =
+        successors(Some(error), |error| (*error).source()).map(ToString::to_string).collect();
+    WorkerError::Unusable { reason: causes.join(": ") }
 }

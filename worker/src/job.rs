@@ -36,14 +36,7 @@ pub(crate) struct Demand {
 
 impl Job {
     pub(crate) fn new(feed: Feed, credit: Credit) -> Self {
-        Self {
-            feed,
-            credit,
-            consumed: 0,
-            logits: Vec::new(),
-            log_sum_exp: Vec::new(),
-            log_probs: Vec::new(),
-        }
+        Self { feed, credit, consumed: 0, logits: Vec::new(), log_sum_exp: Vec::new(), log_probs: Vec::new() }
     }
 
     pub(crate) fn step(&self) -> u64 {
@@ -51,10 +44,7 @@ impl Job {
     }
 
     pub(crate) fn demand(&self) -> Demand {
-        Demand {
-            tokens: self.feed.tokens.len() - self.consumed,
-            want: self.want(),
-        }
+        Demand { tokens: self.feed.tokens.len() - self.consumed, want: self.want() }
     }
 
     /// Whether there is nothing left to ask the model.
@@ -66,11 +56,8 @@ impl Job {
     pub(crate) fn chunk(&self, tokens: usize) -> (&[u32], Want) {
         let rest = self.feed.tokens.get(self.consumed..).unwrap_or_default();
         let chunk = rest.get(..tokens).unwrap_or(rest);
-        let want = if self.want() == Want::Next && chunk.len() < rest.len() {
-            Want::Nothing
-        } else {
-            self.want()
-        };
+        let want =
+            if self.want() == Want::Next && chunk.len() < rest.len() { Want::Nothing } else { self.want() };
         (chunk, want)
     }
 
@@ -90,34 +77,23 @@ impl Job {
         let (rows, targets) = (want.rows(chunk.len()), chunk.to_vec());
         if logits.len() != rows * vocabulary_size {
             let (wanted, found) = (rows * vocabulary_size, logits.len());
-            return Err(failure::internal(format!(
-                "the model answered {found} logits instead of {wanted}"
-            )));
+            return Err(failure::internal(format!("the model answered {found} logits instead of {wanted}")));
         }
-        let before_first = if want == Want::Next {
-            position + targets.len() as u64
-        } else {
-            position
-        };
+        let before_first = if want == Want::Next { position + targets.len() as u64 } else { position };
         let mut log_sum_exps = Vec::with_capacity(rows);
         for (row, position) in logits.chunks_exact(vocabulary_size).zip(before_first..) {
             log_sum_exps.push(log_sum_exp(row).ok_or_else(|| failure::not_finite(position))?);
         }
         self.consumed += targets.len();
         if self.feed.ask == Ask::Targets {
-            let rows = logits
-                .chunks_exact(vocabulary_size)
-                .zip(&targets)
-                .zip(&log_sum_exps);
+            let rows = logits.chunks_exact(vocabulary_size).zip(&targets).zip(&log_sum_exps);
             let log_prob = |((row, &target), log_sum_exp): ((&[f32], &u32), &f64)| {
-                row.get(target as usize)
-                    .map(|&logit| f64::from(logit) - log_sum_exp)
+                row.get(target as usize).map(|&logit| f64::from(logit) - log_sum_exp)
             };
             self.log_probs.extend(rows.filter_map(log_prob));
             return Ok(());
         }
-        self.log_sum_exp
-            .extend(log_sum_exps.iter().map(|&value| value as f32));
+        self.log_sum_exp.extend(log_sum_exps.iter().map(|&value| value as f32));
         if self.logits.is_empty() {
             self.logits = logits;
         } else {
@@ -133,9 +109,7 @@ impl Job {
             Ask::Next | Ask::Each => {
                 v1::answer::Answer::Logits(logits_from_rows(&self.logits, self.log_sum_exp))
             }
-            Ask::Targets => v1::answer::Answer::Targets(v1::Targets {
-                log_probs: self.log_probs,
-            }),
+            Ask::Targets => v1::answer::Answer::Targets(v1::Targets { log_probs: self.log_probs }),
         };
         (answer, self.credit)
     }
@@ -168,14 +142,7 @@ mod tests {
     use super::*;
 
     fn job(tokens: &[u32], ask: Ask) -> Job {
-        Job::new(
-            Feed {
-                step: 1,
-                tokens: tokens.to_vec(),
-                ask,
-            },
-            Credit::default(),
-        )
+        Job::new(Feed { step: 1, tokens: tokens.to_vec(), ask }, Credit::default())
     }
 
     #[test]
@@ -193,10 +160,7 @@ mod tests {
                 assert_eq!(log_sum_exp(&row), None, "{row:?}");
             }
         }
-        assert_eq!(
-            log_sum_exp(&[f32::MAX, f32::MAX, f32::MIN]).map(f64::is_finite),
-            Some(true)
-        );
+        assert_eq!(log_sum_exp(&[f32::MAX, f32::MAX, f32::MIN]).map(f64::is_finite), Some(true));
     }
 
     #[test]
@@ -227,14 +191,10 @@ mod tests {
 
     #[test]
     fn a_row_that_is_not_finite_is_named_by_its_position() {
-        let failure = job(&[0, 1], Ask::Each)
-            .absorb(2, vec![0.0, 0.0, f32::NAN, 0.0], 2, 10)
-            .unwrap_err();
+        let failure = job(&[0, 1], Ask::Each).absorb(2, vec![0.0, 0.0, f32::NAN, 0.0], 2, 10).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::NotFinite);
         assert!(failure.message.contains("after 11 tokens"), "{}", failure.message);
-        let failure = job(&[0, 1], Ask::Next)
-            .absorb(2, vec![0.0, f32::INFINITY], 2, 10)
-            .unwrap_err();
+        let failure = job(&[0, 1], Ask::Next).absorb(2, vec![0.0, f32::INFINITY], 2, 10).unwrap_err();
         assert!(failure.message.contains("after 12 tokens"), "{}", failure.message);
     }
 

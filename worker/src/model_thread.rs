@@ -25,12 +25,7 @@ pub(crate) type ReplySender = mpsc::UnboundedSender<Result<Vec<Reply>, Status>>;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Operations of one stream, in order.
-    Operations {
-        stream: u64,
-        operations: Vec<Admitted>,
-        replies: ReplySender,
-        span: Span,
-    },
+    Operations { stream: u64, operations: Vec<Admitted>, replies: ReplySender, span: Span },
     /// A stream is over: drop its sessions and its reply channel.
     EndStream { stream: u64 },
     /// End the thread.
@@ -70,25 +65,13 @@ impl ModelThread {
     {
         let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("chorus-model".to_owned())
-            .spawn(move || {
-                // Dropped when the thread ends, however it ends.
-                let _alive: oneshot::Sender<()> = alive;
-                let streams = HashMap::new();
-                Shell {
-                    engine,
-                    streams,
-                    asked: Vec::new(),
-                    replies: Vec::new(),
-                }
-                .run(inbox);
-            })?;
-        Ok(Self {
-            commands,
-            ended,
-            thread,
-        })
+        let thread = thread::Builder::new().name("chorus-model".to_owned()).spawn(move || {
+            // Dropped when the thread ends, however it ends.
+            let _alive: oneshot::Sender<()> = alive;
+            let streams = HashMap::new();
+            Shell { engine, streams, asked: Vec::new(), replies: Vec::new() }.run(inbox);
+        })?;
+        Ok(Self { commands, ended, thread })
     }
 
     pub(crate) fn commands(&self) -> mpsc::Sender<Command> {
@@ -143,21 +126,11 @@ where
 
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Operations {
-                stream,
-                operations,
-                replies,
-                span,
-            } => {
+            Command::Operations { stream, operations, replies, span } => {
                 self.streams.insert(stream, replies);
                 let now = Instant::now();
                 span.in_scope(|| {
-                    for Admitted {
-                        session,
-                        operation,
-                        credit,
-                    } in operations
-                    {
+                    for Admitted { session, operation, credit } in operations {
                         let key = SessionKey { stream, session };
                         self.engine.apply(key, operation, credit, now, &mut self.replies);
                     }
@@ -227,30 +200,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
-        let broken = Broken {
-            vocabulary_size: Some(1),
-        };
+        let broken = Broken { vocabulary_size: Some(1) };
         let engine = Engine::new(broken, 1, Duration::from_secs(1), BatchLimits::default());
         let mut thread = ModelThread::spawn(engine).unwrap();
         let (replies, mut receiver) = mpsc::unbounded_channel();
-        let feed = Operation::Feed(Feed {
-            step: 1,
-            tokens: vec![0],
-            ask: Ask::Nothing,
-        });
+        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
         let operations = [Operation::Open, feed]
-            .map(|operation| Admitted {
-                session: 1,
-                operation,
-                credit: Credit::default(),
-            })
+            .map(|operation| Admitted { session: 1, operation, credit: Credit::default() })
             .into();
-        let command = Command::Operations {
-            stream: 1,
-            operations,
-            replies,
-            span: Span::none(),
-        };
+        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
         thread.commands().send(command).await.unwrap();
         thread.ended().await;
         assert!(receiver.recv().await.is_none());

@@ -74,7 +74,7 @@ pub(crate) fn read(operation: v1::Operation, limits: &OperationLimits) -> Result
 fn read_feed(feed: v1::Feed, limits: &OperationLimits) -> Result<Feed, String> {
     if feed.step == 0 {
         return Err(
-            "feed.step is 0, allowed is 1 for a session's first feed, then one more each time".to_owned(),
+            "feed.step is 0, allowed is 1 for a session's first feed, then one more each time".to_owned()
         );
     }
     let ask = read_ask(feed.ask.as_ref())?;
@@ -87,11 +87,7 @@ fn read_feed(feed: v1::Feed, limits: &OperationLimits) -> Result<Feed, String> {
             limits.vocabulary_size
         ));
     }
-    Ok(Feed {
-        step: feed.step,
-        tokens: feed.tokens,
-        ask,
-    })
+    Ok(Feed { step: feed.step, tokens: feed.tokens, ask })
 }
 
 fn read_ask(ask: Option<&v1::feed::Ask>) -> Result<Ask, String> {
@@ -101,9 +97,9 @@ fn read_ask(ask: Option<&v1::feed::Ask>) -> Result<Ask, String> {
         Some(v1::feed::Ask::Logits(v1::AskLogits { rows })) => match v1::ask_logits::Rows::try_from(*rows) {
             Ok(v1::ask_logits::Rows::Next) => Ok(Ask::Next),
             Ok(v1::ask_logits::Rows::Each) => Ok(Ask::Each),
-            Ok(v1::ask_logits::Rows::Unspecified) | Err(_) => Err(format!(
-                "feed.logits.rows is {rows}, allowed are ROWS_NEXT (1) and ROWS_EACH (2)"
-            )),
+            Ok(v1::ask_logits::Rows::Unspecified) | Err(_) => {
+                Err(format!("feed.logits.rows is {rows}, allowed are ROWS_NEXT (1) and ROWS_EACH (2)"))
+            }
         },
         None => Err("feed.ask is missing, allowed are nothing, logits and targets".to_owned()),
     }
@@ -112,9 +108,7 @@ fn read_ask(ask: Option<&v1::feed::Ask>) -> Result<Ask, String> {
 fn check_length(tokens: usize, ask: Ask, limits: &OperationLimits) -> Result<(), String> {
     if tokens > limits.max_feed_tokens {
         let most = limits.max_feed_tokens;
-        return Err(format!(
-            "feed.tokens has {tokens} tokens, allowed are at most {most} in one feed"
-        ));
+        return Err(format!("feed.tokens has {tokens} tokens, allowed are at most {most} in one feed"));
     }
     if ask == Ask::Each && tokens > limits.max_answer_rows {
         let most = limits.max_answer_rows;
@@ -130,22 +124,12 @@ fn check_length(tokens: usize, ask: Ask, limits: &OperationLimits) -> Result<(),
 mod tests {
     use super::*;
 
-    const LIMITS: OperationLimits = OperationLimits {
-        vocabulary_size: 10,
-        max_feed_tokens: 5,
-        max_answer_rows: 3,
-    };
+    const LIMITS: OperationLimits =
+        OperationLimits { vocabulary_size: 10, max_feed_tokens: 5, max_answer_rows: 3 };
 
     fn feed(step: u64, tokens: &[u32], ask: Option<v1::feed::Ask>) -> v1::Operation {
-        let feed = v1::Feed {
-            step,
-            tokens: tokens.to_vec(),
-            ask,
-        };
-        v1::Operation {
-            session: 7,
-            operation: Some(v1::operation::Operation::Feed(feed)),
-        }
+        let feed = v1::Feed { step, tokens: tokens.to_vec(), ask };
+        v1::Operation { session: 7, operation: Some(v1::operation::Operation::Feed(feed)) }
     }
 
     fn logits(rows: i32) -> Option<v1::feed::Ask> {
@@ -158,47 +142,20 @@ mod tests {
 
     #[test]
     fn every_mistake_is_an_invalid_argument_that_names_the_field_and_what_is_allowed() {
-        let missing = v1::Operation {
-            session: 7,
-            operation: None,
-        };
+        let missing = v1::Operation { session: 7, operation: None };
         let table = [
-            (
-                missing,
-                0,
-                "operation is missing, allowed are open, feed and close",
-            ),
-            (
-                feed(0, &[], nothing()),
-                0,
-                "feed.step is 0, allowed is 1 for a session's first feed",
-            ),
-            (
-                feed(4, &[1], None),
-                4,
-                "feed.ask is missing, allowed are nothing, logits and targets",
-            ),
-            (
-                feed(4, &[1], logits(0)),
-                4,
-                "feed.logits.rows is 0, allowed are ROWS_NEXT (1)",
-            ),
-            (
-                feed(4, &[1], logits(9)),
-                4,
-                "feed.logits.rows is 9, allowed are ROWS_NEXT (1)",
-            ),
+            (missing, 0, "operation is missing, allowed are open, feed and close"),
+            (feed(0, &[], nothing()), 0, "feed.step is 0, allowed is 1 for a session's first feed"),
+            (feed(4, &[1], None), 4, "feed.ask is missing, allowed are nothing, logits and targets"),
+            (feed(4, &[1], logits(0)), 4, "feed.logits.rows is 0, allowed are ROWS_NEXT (1)"),
+            (feed(4, &[1], logits(9)), 4, "feed.logits.rows is 9, allowed are ROWS_NEXT (1)"),
             (
                 feed(4, &[1, 10], nothing()),
                 4,
                 "feed.tokens[1] is 10, but the vocabulary has 10 tokens: allowed is 0 to 9",
             ),
             (feed(4, &[u32::MAX], nothing()), 4, "feed.tokens[0] is 4294967295"),
-            (
-                feed(4, &[1; 6], nothing()),
-                4,
-                "feed.tokens has 6 tokens, allowed are at most 5",
-            ),
+            (feed(4, &[1; 6], nothing()), 4, "feed.tokens has 6 tokens, allowed are at most 5"),
             (
                 feed(4, &[1; 4], logits(2)),
                 4,
@@ -220,27 +177,15 @@ mod tests {
     fn what_is_allowed_is_read_as_it_is() {
         assert_eq!(
             read(feed(1, &[0, 9, 3, 3, 3], logits(1)), &LIMITS),
-            Ok(Operation::Feed(Feed {
-                step: 1,
-                tokens: vec![0, 9, 3, 3, 3],
-                ask: Ask::Next
-            }))
+            Ok(Operation::Feed(Feed { step: 1, tokens: vec![0, 9, 3, 3, 3], ask: Ask::Next }))
         );
         assert_eq!(
             read(feed(2, &[1, 2, 3], logits(2)), &LIMITS),
-            Ok(Operation::Feed(Feed {
-                step: 2,
-                tokens: vec![1, 2, 3],
-                ask: Ask::Each
-            }))
+            Ok(Operation::Feed(Feed { step: 2, tokens: vec![1, 2, 3], ask: Ask::Each }))
         );
         assert_eq!(
             read(feed(3, &[], nothing()), &LIMITS),
-            Ok(Operation::Feed(Feed {
-                step: 3,
-                tokens: vec![],
-                ask: Ask::Nothing
-            }))
+            Ok(Operation::Feed(Feed { step: 3, tokens: vec![], ask: Ask::Nothing }))
         );
     }
 }

@@ -62,19 +62,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), WorkerError> {
     let card = loaded.card().clone();
-    let LoadedWorker {
-        predictor,
-        tokenizer,
-        limits,
-        config,
-        ..
-    } = loaded;
-    let engine = Engine::new(
-        predictor,
-        config.max_sessions as usize,
-        config.session_ttl,
-        config.batch,
-    );
+    let LoadedWorker { predictor, tokenizer, limits, config, .. } = loaded;
+    let engine = Engine::new(predictor, config.max_sessions as usize, config.session_ttl, config.batch);
     let mut model = ModelThread::spawn(engine).map_err(WorkerError::Spawn)?;
     let (stopping, readers) = (Stopping::default(), TaskTracker::new());
     let service = WorkerService {
@@ -146,9 +135,7 @@ async fn drain(
 
 async fn set_not_serving(health: &HealthReporter) {
     for service in HEALTH_SERVICES {
-        health
-            .set_service_status(service, ServingStatus::NotServing)
-            .await;
+        health.set_service_status(service, ServingStatus::NotServing).await;
     }
 }
 

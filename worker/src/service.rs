@@ -51,9 +51,7 @@ impl Worker for WorkerService {
         &self,
         _: Request<TokenizerRequest>,
     ) -> Result<Response<Self::TokenizerStream>, Status> {
-        Ok(Response::new(
-            stream::iter(pieces(&self.tokenizer).into_iter().map(Ok)).boxed(),
-        ))
+        Ok(Response::new(stream::iter(pieces(&self.tokenizer).into_iter().map(Ok)).boxed()))
     }
 
     async fn attach(
@@ -71,8 +69,7 @@ impl Worker for WorkerService {
             credit: StreamCredit::new(),
             stopping: self.stopping.clone(),
         };
-        self.readers
-            .spawn(reader.run(request.into_inner()).instrument(span));
+        self.readers.spawn(reader.run(request.into_inner()).instrument(span));
         Ok(Response::new(answer_frames(receiver).boxed()))
     }
 }
@@ -80,9 +77,7 @@ impl Worker for WorkerService {
 fn pieces(bytes: &Bytes) -> Vec<TokenizerChunk> {
     let starts = (0..bytes.len()).step_by(TOKENIZER_CHUNK_BYTES);
     let piece = |start: usize| bytes.slice(start..bytes.len().min(start + TOKENIZER_CHUNK_BYTES));
-    starts
-        .map(|start| TokenizerChunk { data: piece(start) })
-        .collect()
+    starts.map(|start| TokenizerChunk { data: piece(start) }).collect()
 }
 
 #[cfg(test)]
@@ -91,23 +86,11 @@ mod tests {
 
     #[test]
     fn the_pieces_of_a_tokenizer_are_the_tokenizer() {
-        for length in [
-            0,
-            1,
-            TOKENIZER_CHUNK_BYTES,
-            TOKENIZER_CHUNK_BYTES + 1,
-            3 * TOKENIZER_CHUNK_BYTES,
-        ] {
+        for length in [0, 1, TOKENIZER_CHUNK_BYTES, TOKENIZER_CHUNK_BYTES + 1, 3 * TOKENIZER_CHUNK_BYTES] {
             let bytes: Bytes = (0..length).map(|index| (index % 251) as u8).collect();
             let pieces = pieces(&bytes);
             assert_eq!(pieces.len(), length.div_ceil(TOKENIZER_CHUNK_BYTES));
-            assert_eq!(
-                pieces
-                    .iter()
-                    .flat_map(|piece| piece.data.clone())
-                    .collect::<Bytes>(),
-                bytes
-            );
+            assert_eq!(pieces.iter().flat_map(|piece| piece.data.clone()).collect::<Bytes>(), bytes);
         }
     }
 }

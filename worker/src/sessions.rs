@@ -53,12 +53,7 @@ impl<S> Session<S> {
 
 impl<S> SessionTable<S> {
     pub(crate) fn new(max_sessions: usize, ttl: Duration) -> Self {
-        Self {
-            sessions: HashMap::new(),
-            max_sessions,
-            ttl,
-            next_expiry: None,
-        }
+        Self { sessions: HashMap::new(), max_sessions, ttl, next_expiry: None }
     }
 
     /// Whether `key` can be opened; a session that is replaced makes its own room.
@@ -71,22 +66,14 @@ impl<S> SessionTable<S> {
 
     /// Opens a session at `state`, in place of one that has the same key.
     pub(crate) fn open(&mut self, key: SessionKey, state: S, now: Instant) {
-        let session = Session {
-            state,
-            position: 0,
-            step: 0,
-            last_answer: None,
-            last_used: now,
-        };
+        let session = Session { state, position: 0, step: 0, last_answer: None, last_used: now };
         self.sessions.insert(key, session);
     }
 
     /// What `step` means for the session, which counts as used.
     pub(crate) fn check_step(&mut self, key: SessionKey, step: u64, now: Instant) -> Result<Step, Failure> {
-        let session = self
-            .sessions
-            .get_mut(&key)
-            .ok_or_else(|| failure::unknown_session(key.session, self.ttl))?;
+        let session =
+            self.sessions.get_mut(&key).ok_or_else(|| failure::unknown_session(key.session, self.ttl))?;
         session.last_used = now;
         match &session.last_answer {
             _ if session.step.checked_add(1) == Some(step) => Ok(Step::Next),
@@ -127,12 +114,7 @@ impl<S> SessionTable<S> {
             keep
         });
         // Sessions that are opened later expire later than now + ttl.
-        let oldest = self
-            .sessions
-            .values()
-            .map(|session| session.last_used)
-            .min()
-            .unwrap_or(now);
+        let oldest = self.sessions.values().map(|session| session.last_used).min().unwrap_or(now);
         self.next_expiry = oldest.min(now).checked_add(ttl);
     }
 
@@ -164,20 +146,12 @@ mod tests {
         table.open(key(1, 1), (), start);
         table.open(key(1, 2), (), start + TTL / 2);
         table.expire(start + TTL, idle);
-        assert_eq!(
-            table.len(),
-            2,
-            "idle for exactly the time-to-live is not longer than it"
-        );
+        assert_eq!(table.len(), 2, "idle for exactly the time-to-live is not longer than it");
         table.expire(start + TTL + Duration::from_millis(1), idle);
         assert_eq!(table.len(), 1);
         let failure = table.check_step(key(1, 1), 1, start + TTL).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::UnknownSession);
-        assert!(
-            failure.message.contains("idle for more than 10 seconds"),
-            "{}",
-            failure.message
-        );
+        assert!(failure.message.contains("idle for more than 10 seconds"), "{}", failure.message);
         table.expire(start + TTL * 3 / 2 + Duration::from_millis(1), idle);
         assert_eq!(table.len(), 0);
     }
@@ -213,10 +187,7 @@ mod tests {
         let now = Instant::now();
         let mut table = SessionTable::new(1, TTL);
         table.open(key(1, 1), (), now);
-        assert!(
-            table.check_step(key(1, 1), 0, now).is_err(),
-            "there is no step 0 to repeat"
-        );
+        assert!(table.check_step(key(1, 1), 0, now).is_err(), "there is no step 0 to repeat");
         assert!(table.check_step(key(1, 1), 2, now).is_err());
         assert_eq!(table.check_step(key(1, 1), 1, now), Ok(Step::Next));
         let answer = v1::answer::Answer::Advanced(v1::Advanced {});
@@ -225,9 +196,6 @@ mod tests {
         assert_eq!(table.check_step(key(1, 1), 2, now), Ok(Step::Next));
         let failure = table.check_step(key(1, 1), 3, now).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::StepOutOfOrder);
-        assert_eq!(
-            failure.message,
-            "feed.step of session 1 is 3, allowed are 1 (repeated) and 2"
-        );
+        assert_eq!(failure.message, "feed.step of session 1 is 3, allowed are 1 (repeated) and 2");
     }
 }

@@ -109,19 +109,11 @@ impl OperationReader {
                 Ok(operation) => {
                     let units = credit::units(&operation, self.limits.vocabulary_size);
                     let credit = self.take_credit(units, &mut admitted).await?;
-                    admitted.push(Admitted {
-                        session,
-                        operation,
-                        credit,
-                    });
+                    admitted.push(Admitted { session, operation, credit });
                 }
                 Err(answer) => {
                     let credit = self.take_credit(1, &mut admitted).await?;
-                    let reply = Reply {
-                        stream: self.stream,
-                        answer,
-                        credit,
-                    };
+                    let reply = Reply { stream: self.stream, answer, credit };
                     self.replies.send(Ok(vec![reply])).map_err(|_| Ending::Gone)?;
                 }
             }
@@ -147,12 +139,7 @@ impl OperationReader {
             return Ok(());
         }
         let (stream, replies, span) = (self.stream, self.replies.clone(), tracing::Span::current());
-        let command = Command::Operations {
-            stream,
-            operations,
-            replies,
-            span,
-        };
+        let command = Command::Operations { stream, operations, replies, span };
         self.commands.send(command).await.map_err(|_| Ending::Gone)
     }
 
@@ -183,10 +170,7 @@ impl OperationReader {
             let _ = self.replies.send(Err(status));
         }
         // Without the model's thread there are no sessions left to end.
-        let _ = self
-            .commands
-            .send(Command::EndStream { stream: self.stream })
-            .await;
+        let _ = self.commands.send(Command::EndStream { stream: self.stream }).await;
     }
 }
 
@@ -194,14 +178,8 @@ impl OperationReader {
 pub(crate) fn answer_frames(
     receiver: mpsc::UnboundedReceiver<Result<Vec<Reply>, Status>>,
 ) -> impl Stream<Item = Result<AnswerFrame, Status>> + Send + 'static {
-    let writer = AnswerWriter {
-        receiver,
-        ready: VecDeque::new(),
-        end: None,
-    };
-    stream::unfold(writer, |mut writer| async move {
-        Some((writer.next_frame().await?, writer))
-    })
+    let writer = AnswerWriter { receiver, ready: VecDeque::new(), end: None };
+    stream::unfold(writer, |mut writer| async move { Some((writer.next_frame().await?, writer)) })
 }
 
 impl AnswerWriter {
@@ -254,20 +232,9 @@ mod tests {
     use super::*;
 
     fn reply(session: u64, bytes: usize) -> Reply {
-        let logits = v1::Logits {
-            values: Bytes::from(vec![0; bytes]),
-            log_sum_exp: vec![],
-        };
-        let answer = Answer {
-            session,
-            step: 1,
-            answer: Some(v1::answer::Answer::Logits(logits)),
-        };
-        Reply {
-            stream: 1,
-            answer,
-            credit: Credit::default(),
-        }
+        let logits = v1::Logits { values: Bytes::from(vec![0; bytes]), log_sum_exp: vec![] };
+        let answer = Answer { session, step: 1, answer: Some(v1::answer::Answer::Logits(logits)) };
+        Reply { stream: 1, answer, credit: Credit::default() }
     }
 
     fn sessions(frame: &AnswerFrame) -> Vec<u64> {
@@ -277,12 +244,8 @@ mod tests {
     #[tokio::test]
     async fn a_frame_holds_everything_that_is_ready_up_to_the_largest_message() {
         let (sender, receiver) = mpsc::unbounded_channel();
-        sender
-            .send(Ok(vec![reply(1, 10), reply(2, MAX_MESSAGE_BYTES / 2)]))
-            .unwrap();
-        sender
-            .send(Ok(vec![reply(3, MAX_MESSAGE_BYTES / 2), reply(4, 10)]))
-            .unwrap();
+        sender.send(Ok(vec![reply(1, 10), reply(2, MAX_MESSAGE_BYTES / 2)])).unwrap();
+        sender.send(Ok(vec![reply(3, MAX_MESSAGE_BYTES / 2), reply(4, 10)])).unwrap();
         sender.send(Err(Status::unavailable("over"))).unwrap();
         let frames: Vec<_> = answer_frames(receiver).collect().await;
         let [Ok(first), Ok(second), Err(status)] = frames.as_slice() else {
@@ -298,12 +261,7 @@ mod tests {
         let stream = StreamCredit::new();
         let (sender, receiver) = mpsc::unbounded_channel();
         let credit = stream.try_take(1).unwrap();
-        sender
-            .send(Ok(vec![Reply {
-                credit,
-                ..reply(1, 10)
-            }]))
-            .unwrap();
+        sender.send(Ok(vec![Reply { credit, ..reply(1, 10) }])).unwrap();
         let mut frames = Box::pin(answer_frames(receiver));
         let mut returned = Box::pin(stream.all_returned());
         assert!(futures::poll!(&mut returned).is_pending());
@@ -313,21 +271,10 @@ mod tests {
 
     /// One frame that asks for one row of 100,000 logits, about 400 KB.
     fn ask_for_a_large_row() -> OperationFrame {
-        let ask = v1::feed::Ask::Logits(v1::AskLogits {
-            rows: v1::ask_logits::Rows::Next.into(),
-        });
-        let feed = v1::Feed {
-            step: 1,
-            tokens: vec![1],
-            ask: Some(ask),
-        };
+        let ask = v1::feed::Ask::Logits(v1::AskLogits { rows: v1::ask_logits::Rows::Next.into() });
+        let feed = v1::Feed { step: 1, tokens: vec![1], ask: Some(ask) };
         let operation = Some(v1::operation::Operation::Feed(feed));
-        OperationFrame {
-            operations: vec![v1::Operation {
-                session: 1,
-                operation,
-            }],
-        }
+        OperationFrame { operations: vec![v1::Operation { session: 1, operation }] }
     }
 
     #[tokio::test]
@@ -336,11 +283,7 @@ mod tests {
         let (replies, _receiver) = mpsc::unbounded_channel();
         let reader = OperationReader {
             stream: 1,
-            limits: OperationLimits {
-                vocabulary_size: 100_000,
-                max_feed_tokens: 1,
-                max_answer_rows: 1,
-            },
+            limits: OperationLimits { vocabulary_size: 100_000, max_feed_tokens: 1, max_answer_rows: 1 },
             commands,
             replies,
             credit: StreamCredit::new(),
@@ -351,16 +294,9 @@ mod tests {
 
         assert!(futures::poll!(&mut reading).is_pending());
         let mut admitted = Vec::new();
-        assert_eq!(
-            inbox.recv_many(&mut admitted, 1000).await,
-            128,
-            "two of the largest messages"
-        );
+        assert_eq!(inbox.recv_many(&mut admitted, 1000).await, 128, "two of the largest messages");
         assert!(futures::poll!(&mut reading).is_pending());
-        assert!(
-            inbox.try_recv().is_err(),
-            "nothing more while the answers are outstanding"
-        );
+        assert!(inbox.try_recv().is_err(), "nothing more while the answers are outstanding");
 
         admitted.clear();
         assert!(futures::poll!(&mut reading).is_pending());

@@ -34,11 +34,7 @@ impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let url = if text.contains("://") {
-            text.to_owned()
-        } else {
-            format!("http://{text}")
-        };
+        let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = url.parse().map_err(|_| wrong_address())?;
         if uri.scheme_str() == Some("https") {
             return Err("this build speaks http only; put a TLS proxy in front where https is needed".into());
@@ -78,10 +74,7 @@ pub(crate) async fn connect(address: &Address) -> anyhow::Result<EnsembleClient<
         .connect()
         .await
         .map_err(|error| {
-            anyhow!(
-                "no ensemble answers at {address}: {}; start one with \"chorus up\"",
-                reason_of(&error)
-            )
+            anyhow!("no ensemble answers at {address}: {}; start one with \"chorus up\"", reason_of(&error))
         })?;
     // Per-token scores of a long text are larger than the default limit.
     Ok(EnsembleClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
@@ -161,10 +154,7 @@ mod tests {
                 Status::invalid_argument("max_tokens must be 1..=4096, got 0"),
                 "max_tokens must be 1..=4096, got 0",
             ),
-            (
-                Status::cancelled(""),
-                "the ensemble refused: The operation was cancelled",
-            ),
+            (Status::cancelled(""), "the ensemble refused: The operation was cancelled"),
             (
                 Status::unimplemented(""),
                 "the server at http://127.0.0.1:1 is not a Chorus ensemble (it doesn't know chorus.v1.Ensemble)",

@@ -57,9 +57,7 @@ fn parse_weight(text: &str) -> Result<(String, f64), String> {
         .rsplit_once('=')
         .filter(|(name, _)| !name.is_empty())
         .ok_or("expected NAME=W, for example alto=2")?;
-    let weight = weight
-        .parse()
-        .map_err(|_| format!("the weight {weight:?} is not a number"))?;
+    let weight = weight.parse().map_err(|_| format!("the weight {weight:?} is not a number"))?;
     Ok((name.to_owned(), weight))
 }
 
@@ -94,10 +92,8 @@ mod tests {
 
     #[test]
     fn a_member_with_two_weights_is_refused() {
-        let arguments = FusionArgs {
-            weights: vec![("alto".into(), 1.0), ("alto".into(), 2.0)],
-            ..FusionArgs::default()
-        };
+        let arguments =
+            FusionArgs { weights: vec![("alto".into(), 1.0), ("alto".into(), 2.0)], ..FusionArgs::default() };
         let error = arguments.options().unwrap_err();
         assert_eq!(error.to_string(), "--weight names the member \"alto\" twice");
     }

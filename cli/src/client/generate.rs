@@ -118,12 +118,7 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
         at_line_start: true,
     };
     let refused = |status| sentence_of_status(&status, address);
-    let mut replies = connect(address)
-        .await?
-        .generate(request)
-        .await
-        .map_err(refused)?
-        .into_inner();
+    let mut replies = connect(address).await?.generate(request).await.map_err(refused)?.into_inner();
     let ended = loop {
         match replies.message().await {
             Ok(Some(reply)) => printer.show(&reply)?,
@@ -144,11 +139,7 @@ impl Printer {
         if self.json {
             return print_json(&reply::generate(reply));
         }
-        let text = if self.log_probs {
-            log_prob_line(reply)
-        } else {
-            reply.text.clone()
-        };
+        let text = if self.log_probs { log_prob_line(reply) } else { reply.text.clone() };
         if text.is_empty() {
             return Ok(());
         }
@@ -161,11 +152,7 @@ impl Printer {
         let Some(participation) = participation else {
             return;
         };
-        let missing = participation
-            .missing
-            .iter()
-            .map(|member| member.name.clone())
-            .collect();
+        let missing = participation.missing.iter().map(|member| member.name.clone()).collect();
         if missing == self.missing {
             return;
         }
@@ -198,27 +185,17 @@ impl Printer {
 /// One line for a token: index, id, log-probabilities or votes, and the text that became certain.
 fn log_prob_line(reply: &GenerateReply) -> String {
     let Some(token) = &reply.token else {
-        return if reply.text.is_empty() {
-            String::new()
-        } else {
-            format!("{:>33}{:?}\n", "", reply.text)
-        };
+        return if reply.text.is_empty() { String::new() } else { format!("{:>33}{:?}\n", "", reply.text) };
     };
     let fused = match &token.votes {
         Some(votes) if votes.by_weighted_average => "no votes".to_owned(),
         Some(votes) => format!("votes {}", votes.count),
         None => number(token.log_prob),
     };
-    let members: String = token
-        .members
-        .iter()
-        .map(|member| format!("  {}={:.4}", member.name, member.log_prob))
-        .collect();
+    let members: String =
+        token.members.iter().map(|member| format!("  {}={:.4}", member.name, member.log_prob)).collect();
     let text = format!("{:?}", reply.text);
-    format!(
-        "{:>6}  id {:<7} {fused:>10}    {text:<10}{members}\n",
-        token.index, token.id
-    )
+    format!("{:>6}  id {:<7} {fused:>10}    {text:<10}{members}\n", token.index, token.id)
 }
 
 #[cfg(test)]
@@ -229,12 +206,7 @@ mod tests {
 
     #[test]
     fn sampling_options_are_sent_only_where_one_was_given() {
-        let mut arguments = SamplingArgs {
-            seed: None,
-            temperature: None,
-            top_k: None,
-            top_p: None,
-        };
+        let mut arguments = SamplingArgs { seed: None, temperature: None, top_k: None, top_p: None };
         assert!(arguments.options().is_none());
         arguments.seed = Some(7);
         assert_eq!(arguments.options().and_then(|options| options.seed), Some(7));
@@ -247,29 +219,20 @@ mod tests {
                 id: 12,
                 index: 3,
                 log_prob: Some(-0.25),
-                members: vec![MemberLogProb {
-                    name: "alto".into(),
-                    log_prob: -0.5,
-                }],
+                members: vec![MemberLogProb { name: "alto".into(), log_prob: -0.5 }],
                 votes: None,
             }),
             text: "\n".into(),
             ..GenerateReply::default()
         };
-        assert_eq!(
-            log_prob_line(&reply),
-            "     3  id 12         -0.2500    \"\\n\"        alto=-0.5000\n"
-        );
+        assert_eq!(log_prob_line(&reply), "     3  id 12         -0.2500    \"\\n\"        alto=-0.5000\n");
     }
 
     #[test]
     fn a_token_line_of_a_vote_shows_the_votes() {
         let reply = GenerateReply {
             token: Some(GeneratedToken {
-                votes: Some(Votes {
-                    count: 2,
-                    by_weighted_average: false,
-                }),
+                votes: Some(Votes { count: 2, by_weighted_average: false }),
                 ..GeneratedToken::default()
             }),
             text: "a".into(),

@@ -36,9 +36,7 @@ pub(super) fn file(path: &Path) -> anyhow::Result<Input> {
 }
 
 fn text(text: String) -> Input {
-    Input {
-        input: Some(input::Input::Text(text)),
-    }
+    Input { input: Some(input::Input::Text(text)) }
 }
 
 fn read_stdin() -> anyhow::Result<String> {
@@ -61,10 +59,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_named_with_their_place() {
         let error = utf8(b"abc\xff".to_vec(), "notes.txt").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "notes.txt is not UTF-8 text: the byte at offset 3 can't be read"
-        );
+        assert_eq!(error.to_string(), "notes.txt is not UTF-8 text: the byte at offset 3 can't be read");
     }
 
     #[test]

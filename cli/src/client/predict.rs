@@ -69,9 +69,7 @@ fn prediction_table(reply: &PredictReply) -> String {
     let rows = reply.candidates.iter().enumerate().map(|(rank, candidate)| {
         let members = reply.members.iter().map(|member| member.candidates.get(rank));
         let cells = std::iter::once(Some(candidate)).chain(members);
-        std::iter::once((rank + 1).to_string())
-            .chain(cells.map(candidate_cell))
-            .collect()
+        std::iter::once((rank + 1).to_string()).chain(cells.map(candidate_cell)).collect()
     });
     table(&header, &header, rows)
 }
@@ -81,10 +79,7 @@ fn candidate_cell(candidate: Option<&Candidate>) -> String {
     let Some(candidate) = candidate else {
         return String::new();
     };
-    let votes = candidate
-        .votes
-        .map(|votes| format!(" votes {votes}"))
-        .unwrap_or_default();
+    let votes = candidate.votes.map(|votes| format!(" votes {votes}")).unwrap_or_default();
     format!("{:.4} {}{votes}", candidate.probability, quoted(&candidate.text))
 }
 
@@ -95,12 +90,7 @@ mod tests {
     use super::*;
 
     fn candidate(text: &str, probability: f64, votes: Option<u32>) -> Candidate {
-        Candidate {
-            id: 0,
-            text: text.into(),
-            probability,
-            votes,
-        }
+        Candidate { id: 0, text: text.into(), probability, votes }
     }
 
     #[test]
@@ -127,9 +117,6 @@ mod tests {
 
     #[test]
     fn votes_stand_beside_the_probability() {
-        assert_eq!(
-            candidate_cell(Some(&candidate("e", 0.5, Some(3)))),
-            "0.5000 \"e\" votes 3"
-        );
+        assert_eq!(candidate_cell(Some(&candidate("e", 0.5, Some(3)))), "0.5000 \"e\" votes 3");
     }
 }

@@ -27,9 +27,7 @@ pub(super) fn score(reply: &ScoreReply) -> Value {
     object.insert("tokens".into(), json!(reply.tokens));
     insert_some(&mut object, "log_prob", reply.log_prob);
     insert_some(&mut object, "perplexity", reply.perplexity);
-    let votes = reply
-        .votes
-        .map(|votes| json!({ "winners": votes.winners, "votes": votes.votes }));
+    let votes = reply.votes.map(|votes| json!({ "winners": votes.winners, "votes": votes.votes }));
     insert_some(&mut object, "votes", votes);
     let members = reply.members.iter().map(|member| {
         json!({
@@ -88,9 +86,7 @@ pub(super) fn status(reply: &StatusReply) -> Value {
     object.insert("version".into(), json!(reply.version));
     object.insert("rule".into(), json!(rule_name(reply.rule)));
     object.insert("threshold".into(), json!(reply.threshold));
-    let quorum = reply
-        .quorum
-        .map(|quorum| json!({ "members": quorum.members, "weight": quorum.weight }));
+    let quorum = reply.quorum.map(|quorum| json!({ "members": quorum.members, "weight": quorum.weight }));
     insert_some(&mut object, "quorum", quorum);
     let limits = reply.limits.map(|limits| {
         json!({
@@ -103,10 +99,7 @@ pub(super) fn status(reply: &StatusReply) -> Value {
     });
     insert_some(&mut object, "limits", limits);
     object.insert("vocabulary_size".into(), json!(reply.vocabulary_size));
-    object.insert(
-        "vocabulary_fingerprint".into(),
-        json!(reply.vocabulary_fingerprint),
-    );
+    object.insert("vocabulary_fingerprint".into(), json!(reply.vocabulary_fingerprint));
     object.insert("sessions".into(), json!(reply.sessions));
     object.insert("members".into(), members.collect());
     Value::Object(object)
@@ -132,10 +125,8 @@ fn insert_participation(object: &mut Map<String, Value>, participation: Option<&
     let Some(participation) = participation else {
         return;
     };
-    let missing = participation
-        .missing
-        .iter()
-        .map(|member| json!({ "name": member.name, "reason": member.reason }));
+    let missing =
+        participation.missing.iter().map(|member| json!({ "name": member.name, "reason": member.reason }));
     object.insert("participants".into(), json!(participation.participants));
     object.insert("missing".into(), missing.collect());
 }

@@ -10,17 +10,12 @@ use super::*;
 fn participation() -> Option<Participation> {
     Some(Participation {
         participants: vec!["alto".into()],
-        missing: vec![MissingMember {
-            name: "bass".into(),
-            reason: "connection refused".into(),
-        }],
+        missing: vec![MissingMember { name: "bass".into(), reason: "connection refused".into() }],
     })
 }
 
 fn zero_state() -> Option<Start> {
-    Some(Start {
-        start: Some(start::Start::ZeroState(true)),
-    })
+    Some(Start { start: Some(start::Start::ZeroState(true)) })
 }
 
 #[test]
@@ -30,10 +25,7 @@ fn a_generated_token() {
             id: 7,
             index: 0,
             log_prob: Some(-0.5),
-            members: vec![MemberLogProb {
-                name: "alto".into(),
-                log_prob: f64::NEG_INFINITY,
-            }],
+            members: vec![MemberLogProb { name: "alto".into(), log_prob: f64::NEG_INFINITY }],
             votes: None,
         }),
         text: "a".into(),
@@ -132,20 +124,12 @@ fn a_score_by_vote_has_votes_and_no_log_probability() {
 
 #[test]
 fn a_prediction() {
-    let candidate = Candidate {
-        id: 5,
-        text: "e".into(),
-        probability: 0.25,
-        votes: None,
-    };
+    let candidate = Candidate { id: 5, text: "e".into(), probability: 0.25, votes: None };
     let reply = PredictReply {
         candidates: vec![candidate.clone()],
         members: vec![MemberPrediction {
             name: "alto".into(),
-            candidates: vec![Candidate {
-                votes: Some(2),
-                ..candidate
-            }],
+            candidates: vec![Candidate { votes: Some(2), ..candidate }],
             weight: 1.0,
             start: zero_state(),
         }],
@@ -185,10 +169,7 @@ fn the_status() {
         }],
         rule: Rule::LogitMean.into(),
         threshold: 0.25,
-        quorum: Some(Quorum {
-            members: 1,
-            weight: 0.5,
-        }),
+        quorum: Some(Quorum { members: 1, weight: 0.5 }),
         limits: Some(RequestLimits {
             max_input_tokens: 1,
             max_generated_tokens: 2,

@@ -95,14 +95,7 @@ fn score_table(reply: &ScoreReply) -> String {
             start_name(member.start.as_ref()),
         ]
     });
-    let header = [
-        "model",
-        "log-probability",
-        "perplexity",
-        "tokens",
-        "weight",
-        "start",
-    ];
+    let header = ["model", "log-probability", "perplexity", "tokens", "weight", "start"];
     let mut text = table(&header, &["start"], std::iter::once(ensemble).chain(members));
     if let Some(votes) = reply.votes {
         text.push_str(&format!(
@@ -119,21 +112,12 @@ fn token_table(reply: &ScoreReply) -> String {
         return String::new();
     }
     let mut header = vec!["token", "id", "text"];
-    header.push(if reply.votes.is_some() {
-        "votes"
-    } else {
-        "ensemble"
-    });
+    header.push(if reply.votes.is_some() { "votes" } else { "ensemble" });
     header.extend(reply.members.iter().map(|member| member.name.as_str()));
     let rows = reply.token_scores.iter().enumerate().map(|(index, score)| {
         let mut row = vec![index.to_string(), score.id.to_string(), quoted(&score.text)];
         row.push(fused_cell(score));
-        row.extend(
-            score
-                .member_log_probs
-                .iter()
-                .map(|log_prob| number(Some(*log_prob))),
-        );
+        row.extend(score.member_log_probs.iter().map(|log_prob| number(Some(*log_prob))));
         row
     });
     format!("{}\n", table(&header, &["text"], rows))
@@ -141,11 +125,7 @@ fn token_table(reply: &ScoreReply) -> String {
 
 /// The ensemble's log-probability of a token, or the votes that it got.
 fn fused_cell(score: &TokenScore) -> String {
-    let winner = if score.winner == Some(true) {
-        "winner, "
-    } else {
-        ""
-    };
+    let winner = if score.winner == Some(true) { "winner, " } else { "" };
     match score.votes {
         Some(Votes { count, .. }) => format!("{winner}{count}"),
         None => number(score.log_prob),
@@ -167,9 +147,7 @@ mod tests {
                 name: "alto".into(),
                 log_prob: -14.0,
                 perplexity: 4.0552,
-                start: Some(Start {
-                    start: Some(start::Start::ZeroState(true)),
-                }),
+                start: Some(Start { start: Some(start::Start::ZeroState(true)) }),
                 weight: 1.0,
             }],
             rule: Rule::WeightedAverage.into(),
@@ -186,14 +164,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                vec![
-                    "model",
-                    "log-probability",
-                    "perplexity",
-                    "tokens",
-                    "weight",
-                    "start"
-                ],
+                vec!["model", "log-probability", "perplexity", "tokens", "weight", "start"],
                 vec!["ensemble", "(weighted_average)", "-12.5000", "3.4903", "10"],
                 vec!["alto", "-14.0000", "4.0552", "10", "1.0000", "zero_state"],
             ]
@@ -205,10 +176,7 @@ mod tests {
         let reply = ScoreReply {
             log_prob: None,
             perplexity: None,
-            votes: Some(VoteScore {
-                winners: 7,
-                votes: 21,
-            }),
+            votes: Some(VoteScore { winners: 7, votes: 21 }),
             ..reply()
         };
         let text = score_table(&reply);

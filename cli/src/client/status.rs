@@ -132,19 +132,7 @@ mod tests {
         let text = member_table(&reply);
         let row = text.lines().nth(1).unwrap();
         let words: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(
-            words,
-            [
-                "bass",
-                "down",
-                "1",
-                "0",
-                "0",
-                "http://127.0.0.1:9",
-                "connection",
-                "refused"
-            ]
-        );
+        assert_eq!(words, ["bass", "down", "1", "0", "0", "http://127.0.0.1:9", "connection", "refused"]);
         assert!(summary(&reply).contains("no, below quorum"));
     }
 }

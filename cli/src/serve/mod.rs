@@ -47,9 +47,7 @@ impl ProcessArgs {
 
 /// Takes an address, and says so: from now on connections wait for whoever serves them.
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("can't listen on {address}"))
+    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
 }
 
 /// The line that tells people, `chorus up` and tests where the server is.

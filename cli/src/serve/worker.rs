@@ -89,9 +89,7 @@ fn config(arguments: &WorkerArgs) -> WorkerConfig {
     config.session_ttl = limits.session_ttl.map_or(config.session_ttl, Duration::from_secs);
     config.batch.chunk_tokens = limits.chunk_tokens.unwrap_or(config.batch.chunk_tokens);
     config.batch.tokens = limits.batch_tokens.unwrap_or(config.batch.tokens);
-    config.drain_timeout = limits
-        .drain_timeout
-        .map_or(config.drain_timeout, Duration::from_secs);
+    config.drain_timeout = limits.drain_timeout.map_or(config.drain_timeout, Duration::from_secs);
     config
 }
 
@@ -147,10 +145,7 @@ mod tests {
             defaults.batch.tokens as u64,
             defaults.drain_timeout.as_secs(),
         ] {
-            assert!(
-                help.contains(&format!("(default: {number})")),
-                "{number} in {help}"
-            );
+            assert!(help.contains(&format!("(default: {number})")), "{number} in {help}");
         }
     }
 }

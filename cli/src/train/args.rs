@@ -77,12 +77,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, help_heading = "Model")]
     tied: bool,
     /// Initial bias of the forget gates [default: as every other parameter, uniform in ±1/√H]
-    #[arg(
-        long,
-        value_name = "BIAS",
-        allow_negative_numbers = true,
-        help_heading = "Model"
-    )]
+    #[arg(long, value_name = "BIAS", allow_negative_numbers = true, help_heading = "Model")]
     forget_bias: Option<f32>,
 
     /// Probability of dropping an element of a non-recurrent connection
@@ -188,10 +183,7 @@ impl TrainArgs {
     }
 
     fn default_name(&self) -> String {
-        let last = self
-            .out
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        let last = self.out.file_name().map(|name| name.to_string_lossy().into_owned());
         last.unwrap_or_else(|| "model".to_owned())
     }
 }
@@ -243,13 +235,10 @@ fn decay(text: &str) -> Result<Decay, String> {
     match text.split(':').collect::<Vec<_>>().as_slice() {
         ["none"] => Ok(Decay::None),
         ["cosine"] => Ok(Decay::Cosine),
-        ["epochs", number, after] => Ok(Decay::Epochs {
-            factor: factor(number)?,
-            after: after.parse().map_err(|_| unknown())?,
-        }),
-        ["plateau", number] => Ok(Decay::Plateau {
-            factor: factor(number)?,
-        }),
+        ["epochs", number, after] => {
+            Ok(Decay::Epochs { factor: factor(number)?, after: after.parse().map_err(|_| unknown())? })
+        }
+        ["plateau", number] => Ok(Decay::Plateau { factor: factor(number)? }),
         _ => Err(unknown()),
     }
 }
@@ -265,18 +254,9 @@ mod tests {
         assert!("bpe".parse::<TokenizerKind>().is_err());
         assert!("words:0".parse::<TokenizerKind>().is_err());
         assert_eq!(interval("200"), Ok(CheckpointInterval::Steps(200)));
-        assert_eq!(
-            interval("90s"),
-            Ok(CheckpointInterval::Time(Duration::from_secs(90)))
-        );
+        assert_eq!(interval("90s"), Ok(CheckpointInterval::Time(Duration::from_secs(90))));
         assert!(interval("0s").is_err());
-        assert_eq!(
-            decay("epochs:0.8:6"),
-            Ok(Decay::Epochs {
-                factor: 0.8,
-                after: 6
-            })
-        );
+        assert_eq!(decay("epochs:0.8:6"), Ok(Decay::Epochs { factor: 0.8, after: 6 }));
         assert_eq!(decay("plateau:0.25"), Ok(Decay::Plateau { factor: 0.25 }));
         assert!(decay("epochs:0.8").is_err());
     }

@@ -29,18 +29,12 @@ fn draw_into(
     lines: &[MetricsLine],
 ) -> Result<(), Box<dyn std::error::Error>> {
     let millions = |line: &MetricsLine| line.tokens as f64 / 1e6;
-    let training: Vec<(f64, f64)> = lines
-        .iter()
-        .map(|line| (millions(line), line.train_nats))
-        .collect();
-    let validation: Vec<(f64, f64)> = lines
-        .iter()
-        .filter_map(|line| Some((millions(line), line.valid_nats?)))
-        .collect();
+    let training: Vec<(f64, f64)> = lines.iter().map(|line| (millions(line), line.train_nats)).collect();
+    let validation: Vec<(f64, f64)> =
+        lines.iter().filter_map(|line| Some((millions(line), line.valid_nats?))).collect();
     let heights = || training.iter().chain(&validation).map(|(_, nats)| *nats);
-    let (low, high) = heights().fold((f64::INFINITY, 0.0f64), |(low, high), nats| {
-        (low.min(nats), high.max(nats))
-    });
+    let (low, high) =
+        heights().fold((f64::INFINITY, 0.0f64), |(low, high), nats| (low.min(nats), high.max(nats)));
     if !low.is_finite() {
         return Ok(());
     }
@@ -59,21 +53,14 @@ fn draw_into(
         .x_desc("tokens trained on, in millions")
         .y_desc("cross-entropy, nats per token")
         .draw()?;
-    let curves = [
-        ("training (with dropout)", TRAINING, training),
-        ("validation", VALIDATION, validation),
-    ];
+    let curves = [("training (with dropout)", TRAINING, training), ("validation", VALIDATION, validation)];
     for (label, colour, points) in curves {
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
             .label(label)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
+    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
     root.present()?;
     Ok(())
 }
@@ -95,12 +82,7 @@ mod tests {
             tokens_per_second: 1.0,
         };
         let mut picture = String::new();
-        draw_into(
-            &mut picture,
-            "alto",
-            &[line(1, Some(5.0)), line(2, None), line(3, Some(3.0))],
-        )
-        .unwrap();
+        draw_into(&mut picture, "alto", &[line(1, Some(5.0)), line(2, None), line(3, Some(3.0))]).unwrap();
         assert!(picture.contains("alto: learning curve") && picture.trim_end().ends_with("</svg>"));
         for colour in ["#7896C8", "#C85028"] {
             let strokes = picture.matches(&format!("stroke=\"{colour}\"")).count();

@@ -25,10 +25,7 @@ use crate::failure::Interrupted;
 ///
 /// # Errors
 /// What [`train`] refuses, files that can't be read, and texts that the vocabulary can't express.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "every command's run takes its arguments"
-)]
+#[expect(clippy::needless_pass_by_value, reason = "every command's run takes its arguments")]
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
     let (training, validation) = (read(&args.data)?, read(&args.valid)?);
     let (vocabulary, tokenizer) = vocabulary::choose(&args, &training)?;
@@ -57,11 +54,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
                 view.line(&format!("{error:#}"));
             }
         }
-        if stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     view.end();
     report(&args.out, outcome?)
@@ -70,10 +63,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
 fn report(directory: &Path, outcome: Outcome) -> Result<()> {
     let directory = directory.display();
     match outcome {
-        Outcome::Finished {
-            best_epoch,
-            perplexity,
-        } => {
+        Outcome::Finished { best_epoch, perplexity } => {
             anstream::eprintln!(
                 "{directory} holds the model of epoch {best_epoch}, with validation perplexity {perplexity:.3}"
             );
@@ -96,9 +86,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn encode(vocabulary: &Vocabulary, path: &Path, text: &str) -> Result<Vec<u32>> {
-    vocabulary
-        .encode(text)
-        .with_context(|| path.display().to_string())
+    vocabulary.encode(text).with_context(|| path.display().to_string())
 }
 
 /// A flag that is set at Ctrl-C. A second Ctrl-C, while the last step and its checkpoint are still being made, ends
@@ -106,9 +94,7 @@ fn encode(vocabulary: &Vocabulary, path: &Path, text: &str) -> Result<Vec<u32>> 
 fn stop_at_ctrl_c() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {
             while tokio::signal::ctrl_c().await.is_ok() {
@@ -130,9 +116,7 @@ mod tests {
 
     fn parsed(line: &str) -> TrainArgs {
         let words = std::iter::once("train").chain(line.split_whitespace());
-        let matches = TrainArgs::augment_args(Command::new("train"))
-            .try_get_matches_from(words)
-            .unwrap();
+        let matches = TrainArgs::augment_args(Command::new("train")).try_get_matches_from(words).unwrap();
         TrainArgs::from_arg_matches(&matches).unwrap()
     }
 
@@ -140,11 +124,7 @@ mod tests {
     fn a_run_leaves_a_model_directory_and_its_tokenizer_serves_another() {
         let root = tempfile::tempdir().unwrap();
         let (text, out) = (root.path().join("text"), root.path().join("alto"));
-        fs::write(
-            &text,
-            "To be, or not to be:\nthat is the question.\n\nWhether\n\n".repeat(20),
-        )
-        .unwrap();
+        fs::write(&text, "To be, or not to be:\nthat is the question.\n\nWhether\n\n".repeat(20)).unwrap();
         let line = |out: &Path, rest: &str| {
             let (text, out) = (text.display(), out.display());
             parsed(&format!(
@@ -153,37 +133,20 @@ mod tests {
         };
         run(line(&out, "--tokenizer bpe:260 --dtype f16")).unwrap();
         let parts = ModelParts::load(&out).unwrap();
-        assert_eq!(
-            (parts.config.name.as_str(), parts.config.vocab_size),
-            ("alto", 260)
-        );
-        for file in [
-            "metrics.jsonl",
-            "learning-curve.svg",
-            "checkpoint/checkpoint.safetensors",
-        ] {
+        assert_eq!((parts.config.name.as_str(), parts.config.vocab_size), ("alto", 260));
+        for file in ["metrics.jsonl", "learning-curve.svg", "checkpoint/checkpoint.safetensors"] {
             assert!(out.join(file).is_file(), "{file}");
         }
         // A run that is over may be resumed, but the vocabulary may not become another one.
         run(line(&out, "--tokenizer bpe:260 --dtype f16 --resume")).unwrap();
-        let error = run(line(&out, "--tokenizer bpe:261 --dtype f16 --resume"))
-            .unwrap_err()
-            .to_string();
+        let error = run(line(&out, "--tokenizer bpe:261 --dtype f16 --resume")).unwrap_err().to_string();
         assert!(
             error.starts_with("tokenizer is \"bpe:261\", but the run to resume has \"bpe:260\""),
             "{error}"
         );
         let other = root.path().join("bass");
-        run(line(
-            &other,
-            &format!("--tokenizer-from {} --order passages --seed 2", out.display()),
-        ))
-        .unwrap();
-        let fingerprint = ModelParts::load(&other)
-            .unwrap()
-            .vocabulary
-            .fingerprint()
-            .to_owned();
+        run(line(&other, &format!("--tokenizer-from {} --order passages --seed 2", out.display()))).unwrap();
+        let fingerprint = ModelParts::load(&other).unwrap().vocabulary.fingerprint().to_owned();
         assert_eq!(fingerprint, parts.vocabulary.fingerprint());
     }
 }

@@ -16,26 +16,16 @@ pub(super) struct ProgressView {
 
 impl ProgressView {
     pub(super) fn new(epochs: usize) -> Result<Self> {
-        let style = ProgressStyle::with_template(TEMPLATE)?
-            .with_key("speed", speed)
-            .progress_chars("=> ");
-        let bar = ProgressBar::new(0)
-            .with_style(style)
-            .with_prefix(format!("1/{epochs}"));
+        let style = ProgressStyle::with_template(TEMPLATE)?.with_key("speed", speed).progress_chars("=> ");
+        let bar = ProgressBar::new(0).with_style(style).with_prefix(format!("1/{epochs}"));
         Ok(Self { epochs, bar })
     }
 
     /// Shows what the trainer tells.
     pub(super) fn show(&self, event: &Event) {
         match event {
-            Event::Started {
-                parameters,
-                tokens,
-                done,
-            } => {
-                self.line(&format!(
-                    "{parameters} parameters, at most {tokens} tokens, {done} of them done"
-                ));
+            Event::Started { parameters, tokens, done } => {
+                self.line(&format!("{parameters} parameters, at most {tokens} tokens, {done} of them done"));
                 self.bar.set_length(*tokens);
                 // The speed and the time left are about what this process does.
                 self.bar.set_position(*done);

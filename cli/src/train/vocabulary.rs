@@ -42,12 +42,10 @@ pub(super) fn start(asked: Option<&str>, vocabulary: &Vocabulary) -> Result<Star
 }
 
 fn token_of(token: &str, vocabulary: &Vocabulary) -> Option<u32> {
-    vocabulary
-        .id_of(token)
-        .or_else(|| match vocabulary.encode(token).ok()?.as_slice() {
-            [id] => Some(*id),
-            _ => None,
-        })
+    vocabulary.id_of(token).or_else(|| match vocabulary.encode(token).ok()?.as_slice() {
+        [id] => Some(*id),
+        _ => None,
+    })
 }
 
 fn make(kind: TokenizerKind, text: &str) -> Result<Vocabulary> {
@@ -76,10 +74,7 @@ mod tests {
         assert_eq!(start(None, &lines).unwrap(), Start::Token(newline));
         assert_eq!(start(Some("zero-state"), &lines).unwrap(), Start::ZeroState);
         let words = Vocabulary::train_words("to be\nor not\n", 10).unwrap();
-        assert_eq!(
-            start(None, &words).unwrap(),
-            Start::Token(words.id_of("<eos>").unwrap())
-        );
+        assert_eq!(start(None, &words).unwrap(), Start::Token(words.id_of("<eos>").unwrap()));
         let bytes = Vocabulary::train_bpe("to be\n\nor not\n", 256).unwrap();
         assert!(matches!(start(None, &bytes).unwrap(), Start::Token(_)));
         let none = Vocabulary::train_characters("ab").unwrap();

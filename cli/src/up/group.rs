@@ -20,11 +20,7 @@ pub(super) type Listening = watch::Receiver<Option<SocketAddr>>;
 
 impl Group {
     pub(super) fn new(shutdown: &Shutdown) -> Self {
-        Self {
-            supervisors: JoinSet::new(),
-            drain: CancellationToken::new(),
-            kill: shutdown.kill.clone(),
-        }
+        Self { supervisors: JoinSet::new(), drain: CancellationToken::new(), kill: shutdown.kill.clone() }
     }
 
     pub(super) fn start(&mut self, spec: ProcessSpec, listen: SocketAddr) -> Listening {

@@ -50,19 +50,13 @@ fn below(folder: &Path) -> anyhow::Result<Vec<ModelDirectory>> {
     let entries = fs::read_dir(folder).with_context(|| format!("no models at {}", folder.display()))?;
     let mut models = Vec::new();
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("can't read {}", folder.display()))?
-            .path();
+        let path = entry.with_context(|| format!("can't read {}", folder.display()))?.path();
         if is_model_directory(&path) {
             models.push(named(&path)?);
         }
     }
     if models.is_empty() {
-        bail!(
-            "no models at {}: none of its directories holds {}",
-            folder.display(),
-            MODEL_FILES.join(", ")
-        );
+        bail!("no models at {}: none of its directories holds {}", folder.display(), MODEL_FILES.join(", "));
     }
     // Member order is part of the answer, so it must not depend on the file system.
     models.sort_by(|one, other| one.name.cmp(&other.name));
@@ -74,9 +68,7 @@ fn is_model_directory(path: &Path) -> bool {
 }
 
 fn named(path: &Path) -> anyhow::Result<ModelDirectory> {
-    let absolute = path
-        .canonicalize()
-        .with_context(|| format!("can't read {}", path.display()))?;
+    let absolute = path.canonicalize().with_context(|| format!("can't read {}", path.display()))?;
     let name = absolute
         .file_name()
         .and_then(|name| name.to_str())
@@ -85,10 +77,7 @@ fn named(path: &Path) -> anyhow::Result<ModelDirectory> {
     format!("{name}=http://127.0.0.1:1")
         .parse::<MemberConfig>()
         .with_context(|| format!("the directory {} can't be a member", path.display()))?;
-    Ok(ModelDirectory {
-        name: name.to_owned(),
-        path: path.to_owned(),
-    })
+    Ok(ModelDirectory { name: name.to_owned(), path: path.to_owned() })
 }
 
 #[cfg(test)]
@@ -98,11 +87,8 @@ mod tests {
     #[test]
     fn model_directories_are_found_by_their_files_in_the_order_of_their_names() {
         let folder = tempfile::tempdir().unwrap();
-        for (directory, file) in [
-            ("tenor", "config.json"),
-            ("alto", "model.safetensors"),
-            ("notes", "x.md"),
-        ] {
+        for (directory, file) in [("tenor", "config.json"), ("alto", "model.safetensors"), ("notes", "x.md")]
+        {
             fs::create_dir(folder.path().join(directory)).unwrap();
             fs::write(folder.path().join(directory).join(file), "").unwrap();
         }
@@ -142,10 +128,7 @@ mod tests {
         fs::write(folder.path().join("Alto 1/config.json"), "").unwrap();
         let error = find(Some(folder.path())).unwrap_err();
         let line = crate::failure::one_line(&error);
-        assert!(
-            line.contains("Alto 1 can't be a member: the name is \"Alto 1\"; allowed:"),
-            "{line}"
-        );
+        assert!(line.contains("Alto 1 can't be a member: the name is \"Alto 1\"; allowed:"), "{line}");
     }
 
     #[test]

@@ -51,11 +51,8 @@ impl Process {
         let mut child = command(spec, listen)
             .spawn()
             .with_context(|| format!("can't start {}", spec.program.display()))?;
-        let (stdout, stderr) = child
-            .stdout
-            .take()
-            .zip(child.stderr.take())
-            .context("a started process has no output")?;
+        let (stdout, stderr) =
+            child.stdout.take().zip(child.stderr.take()).context("a started process has no output")?;
         Ok(Self {
             name: spec.name.clone(),
             stdin: child.stdin.take(),

@@ -27,10 +27,7 @@ pub(super) async fn until_ready(address: &Address) -> anyhow::Result<()> {
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(Duration::from_millis(500))
         .without_max_times();
-    let readiness = (|| ask(address))
-        .retry(ask_often)
-        .when(|error| error.is::<NotYet>())
-        .await?;
+    let readiness = (|| ask(address)).retry(ask_often).when(|error| error.is::<NotYet>()).await?;
     match readiness {
         Readiness::Refused(reason) => bail!(reason),
         Readiness::Ready | Readiness::Waiting(_) => Ok(()),
@@ -51,13 +48,8 @@ impl std::error::Error for NotYet {}
 
 async fn ask(address: &Address) -> anyhow::Result<Readiness> {
     let not_yet = |reason: String| NotYet(reason);
-    let mut client = connect(address)
-        .await
-        .map_err(|error| not_yet(error.to_string()))?;
-    let status = client
-        .status(StatusRequest {})
-        .await
-        .map_err(|status| not_yet(status.to_string()))?;
+    let mut client = connect(address).await.map_err(|error| not_yet(error.to_string()))?;
+    let status = client.status(StatusRequest {}).await.map_err(|status| not_yet(status.to_string()))?;
     match readiness(status.get_ref()) {
         Readiness::Waiting(members) => Err(not_yet(members.join(", ")).into()),
         decided => Ok(decided),
@@ -65,10 +57,7 @@ async fn ask(address: &Address) -> anyhow::Result<Readiness> {
 }
 
 fn readiness(status: &StatusReply) -> Readiness {
-    let refused = status
-        .members
-        .iter()
-        .find(|member| member.health() == Health::Refused);
+    let refused = status.members.iter().find(|member| member.health() == Health::Refused);
     if let Some(member) = refused {
         return Readiness::Refused(format!("{}: {}", member.name, member.reason));
     }
@@ -97,11 +86,7 @@ mod tests {
             reason: "another vocabulary".to_owned(),
             ..MemberStatus::default()
         });
-        StatusReply {
-            members: members.collect(),
-            serving,
-            ..StatusReply::default()
-        }
+        StatusReply { members: members.collect(), serving, ..StatusReply::default() }
     }
 
     #[test]
@@ -110,10 +95,7 @@ mod tests {
         assert_eq!(readiness(&status(true, &up)), Readiness::Ready);
         assert_eq!(readiness(&status(false, &up)), Readiness::Waiting(vec![]));
         let one = [("alto", Health::Up), ("bass", Health::Connecting)];
-        assert_eq!(
-            readiness(&status(true, &one)),
-            Readiness::Waiting(vec!["bass".to_owned()])
-        );
+        assert_eq!(readiness(&status(true, &one)), Readiness::Waiting(vec!["bass".to_owned()]));
     }
 
     #[test]

@@ -35,11 +35,7 @@ pub(super) struct Restarts {
 
 impl Restarts {
     pub(super) fn new(policy: RestartPolicy) -> Self {
-        Self {
-            policy,
-            next_delay: policy.first_delay,
-            listening_since: None,
-        }
+        Self { policy, next_delay: policy.first_delay, listening_since: None }
     }
 
     /// The process listens.
@@ -49,10 +45,7 @@ impl Restarts {
 
     /// The process died; how long to wait before it is started again.
     pub(super) fn died(&mut self, now: Instant) -> Duration {
-        let listened = self
-            .listening_since
-            .take()
-            .map(|since| now.saturating_duration_since(since));
+        let listened = self.listening_since.take().map(|since| now.saturating_duration_since(since));
         if listened.is_some_and(|listened| listened >= self.policy.healthy_after) {
             self.next_delay = self.policy.first_delay;
         }

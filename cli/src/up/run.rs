@@ -55,22 +55,15 @@ async fn live(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let program_path = env::current_exe().context("can't find this program's own file")?;
-    show(&format!(
-        "starting a coordinator and {} workers: {}\n",
-        models.len(),
-        names(models)
-    ));
+    show(&format!("starting a coordinator and {} workers: {}\n", models.len(), names(models)));
     let listening: Vec<Listening> = models
         .iter()
         .map(|model| workers.start(worker_spec(arguments, model, &program_path), WORKER_LISTEN))
         .collect();
     let starting = async {
         let workers_at = workers.all_listening(listening).await?;
-        let members: Vec<(&str, SocketAddr)> = models
-            .iter()
-            .map(|model| model.name.as_str())
-            .zip(workers_at.iter().copied())
-            .collect();
+        let members: Vec<(&str, SocketAddr)> =
+            models.iter().map(|model| model.name.as_str()).zip(workers_at.iter().copied()).collect();
         let spec = coordinator_spec(arguments, &members, &program_path);
         let listening = coordinators.start(spec, arguments.listen);
         let ensemble_at = coordinators.all_listening(vec![listening]).await?;

@@ -9,11 +9,7 @@ pub(super) fn worker_spec(arguments: &UpArgs, model: &ModelDirectory, program: &
     let mut words: Vec<OsString> = vec!["worker".into(), "--model".into(), model.path.clone().into()];
     words.extend(["--device".into(), arguments.device.clone().into()]);
     words.extend(log_words(arguments));
-    ProcessSpec {
-        name: model.name.clone(),
-        program: program.to_owned(),
-        arguments: words,
-    }
+    ProcessSpec { name: model.name.clone(), program: program.to_owned(), arguments: words }
 }
 
 /// The coordinator process over workers that listen.
@@ -36,11 +32,7 @@ pub(super) fn coordinator_spec(
         words.push(format!("--threshold={threshold}").into());
     }
     words.extend(log_words(arguments));
-    ProcessSpec {
-        name: "coordinator".to_owned(),
-        program: program.to_owned(),
-        arguments: words,
-    }
+    ProcessSpec { name: "coordinator".to_owned(), program: program.to_owned(), arguments: words }
 }
 
 fn log_words(arguments: &UpArgs) -> [OsString; 2] {
@@ -70,37 +62,16 @@ mod tests {
 
     #[test]
     fn a_worker_hosts_its_model_directory_on_the_device() {
-        let model = ModelDirectory {
-            name: "alto".into(),
-            path: "demo/alto".into(),
-        };
-        let spec = worker_spec(
-            &arguments(&["--device=cuda:1", "-v"]),
-            &model,
-            Path::new("chorus"),
-        );
-        assert_eq!(
-            words(&spec),
-            [
-                "worker",
-                "--model",
-                "demo/alto",
-                "--device",
-                "cuda:1",
-                "--log",
-                "info"
-            ]
-        );
+        let model = ModelDirectory { name: "alto".into(), path: "demo/alto".into() };
+        let spec = worker_spec(&arguments(&["--device=cuda:1", "-v"]), &model, Path::new("chorus"));
+        assert_eq!(words(&spec), ["worker", "--model", "demo/alto", "--device", "cuda:1", "--log", "info"]);
         assert_eq!(spec.name, "alto");
     }
 
     #[test]
     fn the_coordinator_has_every_member_and_what_was_said_about_fusion() {
         let up = arguments(&["--rule=logit_max", "--threshold=0.5", "--config=e.toml"]);
-        let members = [
-            ("alto", "127.0.0.1:1".parse().unwrap()),
-            ("bass", "127.0.0.1:2".parse().unwrap()),
-        ];
+        let members = [("alto", "127.0.0.1:1".parse().unwrap()), ("bass", "127.0.0.1:2".parse().unwrap())];
         let spec = coordinator_spec(&up, &members, Path::new("chorus"));
         assert_eq!(
             words(&spec),

@@ -13,16 +13,9 @@ pub(super) type WorkerLine = (String, SocketAddr, String);
 
 /// The whole message. Coloured; the stream that prints it takes the colours out where it is no terminal.
 pub(super) fn summary(ensemble: SocketAddr, workers: &[WorkerLine], program: &str) -> String {
-    let mut text = format!(
-        "{GREEN}The ensemble serves{GREEN:#} with {} members.\n\n",
-        workers.len()
-    );
-    let width = workers
-        .iter()
-        .map(|(name, ..)| name.len())
-        .chain(["ensemble".len()])
-        .max()
-        .unwrap_or_default();
+    let mut text = format!("{GREEN}The ensemble serves{GREEN:#} with {} members.\n\n", workers.len());
+    let width =
+        workers.iter().map(|(name, ..)| name.len()).chain(["ensemble".len()]).max().unwrap_or_default();
     // Writing into a String can't fail.
     let _infallible = writeln!(text, "  {:<width$}  http://{ensemble}", "ensemble");
     for (name, address, model) in workers {
@@ -81,11 +74,7 @@ mod tests {
 
     #[test]
     fn another_address_than_the_default_is_in_the_line_to_try() {
-        let worker = (
-            "alto".to_owned(),
-            "127.0.0.1:7001".parse().unwrap(),
-            "demo/alto".to_owned(),
-        );
+        let worker = ("alto".to_owned(), "127.0.0.1:7001".parse().unwrap(), "demo/alto".to_owned());
         let workers = [worker];
         let default = summary("127.0.0.1:50051".parse().unwrap(), &workers, "chorus");
         assert!(default.contains("chorus generate \"ROMEO:\" --max-tokens 200"));

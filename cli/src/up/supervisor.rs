@@ -44,14 +44,7 @@ impl Supervisor {
     ) -> (Self, watch::Receiver<Option<SocketAddr>>) {
         let (first_listening, address) = watch::channel(None);
         let restarts = Restarts::new(RestartPolicy::default());
-        let supervisor = Self {
-            spec,
-            listen,
-            restarts,
-            first_listening,
-            drain,
-            kill,
-        };
+        let supervisor = Self { spec, listen, restarts, first_listening, drain, kill };
         (supervisor, address)
     }
 
@@ -61,9 +54,8 @@ impl Supervisor {
     /// The process died before it had ever listened: starting it again would not help.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         loop {
-            let end = self.live_once().await.unwrap_or_else(|error| LifeEnd::Died {
-                reason: one_line(&error),
-            });
+            let end =
+                self.live_once().await.unwrap_or_else(|error| LifeEnd::Died { reason: one_line(&error) });
             let LifeEnd::Died { reason } = end else {
                 return Ok(());
             };

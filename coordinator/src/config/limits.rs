@@ -76,16 +76,9 @@ impl Limits {
             ("step_timeout_ms", self.step_timeout_ms, u32::MAX),
             ("connect_timeout_ms", self.connect_timeout_ms, u32::MAX),
         ];
-        let wrong = all
-            .into_iter()
-            .find(|(_, value, most)| !(1..=*most).contains(value));
+        let wrong = all.into_iter().find(|(_, value, most)| !(1..=*most).contains(value));
         match wrong {
-            Some((key, value, most)) => Err(LimitsError {
-                key,
-                value,
-                least: 1,
-                most,
-            }),
+            Some((key, value, most)) => Err(LimitsError { key, value, least: 1, most }),
             None => Ok(()),
         }
     }

@@ -81,18 +81,13 @@ impl FromStr for MemberConfig {
     type Err = MemberFlagError;
 
     fn from_str(flag: &str) -> Result<Self, MemberFlagError> {
-        let (left, address) = flag
-            .split_once('=')
-            .ok_or_else(|| MemberFlagError::NoAddress(flag.to_owned()))?;
+        let (left, address) =
+            flag.split_once('=').ok_or_else(|| MemberFlagError::NoAddress(flag.to_owned()))?;
         let (name, weight) = match left.split_once('@') {
             Some((name, weight)) => (name, parse_weight(weight)?),
             None => (left, default_weight()),
         };
-        let member = Self {
-            name: name.to_owned(),
-            weight,
-            address: address.to_owned(),
-        };
+        let member = Self { name: name.to_owned(), weight, address: address.to_owned() };
         member.check()?;
         Ok(member)
     }
@@ -120,38 +115,14 @@ mod tests {
     #[test]
     fn a_wrong_flag_says_what_is_allowed() {
         let cases = [
-            (
-                "alto",
-                "\"alto\" has no '='; allowed: name[@weight]=http://host:port",
-            ),
-            (
-                "=http://h:1",
-                "the name is \"\"; allowed: 1 to 64 characters of a-z, 0-9, _ and -",
-            ),
-            (
-                "Alto=http://h:1",
-                "the name is \"Alto\"; allowed: 1 to 64 characters of a-z, 0-9, _ and -",
-            ),
-            (
-                "alto@=http://h:1",
-                "the weight is \"\"; allowed: a finite number of at least 0",
-            ),
-            (
-                "alto@-1=http://h:1",
-                "the weight is \"-1\"; allowed: a finite number of at least 0",
-            ),
-            (
-                "alto@nan=http://h:1",
-                "the weight is \"nan\"; allowed: a finite number of at least 0",
-            ),
-            (
-                "alto@inf=http://h:1",
-                "the weight is \"inf\"; allowed: a finite number of at least 0",
-            ),
-            (
-                "alto@two=http://h:1",
-                "the weight is \"two\"; allowed: a finite number of at least 0",
-            ),
+            ("alto", "\"alto\" has no '='; allowed: name[@weight]=http://host:port"),
+            ("=http://h:1", "the name is \"\"; allowed: 1 to 64 characters of a-z, 0-9, _ and -"),
+            ("Alto=http://h:1", "the name is \"Alto\"; allowed: 1 to 64 characters of a-z, 0-9, _ and -"),
+            ("alto@=http://h:1", "the weight is \"\"; allowed: a finite number of at least 0"),
+            ("alto@-1=http://h:1", "the weight is \"-1\"; allowed: a finite number of at least 0"),
+            ("alto@nan=http://h:1", "the weight is \"nan\"; allowed: a finite number of at least 0"),
+            ("alto@inf=http://h:1", "the weight is \"inf\"; allowed: a finite number of at least 0"),
+            ("alto@two=http://h:1", "the weight is \"two\"; allowed: a finite number of at least 0"),
         ];
         for (flag, message) in cases {
             assert_eq!(flag.parse::<MemberConfig>().unwrap_err().to_string(), message);
@@ -177,10 +148,7 @@ mod tests {
             "http://h h:1",
         ] {
             let error = format!("alto={address}").parse::<MemberConfig>().unwrap_err();
-            assert_eq!(
-                error,
-                MemberFlagError::Member(MemberError::Address(address.to_owned()))
-            );
+            assert_eq!(error, MemberFlagError::Member(MemberError::Address(address.to_owned())));
         }
     }
 }

@@ -146,11 +146,7 @@ impl Config {
     /// # Errors
     /// Weights that can't be shared; never for a configuration that was checked.
     pub fn weights(&self) -> Result<Weights, WeightsError> {
-        Weights::new(
-            self.members
-                .iter()
-                .map(|member| (member.name.as_str(), member.weight)),
-        )
+        Weights::new(self.members.iter().map(|member| (member.name.as_str(), member.weight)))
     }
 
     fn apply(&mut self, flags: Overrides) {
@@ -170,10 +166,7 @@ impl Config {
         if !Fusion::threshold_is_valid(self.fusion.threshold) {
             return Err(ConfigError::Threshold(self.fusion.threshold));
         }
-        let Quorum {
-            members: quorum,
-            weight,
-        } = self.quorum;
+        let Quorum { members: quorum, weight } = self.quorum;
         let members = self.members.len();
         if !(1..=members).contains(&quorum) {
             return Err(ConfigError::QuorumMembers { quorum, members });
@@ -190,15 +183,8 @@ impl Config {
         }
         for (place, member) in self.members.iter().enumerate() {
             let name = || member.name.clone();
-            member
-                .check()
-                .map_err(|source| ConfigError::Member { name: name(), source })?;
-            if self
-                .members
-                .iter()
-                .take(place)
-                .any(|other| other.name == member.name)
-            {
+            member.check().map_err(|source| ConfigError::Member { name: name(), source })?;
+            if self.members.iter().take(place).any(|other| other.name == member.name) {
                 return Err(ConfigError::DuplicateMember { name: name() });
             }
         }

@@ -26,10 +26,7 @@ fn the_example_in_deploy_is_a_configuration_that_states_the_defaults() {
     let example = include_str!("../../../deploy/ensemble.toml");
     let config = read(example).unwrap();
     assert_eq!(config.member_names(), ["alto", "bass", "tenor"]);
-    let defaults = Config {
-        members: config.members.clone(),
-        ..Config::default()
-    };
+    let defaults = Config { members: config.members.clone(), ..Config::default() };
     assert_eq!(config, defaults);
     let written = toml::to_string(&config).unwrap();
     assert_eq!(read(&written).unwrap(), config);
@@ -57,20 +54,8 @@ fn flags_override_the_file() {
     let config = Config::new(Some(&file), flags.clone()).unwrap();
     assert_eq!(config.member_names(), ["solo"]);
     assert_eq!(Config::new(None, flags).unwrap(), config);
-    assert_eq!(
-        config.fusion,
-        Fusion {
-            rule: Rule::LogitMax,
-            threshold: 0.25
-        }
-    );
-    assert_eq!(
-        config.quorum,
-        Quorum {
-            members: 1,
-            weight: 0.5
-        }
-    );
+    assert_eq!(config.fusion, Fusion { rule: Rule::LogitMax, threshold: 0.25 });
+    assert_eq!(config.quorum, Quorum { members: 1, weight: 0.5 });
     let kept = Config::new(Some(&file), Overrides::default()).unwrap();
     assert_eq!((kept.quorum.members, kept.fusion.rule), (2, Rule::LogLinear));
 }
@@ -80,22 +65,14 @@ fn what_is_not_a_configuration_is_shown_with_its_line() {
     let cases = [
         ("colour = 'red'", "unknown field `colour`", "line 1"),
         ("listen = 'here'", "invalid socket address", "line 1"),
-        (
-            "\n[limits]\nmax_inputs = 1",
-            "unknown field `max_inputs`",
-            "line 3",
-        ),
+        ("\n[limits]\nmax_inputs = 1", "unknown field `max_inputs`", "line 3"),
         (
             "[fusion]\nrule = 'averaging'",
             "unknown variant `averaging`, expected one of `weighted_average`",
             "line 2",
         ),
         ("[quorum]\nshare = 0.5", "unknown field `share`", "line 2"),
-        (
-            "[[members]]\nname = 'alto'\ncolour = 1",
-            "unknown field `colour`",
-            "line 3",
-        ),
+        ("[[members]]\nname = 'alto'\ncolour = 1", "unknown field `colour`", "line 3"),
         ("[[members]]\nname = 'alto'", "missing field `address`", "line 1"),
         ("[limits]\nmax_top_n = -1", "invalid value", "line 2"),
         ("[quorum]\nmembers = -1", "invalid value", "line 2"),
@@ -116,47 +93,23 @@ fn what_can_t_be_is_refused_by_its_key() {
             "[fusion]\nthreshold = 1.0",
             "fusion.threshold: 1 is not allowed; allowed: at least 0 and less than 1",
         ),
-        (
-            "[fusion]\nthreshold = nan",
-            "fusion.threshold: NaN is not allowed",
-        ),
-        (
-            "[quorum]\nmembers = 0",
-            "quorum.members: 0 is not allowed; allowed: 1 to 2, the number of members",
-        ),
-        (
-            "[quorum]\nmembers = 3",
-            "quorum.members: 3 is not allowed; allowed: 1 to 2, the number of members",
-        ),
-        (
-            "[quorum]\nweight = 1.5",
-            "quorum.weight: 1.5 is not allowed; allowed: 0 to 1",
-        ),
+        ("[fusion]\nthreshold = nan", "fusion.threshold: NaN is not allowed"),
+        ("[quorum]\nmembers = 0", "quorum.members: 0 is not allowed; allowed: 1 to 2, the number of members"),
+        ("[quorum]\nmembers = 3", "quorum.members: 3 is not allowed; allowed: 1 to 2, the number of members"),
+        ("[quorum]\nweight = 1.5", "quorum.weight: 1.5 is not allowed; allowed: 0 to 1"),
         ("[quorum]\nweight = nan", "quorum.weight: NaN is not allowed"),
-        (
-            "[limits]\nmax_top_n = 0",
-            "limits.max_top_n: 0 is not allowed; allowed: 1 to 4294967295",
-        ),
+        ("[limits]\nmax_top_n = 0", "limits.max_top_n: 0 is not allowed; allowed: 1 to 4294967295"),
         (
             "[limits]\nmax_input_bytes = 67108865",
             "limits.max_input_bytes: 67108865 is not allowed; allowed: 1 to",
         ),
-        (
-            "[limits]\nstep_timeout_ms = 0",
-            "limits.step_timeout_ms: 0 is not allowed",
-        ),
-        (
-            "[[members]]\nname = 'alto'\naddress = 'http://h:9'",
-            "members: \"alto\" is there twice",
-        ),
+        ("[limits]\nstep_timeout_ms = 0", "limits.step_timeout_ms: 0 is not allowed"),
+        ("[[members]]\nname = 'alto'\naddress = 'http://h:9'", "members: \"alto\" is there twice"),
         (
             "[[members]]\nname = 'A B'\naddress = 'http://h:9'",
             "the name is \"A B\"; allowed: 1 to 64 characters",
         ),
-        (
-            "[[members]]\nname = 'tuba'\naddress = 'h:9'",
-            "the address is \"h:9\"; allowed: http://host:port",
-        ),
+        ("[[members]]\nname = 'tuba'\naddress = 'h:9'", "the address is \"h:9\"; allowed: http://host:port"),
         (
             "[[members]]\nname = 'tuba'\nweight = -1.0\naddress = 'http://h:9'",
             "the weight of member \"tuba\" is -1",
@@ -167,11 +120,7 @@ fn what_can_t_be_is_refused_by_its_key() {
         ),
     ];
     for (toml, problem) in cases {
-        let toml = if toml.is_empty() {
-            String::new()
-        } else {
-            format!("{toml}\n{TWO}")
-        };
+        let toml = if toml.is_empty() { String::new() } else { format!("{toml}\n{TWO}") };
         let message = messages(&read(&toml).unwrap_err());
         assert!(message.contains(problem), "{toml:?}: {message}");
     }

@@ -16,11 +16,7 @@ pub(super) fn mixture(shared: &[(f64, Row<'_>)]) -> Distribution {
         }
     }
     for (id, sum) in (0..).zip(&mut sums) {
-        let column = || {
-            shared
-                .iter()
-                .filter_map(move |(share, row)| Some((*share, row.log_prob(id)?)))
-        };
+        let column = || shared.iter().filter_map(move |(share, row)| Some((*share, row.log_prob(id)?)));
         *sum = log_of_sum(*sum, column);
     }
     Distribution::from_log_probs(sums)
@@ -33,9 +29,7 @@ pub(super) fn log_of_mixture(column: &(impl Iterator<Item = (f64, f64)> + Clone)
     if let (Some((_, only)), None) = (members.next(), members.next()) {
         return only.min(0.0);
     }
-    let sum = column.clone().fold(0.0, |sum, (share, log_prob)| {
-        sum + share * log_prob.min(0.0).exp()
-    });
+    let sum = column.clone().fold(0.0, |sum, (share, log_prob)| sum + share * log_prob.min(0.0).exp());
     log_of_sum(sum, || column.clone().map(|(share, l)| (share, l.min(0.0))))
 }
 

@@ -66,12 +66,7 @@ impl Distribution {
     /// The `n` likeliest tokens, likeliest first, equal ones by lower id; all of them where there are fewer.
     pub fn top(&self, n: usize) -> Vec<Candidate> {
         let ids = leading(self.len(), n, |a, b| self.compare(a, b));
-        let candidate = |id| {
-            Some(Candidate {
-                id,
-                log_prob: self.log_prob(id)?,
-            })
-        };
+        let candidate = |id| Some(Candidate { id, log_prob: self.log_prob(id)? });
         ids.into_iter().filter_map(candidate).collect()
     }
 

@@ -73,10 +73,7 @@ pub fn fuse(fusion: &Fusion, rows: &[(f64, Row<'_>)]) -> Result<Fused, FuseError
     same_length(rows.iter().map(|(_, row)| row.len()))?;
     let weights: Vec<f64> = rows.iter().map(|(weight, _)| *weight).collect();
     let shares = shares(fusion.rule, &weights)?;
-    let shared = shares
-        .into_iter()
-        .zip(rows)
-        .map(|(share, (_, row))| (share, *row));
+    let shared = shares.into_iter().zip(rows).map(|(share, (_, row))| (share, *row));
     let shared: Vec<(f64, Row<'_>)> = shared.filter(|(share, _)| *share > 0.0).collect();
     let distribution = match (fusion.rule, shared.as_slice()) {
         (_, [(_, only)]) => only.distribution(),
@@ -88,11 +85,7 @@ pub fn fuse(fusion: &Fusion, rows: &[(f64, Row<'_>)]) -> Result<Fused, FuseError
         return Ok(Fused::Distribution(distribution));
     }
     let voters = rows.iter().map(|(_, row)| *row);
-    Ok(Fused::Winner(vote::winner(
-        fusion.threshold,
-        voters,
-        distribution,
-    )))
+    Ok(Fused::Winner(vote::winner(fusion.threshold, voters, distribution)))
 }
 
 /// `weighted_average` of what the members say about the tokens that came: for each member its weight and its
@@ -109,9 +102,7 @@ pub fn fuse_targets(members: &[(f64, &[f64])]) -> Result<Vec<f64>, FuseError> {
         let column = shares.iter().zip(members).filter(|(share, _)| **share > 0.0);
         column.filter_map(move |(share, (_, log_probs))| Some((*share, *log_probs.get(index)?)))
     };
-    Ok((0..tokens)
-        .map(|index| arithmetic::log_of_mixture(&at(index)))
-        .collect())
+    Ok((0..tokens).map(|index| arithmetic::log_of_mixture(&at(index))).collect())
 }
 
 /// The shares that members of these weights have in a fused result; they sum to one. Rules without weights give

@@ -30,10 +30,7 @@ impl Member {
 }
 
 fn fused(rule: Rule, threshold: f64, members: &[Member]) -> Fused {
-    let rows: Vec<(f64, Row<'_>)> = members
-        .iter()
-        .map(|member| (member.weight, member.row()))
-        .collect();
+    let rows: Vec<(f64, Row<'_>)> = members.iter().map(|member| (member.weight, member.row())).collect();
     fuse(&Fusion { rule, threshold }, &rows).unwrap()
 }
 
@@ -75,10 +72,7 @@ fn naive(rule: Rule, members: &[Member]) -> Vec<f64> {
 
 fn assert_close(ours: &Distribution, expected: &[f64], tolerance: f64) {
     for (id, (ours, expected)) in ours.log_probs().iter().zip(expected).enumerate() {
-        assert!(
-            (ours - expected).abs() < tolerance,
-            "token {id}: {ours} and {expected}"
-        );
+        assert!((ours - expected).abs() < tolerance, "token {id}: {ours} and {expected}");
     }
 }
 
@@ -241,10 +235,7 @@ proptest! {
 }
 
 fn member(weight: f64, logits: &[f32]) -> Member {
-    Member {
-        weight,
-        logits: logits.to_vec(),
-    }
+    Member { weight, logits: logits.to_vec() }
 }
 
 #[test]
@@ -278,38 +269,22 @@ fn weights_of_any_size_are_shared() {
 
 #[test]
 fn at_threshold_0_everybody_votes_for_everything_and_the_mixture_decides() {
-    let winner = vote(
-        0.0,
-        &[member(0.9, &[0.0, 800.0, -800.0]), member(0.1, &[9.0, 0.0, 0.0])],
-    );
-    assert_eq!(
-        (winner.id, winner.votes, winner.by_weighted_average),
-        (1, 2, false)
-    );
+    let winner = vote(0.0, &[member(0.9, &[0.0, 800.0, -800.0]), member(0.1, &[9.0, 0.0, 0.0])]);
+    assert_eq!((winner.id, winner.votes, winner.by_weighted_average), (1, 2, false));
     assert_eq!(winner.votes_for(2), 2);
     assert_eq!(winner.votes_for(3), 0, "outside the vocabulary");
 }
 
 #[test]
 fn near_threshold_1_nobody_votes_and_the_mixture_decides() {
-    let winner = vote(
-        0.999,
-        &[member(1.0, &[0.0, 1.0, 0.0]), member(1.0, &[0.0, 0.0, 3.0])],
-    );
-    assert_eq!(
-        (winner.id, winner.votes, winner.by_weighted_average),
-        (2, 0, true)
-    );
+    let winner = vote(0.999, &[member(1.0, &[0.0, 1.0, 0.0]), member(1.0, &[0.0, 0.0, 3.0])]);
+    assert_eq!((winner.id, winner.votes, winner.by_weighted_average), (2, 0, true));
 }
 
 #[test]
 fn votes_count_more_than_probability_and_even_for_members_of_weight_0() {
     // Token 1 is the mixture's favourite; token 0 has two votes.
-    let members = [
-        member(8.0, &[-2.0, 4.0]),
-        member(1.0, &[1.0, 0.0]),
-        member(0.0, &[1.0, 0.0]),
-    ];
+    let members = [member(8.0, &[-2.0, 4.0]), member(1.0, &[1.0, 0.0]), member(0.0, &[1.0, 0.0])];
     let winner = vote(0.5, &members);
     assert_eq!((winner.id, winner.votes), (0, 2));
     assert_eq!(winner.mixture.argmax(), 1);
@@ -340,8 +315,5 @@ fn what_can_t_be_fused_is_an_error() {
     }
     assert_eq!(fuse_targets(&[]), Err(FuseError::NoParticipants));
     assert_eq!(fuse_targets(&[(0.0, &[-1.0])]), Err(FuseError::NoWeight));
-    assert_eq!(
-        fuse_targets(&[(1.0, &[-1.0]), (1.0, &[])]),
-        Err(FuseError::Lengths { first: 1, other: 0 })
-    );
+    assert_eq!(fuse_targets(&[(1.0, &[-1.0]), (1.0, &[])]), Err(FuseError::Lengths { first: 1, other: 0 }));
 }

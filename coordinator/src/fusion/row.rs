@@ -62,10 +62,7 @@ impl<'a> Row<'a> {
     /// What is wrong, with the index of a logit that is not finite.
     pub fn new(logits: &'a [f32], log_sum_exp: f32, vocabulary_size: usize) -> Result<Self, RowError> {
         if logits.len() != vocabulary_size || logits.is_empty() {
-            return Err(RowError::Length {
-                expected: vocabulary_size.max(1),
-                got: logits.len(),
-            });
+            return Err(RowError::Length { expected: vocabulary_size.max(1), got: logits.len() });
         }
         if let Some((index, value)) = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
             return Err(RowError::Logit { index, value: *value });
@@ -75,11 +72,7 @@ impl<'a> Row<'a> {
         let value = f64::from(log_sum_exp);
         let slack = rounding(least);
         if !(least - slack..=most + slack).contains(&value) {
-            return Err(RowError::LogSumExp {
-                value: log_sum_exp,
-                least,
-                most,
-            });
+            return Err(RowError::LogSumExp { value: log_sum_exp, least, most });
         }
         Ok(Self { logits, log_sum_exp })
     }
@@ -123,10 +116,7 @@ impl<'a> Row<'a> {
 /// What is wrong, with the position of the number.
 pub fn check_targets(log_probs: &[f64], tokens: usize) -> Result<(), RowError> {
     if log_probs.len() != tokens {
-        return Err(RowError::Length {
-            expected: tokens,
-            got: log_probs.len(),
-        });
+        return Err(RowError::Length { expected: tokens, got: log_probs.len() });
     }
     let sound = |value: f64| value.is_finite() && value <= rounding(0.0);
     match log_probs.iter().enumerate().find(|(_, value)| !sound(**value)) {

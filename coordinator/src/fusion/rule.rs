@@ -44,10 +44,7 @@ pub struct UnknownRule {
 impl Default for Fusion {
     /// `weighted_average`; a vote takes a tenth.
     fn default() -> Self {
-        Self {
-            rule: Rule::default(),
-            threshold: 0.1,
-        }
+        Self { rule: Rule::default(), threshold: 0.1 }
     }
 }
 
@@ -60,13 +57,8 @@ impl Fusion {
 
 impl Rule {
     /// Every rule, in the order of the protocol.
-    pub const ALL: [Self; 5] = [
-        Self::WeightedAverage,
-        Self::ThresholdVote,
-        Self::LogLinear,
-        Self::LogitMean,
-        Self::LogitMax,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::WeightedAverage, Self::ThresholdVote, Self::LogLinear, Self::LogitMean, Self::LogitMax];
 
     /// The rule's name in files, flags and messages.
     pub fn name(self) -> &'static str {
@@ -133,9 +125,7 @@ impl FromStr for Rule {
 
     fn from_str(name: &str) -> Result<Self, UnknownRule> {
         let found = Self::ALL.into_iter().find(|rule| rule.name() == name);
-        found.ok_or_else(|| UnknownRule {
-            name: name.to_owned(),
-        })
+        found.ok_or_else(|| UnknownRule { name: name.to_owned() })
     }
 }
 

@@ -44,13 +44,7 @@ pub(super) fn winner<'a>(
             *votes += u32::from(log_prob > threshold);
         }
     }
-    let mut winner = Winner {
-        id: 0,
-        votes: 0,
-        by_weighted_average: false,
-        mixture,
-        votes_by_id,
-    };
+    let mut winner = Winner { id: 0, votes: 0, by_weighted_average: false, mixture, votes_by_id };
     let ids = (0..).take(winner.mixture.len());
     winner.id = ids.min_by(|a, b| winner.compare(*a, *b)).unwrap_or(0);
     winner.votes = winner.votes_for(winner.id);
@@ -66,17 +60,9 @@ impl Winner {
 
     /// The first `n` tokens: most votes first, then the likelier under the mixture, then the lower id. The winner leads.
     pub fn top(&self, n: usize) -> Vec<VoteCandidate> {
-        let candidate = |id| {
-            Some(VoteCandidate {
-                id,
-                votes: self.votes_for(id),
-                log_prob: self.mixture.log_prob(id)?,
-            })
-        };
-        leading(self.mixture.len(), n, |a, b| self.compare(a, b))
-            .into_iter()
-            .filter_map(candidate)
-            .collect()
+        let candidate =
+            |id| Some(VoteCandidate { id, votes: self.votes_for(id), log_prob: self.mixture.log_prob(id)? });
+        leading(self.mixture.len(), n, |a, b| self.compare(a, b)).into_iter().filter_map(candidate).collect()
     }
 
     fn compare(&self, a: u32, b: u32) -> Ordering {

@@ -30,20 +30,12 @@ pub(super) fn wire_feed(feed: Feed) -> v1::Feed {
         Ask::LogitsEach => rows(RowsAsked::Each),
         Ask::Targets => feed::Ask::Targets(v1::AskTargets {}),
     };
-    v1::Feed {
-        step: feed.step,
-        tokens: feed.tokens,
-        ask: Some(ask),
-    }
+    v1::Feed { step: feed.step, tokens: feed.tokens, ask: Some(ask) }
 }
 
 impl Question {
     pub(super) fn of(feed: &Feed, vocabulary_size: u32) -> Self {
-        Self {
-            ask: feed.ask,
-            tokens: feed.tokens.len(),
-            vocabulary_size: vocabulary_size as usize,
-        }
+        Self { ask: feed.ask, tokens: feed.tokens.len(), vocabulary_size: vocabulary_size as usize }
     }
 
     /// Reads and checks the answer to this question.
@@ -73,16 +65,12 @@ impl Question {
         };
         let values = logits_to_values(&logits, rows, self.vocabulary_size)
             .map_err(|error| violation(&error.to_string()))?;
-        Rows::new(values, logits.log_sum_exp, self.vocabulary_size)
-            .map(Answer::Rows)
-            .map_err(unsound)
+        Rows::new(values, logits.log_sum_exp, self.vocabulary_size).map(Answer::Rows).map_err(unsound)
     }
 }
 
 fn violation(violation: &str) -> MemberError {
-    MemberError::Protocol {
-        violation: violation.to_owned(),
-    }
+    MemberError::Protocol { violation: violation.to_owned() }
 }
 
 /// Numbers that are not finite come from the model; anything else that is wrong comes from the program around it.
@@ -92,13 +80,7 @@ fn unsound(error: RowError) -> MemberError {
         RowError::Logit { value, .. } | RowError::LogSumExp { value, .. } => value.is_finite(),
         RowError::LogProb { value, .. } => value.is_finite(),
     };
-    if finite {
-        violation(&error.to_string())
-    } else {
-        MemberError::NotFinite {
-            what: error.to_string(),
-        }
-    }
+    if finite { violation(&error.to_string()) } else { MemberError::NotFinite { what: error.to_string() } }
 }
 
 fn failed(failure: &v1::Failure) -> MemberError {
@@ -123,19 +105,11 @@ mod tests {
     use super::*;
 
     fn question(ask: Ask) -> Question {
-        Question {
-            ask,
-            tokens: 2,
-            vocabulary_size: 3,
-        }
+        Question { ask, tokens: 2, vocabulary_size: 3 }
     }
 
     async fn read(ask: Ask, answer: Kind) -> Result<Answer, MemberError> {
-        let answer = v1::Answer {
-            session: 1,
-            step: 1,
-            answer: Some(answer),
-        };
+        let answer = v1::Answer { session: 1, step: 1, answer: Some(answer) };
         question(ask).read(answer).await
     }
 
@@ -146,24 +120,11 @@ mod tests {
     #[tokio::test]
     async fn a_sound_answer_comes_through_to_the_bit() {
         let lse = 3_f32.ln();
-        let answer = read(Ask::LogitsEach, logits(&[0.0; 6], vec![lse; 2]))
-            .await
-            .unwrap();
-        assert_eq!(
-            answer,
-            Answer::Rows(Rows::new(vec![0.0; 6], vec![lse; 2], 3).unwrap())
-        );
-        let targets = Kind::Targets(v1::Targets {
-            log_probs: vec![-1.0, -2.5],
-        });
-        assert_eq!(
-            read(Ask::Targets, targets).await.unwrap(),
-            Answer::Targets(vec![-1.0, -2.5])
-        );
-        assert_eq!(
-            read(Ask::Nothing, Kind::Advanced(v1::Advanced {})).await.unwrap(),
-            Answer::Advanced
-        );
+        let answer = read(Ask::LogitsEach, logits(&[0.0; 6], vec![lse; 2])).await.unwrap();
+        assert_eq!(answer, Answer::Rows(Rows::new(vec![0.0; 6], vec![lse; 2], 3).unwrap()));
+        let targets = Kind::Targets(v1::Targets { log_probs: vec![-1.0, -2.5] });
+        assert_eq!(read(Ask::Targets, targets).await.unwrap(), Answer::Targets(vec![-1.0, -2.5]));
+        assert_eq!(read(Ask::Nothing, Kind::Advanced(v1::Advanced {})).await.unwrap(), Answer::Advanced);
     }
 
     #[tokio::test]
@@ -171,9 +132,7 @@ mod tests {
         let short = logits(&[0.0; 5], vec![1.0, 1.0]);
         let unasked = logits(&[0.0; 3], vec![3_f32.ln()]);
         let impossible = logits(&[0.0; 3], vec![17.0]);
-        let too_many = Kind::Targets(v1::Targets {
-            log_probs: vec![-1.0; 3],
-        });
+        let too_many = Kind::Targets(v1::Targets { log_probs: vec![-1.0; 3] });
         let answers = [
             (Ask::LogitsEach, short),
             (Ask::Targets, unasked),
@@ -183,10 +142,7 @@ mod tests {
         ];
         for (ask, answer) in answers {
             let error = read(ask, answer).await.unwrap_err();
-            assert!(
-                matches!(error, MemberError::Protocol { .. }),
-                "{ask:?}: {error:?}"
-            );
+            assert!(matches!(error, MemberError::Protocol { .. }), "{ask:?}: {error:?}");
         }
     }
 
@@ -196,41 +152,23 @@ mod tests {
             (Ask::LogitsNext, logits(&[0.0, f32::NAN, 0.0], vec![1.0])),
             (Ask::LogitsNext, logits(&[0.0, f32::INFINITY, 0.0], vec![1.0])),
             (Ask::LogitsNext, logits(&[0.0, 0.0, 0.0], vec![f32::NAN])),
-            (
-                Ask::Targets,
-                Kind::Targets(v1::Targets {
-                    log_probs: vec![-1.0, f64::NEG_INFINITY],
-                }),
-            ),
+            (Ask::Targets, Kind::Targets(v1::Targets { log_probs: vec![-1.0, f64::NEG_INFINITY] })),
         ];
         for (ask, answer) in answers {
             let error = read(ask, answer).await.unwrap_err();
-            assert!(
-                matches!(error, MemberError::NotFinite { .. }),
-                "{ask:?}: {error:?}"
-            );
+            assert!(matches!(error, MemberError::NotFinite { .. }), "{ask:?}: {error:?}");
         }
     }
 
     #[tokio::test]
     async fn a_callers_mistake_is_not_the_workers_failure() {
-        let failure = |code: ErrorCode| {
-            Kind::Failure(v1::Failure {
-                code: code.into(),
-                message: "token 9".to_owned(),
-            })
-        };
-        let refused = read(Ask::Nothing, failure(ErrorCode::InvalidArgument))
-            .await
-            .unwrap_err();
+        let failure =
+            |code: ErrorCode| Kind::Failure(v1::Failure { code: code.into(), message: "token 9".to_owned() });
+        let refused = read(Ask::Nothing, failure(ErrorCode::InvalidArgument)).await.unwrap_err();
         assert!(matches!(refused, MemberError::Refused { .. }));
-        let gone = read(Ask::Nothing, failure(ErrorCode::UnknownSession))
-            .await
-            .unwrap_err();
+        let gone = read(Ask::Nothing, failure(ErrorCode::UnknownSession)).await.unwrap_err();
         assert_eq!(gone, MemberError::UnknownSession);
-        let broken = read(Ask::Nothing, failure(ErrorCode::Internal))
-            .await
-            .unwrap_err();
+        let broken = read(Ask::Nothing, failure(ErrorCode::Internal)).await.unwrap_err();
         assert!(matches!(broken, MemberError::Lost { .. }));
     }
 }

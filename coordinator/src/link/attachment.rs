@@ -72,11 +72,7 @@ impl Attachment {
         };
         let (reply, answer) = oneshot::channel();
         let registration = self.register(session, WaitingFeed { step, reply })?;
-        self.enqueue(
-            session,
-            operation::Operation::Feed(answer::wire_feed(feed)),
-            Some(room),
-        );
+        self.enqueue(session, operation::Operation::Feed(answer::wire_feed(feed)), Some(room));
         let answer = answer.await.map_err(|_| self.lost())?;
         drop(registration);
         let answer = question.read(answer).await;
@@ -112,9 +108,7 @@ impl Attachment {
     pub(super) fn end(&self, reason: &str) {
         self.finish();
         // Dropping the replies wakes every waiting feed.
-        *self.waiting() = Waiting::Ended {
-            reason: reason.to_owned(),
-        };
+        *self.waiting() = Waiting::Ended { reason: reason.to_owned() };
     }
 
     fn enqueue(
@@ -125,15 +119,9 @@ impl Attachment {
     ) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queue.as_ref() {
-            let operation = Operation {
-                session,
-                operation: Some(operation),
-            };
+            let operation = Operation { session, operation: Some(operation) };
             // A receiver that is gone means that the stream ends: the waiting feeds hear of it from `end`.
-            let _ = queue.send(QueuedOperation {
-                operation,
-                _room: room,
-            });
+            let _ = queue.send(QueuedOperation { operation, _room: room });
         }
     }
 
@@ -141,15 +129,10 @@ impl Attachment {
         match &mut *self.waiting() {
             Waiting::Attached(feeds) => feeds.insert(session, feed),
             Waiting::Ended { reason } => {
-                return Err(MemberError::Lost {
-                    reason: reason.clone(),
-                });
+                return Err(MemberError::Lost { reason: reason.clone() });
             }
         };
-        Ok(Registration {
-            attachment: self,
-            session,
-        })
+        Ok(Registration { attachment: self, session })
     }
 
     fn route(&self, answer: v1::Answer) {
@@ -157,21 +140,13 @@ impl Attachment {
             return;
         };
         let Some(waiting) = feeds.get(&answer.session) else {
-            tracing::trace!(
-                answer.session,
-                answer.step,
-                "nobody waits for this answer any more"
-            );
+            tracing::trace!(answer.session, answer.step, "nobody waits for this answer any more");
             return;
         };
         // Step 0 says that the session could not be opened, so its first feed fails too.
         let failed_to_open = answer.step == 0;
         if answer.step > waiting.step {
-            tracing::warn!(
-                answer.session,
-                answer.step,
-                "the worker answered a step that was never fed"
-            );
+            tracing::warn!(answer.session, answer.step, "the worker answered a step that was never fed");
             self.reset.cancel();
         } else if (failed_to_open || answer.step == waiting.step)
             && let Some(waiting) = feeds.remove(&answer.session)

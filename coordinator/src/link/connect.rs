@@ -58,15 +58,10 @@ pub(super) enum ConnectError {
 
 /// How a worker at `address` is connected to.
 pub(super) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpoint, InvalidAddress> {
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|source| InvalidAddress {
-        address: address.to_owned(),
-        source: Some(source),
-    })?;
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|source| InvalidAddress { address: address.to_owned(), source: Some(source) })?;
     if endpoint.uri().scheme().is_none() || endpoint.uri().host().is_none() {
-        return Err(InvalidAddress {
-            address: address.to_owned(),
-            source: None,
-        });
+        return Err(InvalidAddress { address: address.to_owned(), source: None });
     }
     Ok(endpoint
         .connect_timeout(connect_timeout)
@@ -90,33 +85,18 @@ pub(super) async fn connect(
 }
 
 async fn handshake(endpoint: &Endpoint, agreement: &VocabularyAgreement) -> Result<Connection, ConnectError> {
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| ConnectError::Unreachable {
-            address: endpoint.uri().to_string(),
-            cause: innermost(&error),
-        })?;
+    let channel = endpoint.connect().await.map_err(|error| ConnectError::Unreachable {
+        address: endpoint.uri().to_string(),
+        cause: innermost(&error),
+    })?;
     let mut client = WorkerClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let card = client
-        .describe(DescribeRequest {})
-        .await
-        .map_err(ConnectError::Handshake)?
-        .into_inner();
+    let card = client.describe(DescribeRequest {}).await.map_err(ConnectError::Handshake)?.into_inner();
     agree(&mut client, &card, agreement).await?;
     let (attachment, frames) = Attachment::new(card.vocabulary_size);
-    let answers = client
-        .attach(frames)
-        .await
-        .map_err(ConnectError::Handshake)?
-        .into_inner();
-    Ok(Connection {
-        card: Arc::new(card),
-        attachment: Arc::new(attachment),
-        answers,
-    })
+    let answers = client.attach(frames).await.map_err(ConnectError::Handshake)?.into_inner();
+    Ok(Connection { card: Arc::new(card), attachment: Arc::new(attachment), answers })
 }
 
 /// The tokenizer travels only while nobody knows the ensemble's vocabulary.
@@ -127,10 +107,7 @@ async fn agree(
 ) -> Result<(), ConnectError> {
     if agreement.vocabulary().is_none() {
         let json = fetch_tokenizer(client).await.map_err(ConnectError::Handshake)?;
-        agreement
-            .propose(json, card)
-            .await
-            .map_err(ConnectError::Disagreement)?;
+        agreement.propose(json, card).await.map_err(ConnectError::Disagreement)?;
     }
     agreement.check(card).map_err(ConnectError::Disagreement)
 }

@@ -61,11 +61,7 @@ impl Keeper {
 
     /// Carries the stream until it ends; `None` when that was because of a shutdown.
     async fn carry(&self, connection: Connection) -> Option<()> {
-        let Connection {
-            card,
-            attachment,
-            mut answers,
-        } = connection;
+        let Connection { card, attachment, mut answers } = connection;
         tracing::info!(member = self.name, incarnation = card.incarnation, "connected");
         let incarnation = Arc::from(card.incarnation.as_str());
         self.line.card.send_replace(Some(card));
@@ -82,9 +78,7 @@ impl Keeper {
         };
         let ended = reason.as_deref().unwrap_or("the coordinator is shutting down");
         // Whoever is failed by what follows finds the reason.
-        self.line.presence.send_replace(Presence::Down {
-            reason: ended.to_owned(),
-        });
+        self.line.presence.send_replace(Presence::Down { reason: ended.to_owned() });
         self.line.set_attachment(None);
         attachment.end(ended);
         if reason.is_some() {

@@ -146,10 +146,7 @@ impl Line {
     }
 
     fn attachment(&self) -> Option<Arc<Attachment>> {
-        self.attachment
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.attachment.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set_attachment(&self, attachment: Option<Arc<Attachment>>) {

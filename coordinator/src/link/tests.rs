@@ -23,19 +23,12 @@ fn member(worker: &ScriptedWorker, agreement: &Arc<VocabularyAgreement>) -> Grpc
 
 async fn becomes(member: &GrpcMember, what: impl FnMut(&Presence) -> bool) -> Presence {
     let mut presence = member.presence();
-    let reached = timeout(NEVER, presence.wait_for(what))
-        .await
-        .expect("it never came to that");
+    let reached = timeout(NEVER, presence.wait_for(what)).await.expect("it never came to that");
     reached.unwrap().clone()
 }
 
 fn feed(session: SessionId, tokens: &[u32], ask: Ask) -> Feed {
-    Feed {
-        session,
-        step: 1,
-        tokens: tokens.to_vec(),
-        ask,
-    }
+    Feed { session, step: 1, tokens: tokens.to_vec(), ask }
 }
 
 #[tokio::test]
@@ -52,11 +45,7 @@ async fn a_frame_carries_everything_that_is_queued() {
         let expected = worker.model.answer(Ask::LogitsNext, &[2, session % 8], 2);
         assert_eq!(answer.unwrap(), expected);
     }
-    let frames: Vec<usize> = worker
-        .frames()
-        .iter()
-        .map(|frame| frame.operations.len())
-        .collect();
+    let frames: Vec<usize> = worker.frames().iter().map(|frame| frame.operations.len()).collect();
     assert_eq!(frames, [60]);
 }
 
@@ -84,15 +73,9 @@ async fn a_killed_worker_fails_what_waits_at_once_and_is_found_again() {
     let error = timeout(NEVER, waiting).await.unwrap().unwrap().unwrap_err();
     assert!(matches!(error, MemberError::Lost { .. }), "{error:?}");
     let down = becomes(&member, |presence| !presence.is_up()).await;
-    assert!(
-        matches!(&down, Presence::Down { reason } if !reason.is_empty()),
-        "{down:?}"
-    );
+    assert!(matches!(&down, Presence::Down { reason } if !reason.is_empty()), "{down:?}");
     let error = member.feed(feed(2, &[1], Ask::Nothing)).await.unwrap_err();
-    assert!(
-        matches!(error, MemberError::Lost { .. }),
-        "nobody is asked: {error:?}"
-    );
+    assert!(matches!(error, MemberError::Lost { .. }), "nobody is asked: {error:?}");
 
     worker.start_again(Manner::Faithful);
     let after = becomes(&member, Presence::is_up).await;
@@ -101,10 +84,7 @@ async fn a_killed_worker_fails_what_waits_at_once_and_is_found_again() {
     lost.step = 2;
     assert_eq!(member.feed(lost).await.unwrap_err(), MemberError::UnknownSession);
     member.open(3);
-    assert_eq!(
-        member.feed(feed(3, &[1], Ask::Nothing)).await.unwrap(),
-        Answer::Advanced
-    );
+    assert_eq!(member.feed(feed(3, &[1], Ask::Nothing)).await.unwrap(), Answer::Advanced);
 }
 
 #[tokio::test]
@@ -119,10 +99,7 @@ async fn another_vocabulary_is_refused_with_both_fingerprints() {
     let second = member(&worker, &agreement);
     let presence = becomes(&second, |presence| matches!(presence, Presence::Refused { .. })).await;
     assert!(presence.reason().contains(other.fingerprint()), "{presence:?}");
-    assert!(
-        presence.reason().contains(vocabulary().fingerprint()),
-        "{presence:?}"
-    );
+    assert!(presence.reason().contains(vocabulary().fingerprint()), "{presence:?}");
     second.open(1);
     assert!(second.feed(feed(1, &[1], Ask::Nothing)).await.is_err());
     assert!(worker.frames().is_empty(), "it is never asked");
@@ -139,10 +116,7 @@ async fn numbers_that_are_not_finite_leave_the_link_alone() {
     let mut again = feed(1, &[1], Ask::LogitsNext);
     again.step = 2;
     let error = member.feed(again).await.unwrap_err();
-    assert!(
-        matches!(error, MemberError::NotFinite { .. }),
-        "the session is still there: {error:?}"
-    );
+    assert!(matches!(error, MemberError::NotFinite { .. }), "the session is still there: {error:?}");
     assert_eq!(*member.presence().borrow(), before);
 }
 
@@ -167,13 +141,8 @@ async fn the_rows_of_a_huge_vocabulary_pass() {
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
     member.open(1);
-    let answer = member
-        .feed(feed(1, &[99_999; 64], Ask::LogitsEach))
-        .await
-        .unwrap();
-    let Answer::Rows(rows) = answer else {
-        panic!("rows were asked for")
-    };
+    let answer = member.feed(feed(1, &[99_999; 64], Ask::LogitsEach)).await.unwrap();
+    let Answer::Rows(rows) = answer else { panic!("rows were asked for") };
     assert_eq!((rows.len(), rows.row(63).unwrap().len()), (64, 100_000));
 }
 

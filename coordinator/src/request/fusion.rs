@@ -43,14 +43,10 @@ fn check_rule(number: i32) -> Result<Option<Rule>, RequestError> {
 fn check_threshold(threshold: f64, rule: Rule) -> Result<f64, RequestError> {
     let error = |message: String| Err(RequestError::new("fusion.threshold", message));
     if !Fusion::threshold_is_valid(threshold) {
-        return error(format!(
-            "{threshold} is not allowed; allowed: at least 0 and less than 1"
-        ));
+        return error(format!("{threshold} is not allowed; allowed: at least 0 and less than 1"));
     }
     if rule != Rule::ThresholdVote {
-        return error(format!(
-            "{rule} has no threshold; allowed: none, or the rule threshold_vote"
-        ));
+        return error(format!("{rule} has no threshold; allowed: none, or the rule threshold_vote"));
     }
     Ok(threshold)
 }

@@ -24,9 +24,7 @@ fn tokens_of_text(text: &str, terms: &Terms<'_>) -> Result<Vec<u32>, String> {
         return Err(format!("the text is empty; allowed: 1 to {most} bytes"));
     }
     if bytes > most as usize {
-        return Err(format!(
-            "the text has {bytes} bytes; allowed: 1 to {most} (limits.max_input_bytes)"
-        ));
+        return Err(format!("the text has {bytes} bytes; allowed: 1 to {most} (limits.max_input_bytes)"));
     }
     let tokens = terms
         .vocabulary
@@ -54,7 +52,5 @@ fn check_count(tokens: usize, terms: &Terms<'_>) -> Result<(), String> {
     if (1..=most as usize).contains(&tokens) {
         return Ok(());
     }
-    Err(format!(
-        "it has {tokens} tokens; allowed: 1 to {most} (limits.max_input_tokens)"
-    ))
+    Err(format!("it has {tokens} tokens; allowed: 1 to {most} (limits.max_input_tokens)"))
 }

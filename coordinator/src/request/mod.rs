@@ -94,10 +94,7 @@ const DEFAULT_TOP_N: u32 = 10;
 
 impl RequestError {
     pub(crate) fn new(field: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            field,
-            message: message.into(),
-        }
+        Self { field, message: message.into() }
     }
 
     /// What the wire calls it.

@@ -136,12 +136,7 @@ impl Run<'_> {
             let released = self.text.push(token.id);
             (released.text, released.stop.map(|_| Reason::StopString))
         };
-        let reply = GenerateReply {
-            token: Some(token),
-            text,
-            participation: Some(participation),
-            end: None,
-        };
+        let reply = GenerateReply { token: Some(token), text, participation: Some(participation), end: None };
         match self.replies.send_timeout(Ok(reply), READER_PATIENCE).await {
             Ok(()) => Ok(end),
             Err(_) => Err(status(
@@ -180,34 +175,22 @@ fn choose(
     answers: &StepAnswers,
     names: Vec<String>,
 ) -> Result<GeneratedToken, crate::fusion::FuseError> {
-    let mut token = GeneratedToken {
-        index,
-        ..GeneratedToken::default()
-    };
+    let mut token = GeneratedToken { index, ..GeneratedToken::default() };
     match answers.fuse(0, &generation.fusion, &generation.weights)? {
         Fused::Distribution(distribution) => {
             token.id = generation.sampling.choose(&distribution, uniform(seed, index));
-            token.log_prob = generation
-                .log_probs
-                .then(|| distribution.log_prob(token.id))
-                .flatten();
+            token.log_prob = generation.log_probs.then(|| distribution.log_prob(token.id)).flatten();
         }
         Fused::Winner(winner) => {
             token.id = winner.id;
-            token.votes = Some(Votes {
-                count: winner.votes,
-                by_weighted_average: winner.by_weighted_average,
-            });
+            token.votes =
+                Some(Votes { count: winner.votes, by_weighted_average: winner.by_weighted_average });
         }
     }
     if generation.log_probs {
         let rows = names.into_iter().zip(answers.rows(0));
-        let of_member = rows.filter_map(|(name, (_, row))| {
-            Some(MemberLogProb {
-                name,
-                log_prob: row.log_prob(token.id)?,
-            })
-        });
+        let of_member = rows
+            .filter_map(|(name, (_, row))| Some(MemberLogProb { name, log_prob: row.log_prob(token.id)? }));
         token.members = of_member.collect();
     }
     Ok(token)

@@ -19,10 +19,7 @@ pub(super) struct Attendance {
 impl Attendance {
     /// `names` in member order.
     pub(super) fn new(names: impl Iterator<Item = String>) -> Self {
-        Self {
-            names: names.collect(),
-            ..Self::default()
-        }
+        Self { names: names.collect(), ..Self::default() }
     }
 
     /// One more token.
@@ -53,10 +50,7 @@ impl Attendance {
                 0 => reason.to_owned(),
                 _ => format!("took part in {present} of {} tokens: {reason}", self.tokens),
             };
-            whole.missing.push(MissingMember {
-                name: name.clone(),
-                reason,
-            });
+            whole.missing.push(MissingMember { name: name.clone(), reason });
         }
         whole
     }

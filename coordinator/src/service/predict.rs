@@ -48,11 +48,8 @@ fn reply(
             candidates.map(candidate).collect()
         }
     };
-    let weights: Vec<f64> = answers
-        .participants()
-        .into_iter()
-        .map(|index| prediction.weights.of(index))
-        .collect();
+    let weights: Vec<f64> =
+        answers.participants().into_iter().map(|index| prediction.weights.of(index)).collect();
     let rule = prediction.fusion.rule;
     let members = answers.rows(0).into_iter().zip(shares(rule, &weights)?);
     let member = |((index, row), weight): ((usize, fusion::Row<'_>), f64)| {
@@ -74,16 +71,9 @@ fn reply(
 
 fn likeliest(candidates: &[fusion::Candidate], vocabulary: &Vocabulary) -> Vec<Candidate> {
     let candidates = candidates.iter();
-    candidates
-        .map(|candidate| written(candidate.id, candidate.log_prob, vocabulary))
-        .collect()
+    candidates.map(|candidate| written(candidate.id, candidate.log_prob, vocabulary)).collect()
 }
 
 fn written(id: u32, log_prob: f64, vocabulary: &Vocabulary) -> Candidate {
-    Candidate {
-        id,
-        text: vocabulary.decode(&[id]),
-        probability: log_prob.exp(),
-        votes: None,
-    }
+    Candidate { id, text: vocabulary.decode(&[id]), probability: log_prob.exp(), votes: None }
 }

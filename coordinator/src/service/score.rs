@@ -29,9 +29,7 @@ pub(super) async fn score(ensemble: &Arc<Ensemble>, scoring: Scoring) -> Result<
     let vocabulary = ensemble.vocabulary()?.clone();
     let missing = participation.clone();
     let numbers = scoring.tokens.len() * (columns.members.len() + 1);
-    let reply = compute(numbers, move || {
-        reply(&scoring, &roster, &vocabulary, columns, participation)
-    });
+    let reply = compute(numbers, move || reply(&scoring, &roster, &vocabulary, columns, participation));
     reply.await?.map_err(|error| fuse_status(error, &missing))
 }
 
@@ -45,9 +43,7 @@ async fn pass(
     let vocabulary_size = ensemble.vocabulary()?.len() as usize;
     let plan = scoring.plan();
     let mut session = EnsembleSession::begin(&ensemble.roster, ensemble.patience(), Rejoin::Never, barred);
-    let most = session
-        .max_feed_tokens(plan.passing)
-        .min(session.max_feed_tokens(plan.last));
+    let most = session.max_feed_tokens(plan.passing).min(session.max_feed_tokens(plan.last));
     let mut columns = Columns::default();
     let mut participation = Participation::default();
     for piece in plan.pieces(scoring.tokens.len(), vocabulary_size, most) {
@@ -71,10 +67,7 @@ async fn pass(
 fn bar(roster: &Roster, participation: &Participation, barred: &mut BTreeMap<usize, String>) {
     for (index, seat) in roster.seats.iter().enumerate() {
         let missing = participation.missing.iter();
-        if let Some(missing) = missing
-            .into_iter()
-            .find(|missing| missing.name == seat.member.name())
-        {
+        if let Some(missing) = missing.into_iter().find(|missing| missing.name == seat.member.name()) {
             barred.insert(index, missing.reason.clone());
         }
     }
@@ -111,11 +104,7 @@ fn member_scores(
     roster: &Roster,
     columns: &Columns,
 ) -> Result<Vec<MemberScore>, FuseError> {
-    let weights: Vec<f64> = columns
-        .members
-        .keys()
-        .map(|index| scoring.weights.of(*index))
-        .collect();
+    let weights: Vec<f64> = columns.members.keys().map(|index| scoring.weights.of(*index)).collect();
     let shares = shares(scoring.fusion.rule, &weights)?;
     let score = |((index, log_probs), weight): ((&usize, &Vec<f64>), f64)| {
         let log_prob = log_probs.iter().sum();

@@ -79,9 +79,8 @@ impl Columns {
             return Ok(());
         }
         let members = self.members.iter();
-        let members: Vec<(f64, &[f64])> = members
-            .map(|(index, log_probs)| (scoring.weights.of(*index), log_probs.as_slice()))
-            .collect();
+        let members: Vec<(f64, &[f64])> =
+            members.map(|(index, log_probs)| (scoring.weights.of(*index), log_probs.as_slice())).collect();
         let fused = fuse_targets(&members)?;
         self.fused = fused.into_iter().map(FusedToken::LogProb).collect();
         Ok(())
@@ -99,19 +98,18 @@ impl Columns {
             let log_prob = row.log_prob(token).unwrap_or(f64::NEG_INFINITY);
             self.members.entry(index).or_default().push(log_prob);
         }
-        self.fused
-            .push(match answers.fuse(number, &scoring.fusion, &scoring.weights)? {
-                Fused::Distribution(distribution) => {
-                    FusedToken::LogProb(distribution.log_prob(token).unwrap_or(f64::NEG_INFINITY))
-                }
-                Fused::Winner(winner) => FusedToken::Vote {
-                    votes: Votes {
-                        count: winner.votes_for(token),
-                        by_weighted_average: winner.by_weighted_average,
-                    },
-                    winner: winner.id == token,
+        self.fused.push(match answers.fuse(number, &scoring.fusion, &scoring.weights)? {
+            Fused::Distribution(distribution) => {
+                FusedToken::LogProb(distribution.log_prob(token).unwrap_or(f64::NEG_INFINITY))
+            }
+            Fused::Winner(winner) => FusedToken::Vote {
+                votes: Votes {
+                    count: winner.votes_for(token),
+                    by_weighted_average: winner.by_weighted_average,
                 },
-            });
+                winner: winner.id == token,
+            },
+        });
         Ok(())
     }
 }

@@ -15,9 +15,7 @@ pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
     let vocabulary = ensemble.agreement.vocabulary();
     let members = roster.seats.iter().enumerate();
     StatusReply {
-        members: members
-            .map(|(index, seat)| member_status(seat, roster.weights.of(index)))
-            .collect(),
+        members: members.map(|(index, seat)| member_status(seat, roster.weights.of(index))).collect(),
         rule: v1::Rule::from(ensemble.fusion.rule).into(),
         threshold: ensemble.fusion.threshold,
         quorum: Some(v1::Quorum {

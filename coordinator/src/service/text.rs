@@ -19,10 +19,7 @@ pub(super) struct GeneratedText {
 impl GeneratedText {
     pub(super) fn new(vocabulary: &Vocabulary, prompt: &[u32], stop: &[String]) -> Self {
         let context = prompt.get(prompt.len().saturating_sub(CONTEXT)..);
-        Self {
-            decoder: vocabulary.decoder_after(context.unwrap_or_default()),
-            stop: StopStrings::new(stop),
-        }
+        Self { decoder: vocabulary.decoder_after(context.unwrap_or_default()), stop: StopStrings::new(stop) }
     }
 
     /// The text that a token makes certain.

@@ -50,10 +50,7 @@ impl CatchUp {
             // A receiver that is gone belonged to a session that ended.
             let _ = arrived.send(way.await);
         };
-        Self {
-            arrival,
-            _task: AbortOnDropHandle::new(tokio::spawn(task.in_current_span())),
-        }
+        Self { arrival, _task: AbortOnDropHandle::new(tokio::spawn(task.in_current_span())) }
     }
 
     pub(super) fn progress(&mut self) -> Progress {
@@ -84,15 +81,10 @@ async fn way_back(
         .build();
     loop {
         if presence.wait_for(Presence::is_up).await.is_err() {
-            return Err(MemberError::Lost {
-                reason: "it is no longer a member".to_owned(),
-            });
+            return Err(MemberError::Lost { reason: "it is no longer a member".to_owned() });
         }
-        let session = MemberSession::open(
-            &seat,
-            roster.next_session.fetch_add(1, Ordering::Relaxed),
-            patience,
-        );
+        let session =
+            MemberSession::open(&seat, roster.next_session.fetch_add(1, Ordering::Relaxed), patience);
         match catch_up(session, &transcript).await {
             Err(refused @ MemberError::Refused { .. }) => return Err(refused),
             Err(error) => {

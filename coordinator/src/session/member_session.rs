@@ -49,11 +49,7 @@ impl Patience {
 impl MemberSession {
     pub(crate) fn open(seat: &Arc<Seat>, id: SessionId, patience: Patience) -> Self {
         seat.member.open(id);
-        let limits = seat
-            .member
-            .card()
-            .and_then(|card| card.limits)
-            .unwrap_or_default();
+        let limits = seat.member.card().and_then(|card| card.limits).unwrap_or_default();
         Self {
             seat: Arc::clone(seat),
             id,
@@ -96,9 +92,7 @@ impl MemberSession {
 
     /// Reads one feed's worth of what is there, or less.
     pub(crate) async fn catch_up(&mut self, transcript: &Transcript) -> Result<(), MemberError> {
-        let end = transcript
-            .len()
-            .min(self.position + self.max_feed_tokens(Ask::Nothing));
+        let end = transcript.len().min(self.position + self.max_feed_tokens(Ask::Nothing));
         self.feed(transcript, end, Ask::Nothing).await.map(|_| ())
     }
 
@@ -106,16 +100,9 @@ impl MemberSession {
         let tokens = transcript.part(self.position..end);
         let patience = self.patience.for_tokens(tokens.len());
         self.step += 1;
-        let answer = self.seat.member.feed(Feed {
-            session: self.id,
-            step: self.step,
-            tokens,
-            ask,
-        });
+        let answer = self.seat.member.feed(Feed { session: self.id, step: self.step, tokens, ask });
         let answer = tokio::time::timeout(patience, answer).await;
-        let answer = answer.map_err(|_| MemberError::Late {
-            milliseconds: patience.as_millis(),
-        })??;
+        let answer = answer.map_err(|_| MemberError::Late { milliseconds: patience.as_millis() })??;
         self.position = end;
         Ok(answer)
     }

@@ -76,9 +76,7 @@ impl EnsembleSession {
         };
         for index in 0..roster.seats.len() {
             let place = match barred.get(&index) {
-                Some(reason) => Place::Out {
-                    reason: reason.clone(),
-                },
+                Some(reason) => Place::Out { reason: reason.clone() },
                 None => session.first_place(index),
             };
             session.places.push(place);
@@ -107,10 +105,7 @@ impl EnsembleSession {
     /// The most tokens of one feed that every member in step takes with this ask.
     pub(crate) fn max_feed_tokens(&mut self, ask: Ask) -> usize {
         let sessions = self.places.iter_mut().filter_map(Place::in_step);
-        sessions
-            .map(|session| session.max_feed_tokens(ask))
-            .min()
-            .unwrap_or(1)
+        sessions.map(|session| session.max_feed_tokens(ask)).min().unwrap_or(1)
     }
 
     /// Who is in step and who is not, and why.
@@ -187,10 +182,7 @@ impl EnsembleSession {
             return Err(StepError::Refused(refusal));
         }
         self.roster.check_quorum(&participation)?;
-        Ok(StepAnswers {
-            answers,
-            participation,
-        })
+        Ok(StepAnswers { answers, participation })
     }
 
     fn lose(&mut self, index: usize, error: &MemberError) {

@@ -35,9 +35,7 @@ impl Place {
                 true
             }
             Progress::GivenUp(error) => {
-                *self = Self::Out {
-                    reason: error.to_string(),
-                };
+                *self = Self::Out { reason: error.to_string() };
                 false
             }
         }

@@ -39,10 +39,7 @@ struct Sizes {
 /// Recognises, checks and renames all tensors of a checkpoint.
 pub(super) fn assemble(checkpoint: &Checkpoint) -> Result<Assembled, ImportError> {
     let parts = recognise(checkpoint.tensors.keys())?;
-    let reader = Reader {
-        checkpoint,
-        parts: &parts,
-    };
+    let reader = Reader { checkpoint, parts: &parts };
     let sizes = reader.sizes()?;
     let lstm_bias = reader.check_layers(&sizes)?;
     let tied = reader.check_output(&sizes)?;
@@ -73,34 +70,23 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// The sizes that everything else is held against: H from the first layer, V and E from the tables.
     fn sizes(&self) -> Result<Sizes, ImportError> {
-        let layers = self
-            .parts
-            .layers
-            .keys()
-            .map(|(layer, _)| layer + 1)
-            .max()
-            .unwrap_or(0);
+        let layers = self.parts.layers.keys().map(|(layer, _)| layer + 1).max().unwrap_or(0);
         let hidden_key = self.layer_key(0, LayerPart::WeightHidden, "the model has no LSTM without it")?;
         let input_key = self.layer_key(0, LayerPart::WeightInput, "every layer needs its input weights")?;
         if layers > MAX_LAYERS {
             let found = format!("an LSTM of {layers} layers, more than the {MAX_LAYERS} allowed");
-            return Err(ImportError::OtherNetwork {
-                key: hidden_key.to_owned(),
-                found,
-            });
+            return Err(ImportError::OtherNetwork { key: hidden_key.to_owned(), found });
         }
         let (rows, hidden_size) = self.matrix(hidden_key, "[4H, H]")?;
         check_gates(hidden_key, rows, hidden_size)?;
         let (_, input_size) = self.matrix(input_key, "[4H, input size]")?;
         let embedding = self.parts.embedding.as_deref();
         let vocab_key =
-            embedding
-                .or(self.parts.output_weight.as_deref())
-                .ok_or_else(|| ImportError::Missing {
-                    expected: "linear.weight".to_owned(),
-                    reason: "there is neither an output layer nor an embedding that could take its place"
-                        .to_owned(),
-                })?;
+            embedding.or(self.parts.output_weight.as_deref()).ok_or_else(|| ImportError::Missing {
+                expected: "linear.weight".to_owned(),
+                reason: "there is neither an output layer nor an embedding that could take its place"
+                    .to_owned(),
+            })?;
         let (vocab_size, width) = self.matrix(vocab_key, "a matrix with one row for each token")?;
         let embedding_size = embedding.map(|_| width);
         match embedding_size {
@@ -112,59 +98,32 @@ impl<'a> Reader<'a> {
                      has {vocab_size} of them"
                 ),
             }),
-            _ => Ok(Sizes {
-                vocab_key: vocab_key.to_owned(),
-                vocab_size,
-                embedding_size,
-                hidden_size,
-                layers,
-            }),
+            _ => {
+                Ok(Sizes { vocab_key: vocab_key.to_owned(), vocab_size, embedding_size, hidden_size, layers })
+            }
         }
     }
 
     /// Checks every layer's shapes; whether the layers have biases.
     fn check_layers(&self, sizes: &Sizes) -> Result<bool, ImportError> {
         let gates = 4 * sizes.hidden_size;
-        let bias = self
-            .parts
-            .layers
-            .keys()
-            .find(|(_, part)| *part >= LayerPart::BiasInput);
+        let bias = self.parts.layers.keys().find(|(_, part)| *part >= LayerPart::BiasInput);
         for layer in 0..sizes.layers {
-            let input = if layer > 0 {
-                sizes.hidden_size
-            } else {
-                sizes.embedding_size.unwrap_or(sizes.vocab_size)
-            };
-            let why_input = if layer > 0 {
-                "the hidden size of the layer below"
-            } else {
-                "the size of its input"
-            };
-            let input_key = self.layer_key(
-                layer,
-                LayerPart::WeightInput,
-                "every layer needs its input weights",
-            )?;
-            self.expect(
-                input_key,
-                &[gates, input],
-                &format!("4 times the hidden size by {why_input}"),
-            )?;
-            let hidden_key = self.layer_key(
-                layer,
-                LayerPart::WeightHidden,
-                "every layer needs its hidden weights",
-            )?;
+            let input =
+                if layer > 0 { sizes.hidden_size } else { sizes.embedding_size.unwrap_or(sizes.vocab_size) };
+            let why_input =
+                if layer > 0 { "the hidden size of the layer below" } else { "the size of its input" };
+            let input_key =
+                self.layer_key(layer, LayerPart::WeightInput, "every layer needs its input weights")?;
+            self.expect(input_key, &[gates, input], &format!("4 times the hidden size by {why_input}"))?;
+            let hidden_key =
+                self.layer_key(layer, LayerPart::WeightHidden, "every layer needs its hidden weights")?;
             self.expect(
                 hidden_key,
                 &[gates, sizes.hidden_size],
                 "4 times the hidden size by the hidden size",
             )?;
-            for part in [LayerPart::BiasInput, LayerPart::BiasHidden]
-                .into_iter()
-                .filter(|_| bias.is_some())
-            {
+            for part in [LayerPart::BiasInput, LayerPart::BiasHidden].into_iter().filter(|_| bias.is_some()) {
                 let bias_key = self.layer_key(layer, part, "either all biases are there or none")?;
                 self.expect(bias_key, &[gates], "4 times the hidden size")?;
             }
@@ -208,70 +167,47 @@ impl<'a> Reader<'a> {
             (output, names::LINEAR_WEIGHT),
             (parts.output_bias.as_deref(), names::LINEAR_BIAS),
         ];
-        let single = single
-            .into_iter()
-            .filter_map(|(key, name)| Some((key?, name.to_owned())));
+        let single = single.into_iter().filter_map(|(key, name)| Some((key?, name.to_owned())));
         let layer_name = |layer: usize, part: LayerPart| match part {
             LayerPart::WeightInput => names::weight_ih(layer),
             LayerPart::WeightHidden => names::weight_hh(layer),
             LayerPart::BiasInput => names::bias_ih(layer),
             LayerPart::BiasHidden => names::bias_hh(layer),
         };
-        let layers = parts
-            .layers
-            .iter()
-            .map(|((layer, part), key)| (key.as_str(), layer_name(*layer, *part)));
+        let layers =
+            parts.layers.iter().map(|((layer, part), key)| (key.as_str(), layer_name(*layer, *part)));
         single.chain(layers).collect()
     }
 
     fn tensor(&self, key: &str) -> Result<Tensor, ImportError> {
         let values = self.checkpoint.values(key)?;
-        Tensor::from_vec(values, self.info(key)?.shape.as_slice(), &Device::Cpu).map_err(|error| {
-            ImportError::Tensor {
-                key: key.to_owned(),
-                reason: error.to_string(),
-            }
-        })
+        Tensor::from_vec(values, self.info(key)?.shape.as_slice(), &Device::Cpu)
+            .map_err(|error| ImportError::Tensor { key: key.to_owned(), reason: error.to_string() })
     }
 
     fn layer_key(&self, layer: usize, part: LayerPart, reason: &str) -> Result<&'a str, ImportError> {
-        self.parts
-            .layers
-            .get(&(layer, part))
-            .map(String::as_str)
-            .ok_or_else(|| ImportError::Missing {
-                expected: format!("{}{}", self.parts.lstm_prefix, part.leaf(layer)),
-                reason: reason.to_owned(),
-            })
+        self.parts.layers.get(&(layer, part)).map(String::as_str).ok_or_else(|| ImportError::Missing {
+            expected: format!("{}{}", self.parts.lstm_prefix, part.leaf(layer)),
+            reason: reason.to_owned(),
+        })
     }
 
     fn info(&self, key: &str) -> Result<&'a TensorInfo, ImportError> {
-        self.checkpoint
-            .tensors
-            .get(key)
-            .ok_or_else(|| ImportError::Tensor {
-                key: key.to_owned(),
-                reason: "it is not in the file".to_owned(),
-            })
+        self.checkpoint.tensors.get(key).ok_or_else(|| ImportError::Tensor {
+            key: key.to_owned(),
+            reason: "it is not in the file".to_owned(),
+        })
     }
 
     fn matrix(&self, key: &str, expected: &str) -> Result<(usize, usize), ImportError> {
         match self.info(key)?.shape.as_slice() {
             // No vocabulary is larger, and no other size: what is computed from them can't overflow.
-            [rows, columns]
-                if [rows, columns]
-                    .iter()
-                    .all(|size| (1..=MAX_VOCAB_SIZE).contains(*size)) =>
-            {
+            [rows, columns] if [rows, columns].iter().all(|size| (1..=MAX_VOCAB_SIZE).contains(*size)) => {
                 Ok((*rows, *columns))
             }
             found => {
                 let (found, expected) = (found.to_vec(), expected.to_owned());
-                Err(ImportError::Shape {
-                    key: key.to_owned(),
-                    found,
-                    expected,
-                })
+                Err(ImportError::Shape { key: key.to_owned(), found, expected })
             }
         }
     }
@@ -282,11 +218,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let expected = format!("{shape:?}, {why}");
-        Err(ImportError::Shape {
-            key: key.to_owned(),
-            found: found.clone(),
-            expected,
-        })
+        Err(ImportError::Shape { key: key.to_owned(), found: found.clone(), expected })
     }
 }
 
@@ -298,15 +230,8 @@ fn check_gates(key: &str, rows: usize, hidden: usize) -> Result<(), ImportError>
         _ if rows == hidden => "a plain RNN (one gate)",
         _ => {
             let expected = "[4H, H], four gates by the hidden size (torch.nn.LSTM)".to_owned();
-            return Err(ImportError::Shape {
-                key: key.to_owned(),
-                found: vec![rows, hidden],
-                expected,
-            });
+            return Err(ImportError::Shape { key: key.to_owned(), found: vec![rows, hidden], expected });
         }
     };
-    Err(ImportError::OtherNetwork {
-        key: key.to_owned(),
-        found: found.to_owned(),
-    })
+    Err(ImportError::OtherNetwork { key: key.to_owned(), found: found.to_owned() })
 }

@@ -32,38 +32,24 @@ enum Contents {
 impl Checkpoint {
     /// Opens a PyTorch `.pt` or a safetensors file; which of them it is shows in its first bytes.
     pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
-        let file = std::fs::read(path).map_err(|source| ImportError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let file =
+            std::fs::read(path).map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
         if file.starts_with(b"PK") {
             return Self::open_pickle(path, file);
         }
         if file.starts_with(&[0x80]) && file.get(1).is_some_and(|version| (2..=5).contains(version)) {
             let reason = "it is a bare pickle, as PyTorch wrote before 1.6; load it and torch.save it again";
-            return Err(ImportError::Format {
-                path: path.to_owned(),
-                reason: reason.to_owned(),
-            });
+            return Err(ImportError::Format { path: path.to_owned(), reason: reason.to_owned() });
         }
         Self::open_safetensors(path, file)
     }
 
     /// A tensor's numbers as 32-bit floats, row by row; every one finite.
     pub(super) fn values(&self, key: &str) -> Result<Vec<f32>, ImportError> {
-        let unreadable = |reason: String| ImportError::Tensor {
-            key: key.to_owned(),
-            reason,
-        };
-        let info = self
-            .tensors
-            .get(key)
-            .ok_or_else(|| unreadable("it is not in the file".to_owned()))?;
+        let unreadable = |reason: String| ImportError::Tensor { key: key.to_owned(), reason };
+        let info = self.tensors.get(key).ok_or_else(|| unreadable("it is not in the file".to_owned()))?;
         if let Element::Other(found) = &info.element {
-            return Err(ImportError::Type {
-                key: key.to_owned(),
-                found: found.clone(),
-            });
+            return Err(ImportError::Type { key: key.to_owned(), found: found.clone() });
         }
         let values = match &self.contents {
             Contents::Pickle(archive) => match archive.tensors.get(key) {
@@ -79,11 +65,7 @@ impl Checkpoint {
         match values.iter().position(|value| !value.is_finite()) {
             Some(index) => {
                 let value = values.get(index).copied().unwrap_or(f32::NAN);
-                Err(ImportError::NotFinite {
-                    key: key.to_owned(),
-                    index,
-                    value,
-                })
+                Err(ImportError::NotFinite { key: key.to_owned(), index, value })
             }
             None => Ok(values),
         }
@@ -94,57 +76,32 @@ impl Checkpoint {
             PickleError::NoPickle
             | PickleError::BigEndian
             | PickleError::WholeModule
-            | PickleError::NoStateDict => ImportError::Format {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            },
+            | PickleError::NoStateDict => {
+                ImportError::Format { path: path.to_owned(), reason: error.to_string() }
+            }
             broken => damaged(path, broken),
         })?;
         let info = |(key, view): (&String, &Result<_, String>)| match view {
-            Ok(super::pickle::View { element, shape, .. }) => Ok((
-                key.clone(),
-                TensorInfo {
-                    element: element.clone(),
-                    shape: shape.clone(),
-                },
-            )),
-            Err(reason) => Err(ImportError::Tensor {
-                key: key.clone(),
-                reason: reason.clone(),
-            }),
+            Ok(super::pickle::View { element, shape, .. }) => {
+                Ok((key.clone(), TensorInfo { element: element.clone(), shape: shape.clone() }))
+            }
+            Err(reason) => Err(ImportError::Tensor { key: key.clone(), reason: reason.clone() }),
         };
         let tensors = archive.tensors.iter().map(info).collect::<Result<_, _>>()?;
-        Ok(Self {
-            path: path.to_owned(),
-            contents: Contents::Pickle(archive),
-            tensors,
-        })
+        Ok(Self { path: path.to_owned(), contents: Contents::Pickle(archive), tensors })
     }
 
     fn open_safetensors(path: &Path, file: Vec<u8>) -> Result<Self, ImportError> {
         let read = SafeTensors::deserialize(&file).map_err(|error| damaged(path, error))?;
         let info = |(key, tensor): (&str, safetensors::tensor::TensorView<'_>)| {
-            (
-                key.to_owned(),
-                TensorInfo {
-                    element: element(tensor.dtype()),
-                    shape: tensor.shape().to_vec(),
-                },
-            )
+            (key.to_owned(), TensorInfo { element: element(tensor.dtype()), shape: tensor.shape().to_vec() })
         };
         let tensors: BTreeMap<String, TensorInfo> = read.iter().map(info).collect();
         if tensors.is_empty() {
             let reason = "it holds no tensors".to_owned();
-            return Err(ImportError::Format {
-                path: path.to_owned(),
-                reason,
-            });
+            return Err(ImportError::Format { path: path.to_owned(), reason });
         }
-        Ok(Self {
-            path: path.to_owned(),
-            contents: Contents::Safetensors(file),
-            tensors,
-        })
+        Ok(Self { path: path.to_owned(), contents: Contents::Safetensors(file), tensors })
     }
 }
 
@@ -159,8 +116,5 @@ fn element(dtype: Dtype) -> Element {
 }
 
 fn damaged(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> ImportError {
-    ImportError::Damaged {
-        path: path.to_owned(),
-        source: Box::new(source),
-    }
+    ImportError::Damaged { path: path.to_owned(), source: Box::new(source) }
 }

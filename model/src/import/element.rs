@@ -52,27 +52,14 @@ mod tests {
         let bytes =
             |encode: fn(f32) -> Vec<u8>| numbers.iter().copied().flat_map(encode).collect::<Vec<u8>>();
         let cases = [
-            (
-                Element::F64,
-                bytes(|number| f64::from(number).to_le_bytes().to_vec()),
-            ),
+            (Element::F64, bytes(|number| f64::from(number).to_le_bytes().to_vec())),
             (Element::F32, bytes(|number| number.to_le_bytes().to_vec())),
-            (
-                Element::F16,
-                bytes(|number| f16::from_f32(number).to_le_bytes().to_vec()),
-            ),
-            (
-                Element::BF16,
-                bytes(|number| bf16::from_f32(number).to_le_bytes().to_vec()),
-            ),
+            (Element::F16, bytes(|number| f16::from_f32(number).to_le_bytes().to_vec())),
+            (Element::BF16, bytes(|number| bf16::from_f32(number).to_le_bytes().to_vec())),
         ];
         for (element, bytes) in cases {
             assert_eq!(element.size(), Some(bytes.len() / 2));
-            assert_eq!(
-                element.to_f32(&bytes).as_deref(),
-                Some(&numbers[..]),
-                "{element:?}"
-            );
+            assert_eq!(element.to_f32(&bytes).as_deref(), Some(&numbers[..]), "{element:?}");
         }
         assert_eq!(Element::Other("I64".to_owned()).to_f32(&[0; 8]), None);
     }

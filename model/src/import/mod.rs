@@ -85,13 +85,6 @@ pub fn import(
         end: vocabulary::end(&vocabulary, end)?,
     };
     config.validate().map_err(ImportError::Config)?;
-    let parts = ModelParts {
-        config,
-        vocabulary,
-        tensors: assembled.tensors,
-    };
-    Ok(Imported {
-        parts,
-        renamed: assembled.renamed,
-    })
+    let parts = ModelParts { config, vocabulary, tensors: assembled.tensors };
+    Ok(Imported { parts, renamed: assembled.renamed })
 }

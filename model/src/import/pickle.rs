@@ -17,14 +17,7 @@ const MOST_OBJECTS: usize = 20_000_000;
 /// The pickle of a checkpoint holds names and shapes, not weights.
 const LARGEST_PICKLE: u64 = 16 << 20;
 /// Where checkpoints keep the state_dict beside other things, in the order of preference.
-const NESTED_UNDER: [&str; 6] = [
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "network",
-    "weights",
-];
+const NESTED_UNDER: [&str; 6] = ["state_dict", "model_state_dict", "model", "net", "network", "weights"];
 
 /// A tensor as the pickle describes it: a strided view into one of the archive's storages.
 #[derive(Debug, Clone)]
@@ -71,14 +64,10 @@ impl Archive {
     /// Opens the bytes of a `.pt` file. The numbers stay where they are until [`Archive::values`].
     pub(super) fn open(file: Vec<u8>) -> Result<Self, PickleError> {
         let mut zip = ZipArchive::new(Cursor::new(file.as_slice()))?;
-        let names: Vec<String> = zip
-            .file_names()
-            .map(|name| name.map(std::borrow::Cow::into_owned))
-            .collect::<Result<_, _>>()?;
-        let root = names
-            .iter()
-            .find_map(|name| name.strip_suffix("data.pkl"))
-            .ok_or(PickleError::NoPickle)?;
+        let names: Vec<String> =
+            zip.file_names().map(|name| name.map(std::borrow::Cow::into_owned)).collect::<Result<_, _>>()?;
+        let root =
+            names.iter().find_map(|name| name.strip_suffix("data.pkl")).ok_or(PickleError::NoPickle)?;
         if names.contains(&format!("{root}byteorder"))
             && read_entry(&mut zip, &format!("{root}byteorder"))? == b"big"
         {
@@ -86,9 +75,8 @@ impl Archive {
         }
         let object = unpickle(&read_entry(&mut zip, &format!("{root}data.pkl"))?)?;
         let state = state_dict(object, 0)?;
-        let tensors = state
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.unicode().ok()?, tensor(&value, root)?)));
+        let tensors =
+            state.into_iter().filter_map(|(key, value)| Some((key.unicode().ok()?, tensor(&value, root)?)));
         let tensors = tensors.collect();
         Ok(Self { file, tensors })
     }
@@ -97,19 +85,12 @@ impl Archive {
     pub(super) fn values(&self, view: &View) -> Result<Vec<f32>, String> {
         let mut zip =
             ZipArchive::new(Cursor::new(self.file.as_slice())).map_err(|error| error.to_string())?;
-        let mut entry = zip
-            .by_name(&view.storage)
-            .map_err(|error| format!("{}: {error}", view.storage))?;
+        let mut entry = zip.by_name(&view.storage).map_err(|error| format!("{}: {error}", view.storage))?;
         let mut bytes = Vec::new();
-        entry
-            .read_to_end(&mut bytes)
-            .map_err(|error| format!("{}: {error}", view.storage))?;
+        entry.read_to_end(&mut bytes).map_err(|error| format!("{}: {error}", view.storage))?;
         let size = view.element.size().ok_or("its type is not read here")?;
         let storage = bytes.len() / size;
-        let count = view
-            .shape
-            .iter()
-            .try_fold(1_usize, |count, size| count.checked_mul(*size));
+        let count = view.shape.iter().try_fold(1_usize, |count, size| count.checked_mul(*size));
         if count.is_none_or(|count| count > storage) {
             return Err(format!(
                 "its shape {:?} needs more than the {storage} numbers of its storage",
@@ -118,10 +99,8 @@ impl Archive {
         }
         let numbers = view.element.to_f32(&bytes).ok_or("its type is not read here")?;
         let indices = view.indices().ok_or("its strides reach beyond any storage")?;
-        let gathered: Option<Vec<f32>> = indices
-            .into_iter()
-            .map(|index| numbers.get(index).copied())
-            .collect();
+        let gathered: Option<Vec<f32>> =
+            indices.into_iter().map(|index| numbers.get(index).copied()).collect();
         gathered.ok_or_else(|| format!("it reaches beyond the {storage} numbers of its storage"))
     }
 }
@@ -177,11 +156,7 @@ fn check_operands(rest: &[u8]) -> Result<(), PickleError> {
         [0x8a, length, ..] => *length <= 8,
         _ => true,
     };
-    if possible {
-        Ok(())
-    } else {
-        Err(PickleError::Operand)
-    }
+    if possible { Ok(()) } else { Err(PickleError::Operand) }
 }
 
 /// Counts an object and what is in it against the budget, and refuses deep nesting.
@@ -219,10 +194,7 @@ fn state_dict(object: Object, depth: usize) -> Result<Vec<(Object, Object)>, Pic
         Object::Unicode(key) => NESTED_UNDER.iter().position(|name| name == key),
         _ => None,
     };
-    let nested = entries
-        .into_iter()
-        .filter(|entry| place(entry).is_some())
-        .min_by_key(place);
+    let nested = entries.into_iter().filter(|entry| place(entry).is_some()).min_by_key(place);
     match nested {
         Some((_, value)) if depth < NESTED_UNDER.len() => state_dict(value, depth + 1),
         _ => Err(PickleError::NoStateDict),

@@ -104,10 +104,7 @@ pub(super) fn recognise<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Pa
 
 /// The part of an LSTM layer that a key's last component names, if it names one.
 fn layer_part(key: &str, leaf: &str) -> Result<Option<(usize, LayerPart)>, ImportError> {
-    let other = |found: &str| ImportError::OtherNetwork {
-        key: key.to_owned(),
-        found: found.to_owned(),
-    };
+    let other = |found: &str| ImportError::OtherNetwork { key: key.to_owned(), found: found.to_owned() };
     let Some((kind, rest)) = ["weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh"]
         .into_iter()
         .find_map(|kind| leaf.strip_prefix(kind).map(|rest| (kind, rest)))
@@ -115,9 +112,7 @@ fn layer_part(key: &str, leaf: &str) -> Result<Option<(usize, LayerPart)>, Impor
         return Ok(None);
     };
     if rest.ends_with("_reverse") {
-        return Err(other(
-            "a bidirectional network, which can't predict the next token",
-        ));
+        return Err(other("a bidirectional network, which can't predict the next token"));
     }
     let part = match kind {
         "weight_ih" => LayerPart::WeightInput,
@@ -137,9 +132,5 @@ fn layer_part(key: &str, leaf: &str) -> Result<Option<(usize, LayerPart)>, Impor
 }
 
 fn ambiguous(role: &'static str, first: &str, second: &str) -> ImportError {
-    ImportError::Ambiguous {
-        role,
-        first: first.to_owned(),
-        second: second.to_owned(),
-    }
+    ImportError::Ambiguous { role, first: first.to_owned(), second: second.to_owned() }
 }

@@ -10,15 +10,7 @@ use super::{EndChoice, StartChoice};
 use crate::config::Start;
 
 /// Tokens that stand at a text's beginning.
-const START_TOKENS: [&str; 7] = [
-    "<bos>",
-    "<s>",
-    "[BOS]",
-    "<|endoftext|>",
-    "<BOS>",
-    "<sos>",
-    "<start>",
-];
+const START_TOKENS: [&str; 7] = ["<bos>", "<s>", "[BOS]", "<|endoftext|>", "<BOS>", "<sos>", "<start>"];
 /// Tokens that stand at a text's end.
 const END_TOKENS: [&str; 6] = ["</s>", "[EOS]", "<|endoftext|>", "<eos>", "<EOS>", "<end>"];
 /// In word lists this ends a line; a text goes on behind it.
@@ -26,23 +18,15 @@ const LINE_END: &str = "<eos>";
 
 /// Reads a `vocab.txt`, a `vocab.json` map or a `tokenizer.json`.
 pub(super) fn read(path: &Path) -> Result<Vocabulary, ImportError> {
-    let bytes = std::fs::read(path).map_err(|source| ImportError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = std::fs::read(path).map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
     let json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    let txt = path
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
+    let txt = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
     let vocabulary = match (txt, json) {
         (true, _) | (false, false) => word_list(path, &bytes)?,
         (false, true) if is_tokenizer(&bytes) => Vocabulary::from_json(&bytes),
         (false, true) => Vocabulary::from_token_map(&bytes),
     };
-    vocabulary.map_err(|source| ImportError::Vocabulary {
-        path: path.to_owned(),
-        source,
-    })
+    vocabulary.map_err(|source| ImportError::Vocabulary { path: path.to_owned(), source })
 }
 
 /// What the first token is conditioned on: what was asked for, or what the vocabulary suggests.
@@ -52,10 +36,7 @@ pub(super) fn start(vocabulary: &Vocabulary, choice: &StartChoice) -> Result<Sta
         StartChoice::Token(token) => known(vocabulary, "start", token).map(Start::Token),
         StartChoice::Suggested => {
             let line_end = vocabulary.is_word_level().then_some(LINE_END);
-            let token = START_TOKENS
-                .into_iter()
-                .chain(line_end)
-                .find_map(|token| vocabulary.id_of(token));
+            let token = START_TOKENS.into_iter().chain(line_end).find_map(|token| vocabulary.id_of(token));
             Ok(token.map_or(Start::ZeroState, Start::Token))
         }
     }
@@ -77,10 +58,7 @@ pub(super) fn end(vocabulary: &Vocabulary, choice: &EndChoice) -> Result<Option<
 }
 
 fn known(vocabulary: &Vocabulary, role: &'static str, token: &str) -> Result<u32, ImportError> {
-    vocabulary.id_of(token).ok_or_else(|| ImportError::UnknownToken {
-        role,
-        token: token.to_owned(),
-    })
+    vocabulary.id_of(token).ok_or_else(|| ImportError::UnknownToken { role, token: token.to_owned() })
 }
 
 fn word_list(path: &Path, bytes: &[u8]) -> Result<Result<Vocabulary, VocabularyError>, ImportError> {
@@ -90,9 +68,7 @@ fn word_list(path: &Path, bytes: &[u8]) -> Result<Result<Vocabulary, VocabularyE
     })?;
     // `lines` takes the line ends of every system; the last one opens no further line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    Ok(Vocabulary::from_word_list(
-        text.lines().map(str::to_owned).collect(),
-    ))
+    Ok(Vocabulary::from_word_list(text.lines().map(str::to_owned).collect()))
 }
 
 /// A tokenizer has a model in it; in a token map `"model"` could be a token, but then it is a number.

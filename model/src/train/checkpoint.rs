@@ -75,19 +75,12 @@ mod exact {
 
 /// A checkpoint as bytes; `path` names it in an error.
 pub(crate) fn encode(path: &Path, header: &Header, tensors: &Tensors) -> Result<Vec<u8>, TrainError> {
-    let unusable = |reason: String| TrainError::Checkpoint {
-        path: path.to_owned(),
-        reason,
-    };
+    let unusable = |reason: String| TrainError::Checkpoint { path: path.to_owned(), reason };
     let header = serde_json::to_string(header).map_err(|error| unusable(error.to_string()))?;
     let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, (shape, values))| {
-            (
-                name,
-                shape,
-                values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            )
+            (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
         })
         .collect();
     let views = bytes
@@ -106,30 +99,18 @@ pub(crate) fn read(path: &Path) -> Result<(Header, Tensors), TrainError> {
         action: "read",
         source,
     })?;
-    parse(&content).map_err(|reason| TrainError::Checkpoint {
-        path: path.to_owned(),
-        reason,
-    })
+    parse(&content).map_err(|reason| TrainError::Checkpoint { path: path.to_owned(), reason })
 }
 
 fn parse(content: &[u8]) -> Result<(Header, Tensors), String> {
     let (_, metadata) = SafeTensors::read_metadata(content).map_err(|error| error.to_string())?;
-    let header = metadata
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get(HEADER));
+    let header = metadata.metadata().as_ref().and_then(|metadata| metadata.get(HEADER));
     let header = header.ok_or_else(|| format!("its header has no {HEADER:?}"))?;
     let header = serde_json::from_str(header).map_err(|error| format!("its header: {error}"))?;
     let tensors = SafeTensors::deserialize(content).map_err(|error| error.to_string())?;
     let tensors = tensors.iter().map(|(name, view)| match view.dtype() {
         Dtype::F32 => {
-            let values = view
-                .data()
-                .as_chunks()
-                .0
-                .iter()
-                .map(|bytes| f32::from_le_bytes(*bytes))
-                .collect();
+            let values = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
             Ok((name.to_owned(), (view.shape().to_vec(), values)))
         }
         other => Err(format!("tensor {name} is {other:?}, expected is F32")),

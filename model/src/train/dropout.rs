@@ -28,10 +28,7 @@ struct Mask {
 impl Dropout {
     /// The masks of step `step` under `seed`; `probability` is that of dropping an element, in [0, 1).
     pub(crate) fn new(probability: f64, seed: u64, step: u64) -> Self {
-        Self {
-            probability,
-            generator: generator(seed, Purpose::Dropout, step),
-        }
+        Self { probability, generator: generator(seed, Purpose::Dropout, step) }
     }
 
     /// Sets elements to zero with the probability p and scales the others by 1/(1-p), so that means are kept.
@@ -40,11 +37,7 @@ impl Dropout {
         let kept_below = ((1.0 - self.probability) * 65536.0).round().max(1.0) as u32;
         let scale = (65536.0 / f64::from(kept_below)) as f32;
         let bits = Arc::new(self.draw(activations.elem_count()));
-        activations.contiguous()?.apply_op1(Mask {
-            bits,
-            kept_below,
-            scale,
-        })
+        activations.contiguous()?.apply_op1(Mask { bits, kept_below, scale })
     }
 
     fn draw(&mut self, count: usize) -> Vec<u16> {
@@ -78,10 +71,7 @@ impl CustomOp1 for Mask {
             .par_chunks_mut(chunk)
             .zip(activations.par_chunks(chunk).zip(self.bits.par_chunks(chunk)))
             .for_each(|(dropped, (activations, bits))| {
-                dropped
-                    .iter_mut()
-                    .zip(activations.iter().zip(bits))
-                    .for_each(keep);
+                dropped.iter_mut().zip(activations.iter().zip(bits)).for_each(keep);
             });
         Ok((CpuStorage::F32(dropped), layout.shape().clone()))
     }
@@ -102,21 +92,11 @@ mod tests {
         let dropped = Dropout::new(0.4, 1, 0).apply(&ones).unwrap();
         let values = dropped.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let scale = 1.0 / 0.6;
-        assert!(
-            values
-                .iter()
-                .all(|&value| value == 0.0 || (value - scale).abs() < 1e-4)
-        );
+        assert!(values.iter().all(|&value| value == 0.0 || (value - scale).abs() < 1e-4));
         let share = values.iter().filter(|&&value| value == 0.0).count() as f64 / 10_000.0;
         assert!((share - 0.4).abs() < 0.02, "{share}");
         let gradient = dropped.sum_all().unwrap().backward().unwrap();
-        let gradient = gradient
-            .get(&ones)
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .to_vec1::<f32>()
-            .unwrap();
+        let gradient = gradient.get(&ones).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(gradient, values);
     }
 

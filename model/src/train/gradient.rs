@@ -45,10 +45,7 @@ fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
     else {
         bail!("gradients are expected in f32 on the CPU")
     };
-    let chunks: Vec<f64> = values[begin..end]
-        .par_chunks(1 << 14)
-        .map(chunk_sum_of_squares)
-        .collect();
+    let chunks: Vec<f64> = values[begin..end].par_chunks(1 << 14).map(chunk_sum_of_squares).collect();
     Ok(chunks.iter().sum())
 }
 
@@ -58,9 +55,7 @@ fn chunk_sum_of_squares(chunk: &[f32]) -> f64 {
     let (blocks, rest) = chunk.as_chunks::<16>();
     let mut sums = [0.0; 16];
     for block in blocks {
-        sums.iter_mut()
-            .zip(block)
-            .for_each(|(sum, &value)| *sum += square(value));
+        sums.iter_mut().zip(block).for_each(|(sum, &value)| *sum += square(value));
     }
     sums.iter().sum::<f64>() + rest.iter().map(|&value| square(value)).sum::<f64>()
 }

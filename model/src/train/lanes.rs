@@ -28,17 +28,9 @@ impl Lanes {
         let predicted = stream.len().saturating_sub(1);
         let length = predicted / batch.max(1);
         if length == 0 {
-            return Err(TrainError::TextTooShort {
-                text,
-                tokens: predicted,
-                needed: batch,
-            });
+            return Err(TrainError::TextTooShort { text, tokens: predicted, needed: batch });
         }
-        Ok(Self {
-            stream,
-            batch,
-            length,
-        })
+        Ok(Self { stream, batch, length })
     }
 
     /// How many tokens the lanes predict together.
@@ -55,14 +47,7 @@ impl Lanes {
     pub(crate) fn before_the_others(&self, time: usize) -> (usize, Vec<u32>) {
         let time = time.min(self.length);
         let begins = move |back: usize| (1..self.batch).map(move |lane| lane * self.length - back);
-        (
-            time,
-            (1..=time)
-                .rev()
-                .flat_map(begins)
-                .map(|at| self.stream[at])
-                .collect(),
-        )
+        (time, (1..=time).rev().flat_map(begins).map(|at| self.stream[at]).collect())
     }
 
     /// The number of blocks of at most `time` steps that cover the lanes.
@@ -76,11 +61,7 @@ impl Lanes {
         let end = (begin + time).min(self.length);
         let rows = (begin..end).flat_map(|t| (0..self.batch).map(move |lane| lane * self.length + t));
         let (inputs, targets) = rows.map(|at| (self.stream[at], self.stream[at + 1])).unzip();
-        Block {
-            time: end - begin,
-            inputs,
-            targets,
-        }
+        Block { time: end - begin, inputs, targets }
     }
 }
 
@@ -94,17 +75,9 @@ mod tests {
         let lanes = Lanes::new((0..12).collect(), 2, "training").unwrap();
         assert_eq!(lanes.predicted(), 10);
         assert_eq!(lanes.blocks(3), 2);
-        let first = Block {
-            time: 3,
-            inputs: vec![0, 5, 1, 6, 2, 7],
-            targets: vec![1, 6, 2, 7, 3, 8],
-        };
+        let first = Block { time: 3, inputs: vec![0, 5, 1, 6, 2, 7], targets: vec![1, 6, 2, 7, 3, 8] };
         assert_eq!(lanes.block(0, 3), first);
-        let last = Block {
-            time: 2,
-            inputs: vec![3, 8, 4, 9],
-            targets: vec![4, 9, 5, 10],
-        };
+        let last = Block { time: 2, inputs: vec![3, 8, 4, 9], targets: vec![4, 9, 5, 10] };
         assert_eq!(lanes.block(1, 3), last);
         assert_eq!(lanes.before_the_others(3), (3, vec![2, 3, 4]));
     }
@@ -112,10 +85,7 @@ mod tests {
     #[test]
     fn a_text_that_does_not_fill_the_lanes_is_refused() {
         let error = Lanes::new(vec![1, 2, 3], 3, "validation").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the validation text has 2 tokens, too few for a batch of 3 lanes"
-        );
+        assert_eq!(error.to_string(), "the validation text has 2 tokens, too few for a batch of 3 lanes");
     }
 
     proptest! {

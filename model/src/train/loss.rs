@@ -84,17 +84,14 @@ impl CustomOp2 for CrossEntropyGradient<'_> {
     ) -> Result<(CpuStorage, Shape)> {
         let (logits, targets, width) = rows(logits, logits_layout, targets, targets_layout)?;
         let mut gradient = vec![0f32; logits.len()];
-        gradient
-            .par_chunks_exact_mut(width)
-            .enumerate()
-            .for_each(|(at, gradient)| {
-                let row = &logits[at * width..(at + 1) * width];
-                let log_sum_exp = self.log_sum_exps[at] as f32;
-                for (gradient, logit) in gradient.iter_mut().zip(row) {
-                    *gradient = self.scale * (logit - log_sum_exp).exp();
-                }
-                gradient[targets[at] as usize] -= self.scale;
-            });
+        gradient.par_chunks_exact_mut(width).enumerate().for_each(|(at, gradient)| {
+            let row = &logits[at * width..(at + 1) * width];
+            let log_sum_exp = self.log_sum_exps[at] as f32;
+            for (gradient, logit) in gradient.iter_mut().zip(row) {
+                *gradient = self.scale * (logit - log_sum_exp).exp();
+            }
+            gradient[targets[at] as usize] -= self.scale;
+        });
         Ok((CpuStorage::F32(gradient), logits_layout.shape().clone()))
     }
 }
@@ -107,19 +104,15 @@ fn rows<'a>(
     targets_layout: &Layout,
 ) -> Result<(&'a [f32], &'a [u32], usize)> {
     let (count, width) = logits_layout.shape().dims2()?;
-    let (Some(logits_range), Some(targets_range)) = (
-        logits_layout.contiguous_offsets(),
-        targets_layout.contiguous_offsets(),
-    ) else {
+    let (Some(logits_range), Some(targets_range)) =
+        (logits_layout.contiguous_offsets(), targets_layout.contiguous_offsets())
+    else {
         bail!("cross-entropy: logits and targets must be contiguous")
     };
     let logits = &logits.as_slice::<f32>()?[logits_range.0..logits_range.1];
     let targets = &targets.as_slice::<u32>()?[targets_range.0..targets_range.1];
     if targets.len() != count {
-        bail!(
-            "cross-entropy: {count} rows of logits, but {} targets",
-            targets.len()
-        )
+        bail!("cross-entropy: {count} rows of logits, but {} targets", targets.len())
     }
     if let Some(target) = targets.iter().find(|&&target| target as usize >= width) {
         bail!("cross-entropy: target {target} is not below the vocabulary's size {width}")
@@ -147,13 +140,7 @@ mod tests {
         assert!((value(&fused) - value(&composed)).abs() < 1e-6);
         let gradient = |loss: &Tensor| {
             let store = loss.affine(3.0, 0.0).unwrap().backward().unwrap();
-            store
-                .get(&logits)
-                .unwrap()
-                .flatten_all()
-                .unwrap()
-                .to_vec1::<f32>()
-                .unwrap()
+            store.get(&logits).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         for (fused, composed) in gradient(&fused).iter().zip(gradient(&composed)) {
             assert!((fused - composed).abs() < 1e-6);
@@ -165,9 +152,6 @@ mod tests {
         let (logits, _) = example();
         let targets = Tensor::new(&[0u32, 6, 7, 2, 2], &Device::Cpu).unwrap();
         let error = cross_entropy(&logits, &targets).unwrap_err().to_string();
-        assert!(
-            error.contains("target 7 is not below the vocabulary's size 7"),
-            "{error}"
-        );
+        assert!(error.contains("target 7 is not below the vocabulary's size 7"), "{error}");
     }
 }

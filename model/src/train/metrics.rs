@@ -42,11 +42,7 @@ impl MetricsLog {
     /// Opens `path` and keeps its first `length` bytes, which are those up to a checkpoint.
     pub(crate) fn open(path: &Path, length: u64) -> Result<Self, TrainError> {
         let open = || {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .write(true)
-                .truncate(false)
-                .open(path)?;
+            let mut file = OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
             // A longer file would be filled up with zeros.
             if file.metadata()?.len() < length {
                 return Err(std::io::Error::other("it is shorter than the checkpoint says"));
@@ -56,19 +52,14 @@ impl MetricsLog {
             Ok(file)
         };
         let file = open().map_err(|source| written(path, source))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// Appends one line.
     pub(crate) fn append(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
         let mut text = serde_json::to_string(line).map_err(|error| written(&self.path, error.into()))?;
         text.push('\n');
-        self.file
-            .write_all(text.as_bytes())
-            .map_err(|source| written(&self.path, source))
+        self.file.write_all(text.as_bytes()).map_err(|source| written(&self.path, source))
     }
 
     /// Brings the lines to the disk and returns their length in bytes.
@@ -83,21 +74,11 @@ impl MetricsLog {
 
 /// Reads a `metrics.jsonl`.
 pub fn read_metrics(path: &Path) -> Result<Vec<MetricsLine>, TrainError> {
-    let read = |source| TrainError::File {
-        path: path.to_owned(),
-        action: "read",
-        source,
-    };
+    let read = |source| TrainError::File { path: path.to_owned(), action: "read", source };
     let lines = BufReader::new(File::open(path).map_err(read)?).lines();
-    lines
-        .map(|line| serde_json::from_str(&line.map_err(read)?).map_err(|error| read(error.into())))
-        .collect()
+    lines.map(|line| serde_json::from_str(&line.map_err(read)?).map_err(|error| read(error.into()))).collect()
 }
 
 fn written(path: &Path, source: std::io::Error) -> TrainError {
-    TrainError::File {
-        path: path.to_owned(),
-        action: "written",
-        source,
-    }
+    TrainError::File { path: path.to_owned(), action: "written", source }
 }

@@ -58,10 +58,7 @@ impl Optimizer {
     pub(crate) fn new(kind: OptimizerKind, parameters: &[Var]) -> Self {
         let zeros = |parameter: &Var| {
             let count = parameter.elem_count();
-            Moments {
-                first: vec![0.0; count],
-                second: vec![0.0; count],
-            }
+            Moments { first: vec![0.0; count], second: vec![0.0; count] }
         };
         let moments = match kind {
             OptimizerKind::Adam => Some(parameters.iter().map(zeros).collect()),
@@ -92,13 +89,8 @@ impl Optimizer {
     ) -> Result<()> {
         match &mut self.moments {
             None => {
-                let update = SgdUpdate {
-                    rate: (rate * gradient_factor) as f32,
-                };
-                parameters
-                    .iter()
-                    .zip(gradients.iter())
-                    .try_for_each(|(p, g)| p.inplace_op2(g, &update))
+                let update = SgdUpdate { rate: (rate * gradient_factor) as f32 };
+                parameters.iter().zip(gradients.iter()).try_for_each(|(p, g)| p.inplace_op2(g, &update))
             }
             Some(moments) => {
                 let updates = i32::try_from(step + 1).unwrap_or(i32::MAX);
@@ -132,27 +124,20 @@ impl InplaceOp2 for AdamUpdate<'_> {
         gradient_layout: &Layout,
     ) -> Result<()> {
         let (values, gradient) = slices(parameter, parameter_layout, gradient, gradient_layout)?;
-        let &Self {
-            rate,
-            second_correction,
-            gradient_factor,
-            ..
-        } = self;
+        let &Self { rate, second_correction, gradient_factor, .. } = self;
         let mut moments = self.moments.borrow_mut();
         let Moments { first, second } = &mut **moments;
         let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
         let parameters = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
-        parameters
-            .zip(moments)
-            .for_each(|((values, gradient), (first, second))| {
-                let moments = first.iter_mut().zip(second);
-                for ((value, gradient), (first, second)) in values.iter_mut().zip(gradient).zip(moments) {
-                    let gradient = gradient * gradient_factor;
-                    *first = BETA_1 * *first + (1.0 - BETA_1) * gradient;
-                    *second = BETA_2 * *second + (1.0 - BETA_2) * gradient * gradient;
-                    *value -= rate * *first / (second.sqrt() / second_correction + EPSILON);
-                }
-            });
+        parameters.zip(moments).for_each(|((values, gradient), (first, second))| {
+            let moments = first.iter_mut().zip(second);
+            for ((value, gradient), (first, second)) in values.iter_mut().zip(gradient).zip(moments) {
+                let gradient = gradient * gradient_factor;
+                *first = BETA_1 * *first + (1.0 - BETA_1) * gradient;
+                *second = BETA_2 * *second + (1.0 - BETA_2) * gradient * gradient;
+                *value -= rate * *first / (second.sqrt() / second_correction + EPSILON);
+            }
+        });
         Ok(())
     }
 }
@@ -170,15 +155,9 @@ impl InplaceOp2 for SgdUpdate {
         gradient_layout: &Layout,
     ) -> Result<()> {
         let (values, gradient) = slices(parameter, parameter_layout, gradient, gradient_layout)?;
-        values
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .for_each(|(values, gradient)| {
-                values
-                    .iter_mut()
-                    .zip(gradient)
-                    .for_each(|(value, gradient)| *value -= self.rate * gradient);
-            });
+        values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).for_each(|(values, gradient)| {
+            values.iter_mut().zip(gradient).for_each(|(value, gradient)| *value -= self.rate * gradient);
+        });
         Ok(())
     }
 }
@@ -195,10 +174,7 @@ fn slices<'a>(
     let Some(gradient_range) = gradient_layout.contiguous_offsets() else {
         bail!("gradients are expected contiguous")
     };
-    Ok((
-        &mut values[range.0..range.1],
-        &gradient.as_slice::<f32>()?[gradient_range.0..gradient_range.1],
-    ))
+    Ok((&mut values[range.0..range.1], &gradient.as_slice::<f32>()?[gradient_range.0..gradient_range.1]))
 }
 
 #[cfg(test)]
@@ -218,14 +194,9 @@ mod tests {
             .map(|(step, (rate, factor))| {
                 let weight = &parameters[0];
                 let square = (weight.sqr().unwrap() * 0.5).unwrap();
-                let loss = ((weight.as_tensor() * &slope).unwrap() + square)
-                    .unwrap()
-                    .sum_all()
-                    .unwrap();
+                let loss = ((weight.as_tensor() * &slope).unwrap() + square).unwrap().sum_all().unwrap();
                 let gradients = Gradients::take(loss.backward().unwrap(), parameters.iter()).unwrap();
-                optimizer
-                    .update(&parameters, &gradients, step as u64, rate, factor)
-                    .unwrap();
+                optimizer.update(&parameters, &gradients, step as u64, rate, factor).unwrap();
                 weight.to_vec1().unwrap()
             })
             .collect()
@@ -233,10 +204,7 @@ mod tests {
 
     fn assert_close(ours: &[Vec<f32>], expected: [[f64; 3]; 3]) {
         for (ours, expected) in ours.iter().flatten().zip(expected.iter().flatten()) {
-            assert!(
-                (f64::from(*ours) - expected).abs() < 1e-6,
-                "{ours} instead of {expected}"
-            );
+            assert!((f64::from(*ours) - expected).abs() < 1e-6, "{ours} instead of {expected}");
         }
     }
 

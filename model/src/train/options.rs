@@ -69,54 +69,22 @@ impl TrainingOptions {
     pub fn validate(&self) -> Result<(), TrainError> {
         let check = |fits: bool, field, found: &dyn ToString, allowed| match fits {
             true => Ok(()),
-            false => Err(TrainError::Option {
-                field,
-                found: found.to_string(),
-                allowed,
-            }),
+            false => Err(TrainError::Option { field, found: found.to_string(), allowed }),
         };
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        check(
-            (0.0..1.0).contains(&self.dropout),
-            "dropout",
-            &self.dropout,
-            "0 to below 1",
-        )?;
-        check(
-            (1..=65_536).contains(&self.batch),
-            "batch",
-            &self.batch,
-            "1 to 65536",
-        )?;
-        check(
-            (1..=65_536).contains(&self.bptt),
-            "bptt",
-            &self.bptt,
-            "1 to 65536",
-        )?;
-        check(
-            positive(self.learning_rate),
-            "learning rate",
-            &self.learning_rate,
-            "a number above 0",
-        )?;
+        check((0.0..1.0).contains(&self.dropout), "dropout", &self.dropout, "0 to below 1")?;
+        check((1..=65_536).contains(&self.batch), "batch", &self.batch, "1 to 65536")?;
+        check((1..=65_536).contains(&self.bptt), "bptt", &self.bptt, "1 to 65536")?;
+        check(positive(self.learning_rate), "learning rate", &self.learning_rate, "a number above 0")?;
         check(positive(self.clip), "clip", &self.clip, "a number above 0")?;
-        check(
-            (1..=100_000).contains(&self.epochs),
-            "epochs",
-            &self.epochs,
-            "1 to 100000",
-        )?;
+        check((1..=100_000).contains(&self.epochs), "epochs", &self.epochs, "1 to 100000")?;
         check(self.patience >= 1, "patience", &self.patience, "1 or more")?;
         let bias = self.forget_bias.unwrap_or_default();
         check(bias.is_finite(), "forget bias", &bias, "a finite number")?;
         match self.decay {
-            Decay::Epochs { factor, .. } | Decay::Plateau { factor } => check(
-                factor > 0.0 && factor <= 1.0,
-                "decay factor",
-                &factor,
-                "above 0 to 1",
-            ),
+            Decay::Epochs { factor, .. } | Decay::Plateau { factor } => {
+                check(factor > 0.0 && factor <= 1.0, "decay factor", &factor, "above 0 to 1")
+            }
             Decay::None | Decay::Cosine => Ok(()),
         }
     }

@@ -38,10 +38,7 @@ pub(crate) fn passages(tokens: &[u32], separator: u32) -> Vec<Range<usize>> {
 pub(crate) fn reordered(tokens: &[u32], passages: &[Range<usize>], seed: u64, epoch: usize) -> Vec<u32> {
     let mut order: Vec<&Range<usize>> = passages.iter().collect();
     shuffle(&mut order, &mut generator(seed, Purpose::Order, epoch as u64));
-    order
-        .into_iter()
-        .flat_map(|passage| tokens[passage.clone()].iter().copied())
-        .collect()
+    order.into_iter().flat_map(|passage| tokens[passage.clone()].iter().copied()).collect()
 }
 
 #[cfg(test)]

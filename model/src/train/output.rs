@@ -31,9 +31,7 @@ impl Output {
     ) -> Result<Self, TrainError> {
         let occupied = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
         if occupied {
-            return Err(TrainError::OutputNotEmpty {
-                path: directory.to_owned(),
-            });
+            return Err(TrainError::OutputNotEmpty { path: directory.to_owned() });
         }
         let checkpoints = directory.join(CHECKPOINT_DIRECTORY);
         fs::create_dir_all(&checkpoints).map_err(|source| written(&checkpoints, source))?;
@@ -42,10 +40,7 @@ impl Output {
         write(&directory.join(CONFIG_FILE), format!("{config}\n").as_bytes())?;
         write(&directory.join(TOKENIZER_FILE), tokenizer_json.as_bytes())?;
         let metrics = MetricsLog::open(&directory.join(METRICS_FILE), 0)?;
-        let mut output = Self {
-            directory: directory.to_owned(),
-            metrics,
-        };
+        let mut output = Self { directory: directory.to_owned(), metrics };
         // From the first step on there is something to resume.
         output.save_checkpoint(trainer)?;
         Ok(output)
@@ -55,23 +50,15 @@ impl Output {
     pub(crate) fn resume(directory: &Path, trainer: &mut Trainer) -> Result<Self, TrainError> {
         let path = directory.join(CHECKPOINT_DIRECTORY).join(CHECKPOINT_FILE);
         if !path.exists() {
-            return Err(TrainError::NothingToResume {
-                path: directory.to_owned(),
-            });
+            return Err(TrainError::NothingToResume { path: directory.to_owned() });
         }
         let (header, tensors) = checkpoint::read(&path)?;
         let metrics_length = header.metrics_length;
-        let unusable = |reason| TrainError::Checkpoint {
-            path: path.clone(),
-            reason,
-        };
+        let unusable = |reason| TrainError::Checkpoint { path: path.clone(), reason };
         trainer.restore(header, tensors, unusable)?;
         remove_torn_checkpoints(&path);
         let metrics = MetricsLog::open(&directory.join(METRICS_FILE), metrics_length)?;
-        Ok(Self {
-            directory: directory.to_owned(),
-            metrics,
-        })
+        Ok(Self { directory: directory.to_owned(), metrics })
     }
 
     pub(crate) fn append_metrics(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
@@ -88,9 +75,8 @@ impl Output {
     /// between the two takes the same steps again and saves the same weights.
     pub(crate) fn save_model(&self, trainer: &Trainer) -> Result<(), TrainError> {
         let parameters = trainer.parameters().named();
-        let tensors: Tensors = parameters
-            .map(|(name, variable)| (name.to_owned(), variable.as_tensor().clone()))
-            .collect();
+        let tensors: Tensors =
+            parameters.map(|(name, variable)| (name.to_owned(), variable.as_tensor().clone())).collect();
         let bytes = weights::encode(&tensors, trainer.config(), trainer.options().weight_type)?;
         write(&self.directory.join(WEIGHTS_FILE), &bytes)
     }
@@ -112,9 +98,5 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 }
 
 fn written(path: &Path, source: std::io::Error) -> TrainError {
-    TrainError::File {
-        path: path.to_owned(),
-        action: "written",
-        source,
-    }
+    TrainError::File { path: path.to_owned(), action: "written", source }
 }

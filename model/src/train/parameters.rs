@@ -28,17 +28,13 @@ impl Parameters {
         let tensors = shapes.iter().enumerate().map(|(place, (name, shape))| {
             let mut generator = generator(options.seed, Purpose::InitialWeights, place as u64);
             let count = shape.iter().product();
-            let mut values: Vec<f32> = (0..count)
-                .map(|_| (2.0 * uniform(&mut generator) - 1.0) * range)
-                .collect();
+            let mut values: Vec<f32> =
+                (0..count).map(|_| (2.0 * uniform(&mut generator) - 1.0) * range).collect();
             if let (Some(bias), true) = (options.forget_bias, name.contains(".bias_")) {
                 let bias = if name.contains(".bias_ih_") { bias } else { 0.0 };
                 values[config.hidden_size..2 * config.hidden_size].fill(bias);
             }
-            Ok((
-                name.clone(),
-                Var::from_vec(values, shape.as_slice(), &Device::Cpu)?,
-            ))
+            Ok((name.clone(), Var::from_vec(values, shape.as_slice(), &Device::Cpu)?))
         });
         let (names, variables): (Vec<_>, Vec<_>) = tensors.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let by_name: HashMap<String, Tensor> = names
@@ -47,12 +43,7 @@ impl Parameters {
             .zip(variables.iter().map(|variable| variable.as_tensor().clone()))
             .collect();
         let builder = VarBuilder::from_tensors(by_name, DType::F32, &Device::Cpu);
-        Ok(Self {
-            config: config.clone(),
-            names,
-            network: Network::new(config, &builder)?,
-            variables,
-        })
+        Ok(Self { config: config.clone(), names, network: Network::new(config, &builder)?, variables })
     }
 
     /// The network over the variables: it always computes with their present values.

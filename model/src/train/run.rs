@@ -103,13 +103,7 @@ pub fn train(
     let done = trainer.progress().tokens;
     let tokens = (trainer.tokens_per_epoch() * trainer.options().epochs) as u64;
     let parameters = trainer.config().parameters();
-    if observe(Event::Started {
-        parameters,
-        tokens,
-        done,
-    })
-    .is_break()
-    {
+    if observe(Event::Started { parameters, tokens, done }).is_break() {
         return Ok(Outcome::Stopped);
     }
     run(&mut trainer, &mut output, settings, observe)
@@ -134,10 +128,7 @@ fn run(
             output.append_metrics(&line)?;
             output.save_checkpoint(trainer)?;
             last = (Instant::now(), trainer.progress().step);
-            let flow = observe(Event::Validation {
-                line,
-                improved: end.improved,
-            });
+            let flow = observe(Event::Validation { line, improved: end.improved });
             if flow.is_break() && !trainer.is_over() {
                 return Ok(Outcome::Stopped);
             }
@@ -152,11 +143,7 @@ fn run(
             output.append_metrics(&line)?;
         }
         let epoch = trainer.progress().epoch + 1;
-        let stop = observe(Event::Step {
-            tokens: trainer.progress().tokens,
-            epoch,
-        })
-        .is_break();
+        let stop = observe(Event::Step { tokens: trainer.progress().tokens, epoch }).is_break();
         let due = match settings.checkpoint_every {
             CheckpointInterval::Steps(steps) => step - last.1 >= steps,
             CheckpointInterval::Time(time) => last.0.elapsed() >= time,
@@ -201,10 +188,7 @@ struct Speed {
 
 impl Speed {
     fn new(tokens: u64) -> Self {
-        Self {
-            at: Instant::now(),
-            tokens,
-        }
+        Self { at: Instant::now(), tokens }
     }
 
     fn since_last(&mut self, tokens: u64) -> f64 {

@@ -58,12 +58,7 @@ impl Decay {
 mod tests {
     use super::*;
 
-    const START: Place = Place {
-        step: 0,
-        steps: 100,
-        epoch: 0,
-        plateaus: 0,
-    };
+    const START: Place = Place { step: 0, steps: 100, epoch: 0, plateaus: 0 };
 
     #[test]
     fn the_cosine_falls_from_the_initial_rate_over_its_half_to_zero() {
@@ -77,10 +72,7 @@ mod tests {
 
     #[test]
     fn zarembas_medium_model_keeps_its_rate_for_six_epochs_and_divides_it_by_1_2_from_the_seventh() {
-        let decay = Decay::Epochs {
-            factor: 1.0 / 1.2,
-            after: 6,
-        };
+        let decay = Decay::Epochs { factor: 1.0 / 1.2, after: 6 };
         let rate = |epoch| decay.rate(1.0, Place { epoch, ..START });
         assert_eq!(rate(5), 1.0);
         assert!((rate(6) - 1.0 / 1.2).abs() < 1e-15);
@@ -91,17 +83,6 @@ mod tests {
     fn a_plateau_decays_once_each_time() {
         let rate = |plateaus| Decay::Plateau { factor: 0.25 }.rate(20.0, Place { plateaus, ..START });
         assert_eq!((rate(0), rate(1), rate(2)), (20.0, 5.0, 1.25));
-        assert_eq!(
-            Decay::None.rate(
-                0.5,
-                Place {
-                    step: 99,
-                    epoch: 9,
-                    plateaus: 3,
-                    ..START
-                }
-            ),
-            0.5
-        );
+        assert_eq!(Decay::None.rate(0.5, Place { step: 99, epoch: 9, plateaus: 3, ..START }), 0.5);
     }
 }

@@ -30,19 +30,11 @@ pub(super) fn markov(tokens: usize, seed: u64) -> Vec<u32> {
 fn entropy_rate() -> f64 {
     let mut stationary = [1.0 / 3.0; 3];
     for _ in 0..200 {
-        let next = |to: usize| {
-            (0..3)
-                .map(|from| stationary[from] * f64::from(TRANSITIONS[from][to]))
-                .sum()
-        };
+        let next = |to: usize| (0..3).map(|from| stationary[from] * f64::from(TRANSITIONS[from][to])).sum();
         stationary = [next(0), next(1), next(2)];
     }
     let entropy = |row: &[f32; 3]| -> f64 { row.iter().map(|&p| -f64::from(p) * f64::from(p).ln()).sum() };
-    stationary
-        .iter()
-        .zip(&TRANSITIONS)
-        .map(|(weight, row)| weight * entropy(row))
-        .sum()
+    stationary.iter().zip(&TRANSITIONS).map(|(weight, row)| weight * entropy(row)).sum()
 }
 
 pub(super) fn options() -> TrainingOptions {
@@ -71,11 +63,7 @@ pub(super) fn options() -> TrainingOptions {
 }
 
 fn texts() -> Texts {
-    Texts {
-        training: markov(400, 1),
-        validation: markov(200, 2),
-        vocab_size: 3,
-    }
+    Texts { training: markov(400, 1), validation: markov(200, 2), vocab_size: 3 }
 }
 
 fn settings(directory: &Path) -> RunSettings {
@@ -89,9 +77,7 @@ fn settings(directory: &Path) -> RunSettings {
 }
 
 fn run(options: &TrainingOptions, settings: &RunSettings) -> Result<Outcome, TrainError> {
-    train(options.clone(), texts(), settings, &mut |_| {
-        ControlFlow::Continue(())
-    })
+    train(options.clone(), texts(), settings, &mut |_| ControlFlow::Continue(()))
 }
 
 /// Weights, moments and state after `steps` steps, epochs' ends included.
@@ -110,65 +96,34 @@ fn advance(trainer: &mut Trainer) {
 
 /// The bits of every tensor, since equal means equal to the bit here (and NaN would equal nothing).
 fn bits(tensors: &Tensors) -> std::collections::BTreeMap<&String, Vec<u32>> {
-    tensors
-        .iter()
-        .map(|(name, (_, values))| (name, values.iter().map(|v| v.to_bits()).collect()))
-        .collect()
+    tensors.iter().map(|(name, (_, values))| (name, values.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
 /// A line of the metrics without the one number that is measured by the clock.
 fn timeless(directory: &Path) -> Vec<MetricsLine> {
     let lines = read_metrics(&directory.join("metrics.jsonl")).unwrap();
-    lines
-        .into_iter()
-        .map(|line| MetricsLine {
-            tokens_per_second: 0.0,
-            ..line
-        })
-        .collect()
+    lines.into_iter().map(|line| MetricsLine { tokens_per_second: 0.0, ..line }).collect()
 }
 
 #[test]
 fn a_markov_source_is_learned_to_its_entropy_rate() {
     let directory = tempfile::tempdir().unwrap();
-    let texts = Texts {
-        training: markov(40_000, 1),
-        validation: markov(20_000, 2),
-        vocab_size: 3,
-    };
-    let options = TrainingOptions {
-        dropout: 0.0,
-        batch: 20,
-        bptt: 20,
-        epochs: 4,
-        ..options()
-    };
-    let outcome = train(
-        options,
-        texts,
-        &settings(&directory.path().join("out")),
-        &mut |_| ControlFlow::Continue(()),
-    );
-    let Ok(Outcome::Finished { perplexity, .. }) = outcome else {
-        panic!("{outcome:?}")
-    };
+    let texts = Texts { training: markov(40_000, 1), validation: markov(20_000, 2), vocab_size: 3 };
+    let options = TrainingOptions { dropout: 0.0, batch: 20, bptt: 20, epochs: 4, ..options() };
+    let outcome =
+        train(options, texts, &settings(&directory.path().join("out")), &mut |_| ControlFlow::Continue(()));
+    let Ok(Outcome::Finished { perplexity, .. }) = outcome else { panic!("{outcome:?}") };
     let (nats, entropy) = (perplexity.ln(), entropy_rate());
     // A unigram model would be at 1.03, this chain's entropy rate is 0.69; a sample of 20,000 tokens is itself
     // within about one per cent of it.
-    assert!(
-        (nats / entropy - 1.0).abs() < 0.02,
-        "{nats} nats per token, the entropy rate is {entropy}"
-    );
+    assert!((nats / entropy - 1.0).abs() < 0.02, "{nats} nats per token, the entropy rate is {entropy}");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_bits_and_another_seed_others() {
     let same = after(20, &options());
     assert_eq!(bits(&same), bits(&after(20, &options())));
-    assert_ne!(
-        bits(&same),
-        bits(&after(20, &TrainingOptions { seed: 2, ..options() }))
-    );
+    assert_ne!(bits(&same), bits(&after(20, &TrainingOptions { seed: 2, ..options() })));
 }
 
 #[test]
@@ -176,12 +131,7 @@ fn a_run_that_is_stopped_and_resumed_equals_one_that_is_not() {
     let passages = DataOrder::Passages;
     let (adam, sgd) = (OptimizerKind::Adam, OptimizerKind::Sgd);
     for options in [
-        TrainingOptions {
-            optimizer: adam,
-            order: passages,
-            layers: 2,
-            ..options()
-        },
+        TrainingOptions { optimizer: adam, order: passages, layers: 2, ..options() },
         TrainingOptions {
             optimizer: sgd,
             decay: Decay::Plateau { factor: 0.5 },
@@ -198,11 +148,7 @@ fn a_run_that_is_stopped_and_resumed_equals_one_that_is_not() {
             let mut left = steps;
             let stopped = train(options.clone(), texts(), &resumed, &mut |event| {
                 left -= usize::from(matches!(event, Event::Step { .. }));
-                if left == 0 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             assert_eq!(stopped.unwrap(), Outcome::Stopped);
             resumed.resume = true;
@@ -232,30 +178,15 @@ fn a_run_that_is_killed_after_its_last_checkpoint_equals_one_that_is_not() {
     let died = std::panic::catch_unwind(|| {
         let mut steps = 0;
         let settings = settings(&killed);
-        train(
-            options(),
-            texts(),
-            &RunSettings {
-                metrics_every: 1,
-                ..settings
-            },
-            &mut |event| {
-                steps += usize::from(matches!(event, Event::Step { .. }));
-                assert!(steps < 17, "killed");
-                ControlFlow::Continue(())
-            },
-        )
+        train(options(), texts(), &RunSettings { metrics_every: 1, ..settings }, &mut |event| {
+            steps += usize::from(matches!(event, Event::Step { .. }));
+            assert!(steps < 17, "killed");
+            ControlFlow::Continue(())
+        })
     });
     assert!(died.is_err());
     fs::write(killed.join("checkpoint/.chorus-torn"), b"torn").unwrap();
-    run(
-        &options(),
-        &RunSettings {
-            resume: true,
-            ..settings(&killed)
-        },
-    )
-    .unwrap();
+    run(&options(), &RunSettings { resume: true, ..settings(&killed) }).unwrap();
     let model = |directory: &Path| fs::read(directory.join("model.safetensors")).unwrap();
     assert!(model(&whole) == model(&killed));
     let steps: Vec<u64> = timeless(&killed).iter().map(|line| line.step).collect();
@@ -268,32 +199,18 @@ fn another_run_is_neither_overwritten_nor_resumed_as_this_one() {
     let directory = root.path().join("out");
     let refusal =
         |options: &TrainingOptions, settings: &RunSettings| run(options, settings).unwrap_err().to_string();
-    let resume = RunSettings {
-        resume: true,
-        ..settings(&directory)
-    };
+    let resume = RunSettings { resume: true, ..settings(&directory) };
     assert!(refusal(&options(), &resume).contains("has no checkpoint, so there is no run to resume"));
     run(&options(), &settings(&directory)).unwrap();
     assert!(refusal(&options(), &settings(&directory)).contains("is not empty: resume the run in it"));
-    let changed = TrainingOptions {
-        learning_rate: 0.02,
-        ..options()
-    };
+    let changed = TrainingOptions { learning_rate: 0.02, ..options() };
     assert_eq!(
         refusal(&changed, &resume),
         "learning rate is 0.02, but the run to resume has 0.01: a run is resumed with what it began with"
     );
-    let other = Texts {
-        training: markov(400, 9),
-        ..texts()
-    };
+    let other = Texts { training: markov(400, 9), ..texts() };
     let error = train(options(), other, &resume, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("training text is one whose tokens have the hash"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("training text is one whose tokens have the hash"), "{error}");
 }
 
 #[test]
@@ -305,14 +222,7 @@ fn a_torn_checkpoint_is_an_error_that_names_it() {
     let content = fs::read(&path).unwrap();
     for torn in [&content[..4], &content[..content.len() / 2], b"".as_slice()] {
         fs::write(&path, torn).unwrap();
-        let error = run(
-            &options(),
-            &RunSettings {
-                resume: true,
-                ..settings(&directory)
-            },
-        )
-        .unwrap_err();
+        let error = run(&options(), &RunSettings { resume: true, ..settings(&directory) }).unwrap_err();
         assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
     }
 }
@@ -325,32 +235,17 @@ fn early_stopping_keeps_the_best_epoch() {
         learning_rate: 30.0,
         optimizer: OptimizerKind::Sgd,
         clip: 1000.0,
-        decay: Decay::Epochs {
-            factor: 1e-9,
-            after: 1,
-        },
+        decay: Decay::Epochs { factor: 1e-9, after: 1 },
         epochs: 50,
         patience: 2,
         ..options()
     };
     let outcome = run(&options, &settings(root.path())).unwrap();
-    let validations: Vec<f64> = timeless(root.path())
-        .iter()
-        .filter_map(|line| line.valid_perplexity)
-        .collect();
+    let validations: Vec<f64> =
+        timeless(root.path()).iter().filter_map(|line| line.valid_perplexity).collect();
     let best = validations.iter().copied().fold(f64::INFINITY, f64::min);
-    let best_epoch = validations
-        .iter()
-        .position(|&perplexity| perplexity == best)
-        .unwrap()
-        + 1;
-    assert_eq!(
-        outcome,
-        Outcome::Finished {
-            best_epoch,
-            perplexity: best
-        }
-    );
+    let best_epoch = validations.iter().position(|&perplexity| perplexity == best).unwrap() + 1;
+    assert_eq!(outcome, Outcome::Finished { best_epoch, perplexity: best });
     assert_eq!(validations.len(), best_epoch + 2, "{validations:?}");
 }
 
@@ -358,31 +253,15 @@ fn early_stopping_keeps_the_best_epoch() {
 fn options_outside_their_ranges_and_texts_that_do_not_fit_are_refused() {
     let refusal =
         |options: TrainingOptions, texts: Texts| Trainer::new(options, texts).err().unwrap().to_string();
-    let dropout = TrainingOptions {
-        dropout: 1.0,
-        ..options()
-    };
+    let dropout = TrainingOptions { dropout: 1.0, ..options() };
     assert_eq!(refusal(dropout, texts()), "dropout is 1, allowed is 0 to below 1");
-    let rate = TrainingOptions {
-        learning_rate: f64::NAN,
-        ..options()
-    };
-    assert_eq!(
-        refusal(rate, texts()),
-        "learning rate is NaN, allowed is a number above 0"
-    );
-    let outside = Texts {
-        validation: vec![0, 1, 3],
-        ..texts()
-    };
+    let rate = TrainingOptions { learning_rate: f64::NAN, ..options() };
+    assert_eq!(refusal(rate, texts()), "learning rate is NaN, allowed is a number above 0");
+    let outside = Texts { validation: vec![0, 1, 3], ..texts() };
     assert_eq!(
         refusal(options(), outside),
         "the validation text has token 3, but the vocabulary has 3 tokens"
     );
-    let passages = TrainingOptions {
-        order: DataOrder::Passages,
-        start: Start::ZeroState,
-        ..options()
-    };
+    let passages = TrainingOptions { order: DataOrder::Passages, start: Start::ZeroState, ..options() };
     assert!(refusal(passages, texts()).starts_with("the order by passages needs a start token"));
 }

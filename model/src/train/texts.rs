@@ -36,11 +36,7 @@ pub(crate) struct Arrangement {
 pub(crate) fn hash(tokens: &[u32]) -> String {
     let mut hasher = Sha256::new();
     tokens.iter().for_each(|token| hasher.update(token.to_le_bytes()));
-    hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Arrangement {
@@ -64,14 +60,7 @@ impl Arrangement {
         };
         let validation = Lanes::new(stream(start, texts.validation), options.batch, "validation")?;
         let (batch, seed) = (options.batch, options.seed);
-        Ok(Self {
-            start,
-            training: texts.training,
-            passages,
-            batch,
-            seed,
-            validation,
-        })
+        Ok(Self { start, training: texts.training, passages, batch, seed, validation })
     }
 
     /// The lanes of the epoch with this number, from 0. Every epoch has as many tokens.
@@ -98,11 +87,7 @@ fn stream(start: Option<u32>, mut tokens: Vec<u32>) -> Vec<u32> {
 
 fn check(text: &'static str, tokens: &[u32], vocab_size: usize) -> Result<(), TrainError> {
     match tokens.iter().find(|&&token| token as usize >= vocab_size) {
-        Some(&token) => Err(TrainError::TokenOutOfVocabulary {
-            text,
-            token,
-            vocab_size,
-        }),
+        Some(&token) => Err(TrainError::TokenOutOfVocabulary { text, token, vocab_size }),
         None => Ok(()),
     }
 }

@@ -64,16 +64,7 @@ impl Trainer {
         let lanes = arrangement.epoch(0)?;
         let carried = zero_state(&config, options.batch)?;
         let progress = Progress::default();
-        Ok(Self {
-            options,
-            parameters,
-            optimizer,
-            arrangement,
-            hashes,
-            lanes,
-            carried,
-            progress,
-        })
+        Ok(Self { options, parameters, optimizer, arrangement, hashes, lanes, carried, progress })
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -120,33 +111,23 @@ impl Trainer {
         let network = self.parameters.network();
         let mut masks = Dropout::new(self.options.dropout, self.options.seed, self.progress.step);
         let mut dropout = |activations: &Tensor| masks.apply(activations);
-        let dropout: Option<crate::network::Dropout<'_>> = if self.options.dropout > 0.0 {
-            Some(&mut dropout)
-        } else {
-            None
-        };
+        let dropout: Option<crate::network::Dropout<'_>> =
+            if self.options.dropout > 0.0 { Some(&mut dropout) } else { None };
         let (hidden, next) = network.hidden(&inputs, &packing, &self.carried, dropout)?;
         let loss = cross_entropy(&network.logits(&hidden)?, &targets)?;
         let nats = f64::from(loss.to_scalar::<f32>()?);
         let gradients = Gradients::take(loss.backward()?, self.parameters.variables().iter())?;
         let norm = gradients.norm()?;
         if !nats.is_finite() || !norm.is_finite() {
-            return Err(TrainError::Diverged {
-                step: self.progress.step,
-                loss: nats,
-            });
+            return Err(TrainError::Diverged { step: self.progress.step, loss: nats });
         }
         let learning_rate = self.learning_rate();
         let clip = clip_factor(norm, self.options.clip);
         let step = self.progress.step;
-        self.optimizer
-            .update(self.parameters.variables(), &gradients, step, learning_rate, clip)?;
+        self.optimizer.update(self.parameters.variables(), &gradients, step, learning_rate, clip)?;
         self.carried = next.detach();
         self.advance(nats, block.targets.len());
-        Ok(Step {
-            learning_rate,
-            tokens: block.targets.len(),
-        })
+        Ok(Step { learning_rate, tokens: block.targets.len() })
     }
 
     /// Validates, notes whether that is the best, and arranges the next epoch.
@@ -158,10 +139,7 @@ impl Trainer {
         progress.epoch += 1;
         progress.block = 0;
         if improved {
-            progress.best = Some(Best {
-                nats,
-                epoch: progress.epoch,
-            });
+            progress.best = Some(Best { nats, epoch: progress.epoch });
             progress.epochs_since_best = 0;
         } else {
             progress.epochs_since_best += 1;
@@ -181,22 +159,9 @@ impl Trainer {
 
     /// The learning rate of the next step.
     pub(crate) fn learning_rate(&self) -> f64 {
-        let Progress {
-            step,
-            epoch,
-            plateaus,
-            ..
-        } = self.progress;
+        let Progress { step, epoch, plateaus, .. } = self.progress;
         let steps = (self.steps_per_epoch() * self.options.epochs) as u64;
-        self.options.decay.rate(
-            self.options.learning_rate,
-            Place {
-                step,
-                steps,
-                epoch,
-                plateaus,
-            },
-        )
+        self.options.decay.rate(self.options.learning_rate, Place { step, steps, epoch, plateaus })
     }
 
     fn advance(&mut self, nats: f64, tokens: usize) {
@@ -228,24 +193,15 @@ impl Trainer {
         let mut tensors = Tensors::new();
         let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         for (name, variable) in self.parameters.named() {
-            tensors.insert(
-                format!("weights.{name}"),
-                (variable.dims().to_vec(), values(variable)?),
-            );
+            tensors.insert(format!("weights.{name}"), (variable.dims().to_vec(), values(variable)?));
         }
         for ((name, variable), moments) in self.parameters.named().zip(self.optimizer.moments()) {
             let shape = variable.dims().to_vec();
-            tensors.insert(
-                format!("adam.first.{name}"),
-                (shape.clone(), moments.first.clone()),
-            );
+            tensors.insert(format!("adam.first.{name}"), (shape.clone(), moments.first.clone()));
             tensors.insert(format!("adam.second.{name}"), (shape, moments.second.clone()));
         }
         for (layer, state) in self.carried.layers().iter().enumerate() {
-            tensors.insert(
-                format!("carried.{layer}"),
-                (state.dims().to_vec(), values(state)?),
-            );
+            tensors.insert(format!("carried.{layer}"), (state.dims().to_vec(), values(state)?));
         }
         Ok(tensors)
     }
@@ -261,9 +217,9 @@ impl Trainer {
         self.check_same(&header)?;
         let mut take = |name: String, shape: &[usize]| match tensors.remove(&name) {
             Some((found, values)) if found == shape => Ok(values),
-            Some((found, _)) => Err(unusable(format!(
-                "tensor {name} has shape {found:?}, expected is {shape:?}"
-            ))),
+            Some((found, _)) => {
+                Err(unusable(format!("tensor {name} has shape {found:?}, expected is {shape:?}")))
+            }
             None => Err(unusable(format!("it has no tensor {name}"))),
         };
         for (name, variable) in self.parameters.named() {
@@ -290,42 +246,21 @@ impl Trainer {
 
     fn check_same(&self, header: &Header) -> Result<(), TrainError> {
         let differs = |field: &str, stored: &str, given: &str| {
-            Err(TrainError::Differs {
-                field: field.into(),
-                stored: stored.into(),
-                given: given.into(),
-            })
+            Err(TrainError::Differs { field: field.into(), stored: stored.into(), given: given.into() })
         };
         if let Some((field, stored, given)) = TrainingOptions::difference(&header.options, &self.options) {
             return differs(&field, &stored, &given);
         }
         let ours = self.header(0);
         if ours.vocab_size != header.vocab_size {
-            return differs(
-                "vocabulary size",
-                &header.vocab_size.to_string(),
-                &ours.vocab_size.to_string(),
-            );
+            return differs("vocabulary size", &header.vocab_size.to_string(), &ours.vocab_size.to_string());
         }
-        let text = |hash: &str| {
-            format!(
-                "one whose tokens have the hash {}",
-                hash.get(..12).unwrap_or(hash)
-            )
-        };
+        let text = |hash: &str| format!("one whose tokens have the hash {}", hash.get(..12).unwrap_or(hash));
         if ours.training_text != header.training_text {
-            return differs(
-                "training text",
-                &text(&header.training_text),
-                &text(&ours.training_text),
-            );
+            return differs("training text", &text(&header.training_text), &text(&ours.training_text));
         }
         if ours.validation_text != header.validation_text {
-            return differs(
-                "validation text",
-                &text(&header.validation_text),
-                &text(&ours.validation_text),
-            );
+            return differs("validation text", &text(&header.validation_text), &text(&ours.validation_text));
         }
         Ok(())
     }
@@ -333,7 +268,5 @@ impl Trainer {
 
 fn zero_state(config: &Config, batch: usize) -> candle_core::Result<NetworkState> {
     let zero = || Tensor::zeros((2, batch, config.hidden_size), DType::F32, &Device::Cpu);
-    Ok(NetworkState::from_layers(
-        (0..config.layers).map(|_| zero()).collect::<Result<_, _>>()?,
-    ))
+    Ok(NetworkState::from_layers((0..config.layers).map(|_| zero()).collect::<Result<_, _>>()?))
 }

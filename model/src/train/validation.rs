@@ -46,12 +46,7 @@ fn warm_state(network: &Network, lanes: &Lanes, time: usize) -> Result<NetworkSt
     let (_, others) = network.hidden(&inputs, &packing, &network.zero_state(batch - 1)?, None)?;
     let first = network.zero_state(1)?;
     let together = |(first, others): (&Tensor, &Tensor)| Tensor::cat(&[first, &others.detach()], 1);
-    let layers = first
-        .layers()
-        .iter()
-        .zip(others.layers())
-        .map(together)
-        .collect::<Result<_>>()?;
+    let layers = first.layers().iter().zip(others.layers()).map(together).collect::<Result<_>>()?;
     Ok(NetworkState::from_layers(layers))
 }
 
@@ -70,20 +65,14 @@ mod tests {
         let parts = ModelParts {
             config: trainer.config().clone(),
             vocabulary: chorus_text::Vocabulary::train_characters("abc").unwrap(),
-            tensors: values
-                .map(|(name, value)| (name.to_owned(), value.as_tensor().clone()))
-                .collect(),
+            tensors: values.map(|(name, value)| (name.to_owned(), value.as_tensor().clone())).collect(),
         };
         LanguageModel::from_parts(parts, &Device::Cpu).unwrap()
     }
 
     #[test]
     fn side_by_side_lanes_give_the_figure_of_one_pass_through_the_text() {
-        let texts = Texts {
-            training: markov(400, 1),
-            validation: markov(240, 2),
-            vocab_size: 3,
-        };
+        let texts = Texts { training: markov(400, 1), validation: markov(240, 2), vocab_size: 3 };
         let exact = |options| {
             let mut trainer = Trainer::new(options, texts.clone()).unwrap();
             for _ in 0..20 {
@@ -97,12 +86,8 @@ mod tests {
             let arrangement = Arrangement::new(texts.clone(), &options).unwrap();
             mean_nats(trainer.parameters().network(), arrangement.validation(), 60).unwrap()
         };
-        let (one_pass, trainer) = exact(TrainingOptions {
-            batch: 1,
-            bptt: 10,
-            learning_rate: 0.05,
-            ..options()
-        });
+        let (one_pass, trainer) =
+            exact(TrainingOptions { batch: 1, bptt: 10, learning_rate: 0.05, ..options() });
         assert!((mean(&trainer, 1) - one_pass).abs() < 1e-6);
         // Four lanes of 60 tokens, each after 60 tokens of warming up.
         assert!((mean(&trainer, 4) - one_pass).abs() < 1e-6);

@@ -44,21 +44,12 @@ pub(crate) fn tensors(config: &Config) -> Tensors {
         let values = values(index, shape.iter().product());
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
-    config
-        .tensor_shapes()
-        .into_iter()
-        .enumerate()
-        .map(tensor)
-        .collect()
+    config.tensor_shapes().into_iter().enumerate().map(tensor).collect()
 }
 
 pub(crate) fn parts(config: Config) -> ModelParts {
     let (vocabulary, tensors) = (vocabulary(config.vocab_size), tensors(&config));
-    ModelParts {
-        config,
-        vocabulary,
-        tensors,
-    }
+    ModelParts { config, vocabulary, tensors }
 }
 
 pub(crate) fn model(config: Config) -> LanguageModel {
@@ -68,18 +59,12 @@ pub(crate) fn model(config: Config) -> LanguageModel {
 /// Fixed tokens of a vocabulary.
 pub(crate) fn tokens(seed: usize, count: usize, vocab_size: usize) -> Vec<u32> {
     let token = |value: f32| ((value + 1.0) / 2.0 * vocab_size as f32) as u32;
-    values(seed + 1000, count)
-        .into_iter()
-        .map(|value| token(value).min(vocab_size as u32 - 1))
-        .collect()
+    values(seed + 1000, count).into_iter().map(|value| token(value).min(vocab_size as u32 - 1)).collect()
 }
 
 /// The largest difference of two rows of numbers, which must be equally many and finite.
 pub(crate) fn difference(one: &[f32], other: &[f32]) -> f32 {
     assert_eq!(one.len(), other.len());
     assert!(one.iter().chain(other).all(|value| value.is_finite()));
-    one.iter()
-        .zip(other)
-        .map(|(one, other)| (one - other).abs())
-        .fold(0.0, f32::max)
+    one.iter().zip(other).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max)
 }

@@ -41,10 +41,7 @@ fn other_pytorch_files_are_refused_with_a_way_out() {
     assert!(error.contains("torch.save it again"), "{error}");
     let error = sentence(&import_fixture("module.pt").unwrap_err());
     assert!(error.contains("state_dict()"), "{error}");
-    assert!(matches!(
-        import_fixture("absent.pt"),
-        Err(ImportError::Read { .. })
-    ));
+    assert!(matches!(import_fixture("absent.pt"), Err(ImportError::Read { .. })));
     assert!(sentence(&import_fixture("make.py").unwrap_err()).contains("damaged"));
 }
 
@@ -56,10 +53,7 @@ fn import_pickle(pickle: &[u8]) -> Result<Imported, ImportError> {
     zip.start_file("archive/data.pkl", stored).unwrap();
     zip.write_all(pickle).unwrap();
     zip.finish().unwrap();
-    import_files(
-        &folder.path().join("w.pt"),
-        &write(&folder, "vocab.txt", WORDS.as_bytes()),
-    )
+    import_files(&folder.path().join("w.pt"), &write(&folder, "vocab.txt", WORDS.as_bytes()))
 }
 
 #[test]
@@ -69,22 +63,14 @@ fn hostile_pickles_are_errors() {
     let cases: [(&str, Vec<u8>, &str); 10] = [
         ("empty", vec![], "broken"),
         ("doubles itself", doubling, "nested or repeated"),
-        (
-            "nests",
-            [b"N".to_vec(), vec![0x85; 200_000], b".".to_vec()].concat(),
-            "nested or repeated",
-        ),
+        ("nests", [b"N".to_vec(), vec![0x85; 200_000], b".".to_vec()].concat(), "nested or repeated"),
         (
             "nests by setting",
             [b"}N".repeat(100), b"}".to_vec(), b"s".repeat(100), b".".to_vec()].concat(),
             "nested",
         ),
         ("long text", b"X\xff\xff\xff\xff.".to_vec(), "impossible operand"),
-        (
-            "long number",
-            [vec![0x8a, 0xff], vec![1; 255], b".".to_vec()].concat(),
-            "impossible operand",
-        ),
+        ("long number", [vec![0x8a, 0xff], vec![1; 255], b".".to_vec()].concat(), "impossible operand"),
         ("empty stack", b"\x86.".to_vec(), "broken"),
         ("no dictionary", b"K\x01.".to_vec(), "state_dict"),
         ("no arguments", tensor(b")"), "no plain dense tensor"),
@@ -106,10 +92,7 @@ fn truncated_files_are_errors() {
         assert!(import_files(&weights, &vocabulary).is_err(), "{length} bytes");
     }
     let header = write(&folder, "w.safetensors", &[[0xff; 8].as_slice(), b"{}"].concat());
-    assert!(matches!(
-        import_files(&header, &vocabulary),
-        Err(ImportError::Damaged { .. })
-    ));
+    assert!(matches!(import_files(&header, &vocabulary), Err(ImportError::Damaged { .. })));
 }
 
 proptest! {

@@ -20,16 +20,11 @@ pub(crate) const V: usize = 5;
 pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Dtype, Vec<u8>)>;
 
 pub(crate) fn numbers(number: usize, count: usize) -> Vec<f32> {
-    (0..count)
-        .map(|i| ((7 * i + number) % 13) as f32 / 8.0 - 0.75)
-        .collect()
+    (0..count).map(|i| ((7 * i + number) % 13) as f32 / 8.0 - 0.75).collect()
 }
 
 pub(crate) fn put(tensors: &mut Tensors, key: &str, shape: &[usize]) {
-    let bytes = numbers(key.len(), shape.iter().product())
-        .into_iter()
-        .flat_map(f32::to_le_bytes)
-        .collect();
+    let bytes = numbers(key.len(), shape.iter().product()).into_iter().flat_map(f32::to_le_bytes).collect();
     tensors.insert(key.to_owned(), (shape.to_vec(), Dtype::F32, bytes));
 }
 
@@ -55,22 +50,13 @@ pub(crate) fn complete() -> Tensors {
 }
 
 pub(crate) fn import_files(weights: &Path, vocabulary: &Path) -> Result<Imported, ImportError> {
-    import(
-        weights,
-        vocabulary,
-        "alto",
-        &StartChoice::Suggested,
-        &EndChoice::Suggested,
-    )
+    import(weights, vocabulary, "alto", &StartChoice::Suggested, &EndChoice::Suggested)
 }
 
 pub(crate) fn import_tensors(tensors: &Tensors) -> Result<Imported, ImportError> {
     let folder = TempDir::new().unwrap();
     let views = tensors.iter().map(|(key, (shape, dtype, bytes))| {
-        (
-            key.clone(),
-            TensorView::new(*dtype, shape.clone(), bytes).unwrap(),
-        )
+        (key.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
     });
     let weights = folder.path().join("weights.safetensors");
     std::fs::write(&weights, safetensors::serialize(views, None).unwrap()).unwrap();
@@ -84,9 +70,7 @@ pub(crate) fn write(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
 }
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/import")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import").join(name)
 }
 
 pub(crate) fn import_fixture(name: &str) -> Result<Imported, ImportError> {
@@ -95,27 +79,17 @@ pub(crate) fn import_fixture(name: &str) -> Result<Imported, ImportError> {
 }
 
 pub(crate) fn values(imported: &Imported, name: &str) -> Vec<f32> {
-    imported.parts.tensors[name]
-        .flatten_all()
-        .unwrap()
-        .to_vec1()
-        .unwrap()
+    imported.parts.tensors[name].flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// The error and its causes, as the user sees them.
 pub(crate) fn sentence(error: &ImportError) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.fold(error.to_string(), |sentence, cause| {
-        format!("{sentence}: {cause}")
-    })
+    causes.fold(error.to_string(), |sentence, cause| format!("{sentence}: {cause}"))
 }
 
 pub(crate) fn assert_complete(imported: &Imported) {
-    let shapes: BTreeMap<String, Vec<usize>> = imported
-        .parts
-        .tensors
-        .iter()
-        .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
-        .collect();
+    let shapes: BTreeMap<String, Vec<usize>> =
+        imported.parts.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
     assert_eq!(shapes, imported.parts.config.tensor_shapes());
 }

@@ -25,19 +25,12 @@ impl Vocabulary {
             return Err(VocabularyError::TooSmall { size, least: BYTES });
         }
         let alphabet: HashSet<char> = ByteLevel::alphabet().into_iter().collect();
-        let trainer = BpeTrainer::builder()
-            .vocab_size(size)
-            .show_progress(false)
-            .initial_alphabet(alphabet);
+        let trainer = BpeTrainer::builder().vocab_size(size).show_progress(false).initial_alphabet(alphabet);
         let byte_level = ByteLevel::new(false, true, true);
         let mut tokenizer = Tokenizer::new(BPE::default());
-        tokenizer
-            .with_pre_tokenizer(Some(byte_level))
-            .with_decoder(Some(byte_level));
+        tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));
         let mut trainer = TrainerWrapper::from(trainer.build());
-        tokenizer
-            .train(&mut trainer, chunks(text))
-            .map_err(VocabularyError::Training)?;
+        tokenizer.train(&mut trainer, chunks(text)).map_err(VocabularyError::Training)?;
         let json = tokenizer.to_string(false).map_err(VocabularyError::Training)?;
         Self::from_json(json.as_bytes())
     }

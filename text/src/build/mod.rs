@@ -54,7 +54,5 @@ fn numbered(tokens: Vec<String>) -> Result<Map<String, Value>, VocabularyError> 
 }
 
 fn unknown_token(vocab: &Map<String, Value>) -> Option<&'static str> {
-    UNKNOWN_TOKENS
-        .into_iter()
-        .find(|token| vocab.contains_key(*token))
+    UNKNOWN_TOKENS.into_iter().find(|token| vocab.contains_key(*token))
 }

@@ -29,19 +29,12 @@ impl Vocabulary {
             return character_vocabulary(&vocab);
         }
         if let Some(example) = vocab.keys().find(|token| is_subword(token)) {
-            return Err(VocabularyError::Subwords {
-                example: example.clone(),
-            });
+            return Err(VocabularyError::Subwords { example: example.clone() });
         }
-        if let Some(word) = vocab
-            .keys()
-            .find(|token| token.is_empty() || token.contains(char::is_whitespace))
+        if let Some(word) = vocab.keys().find(|token| token.is_empty() || token.contains(char::is_whitespace))
         {
             let line = vocab.keys().position(|token| token == word).unwrap_or_default() + 1;
-            return Err(VocabularyError::BadWord {
-                line,
-                word: word.clone(),
-            });
+            return Err(VocabularyError::BadWord { line, word: word.clone() });
         }
         word_vocabulary(&vocab)
     }
@@ -70,10 +63,7 @@ fn checked(entries: Vec<(String, Value)>) -> Result<Map<String, Value>, Vocabula
     let mut vocab = Map::new();
     for (token, id) in entries {
         if id.as_u64().is_none_or(|id| id >= u64::from(u32::MAX)) {
-            return Err(VocabularyError::BadId {
-                token,
-                id: id.to_string(),
-            });
+            return Err(VocabularyError::BadId { token, id: id.to_string() });
         }
         if vocab.contains_key(&token) {
             return Err(VocabularyError::DuplicateToken { token });

@@ -23,28 +23,16 @@ impl Vocabulary {
     /// [`VocabularyError::TooSmall`] for a `max_size` below 2.
     pub fn train_words(text: &str, max_size: usize) -> Result<Self, VocabularyError> {
         if max_size < 2 {
-            return Err(VocabularyError::TooSmall {
-                size: max_size,
-                least: 2,
-            });
+            return Err(VocabularyError::TooSmall { size: max_size, least: 2 });
         }
         let mut counts: HashMap<&str, usize> = HashMap::new();
-        for word in text
-            .split_whitespace()
-            .filter(|word| *word != UNKNOWN && *word != LINE_END)
-        {
+        for word in text.split_whitespace().filter(|word| *word != UNKNOWN && *word != LINE_END) {
             *counts.entry(word).or_default() += 1;
         }
         let mut words: Vec<(&str, usize)> = counts.into_iter().collect();
         words.sort_unstable_by_key(|(word, count)| (Reverse(*count), *word));
         let frequent = words.into_iter().map(|(word, _)| word).take(max_size - 2);
-        Self::from_word_list(
-            [UNKNOWN, LINE_END]
-                .into_iter()
-                .chain(frequent)
-                .map(str::to_owned)
-                .collect(),
-        )
+        Self::from_word_list([UNKNOWN, LINE_END].into_iter().chain(frequent).map(str::to_owned).collect())
     }
 
     /// The words of a `vocab.txt`, one a line, the id its place in the list.
@@ -56,14 +44,9 @@ impl Vocabulary {
     /// # Errors
     /// An empty list, a line that is empty or has white space in it, a word that stands there twice.
     pub fn from_word_list(words: Vec<String>) -> Result<Self, VocabularyError> {
-        let bad = words
-            .iter()
-            .position(|word| word.is_empty() || word.contains(char::is_whitespace));
+        let bad = words.iter().position(|word| word.is_empty() || word.contains(char::is_whitespace));
         if let Some((index, word)) = bad.and_then(|index| words.get(index).map(|word| (index, word))) {
-            return Err(VocabularyError::BadWord {
-                line: index + 1,
-                word: word.clone(),
-            });
+            return Err(VocabularyError::BadWord { line: index + 1, word: word.clone() });
         }
         word_vocabulary(&numbered(words)?)
     }
@@ -73,11 +56,7 @@ pub(super) fn word_vocabulary(vocab: &Map<String, Value>) -> Result<Vocabulary, 
     let line_end = vocab.contains_key(LINE_END);
     let unknown = unknown_token(vocab).unwrap_or(UNKNOWN);
     let parts = Parts {
-        normalizer: if line_end {
-            line_end_normalizer()
-        } else {
-            Value::Null
-        },
+        normalizer: if line_end { line_end_normalizer() } else { Value::Null },
         pre_tokenizer: json!({"type": "WhitespaceSplit"}),
         decoder: if line_end { word_decoder() } else { Value::Null },
         model: json!({"type": "WordLevel", "vocab": vocab, "unk_token": unknown}),

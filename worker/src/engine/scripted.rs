@@ -31,8 +31,7 @@ impl Predictor for Scripted {
     }
 
     fn forward(&mut self, rows: &mut [Row<'_, Vec<u32>>]) -> Result<Vec<Vec<f32>>, PredictorError> {
-        self.forwards
-            .push(rows.iter().map(|row| row.tokens.to_vec()).collect());
+        self.forwards.push(rows.iter().map(|row| row.tokens.to_vec()).collect());
         rows.iter_mut().map(forward_one).collect()
     }
 }
@@ -61,9 +60,7 @@ pub(super) fn logits_after(tokens: &[u32]) -> Vec<f32> {
     }
     let mix = |seed: u32, &token: &u32| (seed ^ token).wrapping_mul(2_654_435_761).rotate_left(7);
     let seed = tokens.iter().fold(1, mix);
-    (0..VOCABULARY as u32)
-        .map(|id| (mix(seed, &id) % 1000) as f32 / 100.0)
-        .collect()
+    (0..VOCABULARY as u32).map(|id| (mix(seed, &id) % 1000) as f32 / 100.0).collect()
 }
 
 pub(super) struct Harness {
@@ -74,29 +71,17 @@ pub(super) struct Harness {
 
 impl Harness {
     pub(super) fn new() -> Self {
-        Self::with(
-            BatchLimits {
-                chunk_tokens: 4,
-                tokens: 100,
-                logits: 100 * VOCABULARY,
-            },
-            8,
-        )
+        Self::with(BatchLimits { chunk_tokens: 4, tokens: 100, logits: 100 * VOCABULARY }, 8)
     }
 
     pub(super) fn with(limits: BatchLimits, max_sessions: usize) -> Self {
         let engine = Engine::new(Scripted::default(), max_sessions, TTL, limits);
-        Self {
-            engine,
-            now: Instant::now(),
-            replies: vec![],
-        }
+        Self { engine, now: Instant::now(), replies: vec![] }
     }
 
     pub(super) fn apply(&mut self, stream: u64, session: u64, operation: Operation) {
         let key = SessionKey { stream, session };
-        self.engine
-            .apply(key, operation, Credit::default(), self.now, &mut self.replies);
+        self.engine.apply(key, operation, Credit::default(), self.now, &mut self.replies);
     }
 
     pub(super) fn open(&mut self, stream: u64, session: u64) {
@@ -104,15 +89,7 @@ impl Harness {
     }
 
     pub(super) fn feed(&mut self, stream: u64, session: u64, step: u64, tokens: &[u32], ask: Ask) {
-        self.apply(
-            stream,
-            session,
-            Operation::Feed(Feed {
-                step,
-                tokens: tokens.to_vec(),
-                ask,
-            }),
-        );
+        self.apply(stream, session, Operation::Feed(Feed { step, tokens: tokens.to_vec(), ask }));
     }
 
     /// One forward's replies, or those that needed none.

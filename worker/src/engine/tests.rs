@@ -59,10 +59,7 @@ fn operations_on_one_session_run_in_their_order_and_share_one_frame() {
     harness.apply(1, 1, Operation::Close { discard: false });
     harness.feed(1, 1, 3, &[4], Ask::Next);
     let answers = harness.run_all();
-    assert_eq!(
-        answers.iter().map(|answer| answer.step).collect::<Vec<_>>(),
-        [1, 2, 3]
-    );
+    assert_eq!(answers.iter().map(|answer| answer.step).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(answers[0].answer, Some(Kind::Advanced(v1::Advanced {})));
     assert_eq!(next_row(&answers[1]), logits_after(&[1, 2, 3]));
     assert_eq!(code(&answers[2]), ErrorCode::UnknownSession);
@@ -76,11 +73,7 @@ fn opening_again_replaces_the_session() {
     harness.open(1, 1);
     harness.feed(1, 1, 1, &[5], Ask::Next);
     let answers = harness.run_all();
-    assert_eq!(
-        answers.len(),
-        2,
-        "a full table has room for a replacement: {answers:?}"
-    );
+    assert_eq!(answers.len(), 2, "a full table has room for a replacement: {answers:?}");
     assert_eq!(next_row(&answers[1]), logits_after(&[5]));
 }
 
@@ -110,19 +103,13 @@ fn an_idle_session_expires_and_makes_room() {
     harness.open(1, 1);
     harness.open(1, 2);
     let answer = only(harness.run_all());
-    assert_eq!(
-        (answer.session, answer.step, code(&answer)),
-        (2, 0, ErrorCode::ResourceExhausted)
-    );
+    assert_eq!((answer.session, answer.step, code(&answer)), (2, 0, ErrorCode::ResourceExhausted));
     harness.now += TTL + Duration::from_millis(1);
     harness.open(1, 2);
     harness.feed(1, 2, 1, &[1], Ask::Next);
     harness.feed(1, 1, 1, &[1], Ask::Next);
     let answers = harness.run_all();
-    assert_eq!(
-        (answers[0].session, code(&answers[0])),
-        (1, ErrorCode::UnknownSession)
-    );
+    assert_eq!((answers[0].session, code(&answers[0])), (1, ErrorCode::UnknownSession));
     assert_eq!(next_row(&answers[1]), logits_after(&[1]));
 }
 
@@ -138,53 +125,27 @@ fn a_long_feed_goes_in_chunks_between_which_others_get_their_tokens() {
     }
     let first = only(harness.run_batch());
     let second = only(harness.run_batch());
-    assert_eq!(
-        (first.session, first.step, second.session, second.step),
-        (2, 1, 2, 2)
-    );
+    assert_eq!((first.session, first.step, second.session, second.step), (2, 1, 2, 2));
     let third = harness.run_batch();
-    assert_eq!(
-        third.iter().map(|answer| answer.session).collect::<Vec<_>>(),
-        [1, 2]
-    );
+    assert_eq!(third.iter().map(|answer| answer.session).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(next_row(&third[0]), logits_after(&long));
-    let fed: Vec<Vec<usize>> = harness
-        .forwards()
-        .iter()
-        .map(|rows| rows.iter().map(Vec::len).collect())
-        .collect();
+    let fed: Vec<Vec<usize>> =
+        harness.forwards().iter().map(|rows| rows.iter().map(Vec::len).collect()).collect();
     assert_eq!(fed, [[4, 1], [4, 1], [2, 1]]);
 }
 
 #[test]
 fn a_forward_that_is_full_serves_the_others_next() {
-    let mut harness = Harness::with(
-        BatchLimits {
-            chunk_tokens: 2,
-            tokens: 4,
-            logits: 1000,
-        },
-        8,
-    );
+    let mut harness = Harness::with(BatchLimits { chunk_tokens: 2, tokens: 4, logits: 1000 }, 8);
     for session in 1..=3 {
         harness.open(1, session);
         harness.feed(1, session, 1, &[1, 2, 3, 4], Ask::Nothing);
     }
     let mut answered = Vec::new();
     while harness.engine.has_work() {
-        answered.push(
-            harness
-                .run_batch()
-                .iter()
-                .map(|answer| answer.session)
-                .collect::<Vec<_>>(),
-        );
+        answered.push(harness.run_batch().iter().map(|answer| answer.session).collect::<Vec<_>>());
     }
-    assert_eq!(
-        answered,
-        [vec![], vec![1], vec![2, 3]],
-        "nobody gets a second chunk before all had a first"
-    );
+    assert_eq!(answered, [vec![], vec![1], vec![2, 3]], "nobody gets a second chunk before all had a first");
 }
 
 #[test]
@@ -196,23 +157,14 @@ fn rows_for_each_token_are_the_distributions_that_the_tokens_are_drawn_from() {
         harness.feed(1, session, 1, &tokens, ask);
     }
     let answers = harness.run_all();
-    let expected: Vec<Vec<f32>> = (0..tokens.len())
-        .map(|place| logits_after(&tokens[..place]))
-        .collect();
+    let expected: Vec<Vec<f32>> = (0..tokens.len()).map(|place| logits_after(&tokens[..place])).collect();
     assert_eq!(rows(&answers[0], tokens.len()), expected.concat());
-    let Some(Kind::Logits(logits)) = &answers[0].answer else {
-        unreachable!("rows() has read it")
-    };
-    let Some(Kind::Targets(targets)) = &answers[1].answer else {
-        panic!("targets were asked for")
-    };
+    let Some(Kind::Logits(logits)) = &answers[0].answer else { unreachable!("rows() has read it") };
+    let Some(Kind::Targets(targets)) = &answers[1].answer else { panic!("targets were asked for") };
     for (place, row) in expected.iter().enumerate() {
         let log_sum_exp = log_sum_exp(row).unwrap();
         assert_eq!(logits.log_sum_exp[place], log_sum_exp as f32);
-        assert_eq!(
-            targets.log_probs[place],
-            f64::from(row[tokens[place] as usize]) - log_sum_exp
-        );
+        assert_eq!(targets.log_probs[place], f64::from(row[tokens[place] as usize]) - log_sum_exp);
     }
     assert_eq!(targets.log_probs.len(), tokens.len());
 }
@@ -231,10 +183,7 @@ fn an_empty_feed_asks_about_the_session_as_it_stands() {
     assert_eq!(next_row(&answers[0]), logits_after(&[]));
     assert_eq!(next_row(&answers[2]), logits_after(&[2]));
     assert_eq!(rows(&answers[3], 0), [0.0; 0]);
-    assert_eq!(
-        answers[4].answer,
-        Some(Kind::Targets(v1::Targets { log_probs: vec![] }))
-    );
+    assert_eq!(answers[4].answer, Some(Kind::Targets(v1::Targets { log_probs: vec![] })));
     assert_eq!(answers[5].answer, Some(Kind::Advanced(v1::Advanced {})));
     assert_eq!(harness.forwards().len(), 3);
 }
@@ -248,18 +197,9 @@ fn logits_that_are_not_finite_fail_their_session_and_no_other() {
         harness.feed(1, session, 2, &[1], Ask::Next);
     }
     let answers = harness.run_all();
-    let of = |session| {
-        answers
-            .iter()
-            .filter(move |answer| answer.session == session)
-            .collect::<Vec<_>>()
-    };
+    let of = |session| answers.iter().filter(move |answer| answer.session == session).collect::<Vec<_>>();
     let failed: Vec<_> = of(1).into_iter().map(code).collect();
-    assert_eq!(
-        failed,
-        [ErrorCode::NotFinite, ErrorCode::UnknownSession],
-        "the failure ends the session"
-    );
+    assert_eq!(failed, [ErrorCode::NotFinite, ErrorCode::UnknownSession], "the failure ends the session");
     assert_eq!(next_row(of(2)[1]), logits_after(&[2, 1]));
 }
 
@@ -272,11 +212,7 @@ fn an_error_or_a_panic_of_the_model_is_answered_and_survived() {
             harness.feed(1, session, 1, &[token], Ask::Next);
         }
         let codes: Vec<_> = harness.run_all().iter().map(code).collect();
-        assert_eq!(
-            codes,
-            [ErrorCode::Internal, ErrorCode::Internal],
-            "one forward, one fate"
-        );
+        assert_eq!(codes, [ErrorCode::Internal, ErrorCode::Internal], "one forward, one fate");
         harness.open(1, 2);
         harness.feed(1, 2, 1, &[2], Ask::Next);
         assert_eq!(next_row(&only(harness.run_all())), logits_after(&[2]));
@@ -294,20 +230,10 @@ fn a_discarding_close_answers_everything_that_is_under_way_as_cancelled() {
     harness.run_batch();
     harness.apply(1, 1, Operation::Close { discard: true });
     let answers = harness.run_all();
-    let seen: Vec<_> = answers
-        .iter()
-        .map(|answer| (answer.session, answer.step))
-        .collect();
+    let seen: Vec<_> = answers.iter().map(|answer| (answer.session, answer.step)).collect();
     assert_eq!(seen, [(1, 1), (1, 2), (2, 1)]);
-    assert_eq!(
-        (code(&answers[0]), code(&answers[1])),
-        (ErrorCode::Cancelled, ErrorCode::Cancelled)
-    );
-    assert_eq!(
-        harness.forwards().len(),
-        2,
-        "the rest of the long feed is not computed"
-    );
+    assert_eq!((code(&answers[0]), code(&answers[1])), (ErrorCode::Cancelled, ErrorCode::Cancelled));
+    assert_eq!(harness.forwards().len(), 2, "the rest of the long feed is not computed");
     harness.feed(1, 1, 2, &[1], Ask::Nothing);
     assert_eq!(code(&only(harness.run_all())), ErrorCode::UnknownSession);
 }

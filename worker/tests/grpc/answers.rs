@@ -35,11 +35,7 @@ async fn a_session_equals_the_model_to_the_bit() {
     stream.send([open(1)]);
     let answer = stream.ask(feed(1, 1, &[], next())).await;
     let row = forward(&model, &mut state, &[], Want::Next);
-    assert_eq!(
-        bits(&values(&answer, 1)),
-        bits(&row),
-        "the distribution of the first token"
-    );
+    assert_eq!(bits(&values(&answer, 1)), bits(&row), "the distribution of the first token");
     assert_eq!(log_sum_exps(&answer), [chorus_model::log_sum_exp(&row) as f32]);
 
     let answer = stream.ask(feed(1, 2, &[3, 1, 4], next())).await;
@@ -49,11 +45,7 @@ async fn a_session_equals_the_model_to_the_bit() {
     let answer = stream.ask(feed(1, 3, &[1, 5, 9, 2], each())).await;
     let rows = forward(&model, &mut state, &[1, 5, 9, 2], Want::Each);
     assert_eq!(bits(&values(&answer, 4)), bits(&rows));
-    assert_eq!(
-        bits(&rows[..VOCABULARY]),
-        bits(&row),
-        "a feed's first row is what the last one ended with"
-    );
+    assert_eq!(bits(&rows[..VOCABULARY]), bits(&row), "a feed's first row is what the last one ended with");
 
     let answer = stream.ask(feed(1, 4, &[6, 5], targets())).await;
     let rows = forward(&model, &mut state, &[6, 5], Want::Each);
@@ -64,10 +56,7 @@ async fn a_session_equals_the_model_to_the_bit() {
     stream.ask(feed(1, 5, &[3, 5], nothing())).await;
     forward(&model, &mut state, &[3, 5], Want::Nothing);
     let answer = stream.ask(feed(1, 6, &[], next())).await;
-    assert_eq!(
-        bits(&values(&answer, 1)),
-        bits(&forward(&model, &mut state, &[], Want::Next))
-    );
+    assert_eq!(bits(&values(&answer, 1)), bits(&forward(&model, &mut state, &[], Want::Next)));
 }
 
 #[tokio::test]
@@ -79,11 +68,7 @@ async fn many_sessions_in_one_batch_equal_each_alone() {
     let prompt = |session: u64| tokens(session as u32, (session % 9) as usize);
     stream.send((0..SESSIONS).flat_map(|session| {
         let each_token = feed(session, 2, &tokens(99, 3), each());
-        [
-            open(session),
-            feed(session, 1, &prompt(session), next()),
-            each_token,
-        ]
+        [open(session), feed(session, 1, &prompt(session), next()), each_token]
     }));
     let mut answered = 0;
     while answered < 2 * SESSIONS {
@@ -93,10 +78,7 @@ async fn many_sessions_in_one_batch_equal_each_alone() {
         if answer.step == 1 {
             assert_close(&values(&answer, 1), &row);
         } else {
-            assert_close(
-                &values(&answer, 3),
-                &forward(&model, &mut state, &tokens(99, 3), Want::Each),
-            );
+            assert_close(&values(&answer, 3), &forward(&model, &mut state, &tokens(99, 3), Want::Each));
         }
         answered += 1;
     }
@@ -115,10 +97,7 @@ async fn a_long_feed_that_is_computed_in_chunks_equals_one_forward() {
         std::mem::swap(&mut one, &mut other);
     }
     let mut state = model.fresh_state().unwrap();
-    assert_close(
-        &values(&one, 100),
-        &forward(&model, &mut state, &long, Want::Each),
-    );
+    assert_close(&values(&one, 100), &forward(&model, &mut state, &long, Want::Each));
     assert_close(&values(&other, 1), &forward(&model, &mut state, &[], Want::Next));
 }
 
@@ -142,31 +121,15 @@ async fn the_card_and_the_tokenizer_are_those_of_the_directory() {
     let worker = Worker::start_with(|config| config.max_sessions = 5).await;
     let model = worker.model();
     let mut client = worker.client().await;
-    let card = soon(client.describe(chorus_proto::v1::DescribeRequest {}))
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(
-        (card.name.as_str(), card.architecture.as_str()),
-        ("small", "lstm 2x8")
-    );
+    let card = soon(client.describe(chorus_proto::v1::DescribeRequest {})).await.unwrap().into_inner();
+    assert_eq!((card.name.as_str(), card.architecture.as_str()), ("small", "lstm 2x8"));
     assert_eq!(card.vocabulary_size, VOCABULARY as u32);
     assert_eq!(card.vocabulary_fingerprint, model.vocabulary().fingerprint());
-    assert_eq!(
-        card.start.unwrap().start,
-        Some(chorus_proto::v1::start::Start::Token(2))
-    );
+    assert_eq!(card.start.unwrap().start, Some(chorus_proto::v1::start::Start::Token(2)));
     assert_eq!((card.end_token, card.device.as_str()), (Some(1), "cpu"));
     assert_eq!(card.parameters, model.config().parameters());
     let limits = card.limits.unwrap();
-    assert_eq!(
-        (
-            limits.max_sessions,
-            limits.max_feed_tokens,
-            limits.session_ttl_seconds
-        ),
-        (5, 4096, 300)
-    );
+    assert_eq!((limits.max_sessions, limits.max_feed_tokens, limits.session_ttl_seconds), (5, 4096, 300));
     assert_eq!(limits.max_answer_rows, 4096, "rows of 30 logits are small");
 
     let request = chorus_proto::v1::TokenizerRequest {};
@@ -175,10 +138,7 @@ async fn the_card_and_the_tokenizer_are_those_of_the_directory() {
     while let Some(piece) = soon(pieces.message()).await.unwrap() {
         tokenizer.extend_from_slice(&piece.data);
     }
-    assert_eq!(
-        tokenizer,
-        std::fs::read(worker.directory().join("tokenizer.json")).unwrap()
-    );
+    assert_eq!(tokenizer, std::fs::read(worker.directory().join("tokenizer.json")).unwrap());
 
     let other = chorus_worker::load(chorus_worker::WorkerConfig::new(worker.directory())).unwrap();
     assert_ne!(other.card().incarnation, card.incarnation);

@@ -35,9 +35,7 @@ pub(crate) struct Attached {
 
 /// Fails instead of hanging.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("this should not take so long")
+    tokio::time::timeout(PATIENCE, future).await.expect("this should not take so long")
 }
 
 impl Worker {
@@ -58,17 +56,8 @@ impl Worker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(chorus_worker::run(
-            config,
-            listener,
-            shutdown.clone().cancelled_owned(),
-        ));
-        Self {
-            address,
-            shutdown,
-            served,
-            directory,
-        }
+        let served = tokio::spawn(chorus_worker::run(config, listener, shutdown.clone().cancelled_owned()));
+        Self { address, shutdown, served, directory }
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -112,15 +101,8 @@ impl Worker {
 impl Attached {
     pub(crate) async fn on(client: &mut WorkerClient<Channel>) -> Self {
         let (frames, receiver) = mpsc::unbounded_channel();
-        let answers = soon(client.attach(UnboundedReceiverStream::new(receiver)))
-            .await
-            .unwrap()
-            .into_inner();
-        Self {
-            frames,
-            answers,
-            ready: VecDeque::new(),
-        }
+        let answers = soon(client.attach(UnboundedReceiverStream::new(receiver))).await.unwrap().into_inner();
+        Self { frames, answers, ready: VecDeque::new() }
     }
 
     /// Sends operations as one frame.
@@ -158,30 +140,17 @@ impl Attached {
 }
 
 pub(crate) fn open(session: u64) -> v1::Operation {
-    v1::Operation {
-        session,
-        operation: Some(v1::operation::Operation::Open(v1::Open {})),
-    }
+    v1::Operation { session, operation: Some(v1::operation::Operation::Open(v1::Open {})) }
 }
 
 pub(crate) fn close(session: u64) -> v1::Operation {
     let close = v1::Close { discard: false };
-    v1::Operation {
-        session,
-        operation: Some(v1::operation::Operation::Close(close)),
-    }
+    v1::Operation { session, operation: Some(v1::operation::Operation::Close(close)) }
 }
 
 pub(crate) fn feed(session: u64, step: u64, tokens: &[u32], ask: v1::feed::Ask) -> v1::Operation {
-    let feed = v1::Feed {
-        step,
-        tokens: tokens.to_vec(),
-        ask: Some(ask),
-    };
-    v1::Operation {
-        session,
-        operation: Some(v1::operation::Operation::Feed(feed)),
-    }
+    let feed = v1::Feed { step, tokens: tokens.to_vec(), ask: Some(ask) };
+    v1::Operation { session, operation: Some(v1::operation::Operation::Feed(feed)) }
 }
 
 pub(crate) fn nothing() -> v1::feed::Ask {
@@ -189,15 +158,11 @@ pub(crate) fn nothing() -> v1::feed::Ask {
 }
 
 pub(crate) fn next() -> v1::feed::Ask {
-    v1::feed::Ask::Logits(v1::AskLogits {
-        rows: v1::ask_logits::Rows::Next.into(),
-    })
+    v1::feed::Ask::Logits(v1::AskLogits { rows: v1::ask_logits::Rows::Next.into() })
 }
 
 pub(crate) fn each() -> v1::feed::Ask {
-    v1::feed::Ask::Logits(v1::AskLogits {
-        rows: v1::ask_logits::Rows::Each.into(),
-    })
+    v1::feed::Ask::Logits(v1::AskLogits { rows: v1::ask_logits::Rows::Each.into() })
 }
 
 pub(crate) fn targets() -> v1::feed::Ask {

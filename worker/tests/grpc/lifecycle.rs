@@ -14,9 +14,7 @@ use crate::{
 };
 
 fn request(service: &str) -> HealthCheckRequest {
-    HealthCheckRequest {
-        service: service.to_owned(),
-    }
+    HealthCheckRequest { service: service.to_owned() }
 }
 
 #[tokio::test]
@@ -25,11 +23,7 @@ async fn a_loaded_worker_is_serving() {
     let mut health = HealthClient::new(worker.channel().await);
     for service in ["", "chorus.v1.Worker"] {
         let answer = soon(health.check(request(service))).await.unwrap().into_inner();
-        assert_eq!(
-            answer.status(),
-            health_check_response::ServingStatus::Serving,
-            "{service:?}"
-        );
+        assert_eq!(answer.status(), health_check_response::ServingStatus::Serving, "{service:?}");
     }
     let status = soon(health.check(request("chorus.v1.Nobody"))).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
@@ -40,10 +34,7 @@ async fn whoever_watches_the_health_hears_of_the_stop_and_does_not_delay_it() {
     let worker =
         Worker::start_with(|config| config.drain_timeout = std::time::Duration::from_secs(3600)).await;
     let mut health = HealthClient::new(worker.channel().await);
-    let mut watch = soon(health.watch(request("chorus.v1.Worker")))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut watch = soon(health.watch(request("chorus.v1.Worker"))).await.unwrap().into_inner();
     let first = soon(watch.message()).await.unwrap().unwrap();
     assert_eq!(first.status, ServingStatus::Serving as i32);
     let stopped = tokio::spawn(worker.stop());
@@ -70,20 +61,11 @@ fn what_can_not_be_loaded_is_one_clear_line() {
     assert!(error.to_string().contains("nowhere"), "{error}");
 
     models::write(directory.path(), models::config(models::VOCABULARY));
-    let config = WorkerConfig {
-        device: "tpu".to_owned(),
-        ..WorkerConfig::new(directory.path())
-    };
+    let config = WorkerConfig { device: "tpu".to_owned(), ..WorkerConfig::new(directory.path()) };
     let error = chorus_worker::load(config).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        r#"device "tpu" is unknown, allowed are cpu, cuda and cuda:N (N from 0)"#
-    );
+    assert_eq!(error.to_string(), r#"device "tpu" is unknown, allowed are cpu, cuda and cuda:N (N from 0)"#);
 
-    let config = WorkerConfig {
-        max_sessions: 0,
-        ..WorkerConfig::new(directory.path())
-    };
+    let config = WorkerConfig { max_sessions: 0, ..WorkerConfig::new(directory.path()) };
     let error = chorus_worker::load(config).unwrap_err();
     assert_eq!(error.to_string(), "max_sessions is 0, allowed is 1 to 1000000");
 }

@@ -31,20 +31,14 @@ pub(crate) fn write(directory: &Path, config: Config) {
     let shapes = config.tensor_shapes().into_iter().enumerate();
     let tensors = shapes.map(|(index, (name, shape))| {
         let count = shape.iter().product();
-        (
-            name,
-            Tensor::from_vec(values(index as u32, count), shape, &Device::Cpu).unwrap(),
-        )
+        (name, Tensor::from_vec(values(index as u32, count), shape, &Device::Cpu).unwrap())
     });
     write_parts(directory, config, tensors.collect());
 }
 
 /// Writes a model whose first distribution is finite and whose others are not.
 pub(crate) fn write_overflowing(directory: &Path) {
-    let config = Config {
-        start: Start::ZeroState,
-        ..config(VOCABULARY)
-    };
+    let config = Config { start: Start::ZeroState, ..config(VOCABULARY) };
     let number = |name: &str| match name {
         "linear.weight" => 3e38_f32,
         _ => 9.0,
@@ -65,22 +59,13 @@ pub(crate) fn load(directory: &Path) -> LanguageModel {
 
 /// Fixed tokens of a vocabulary.
 pub(crate) fn tokens(seed: u32, count: usize) -> Vec<u32> {
-    values(seed + 1000, count)
-        .iter()
-        .map(|value| value.to_bits() % VOCABULARY as u32)
-        .collect()
+    values(seed + 1000, count).iter().map(|value| value.to_bits() % VOCABULARY as u32).collect()
 }
 
 fn write_parts(directory: &Path, config: Config, tensors: Tensors) {
     let text: String = ('一'..).take(config.vocab_size).collect();
     let vocabulary = Vocabulary::train_characters(&text).unwrap();
-    ModelParts {
-        config,
-        vocabulary,
-        tensors,
-    }
-    .save(directory, WeightType::F32)
-    .unwrap();
+    ModelParts { config, vocabulary, tensors }.save(directory, WeightType::F32).unwrap();
 }
 
 fn values(seed: u32, count: usize) -> Vec<f32> {

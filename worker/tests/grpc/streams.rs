@@ -32,10 +32,7 @@ async fn a_stream_that_is_cancelled_frees_its_sessions() {
     first.send([open(1)]);
     first.ask(feed(1, 1, &[1], nothing())).await;
     let mut second = worker.attach().await;
-    assert_eq!(
-        failure(&second.ask(open(1)).await).0,
-        ErrorCode::ResourceExhausted
-    );
+    assert_eq!(failure(&second.ask(open(1)).await).0, ErrorCode::ResourceExhausted);
     drop(first);
     open_when_there_is_room(&mut second).await;
 }
@@ -56,16 +53,8 @@ async fn the_same_session_number_on_two_streams_of_one_connection_is_two_session
     let worker = Worker::start().await;
     let mut client = worker.client().await;
     let (mut one, mut other) = (Attached::on(&mut client).await, Attached::on(&mut client).await);
-    one.send([
-        open(1),
-        feed(1, 1, &[3, 1, 4], nothing()),
-        feed(1, 2, &[], next()),
-    ]);
-    other.send([
-        open(1),
-        feed(1, 1, &[2, 7, 1], nothing()),
-        feed(1, 2, &[], next()),
-    ]);
+    one.send([open(1), feed(1, 1, &[3, 1, 4], nothing()), feed(1, 2, &[], next())]);
+    other.send([open(1), feed(1, 1, &[2, 7, 1], nothing()), feed(1, 2, &[], next())]);
     one.answer().await;
     other.answer().await;
     assert_ne!(values(&one.answer().await, 1), values(&other.answer().await, 1));
@@ -90,21 +79,14 @@ async fn a_stream_that_never_reads_stalls_itself_and_no_other() {
     let mut other = worker.attach().await;
     other.send([open(1)]);
     for step in 1..=30 {
-        assert_eq!(
-            log_probs(&other.ask(feed(1, step, &[1], targets())).await).len(),
-            1
-        );
+        assert_eq!(log_probs(&other.ask(feed(1, step, &[1], targets())).await).len(), 1);
     }
     let mut sessions = Vec::new();
     for _ in 1..=20 {
         sessions.push(stalled.answer().await.session);
     }
     sessions.sort_unstable();
-    assert_eq!(
-        sessions,
-        (1..=20).collect::<Vec<_>>(),
-        "nothing is lost once it reads"
-    );
+    assert_eq!(sessions, (1..=20).collect::<Vec<_>>(), "nothing is lost once it reads");
 }
 
 #[tokio::test]
@@ -120,18 +102,11 @@ async fn a_shutdown_does_not_wait_for_a_stream_that_never_reads() {
 async fn a_shutdown_answers_what_was_asked_before_it_ends_the_streams() {
     let worker = Worker::start().await;
     let mut stream = worker.attach().await;
-    stream.send([
-        open(1),
-        feed(1, 1, &[1], next()),
-        feed(1, 2, &tokens(1, 4000), targets()),
-    ]);
+    stream.send([open(1), feed(1, 1, &[1], next()), feed(1, 2, &tokens(1, 4000), targets())]);
     assert_eq!(values(&stream.answer().await, 1).len(), VOCABULARY);
     worker.shut_down();
     assert_eq!(log_probs(&stream.answer().await).len(), 4000);
     let status = stream.try_answer().await.unwrap_err();
-    assert_eq!(
-        (status.code(), status.message()),
-        (Code::Unavailable, "the worker is stopping")
-    );
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "the worker is stopping"));
     worker.stop().await.unwrap();
 }

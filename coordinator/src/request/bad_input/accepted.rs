@@ -17,21 +17,12 @@ fn what_a_request_does_not_say_is_as_configured() {
     assert_eq!(generation.prompt, ensemble.vocabulary.encode("ab").unwrap());
     assert_eq!((generation.max_tokens, generation.seed), (64, None));
     assert_eq!(generation.sampling, Sampling::default());
-    assert_eq!(
-        (generation.fusion, &generation.weights),
-        (ensemble.fusion, &ensemble.weights)
-    );
+    assert_eq!((generation.fusion, &generation.weights), (ensemble.fusion, &ensemble.weights));
     assert_eq!(generation.plan(), Plan::for_generate());
-    let request = v1::PredictRequest {
-        prefix: ids(&[3]),
-        ..v1::PredictRequest::default()
-    };
+    let request = v1::PredictRequest { prefix: ids(&[3]), ..v1::PredictRequest::default() };
     let prediction = Prediction::new(request, &ensemble.terms()).unwrap();
     assert_eq!((prediction.prefix, prediction.top_n), (vec![3], 10));
-    let request = v1::ScoreRequest {
-        input: ids(&[0, 3]),
-        ..v1::ScoreRequest::default()
-    };
+    let request = v1::ScoreRequest { input: ids(&[0, 3]), ..v1::ScoreRequest::default() };
     let scoring = Scoring::new(request, &ensemble.terms()).unwrap();
     assert_eq!(
         (scoring.tokens.as_slice(), scoring.plan()),
@@ -65,9 +56,6 @@ fn what_a_request_says_is_taken() {
     assert_eq!(generation.weights.as_slice(), [3.0, 0.0]);
     assert_eq!((generation.max_tokens, generation.seed), (100, Some(u64::MAX)));
     assert_eq!(generation.sampling.temperature, 0.0);
-    let vote = v1::GenerateRequest {
-        fusion: fusing(Rule::ThresholdVote, Some(0.0), &[]),
-        ..asking()
-    };
+    let vote = v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, Some(0.0), &[]), ..asking() };
     assert_eq!(Ensemble::new().generate(vote).unwrap().fusion.threshold, 0.0);
 }

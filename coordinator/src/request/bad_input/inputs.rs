@@ -10,40 +10,19 @@ use crate::request::{Prediction, Scoring};
 fn inputs() {
     let cases = [
         (None, "it is missing; allowed: text or token ids"),
-        (
-            Some(Input { input: None }),
-            "it is missing; allowed: text or token ids",
-        ),
+        (Some(Input { input: None }), "it is missing; allowed: text or token ids"),
         (text(""), "the text is empty; allowed: 1 to 12 bytes"),
-        (
-            text("aaaaaaaaaaaaa"),
-            "the text has 13 bytes; allowed: 1 to 12 (limits.max_input_bytes)",
-        ),
-        (
-            text("aaaaaaaaa"),
-            "it has 9 tokens; allowed: 1 to 8 (limits.max_input_tokens)",
-        ),
+        (text("aaaaaaaaaaaaa"), "the text has 13 bytes; allowed: 1 to 12 (limits.max_input_bytes)"),
+        (text("aaaaaaaaa"), "it has 9 tokens; allowed: 1 to 8 (limits.max_input_tokens)"),
         (
             text("abé"),
             "the vocabulary can't express the character 'é' (U+00E9) at position 2 of the text (counted in \
              characters from 0); allowed: text that the members' vocabulary can express",
         ),
-        (
-            ids(&[]),
-            "it has 0 tokens; allowed: 1 to 8 (limits.max_input_tokens)",
-        ),
-        (
-            ids(&[0; 9]),
-            "it has 9 tokens; allowed: 1 to 8 (limits.max_input_tokens)",
-        ),
-        (
-            ids(&[0, 4]),
-            "the token id at position 1 is 4; allowed: 0 to 3, the members' vocabulary",
-        ),
-        (
-            ids(&[-1]),
-            "the token id at position 0 is -1; allowed: 0 to 3, the members' vocabulary",
-        ),
+        (ids(&[]), "it has 0 tokens; allowed: 1 to 8 (limits.max_input_tokens)"),
+        (ids(&[0; 9]), "it has 9 tokens; allowed: 1 to 8 (limits.max_input_tokens)"),
+        (ids(&[0, 4]), "the token id at position 1 is 4; allowed: 0 to 3, the members' vocabulary"),
+        (ids(&[-1]), "the token id at position 0 is -1; allowed: 0 to 3, the members' vocabulary"),
         (
             ids(&[1 << 32]),
             "the token id at position 0 is 4294967296; allowed: 0 to 3, the members' vocabulary",
@@ -55,18 +34,9 @@ fn inputs() {
     ];
     let ensemble = Ensemble::new();
     for (input, message) in cases {
-        let prompt = v1::GenerateRequest {
-            prompt: input.clone(),
-            ..asking()
-        };
-        let score = v1::ScoreRequest {
-            input: input.clone(),
-            ..v1::ScoreRequest::default()
-        };
-        let predict = v1::PredictRequest {
-            prefix: input,
-            ..v1::PredictRequest::default()
-        };
+        let prompt = v1::GenerateRequest { prompt: input.clone(), ..asking() };
+        let score = v1::ScoreRequest { input: input.clone(), ..v1::ScoreRequest::default() };
+        let predict = v1::PredictRequest { prefix: input, ..v1::PredictRequest::default() };
         assert_refused(prompt, &format!("prompt: {message}"));
         let error = Scoring::new(score, &ensemble.terms()).unwrap_err();
         assert_eq!(error.to_string(), format!("input: {message}"));
@@ -81,10 +51,7 @@ fn text_without_tokens() {
         vocabulary: Vocabulary::from_word_list(["a", "b"].map(str::to_owned).to_vec()).unwrap(),
         ..Ensemble::new()
     };
-    let request = v1::GenerateRequest {
-        prompt: text("  "),
-        ..asking()
-    };
+    let request = v1::GenerateRequest { prompt: text("  "), ..asking() };
     assert_eq!(
         words.generate(request).unwrap_err().to_string(),
         "prompt: it has 0 tokens; allowed: 1 to 8 (limits.max_input_tokens)"
@@ -94,20 +61,14 @@ fn text_without_tokens() {
 #[test]
 fn counts() {
     for (given, shown) in [(0, "0"), (101, "101"), (u32::MAX, "4294967295")] {
-        let request = v1::GenerateRequest {
-            max_tokens: Some(given),
-            ..asking()
-        };
+        let request = v1::GenerateRequest { max_tokens: Some(given), ..asking() };
         let message = format!("max_tokens: {shown} is not allowed; allowed: 1 to 100, the server's limit");
         assert_refused(request, &message);
     }
     let ensemble = Ensemble::new();
     for given in [0, 21, u32::MAX] {
-        let request = v1::PredictRequest {
-            prefix: text("ab"),
-            top_n: Some(given),
-            ..v1::PredictRequest::default()
-        };
+        let request =
+            v1::PredictRequest { prefix: text("ab"), top_n: Some(given), ..v1::PredictRequest::default() };
         let error = Prediction::new(request, &ensemble.terms()).unwrap_err();
         let message = format!("top_n: {given} is not allowed; allowed: 1 to 20, the server's limit");
         assert_eq!(error.to_string(), message);
@@ -121,19 +82,10 @@ fn stop_strings() {
     let empty = vec![String::new()];
     let cases = [
         (many, "there are 17 stop strings; allowed: 0 to 16"),
-        (
-            long,
-            "the stop string at position 1 has 257 bytes; allowed: 1 to 256",
-        ),
-        (
-            empty,
-            "the stop string at position 0 has 0 bytes; allowed: 1 to 256",
-        ),
+        (long, "the stop string at position 1 has 257 bytes; allowed: 1 to 256"),
+        (empty, "the stop string at position 0 has 0 bytes; allowed: 1 to 256"),
     ];
     for (stop, message) in cases {
-        assert_refused(
-            v1::GenerateRequest { stop, ..asking() },
-            &format!("stop: {message}"),
-        );
+        assert_refused(v1::GenerateRequest { stop, ..asking() }, &format!("stop: {message}"));
     }
 }

@@ -69,29 +69,17 @@ fn ids(ids: &[i64]) -> Option<Input> {
 }
 
 fn asking() -> v1::GenerateRequest {
-    v1::GenerateRequest {
-        prompt: text("ab"),
-        ..v1::GenerateRequest::default()
-    }
+    v1::GenerateRequest { prompt: text("ab"), ..v1::GenerateRequest::default() }
 }
 
 fn sampling(options: SamplingOptions) -> v1::GenerateRequest {
-    v1::GenerateRequest {
-        sampling: Some(options),
-        ..asking()
-    }
+    v1::GenerateRequest { sampling: Some(options), ..asking() }
 }
 
 fn fusing(rule: Rule, threshold: Option<f64>, weights: &[(&str, f64)]) -> Option<FusionOptions> {
-    let weights: HashMap<String, f64> = weights
-        .iter()
-        .map(|(name, weight)| ((*name).to_owned(), *weight))
-        .collect();
-    Some(FusionOptions {
-        rule: v1::Rule::from(rule).into(),
-        threshold,
-        weights,
-    })
+    let weights: HashMap<String, f64> =
+        weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
+    Some(FusionOptions { rule: v1::Rule::from(rule).into(), threshold, weights })
 }
 
 /// The request is refused, with this message.

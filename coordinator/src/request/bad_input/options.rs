@@ -7,31 +7,18 @@ use crate::fusion::{Fusion, Rule};
 
 #[test]
 fn sampling_options() {
-    for (given, shown) in [
-        (-0.1, "-0.1"),
-        (f64::NAN, "NaN"),
-        (f64::INFINITY, "inf"),
-        (f64::NEG_INFINITY, "-inf"),
-    ] {
-        let options = SamplingOptions {
-            temperature: Some(given),
-            ..SamplingOptions::default()
-        };
+    for (given, shown) in
+        [(-0.1, "-0.1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf"), (f64::NEG_INFINITY, "-inf")]
+    {
+        let options = SamplingOptions { temperature: Some(given), ..SamplingOptions::default() };
         let allowed = "allowed: a finite number of at least 0 (0 is greedy)";
         let message = format!("sampling.temperature: {shown} is not allowed; {allowed}");
         assert_refused(sampling(options), &message);
     }
-    for (given, shown) in [
-        (0.0, "0"),
-        (-0.5, "-0.5"),
-        (1.01, "1.01"),
-        (f64::NAN, "NaN"),
-        (f64::INFINITY, "inf"),
-    ] {
-        let options = SamplingOptions {
-            top_p: Some(given),
-            ..SamplingOptions::default()
-        };
+    for (given, shown) in
+        [(0.0, "0"), (-0.5, "-0.5"), (1.01, "1.01"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")]
+    {
+        let options = SamplingOptions { top_p: Some(given), ..SamplingOptions::default() };
         let message = format!("sampling.top_p: {shown} is not allowed; allowed: more than 0 and at most 1");
         assert_refused(sampling(options), &message);
     }
@@ -41,81 +28,35 @@ fn sampling_options() {
 fn sampling_options_with_a_vote() {
     let none = SamplingOptions::default();
     let cases = [
-        (
-            "temperature",
-            SamplingOptions {
-                temperature: Some(1.0),
-                ..none
-            },
-        ),
-        (
-            "top_k",
-            SamplingOptions {
-                top_k: Some(0),
-                ..none
-            },
-        ),
-        (
-            "top_p",
-            SamplingOptions {
-                top_p: Some(1.0),
-                ..none
-            },
-        ),
-        (
-            "seed",
-            SamplingOptions {
-                seed: Some(0),
-                ..none
-            },
-        ),
+        ("temperature", SamplingOptions { temperature: Some(1.0), ..none }),
+        ("top_k", SamplingOptions { top_k: Some(0), ..none }),
+        ("top_p", SamplingOptions { top_p: Some(1.0), ..none }),
+        ("seed", SamplingOptions { seed: Some(0), ..none }),
     ];
     for (field, options) in cases {
-        let request = v1::GenerateRequest {
-            fusion: fusing(Rule::ThresholdVote, None, &[]),
-            ..sampling(options)
-        };
+        let request =
+            v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, None, &[]), ..sampling(options) };
         let message = "threshold_vote has no distribution to sample from; allowed: absent, or another rule";
         assert_refused(request, &format!("sampling.{field}: {message}"));
     }
-    let empty = v1::GenerateRequest {
-        fusion: fusing(Rule::ThresholdVote, None, &[]),
-        ..sampling(none)
-    };
+    let empty = v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, None, &[]), ..sampling(none) };
     assert!(Ensemble::new().generate(empty).is_ok());
 }
 
 #[test]
 fn a_configured_vote_refuses_what_a_requested_one_refuses() {
-    let ensemble = Ensemble {
-        fusion: Fusion {
-            rule: Rule::ThresholdVote,
-            threshold: 0.2,
-        },
-        ..Ensemble::new()
-    };
-    let request = sampling(SamplingOptions {
-        seed: Some(1),
-        ..SamplingOptions::default()
-    });
-    assert_eq!(
-        ensemble.generate(request.clone()).unwrap_err().field,
-        "sampling.seed"
-    );
-    let averaged = v1::GenerateRequest {
-        fusion: fusing(Rule::WeightedAverage, None, &[]),
-        ..request
-    };
+    let ensemble =
+        Ensemble { fusion: Fusion { rule: Rule::ThresholdVote, threshold: 0.2 }, ..Ensemble::new() };
+    let request = sampling(SamplingOptions { seed: Some(1), ..SamplingOptions::default() });
+    assert_eq!(ensemble.generate(request.clone()).unwrap_err().field, "sampling.seed");
+    let averaged = v1::GenerateRequest { fusion: fusing(Rule::WeightedAverage, None, &[]), ..request };
     assert!(ensemble.generate(averaged).is_ok());
 }
 
 #[test]
 fn log_probabilities_of_a_vote() {
-    let request = v1::GenerateRequest {
-        fusion: fusing(Rule::ThresholdVote, None, &[]),
-        log_probs: true,
-        ..asking()
-    };
+    let request =
+        v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, None, &[]), log_probs: true, ..asking() };
     let message = "log_probs: threshold_vote has no distribution and so no log-probabilities; allowed: false, or \
                    another rule";
     assert_refused(request, message);
@@ -124,14 +65,8 @@ fn log_probabilities_of_a_vote() {
 #[test]
 fn rules() {
     for number in [-1, 6, i32::MAX] {
-        let options = FusionOptions {
-            rule: number,
-            ..FusionOptions::default()
-        };
-        let request = v1::GenerateRequest {
-            fusion: Some(options),
-            ..asking()
-        };
+        let options = FusionOptions { rule: number, ..FusionOptions::default() };
+        let request = v1::GenerateRequest { fusion: Some(options), ..asking() };
         let message = format!(
             "fusion.rule: {number} is no rule; allowed: 1 (weighted_average), 2 (threshold_vote), 3 (log_linear), \
              4 (logit_mean), 5 (logit_max)"
@@ -142,26 +77,15 @@ fn rules() {
 
 #[test]
 fn thresholds() {
-    for (given, shown) in [
-        (-0.1, "-0.1"),
-        (1.0, "1"),
-        (f64::NAN, "NaN"),
-        (f64::INFINITY, "inf"),
-    ] {
+    for (given, shown) in [(-0.1, "-0.1"), (1.0, "1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
         for rule in Rule::ALL {
-            let request = v1::GenerateRequest {
-                fusion: fusing(rule, Some(given), &[]),
-                ..asking()
-            };
+            let request = v1::GenerateRequest { fusion: fusing(rule, Some(given), &[]), ..asking() };
             let message = format!("{shown} is not allowed; allowed: at least 0 and less than 1");
             assert_refused(request, &format!("fusion.threshold: {message}"));
         }
     }
     for rule in Rule::ALL.into_iter().filter(|rule| *rule != Rule::ThresholdVote) {
-        let request = v1::GenerateRequest {
-            fusion: fusing(rule, Some(0.5), &[]),
-            ..asking()
-        };
+        let request = v1::GenerateRequest { fusion: fusing(rule, Some(0.5), &[]), ..asking() };
         let message =
             format!("fusion.threshold: {rule} has no threshold; allowed: none, or the rule threshold_vote");
         assert_refused(request, &message);
@@ -172,48 +96,28 @@ fn thresholds() {
 fn weights() {
     let value = "allowed: a finite number of at least 0";
     let cases: [(&[(&str, f64)], &str); 7] = [
-        (
-            &[("alto", 1.0), ("bass", -1.0)],
-            &format!("the weight of member \"bass\" is -1; {value}"),
-        ),
-        (
-            &[("alto", f64::NAN), ("bass", 1.0)],
-            &format!("the weight of member \"alto\" is NaN; {value}"),
-        ),
+        (&[("alto", 1.0), ("bass", -1.0)], &format!("the weight of member \"bass\" is -1; {value}")),
+        (&[("alto", f64::NAN), ("bass", 1.0)], &format!("the weight of member \"alto\" is NaN; {value}")),
         (
             &[("alto", f64::INFINITY), ("bass", 1.0)],
             &format!("the weight of member \"alto\" is inf; {value}"),
         ),
-        (
-            &[("alto", 0.0), ("bass", 0.0)],
-            "every weight is 0; allowed: at least one weight above 0",
-        ),
-        (
-            &[("alto", 1.0)],
-            "no weight for bass; allowed: a weight for every member, or none at all",
-        ),
-        (
-            &[("tuba", 1.0)],
-            "\"tuba\" is no member; allowed: a weight for each of alto, bass",
-        ),
+        (&[("alto", 0.0), ("bass", 0.0)], "every weight is 0; allowed: at least one weight above 0"),
+        (&[("alto", 1.0)], "no weight for bass; allowed: a weight for every member, or none at all"),
+        (&[("tuba", 1.0)], "\"tuba\" is no member; allowed: a weight for each of alto, bass"),
         (
             &[("alto", 1.0), ("bass", 1.0), ("tuba", 1.0)],
             "\"tuba\" is no member; allowed: a weight for each of alto, bass",
         ),
     ];
     for (weights, message) in cases {
-        let request = v1::GenerateRequest {
-            fusion: fusing(Rule::WeightedAverage, None, weights),
-            ..asking()
-        };
+        let request =
+            v1::GenerateRequest { fusion: fusing(Rule::WeightedAverage, None, weights), ..asking() };
         assert_refused(request, &format!("fusion.weights: {message}"));
     }
     for rule in [Rule::LogitMean, Rule::LogitMax] {
         let weights: &[(&str, f64)] = &[("alto", 1.0), ("bass", 1.0)];
-        let request = v1::GenerateRequest {
-            fusion: fusing(rule, None, weights),
-            ..asking()
-        };
+        let request = v1::GenerateRequest { fusion: fusing(rule, None, weights), ..asking() };
         let message =
             format!("fusion.weights: {rule} uses no weights; allowed: none, or a rule that uses them");
         assert_refused(request, &message);

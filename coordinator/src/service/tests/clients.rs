@@ -44,11 +44,7 @@ async fn more_requests_than_allowed_are_turned_away_with_a_sentence() {
     let stream = stage.stream(request(&[0], 1, 1)).await.unwrap();
     let error = stage.generate(request(&[0], 1, 1)).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
-    assert!(
-        error.message().contains("limits.max_sessions"),
-        "{}",
-        error.message()
-    );
+    assert!(error.message().contains("limits.max_sessions"), "{}", error.message());
     drop(stream);
     stage.ensemble.idle().await;
     stage.members[0].follow(|_| Act::Answer);
@@ -73,19 +69,13 @@ async fn a_stop_string_ends_the_text_before_it() {
     stopped.stop = vec![stop.clone()];
     let replies = stage.generate(stopped).await.unwrap();
     assert_eq!(joined(&replies), whole.split_once(&stop).unwrap().0);
-    assert_eq!(
-        replies.last().unwrap().end.as_ref().unwrap().reason(),
-        Reason::StopString
-    );
+    assert_eq!(replies.last().unwrap().end.as_ref().unwrap().reason(), Reason::StopString);
 }
 
 #[tokio::test]
 async fn text_and_token_ids_are_one_and_the_same_prompt() {
     let stage = Stage::new("").await;
-    let by_ids = stage
-        .generate(request(&vocabulary().encode("hag").unwrap(), 9, 1))
-        .await
-        .unwrap();
+    let by_ids = stage.generate(request(&vocabulary().encode("hag").unwrap(), 9, 1)).await.unwrap();
     let mut by_text = request(&[], 9, 1);
     by_text.prompt = text("hag");
     assert_eq!(stage.generate(by_text).await.unwrap(), by_ids);
@@ -108,17 +98,11 @@ async fn a_stopping_server_ends_what_runs_and_takes_nothing_more() {
     let mut stream = stage.stream(request(&[0], 100, 1)).await.unwrap();
     stream.next().await.unwrap().unwrap();
     stage.ensemble.draining.cancel();
-    assert_eq!(
-        stage.generate(request(&[0], 1, 1)).await.unwrap_err().code(),
-        Code::Unavailable
-    );
+    assert_eq!(stage.generate(request(&[0], 1, 1)).await.unwrap_err().code(), Code::Unavailable);
     stream.next().await.unwrap().expect("what runs goes on");
     stage.ensemble.stop.cancel();
     let rest: Vec<_> = stream.collect().await;
-    assert_eq!(
-        rest.last().unwrap().as_ref().unwrap_err().code(),
-        Code::Unavailable
-    );
+    assert_eq!(rest.last().unwrap().as_ref().unwrap_err().code(), Code::Unavailable);
     stage.ensemble.idle().await;
 }
 
@@ -131,14 +115,8 @@ async fn status_says_who_is_there() {
     let health: Vec<_> = status.members.iter().map(|member| member.health()).collect();
     assert_eq!(health, [Health::Up, Health::Up, Health::Down]);
     let cello = &status.members[2];
-    assert_eq!(
-        (cello.reason.as_str(), cello.weight, cello.parameters),
-        ("killed", 3.0, 7)
-    );
-    assert_eq!(
-        (cello.model.as_str(), cello.device.as_str()),
-        ("model of cello", "paper")
-    );
+    assert_eq!((cello.reason.as_str(), cello.weight, cello.parameters), ("killed", 3.0, 7));
+    assert_eq!((cello.model.as_str(), cello.device.as_str()), ("model of cello", "paper"));
     assert_eq!(status.vocabulary_size, 8);
     assert_eq!(status.vocabulary_fingerprint, vocabulary().fingerprint());
     assert_eq!(status.limits.unwrap().max_sessions, 1024);

@@ -14,11 +14,7 @@ async fn every_rule_generates_what_fusion_in_this_process_gives() {
         let stage = Stage::new(&format!("[fusion]\nrule = '{rule}'")).await;
         let mut request = request(&[0, 5, 2], 30, 11);
         if rule == Rule::ThresholdVote {
-            request = GenerateRequest {
-                sampling: None,
-                log_probs: false,
-                ..request
-            };
+            request = GenerateRequest { sampling: None, log_probs: false, ..request };
         }
         let replies = stage.generate(request).await.unwrap();
         assert_eq!(tokens(&replies).len(), 30);
@@ -37,10 +33,7 @@ async fn every_token_has_each_members_own_log_probability() {
         for (member, scripted) in token.members.iter().zip(&stage.members) {
             let rows = scripted.model.rows([prefix.as_slice()].into_iter());
             let own = rows.row(0).unwrap().log_prob(token.id).unwrap();
-            assert_eq!(
-                (member.name.as_str(), member.log_prob.to_bits()),
-                (scripted.name(), own.to_bits())
-            );
+            assert_eq!((member.name.as_str(), member.log_prob.to_bits()), (scripted.name(), own.to_bits()));
         }
         assert_eq!(token.members.len(), 3);
         prefix.push(token.id);
@@ -51,33 +44,23 @@ async fn every_token_has_each_members_own_log_probability() {
 async fn predict_gives_the_fused_distribution_and_each_members() {
     for rule in Rule::ALL {
         let stage = Stage::new(&format!("[fusion]\nrule = '{rule}'")).await;
-        let request = PredictRequest {
-            prefix: ids(&[3, 3]),
-            top_n: Some(100),
-            fusion: None,
-        };
+        let request = PredictRequest { prefix: ids(&[3, 3]), top_n: Some(100), fusion: None };
         let reply = stage.predict(request).await.unwrap();
         assert_eq!(reply.candidates.len(), 8, "no more than there are tokens");
         let fused = stage.fused(&NAMES.map(str::to_owned), &[3, 3]);
         for candidate in &reply.candidates {
             let (log_prob, votes) = match &fused {
                 Fused::Distribution(distribution) => (distribution.log_prob(candidate.id), None),
-                Fused::Winner(winner) => (
-                    winner.mixture.log_prob(candidate.id),
-                    Some(winner.votes_for(candidate.id)),
-                ),
+                Fused::Winner(winner) => {
+                    (winner.mixture.log_prob(candidate.id), Some(winner.votes_for(candidate.id)))
+                }
             };
             assert_eq!(candidate.probability.to_bits(), log_prob.unwrap().exp().to_bits());
             assert_eq!(candidate.votes, votes);
         }
         let weights: f64 = reply.members.iter().map(|member| member.weight).sum();
         assert!((weights - 1.0).abs() < 1e-12);
-        assert!(
-            reply
-                .members
-                .iter()
-                .all(|member| member.start.is_some() && member.candidates.len() == 8)
-        );
+        assert!(reply.members.iter().all(|member| member.start.is_some() && member.candidates.len() == 8));
     }
 }
 
@@ -98,10 +81,7 @@ async fn the_same_seed_gives_the_same_text_and_the_server_says_which_it_used() {
     let stage = Stage::new("").await;
     let first = stage.generate(request(&[0], 40, 1)).await.unwrap();
     assert_eq!(stage.generate(request(&[0], 40, 1)).await.unwrap(), first);
-    assert_ne!(
-        tokens(&stage.generate(request(&[0], 40, 2)).await.unwrap()),
-        tokens(&first)
-    );
+    assert_ne!(tokens(&stage.generate(request(&[0], 40, 2)).await.unwrap()), tokens(&first));
 
     let mut unseeded = request(&[0], 40, 0);
     unseeded.sampling = None;
@@ -114,9 +94,7 @@ async fn the_same_seed_gives_the_same_text_and_the_server_says_which_it_used() {
 async fn sessions_do_not_mix() {
     let stage = Stage::new("").await;
     let prompts: Vec<Vec<u32>> = (0..8).map(|token| vec![token, 7 - token]).collect();
-    let together = prompts
-        .iter()
-        .map(|prompt| stage.generate(request(prompt, 25, 9)));
+    let together = prompts.iter().map(|prompt| stage.generate(request(prompt, 25, 9)));
     for (prompt, replies) in prompts.iter().zip(futures::future::join_all(together).await) {
         stage.assert_fused_in_process(prompt, &replies.unwrap());
     }

@@ -55,25 +55,14 @@ impl Stage {
         let flags = NAMES.iter().zip(WEIGHTS);
         let flags = flags.map(|(name, weight)| format!("{name}@{weight}=http://127.0.0.1:9").parse());
         let members = flags.collect::<Result<_, _>>().unwrap();
-        let config = Config::new(
-            Some(toml),
-            Overrides {
-                members,
-                ..Overrides::default()
-            },
-        );
+        let config = Config::new(Some(toml), Overrides { members, ..Overrides::default() });
         let config = config.unwrap();
         let members: [Arc<ScriptedMember>; 3] =
             std::array::from_fn(|index| ScriptedMember::new(NAMES[index], index as u64 + 1, &vocabulary()));
         let dynamic = members.iter().cloned().map(|member| member as Arc<dyn Member>);
         let agreement = Arc::new(VocabularyAgreement::default());
         let ensemble = Arc::new(Ensemble::new(&config, dynamic.collect(), agreement).unwrap());
-        Self {
-            members,
-            config,
-            service: EnsembleService::new(Arc::clone(&ensemble)),
-            ensemble,
-        }
+        Self { members, config, service: EnsembleService::new(Arc::clone(&ensemble)), ensemble }
     }
 
     async fn stream(
@@ -106,14 +95,10 @@ impl Stage {
         let present = |index: &usize| participants.iter().any(|name| name == NAMES[*index]);
         let present: Vec<usize> = (0..3).filter(present).collect();
         assert_eq!(present.len(), participants.len(), "{participants:?}");
-        let rows = present
-            .iter()
-            .map(|index| self.members[*index].model.rows([prefix].into_iter()));
+        let rows = present.iter().map(|index| self.members[*index].model.rows([prefix].into_iter()));
         let rows: Vec<_> = rows.collect();
         let rows = present.iter().zip(&rows);
-        let rows: Vec<_> = rows
-            .map(|(index, rows)| (WEIGHTS[*index], rows.row(0).unwrap()))
-            .collect();
+        let rows: Vec<_> = rows.map(|(index, rows)| (WEIGHTS[*index], rows.row(0).unwrap())).collect();
         fuse(&self.config.fusion, &rows).unwrap()
     }
 
@@ -138,35 +123,25 @@ impl Stage {
 
 fn ids(tokens: &[u32]) -> Option<Input> {
     let ids = tokens.iter().map(|token| i64::from(*token)).collect();
-    Some(Input {
-        input: Some(input::Input::Tokens(TokenIds { ids })),
-    })
+    Some(Input { input: Some(input::Input::Tokens(TokenIds { ids })) })
 }
 
 fn text(text: &str) -> Option<Input> {
-    Some(Input {
-        input: Some(input::Input::Text(text.to_owned())),
-    })
+    Some(Input { input: Some(input::Input::Text(text.to_owned())) })
 }
 
 fn request(prompt: &[u32], max_tokens: u32, seed: u64) -> GenerateRequest {
     GenerateRequest {
         prompt: ids(prompt),
         max_tokens: Some(max_tokens),
-        sampling: Some(SamplingOptions {
-            seed: Some(seed),
-            ..SamplingOptions::default()
-        }),
+        sampling: Some(SamplingOptions { seed: Some(seed), ..SamplingOptions::default() }),
         log_probs: true,
         ..GenerateRequest::default()
     }
 }
 
 fn participation(reply: &GenerateReply) -> &Participation {
-    reply
-        .participation
-        .as_ref()
-        .expect("no message without its participants")
+    reply.participation.as_ref().expect("no message without its participants")
 }
 
 fn tokens(replies: &[GenerateReply]) -> Vec<u32> {

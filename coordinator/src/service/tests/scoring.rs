@@ -9,11 +9,7 @@ use crate::scripted::Act;
 const TOKENS: [u32; 11] = [1, 7, 0, 3, 3, 2, 6, 5, 4, 1, 0];
 
 fn score(tokens: &[u32]) -> ScoreRequest {
-    ScoreRequest {
-        input: ids(tokens),
-        fusion: None,
-        per_token: true,
-    }
+    ScoreRequest { input: ids(tokens), fusion: None, per_token: true }
 }
 
 /// What the rule says of each token, in this process.
@@ -31,11 +27,7 @@ async fn every_rule_with_a_distribution_scores_by_the_chain_rule() {
         let stage = Stage::new(&format!("[fusion]\nrule = '{rule}'")).await;
         let reply = stage.score(score(&TOKENS)).await.unwrap();
         let expected = expected(&stage, &NAMES.map(str::to_owned));
-        let got: Vec<f64> = reply
-            .token_scores
-            .iter()
-            .map(|token| token.log_prob.unwrap())
-            .collect();
+        let got: Vec<f64> = reply.token_scores.iter().map(|token| token.log_prob.unwrap()).collect();
         assert_eq!(got, expected, "{rule}");
         let total: f64 = expected.iter().sum();
         assert_eq!(reply.log_prob, Some(total));
@@ -43,19 +35,11 @@ async fn every_rule_with_a_distribution_scores_by_the_chain_rule() {
         assert_eq!(reply.tokens, 11);
         assert!(reply.votes.is_none());
         for (position, member) in reply.members.iter().enumerate() {
-            let sum: f64 = reply
-                .token_scores
-                .iter()
-                .map(|token| token.member_log_probs[position])
-                .sum();
+            let sum: f64 = reply.token_scores.iter().map(|token| token.member_log_probs[position]).sum();
             assert_eq!(member.log_prob, sum);
             assert!(member.start.is_some());
         }
-        let text: String = reply
-            .token_scores
-            .iter()
-            .map(|token| token.text.as_str())
-            .collect();
+        let text: String = reply.token_scores.iter().map(|token| token.text.as_str()).collect();
         assert_eq!(text, vocabulary().decode(&TOKENS));
     }
 }
@@ -72,10 +56,7 @@ async fn a_vote_scores_by_votes() {
             unreachable!("a vote yields a winner")
         };
         assert_eq!(token.winner, Some(winner.id == TOKENS[position]));
-        assert_eq!(
-            token.votes.as_ref().unwrap().count,
-            winner.votes_for(TOKENS[position])
-        );
+        assert_eq!(token.votes.as_ref().unwrap().count, winner.votes_for(TOKENS[position]));
         winners += u32::from(winner.id == TOKENS[position]);
         votes += u64::from(winner.votes_for(TOKENS[position]));
     }
@@ -91,21 +72,14 @@ async fn a_member_lost_in_mid_score_leaves_no_trace_in_the_numbers() {
         stage.members[1].follow(|read| if read > 8 { Act::Die } else { Act::Answer });
         let reply = stage.score(score(&TOKENS)).await.unwrap();
         let survivors = ["alto".to_owned(), "cello".to_owned()];
-        let got: Vec<f64> = reply
-            .token_scores
-            .iter()
-            .map(|token| token.log_prob.unwrap())
-            .collect();
+        let got: Vec<f64> = reply.token_scores.iter().map(|token| token.log_prob.unwrap()).collect();
         assert_eq!(got, expected(&stage, &survivors), "{rule}");
         let participation = reply.participation.unwrap();
         assert_eq!(participation.participants, survivors);
         assert_eq!(participation.missing[0].name, "bass");
         assert_eq!(participation.missing[0].reason, "killed");
-        let members: Vec<_> = reply
-            .members
-            .iter()
-            .map(|member| (member.name.as_str(), member.weight))
-            .collect();
+        let members: Vec<_> =
+            reply.members.iter().map(|member| (member.name.as_str(), member.weight)).collect();
         let shares = crate::weights::shares(&[2.0, 3.0]).unwrap();
         assert_eq!(members, [("alto", shares[0]), ("cello", shares[1])]);
     }
@@ -131,10 +105,7 @@ async fn a_request_can_bring_its_own_rule_and_weights() {
     request.fusion = Some(FusionOptions {
         rule: chorus_proto::v1::Rule::LogLinear.into(),
         threshold: None,
-        weights: NAMES
-            .iter()
-            .map(|name| ((*name).to_owned(), f64::from(*name == "bass")))
-            .collect(),
+        weights: NAMES.iter().map(|name| ((*name).to_owned(), f64::from(*name == "bass"))).collect(),
     });
     let reply = stage.score(request).await.unwrap();
     let bass = &reply.members[1];

@@ -35,10 +35,7 @@ async fn a_lost_member_is_named_and_is_back_once_it_has_caught_up() {
     let replies = stage.generate(request(&[1, 2, 3], 30, 4)).await.unwrap();
 
     let end = replies.last().unwrap().end.as_ref().unwrap();
-    assert_eq!(
-        (end.reason(), end.generated_tokens, end.prompt_tokens),
-        (Reason::MaxTokens, 30, 3)
-    );
+    assert_eq!((end.reason(), end.generated_tokens, end.prompt_tokens), (Reason::MaxTokens, 30, 3));
     // Token i is chosen when 3 + i tokens are read: lost at the one that 8 tokens precede, back after the 15th.
     let missing = missing(&replies);
     for (index, missing) in missing.iter().enumerate() {
@@ -85,27 +82,18 @@ async fn a_member_that_hangs_is_out_after_the_step_deadline() {
     // The deadline of a step of one token: the configured time and the allowance for a token.
     assert_eq!(start.elapsed().as_millis(), 710);
     assert_eq!(missing(&replies)[4], ["alto"]);
-    assert_eq!(
-        participation(&replies[4]).missing[0].reason,
-        "catching up (no answer within 710 ms)"
-    );
+    assert_eq!(participation(&replies[4]).missing[0].reason, "catching up (no answer within 710 ms)");
     stage.assert_fused_in_process(&[0, 0], &replies);
 }
 
 #[tokio::test]
 async fn numbers_that_are_not_finite_put_a_member_out_of_the_step() {
     let stage = Stage::new("").await;
-    let not_finite = || MemberError::NotFinite {
-        what: "the logit of token 3 is NaN".to_owned(),
-    };
+    let not_finite = || MemberError::NotFinite { what: "the logit of token 3 is NaN".to_owned() };
     stage.members[2].follow(move |_| Act::Fail(not_finite()));
     let replies = stage.generate(request(&[0, 0], 6, 4)).await.unwrap();
     assert!(missing(&replies).iter().all(|missing| missing == &["cello"]));
-    assert!(
-        participation(&replies[0]).missing[0]
-            .reason
-            .contains("token 3 is NaN")
-    );
+    assert!(participation(&replies[0]).missing[0].reason.contains("token 3 is NaN"));
     stage.assert_fused_in_process(&[0, 0], &replies);
 }
 
@@ -146,8 +134,5 @@ async fn what_every_member_refuses_is_the_callers_mistake() {
         member.follow(move |_| Act::Fail(refused.clone()));
     }
     let error = stage.generate(request(&[5], 1, 1)).await.unwrap_err();
-    assert_eq!(
-        (error.code(), error.message()),
-        (Code::InvalidArgument, "token 5 is not for me")
-    );
+    assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "token 5 is not for me"));
 }
