@@ -5,6 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use chorus_tests::{Chorus, models};
@@ -15,8 +16,8 @@ fn arguments(folder: &Path, out: &str) -> Vec<String> {
     let path = |name: &str| folder.join(name).display().to_string();
     let (data, valid, out) = (path("train.txt"), path("valid.txt"), path(out));
     let text = format!(
-        "train --data {data} --valid {valid} --out {out} --name small --tokenizer characters --embedding 16 --hidden 48 \
-         --layers 2 --dropout 0.3 --batch 8 --bptt 16 --epochs 6 --seed 5 --checkpoint-every 10"
+        "train --data {data} --valid {valid} --out {out} --name small --tokenizer characters --embedding 16 --hidden 96 \
+         --layers 2 --dropout 0.3 --batch 8 --bptt 16 --epochs 12 --seed 5 --checkpoint-every 5"
     );
     text.split_whitespace().map(str::to_owned).collect()
 }
@@ -39,6 +40,13 @@ fn learning_curve(folder: &Path, out: &str) -> Vec<serde_json::Value> {
     lines
 }
 
+/// When the killed run wrote its last checkpoint, if it did.
+fn written(folder: &Path) -> Option<SystemTime> {
+    fs::metadata(checkpoint(folder, "killed").join("checkpoint.safetensors"))
+        .and_then(|file| file.modified())
+        .ok()
+}
+
 fn checkpoint(folder: &Path, out: &str) -> PathBuf {
     folder.join(out).join("checkpoint")
 }
@@ -57,13 +65,13 @@ fn a_run_that_was_killed_and_resumed_equals_one_that_was_not() {
     let mut kills = 0;
     loop {
         let mut arguments = arguments(folder, "killed");
-        if checkpoint(folder, "killed").exists() {
+        if written(folder).is_some() {
             arguments.push("--resume".into());
         }
-        let seen = fs::metadata(checkpoint(folder, "killed")).and_then(|m| m.modified()).ok();
+        let seen = written(folder);
         let mut run = Chorus::start(arguments);
         if kills < 3 {
-            let newer = || fs::metadata(checkpoint(folder, "killed")).and_then(|m| m.modified()).ok() != seen;
+            let newer = || written(folder) != seen;
             while run.is_running() && !newer() {
                 std::thread::yield_now();
             }

@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
-use chorus_model::train::{Event, Outcome, RunSettings, Texts, read_metrics, train};
+use anyhow::{Context, Error, Result, anyhow};
+use chorus_model::train::{Event, Outcome, RunSettings, Texts, TrainError, read_metrics, train};
 use chorus_text::Vocabulary;
 
 pub(crate) use args::TrainArgs;
@@ -57,7 +57,18 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     view.end();
-    report(&args.out, outcome?)
+    report(&args.out, outcome.map_err(in_terms_of_flags)?)
+}
+
+/// What the model crate can't say, since it knows no flags.
+fn in_terms_of_flags(error: TrainError) -> Error {
+    match error {
+        TrainError::OutputNotEmpty { path } => anyhow!(
+            "{} is not empty: --resume goes on with the run in it, --out chooses another directory",
+            path.display()
+        ),
+        other => other.into(),
+    }
 }
 
 fn report(directory: &Path, outcome: Outcome) -> Result<()> {
