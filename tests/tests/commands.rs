@@ -1,0 +1,122 @@
+//! The command line as a user types it: what it prints, what `--json` says, and how it fails.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{collections::HashMap, fs};
+
+use candle_core::{Device, Tensor};
+use chorus_model::{LanguageModel, evaluate};
+use chorus_tests::{Chorus, Ensemble, models};
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn run(arguments: &[&str]) -> String {
+    let ended = Chorus::run(arguments);
+    assert!(ended.status.success(), "{arguments:?}: {}", ended.stderr);
+    ended.stdout
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_client_command_answers_in_text_and_in_json() {
+    let ensemble = Ensemble::demo("").await;
+    let address = ensemble.address.to_string();
+    let to = ["--addr", address.as_str()];
+    let with = |arguments: &[&str]| run(&[arguments, &to].concat());
+    let with_json = |arguments: &[&str]| run(&[arguments, &to, &["--json"]].concat());
+
+    let generate = ["generate", "JULIET:\n", "--max-tokens", "30", "--seed", "4"];
+    let messages: Vec<Value> = with_json(&generate).lines().map(json).collect();
+    let text: String = messages.iter().map(|message| message["text"].as_str().unwrap()).collect();
+    assert_eq!(with(&generate).trim_end(), text.trim_end(), "one seed, one text");
+    assert_eq!(messages.last().unwrap()["end"]["reason"], "max_tokens");
+    for message in &messages {
+        assert_eq!(message["participants"], json(r#"["alto", "bass", "tenor"]"#));
+    }
+
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("text.txt");
+    fs::write(&file, "Good night, good night! parting is such sweet sorrow.\n").unwrap();
+    let score = ["score", file.to_str().unwrap()];
+    let scored = json(&with_json(&score));
+    let members = scored["members"].as_array().unwrap();
+    let names: Vec<&str> = members.iter().map(|member| member["name"].as_str().unwrap()).collect();
+    assert_eq!(names, models::DEMO);
+    let perplexity = scored["perplexity"].as_f64().unwrap();
+    let log_prob = scored["log_prob"].as_f64().unwrap();
+    assert!((perplexity - (-log_prob / scored["tokens"].as_f64().unwrap()).exp()).abs() < 1e-9);
+    let table = with(&score);
+    for words in ["ensemble", "alto", "bass", "tenor", "perplexity", &format!("{perplexity:.4}")] {
+        assert!(table.contains(words), "the table lacks {words}: {table}");
+    }
+
+    let predicted = json(&with_json(&["predict", "To be, or not to", "--top-n", "3"]));
+    assert_eq!(predicted["candidates"].as_array().unwrap().len(), 3);
+    let status = json(&with_json(&["status"]));
+    assert_eq!(status["members"].as_array().unwrap().len(), 3);
+    assert!(with(&["status"]).contains("alto"));
+}
+
+#[test]
+fn what_goes_wrong_is_one_sentence_and_a_status() {
+    let nobody = ["--addr", "127.0.0.1:9"];
+    for (arguments, status, words) in [
+        (&["generate", "x"][..], 1, &["no ensemble answers", "chorus up"][..]),
+        (&["score", "not/here.txt"], 1, &["not/here.txt"]),
+        (&["generate", "x", "--rule", "plurality"], 2, &["plurality", "weighted_average", "logit_max"]),
+        (&["generate", "x", "--weight", "alto=much"], 2, &["alto=much"]),
+        (&["generate"], 2, &["PROMPT"]),
+    ] {
+        let ended = Chorus::run(arguments.iter().chain(&nobody));
+        assert_eq!(ended.status.code(), Some(status), "{arguments:?}: {}", ended.stderr);
+        for word in words {
+            assert!(ended.stderr.contains(word), "{arguments:?}: '{}' does not say '{word}'", ended.stderr);
+        }
+        assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    }
+    let cuda = Chorus::run(["worker", "--model", models::demo("alto").to_str().unwrap(), "--device", "cuda"]);
+    assert!(!cuda.status.success() && cuda.stderr.contains("cuda"), "{}", cuda.stderr);
+}
+
+/// What PyTorch users have: weights under other names and a map of characters.
+#[test]
+fn imported_weights_evaluate_as_the_model_that_they_are() {
+    let folder = TempDir::new().unwrap();
+    let text = "ho hum, a hat on a hut\n".repeat(40);
+    let parts = models::characters(&folder.path().join("original"), &text);
+    let renamed: HashMap<String, Tensor> = parts
+        .tensors
+        .iter()
+        .map(|(name, tensor)| {
+            (name.replace("embed.", "encoder.").replace("linear.", "decoder."), tensor.clone())
+        })
+        .collect();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    candle_core::safetensors::save(&renamed, path("weights.safetensors")).unwrap();
+    let ids = 0..parts.vocabulary.len();
+    let map: serde_json::Map<String, Value> =
+        ids.map(|id| (parts.vocabulary.token(id).unwrap(), id.into())).collect();
+    fs::write(path("vocab.json"), Value::Object(map).to_string()).unwrap();
+    fs::write(path("text.txt"), &text).unwrap();
+
+    run(&[
+        "import",
+        "--weights",
+        &path("weights.safetensors"),
+        "--vocab",
+        &path("vocab.json"),
+        "--out",
+        &path("imported"),
+    ]);
+    let evaluated = json(&run(&["eval", "--model", &path("imported"), &path("text.txt"), "--json"]));
+
+    let original = LanguageModel::load(&folder.path().join("original"), &Device::Cpu).unwrap();
+    let tokens = original.vocabulary().encode(&text).unwrap();
+    let expected = evaluate(&original, &tokens, |_| {}).unwrap();
+    assert_eq!(evaluated["tokens"], tokens.len());
+    assert_eq!(evaluated["nats_per_token"].as_f64(), expected.nats_per_token());
+    assert_eq!(evaluated["perplexity"].as_f64(), expected.perplexity());
+}
