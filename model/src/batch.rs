@@ -3,9 +3,9 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::language_model::{Output, Row, State, Want};
 use crate::network::{Network, NetworkState};
 use crate::packing::Packing;
+use crate::row::{Output, Row, State, Want};
 
 /// The rows of a call, laid out.
 pub(crate) struct Batch<'a, 'b> {

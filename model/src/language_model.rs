@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult};
 use candle_nn::VarBuilder;
@@ -16,6 +15,7 @@ use crate::batch::Batch;
 use crate::config::{Config, Start};
 use crate::directory::{LoadError, ModelParts};
 use crate::network::Network;
+use crate::row::{Output, Row, State};
 
 /// A model on a device. It has no state of its own: [`State`] is the caller's.
 pub struct LanguageModel {
@@ -23,43 +23,6 @@ pub struct LanguageModel {
     vocabulary: Vocabulary,
     network: Network,
     device: Device,
-}
-
-/// One sequence's LSTM state: h and c of every layer, `[layers, 2, hidden_size]`. A clone is cheap and independent.
-///
-/// The top layer's h is among them, so every state has a next-token distribution, a fresh one too.
-#[derive(Debug, Clone, PartialEq)]
-pub struct State {
-    pub(crate) values: Arc<[f32]>,
-}
-
-/// One sequence's part of a [`LanguageModel::forward`].
-#[derive(Debug)]
-pub struct Row<'a> {
-    /// Replaced by the state after the tokens.
-    pub state: &'a mut State,
-    /// What is fed, in order; may be empty.
-    pub tokens: &'a [u32],
-    /// Which logits come back.
-    pub want: Want,
-}
-
-/// Which logits a row asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
-    /// None: the sequence only advances, and the output layer is not run for it.
-    Nothing,
-    /// One row: after the last token (with no tokens, of the state as it is).
-    Next,
-    /// One row for each token: before it was fed, i.e. of the distribution that it was drawn from.
-    Each,
-}
-
-/// What a row asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Output {
-    /// Logits `[rows, vocab_size]`, row-major.
-    pub logits: Vec<f32>,
 }
 
 /// Why nothing was computed. All states are as before.
@@ -95,13 +58,6 @@ pub enum ForwardError {
     /// The device failed.
     #[error("the model can't be computed")]
     Compute(#[from] candle_core::Error),
-}
-
-impl State {
-    /// The numbers, `[layers, 2, hidden_size]`: what a snapshot holds. [`LanguageModel::restore`] takes them back.
-    pub fn values(&self) -> &[f32] {
-        &self.values
-    }
 }
 
 impl LanguageModel {

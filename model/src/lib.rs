@@ -16,6 +16,7 @@ mod network;
 mod packing;
 mod projection;
 mod recurrence;
+mod row;
 mod simd;
 pub mod train;
 mod weights;
@@ -26,8 +27,9 @@ pub use config::{
 pub use device::{DeviceError, open_device};
 pub use directory::{CONFIG_FILE, LoadError, ModelParts, SaveError, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use evaluate::{Evaluation, evaluate};
-pub use language_model::{ForwardError, LanguageModel, Output, Row, State, Want};
+pub use language_model::{ForwardError, LanguageModel};
 pub use network::{Dropout, Network, NetworkState};
 pub use packing::{Packing, PackingError};
+pub use row::{Output, Row, State, Want};
 pub use simd::log_sum_exp;
 pub use weights::{Tensors, WeightType, WeightsError};
