@@ -2,7 +2,8 @@
 //!
 //! Knows nothing about files or how a text became tokens.
 
-use crate::language_model::{ForwardError, LanguageModel, Row, Want};
+use crate::language_model::{ForwardError, LanguageModel};
+use crate::row::{Row, Want};
 use crate::log_sum_exp;
 
 /// Tokens fed at a time; it bounds memory and changes nothing in the result.

@@ -15,7 +15,7 @@ use crate::batch::Batch;
 use crate::config::{Config, Start};
 use crate::directory::{LoadError, ModelParts};
 use crate::network::Network;
-use crate::row::{Output, Row, State};
+use crate::row::{Output, Row, State, Want};
 
 /// A model on a device. It has no state of its own: [`State`] is the caller's.
 pub struct LanguageModel {
