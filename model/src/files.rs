@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+/// How the name of a file begins that is not written to its end.
+pub(crate) const TEMPORARY_PREFIX: &str = ".chorus-";
+
 /// Why a file was not read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
@@ -42,7 +45,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         // As any new file: readable for all that the umask allows.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut temporary = builder.prefix(".chorus-").tempfile_in(parent)?;
+    let mut temporary = builder.prefix(TEMPORARY_PREFIX).tempfile_in(parent)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;

@@ -1,7 +1,7 @@
 //! The directory of a training run: the model as it becomes better, the metrics, the checkpoint.
 //! Knows nothing about when they are written.
 
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint;
@@ -9,7 +9,7 @@ use super::error::TrainError;
 use super::metrics::{MetricsLine, MetricsLog};
 use super::trainer::Trainer;
 use crate::directory::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
-use crate::files::write_atomically;
+use crate::files::{TEMPORARY_PREFIX, write_atomically};
 use crate::weights::{self, Tensors};
 
 const CHECKPOINT_DIRECTORY: &str = "checkpoint";
@@ -24,30 +24,32 @@ pub(crate) struct Output {
 
 impl Output {
     /// Begins in an empty directory, which is made if it is not there.
+    ///
+    /// The checkpoint of step 0 comes before all other content: a run that dies before it has left nothing that is
+    /// in a new one's way, and one that dies after it can be resumed.
     pub(crate) fn create(
         directory: &Path,
         tokenizer_json: &str,
         trainer: &Trainer,
     ) -> Result<Self, TrainError> {
-        let occupied = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied {
+        if !is_free(directory) {
             return Err(TrainError::OutputNotEmpty { path: directory.to_owned() });
         }
         let checkpoints = directory.join(CHECKPOINT_DIRECTORY);
         fs::create_dir_all(&checkpoints).map_err(|source| written(&checkpoints, source))?;
-        let config = serde_json::to_string_pretty(trainer.config());
-        let config = config.map_err(|error| written(directory, error.into()))?;
-        write(&directory.join(CONFIG_FILE), format!("{config}\n").as_bytes())?;
-        write(&directory.join(TOKENIZER_FILE), tokenizer_json.as_bytes())?;
         let metrics = MetricsLog::open(&directory.join(METRICS_FILE), 0)?;
         let mut output = Self { directory: directory.to_owned(), metrics };
-        // From the first step on there is something to resume.
         output.save_checkpoint(trainer)?;
+        output.describe_model(tokenizer_json, trainer)?;
         Ok(output)
     }
 
     /// Goes on in the directory of a run, and brings `trainer` to where that run stood.
-    pub(crate) fn resume(directory: &Path, trainer: &mut Trainer) -> Result<Self, TrainError> {
+    pub(crate) fn resume(
+        directory: &Path,
+        tokenizer_json: &str,
+        trainer: &mut Trainer,
+    ) -> Result<Self, TrainError> {
         let path = directory.join(CHECKPOINT_DIRECTORY).join(CHECKPOINT_FILE);
         if !path.exists() {
             return Err(TrainError::NothingToResume { path: directory.to_owned() });
@@ -56,9 +58,21 @@ impl Output {
         let metrics_length = header.metrics_length;
         let unusable = |reason| TrainError::Checkpoint { path: path.clone(), reason };
         trainer.restore(header, tensors, unusable)?;
-        remove_torn_checkpoints(&path);
+        remove_torn_files(directory);
+        remove_torn_files(&directory.join(CHECKPOINT_DIRECTORY));
         let metrics = MetricsLog::open(&directory.join(METRICS_FILE), metrics_length)?;
-        Ok(Self { directory: directory.to_owned(), metrics })
+        let output = Self { directory: directory.to_owned(), metrics };
+        // The run may have died before it came to that.
+        output.describe_model(tokenizer_json, trainer)?;
+        Ok(output)
+    }
+
+    /// Writes what a model directory holds besides the weights.
+    fn describe_model(&self, tokenizer_json: &str, trainer: &Trainer) -> Result<(), TrainError> {
+        let config = serde_json::to_string_pretty(trainer.config());
+        let config = config.map_err(|error| written(&self.directory, error.into()))?;
+        write(&self.directory.join(CONFIG_FILE), format!("{config}\n").as_bytes())?;
+        write(&self.directory.join(TOKENIZER_FILE), tokenizer_json.as_bytes())
     }
 
     pub(crate) fn append_metrics(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
@@ -82,15 +96,31 @@ impl Output {
     }
 }
 
-/// A run that was killed while it wrote a checkpoint leaves a part of it under a temporary name. Nobody reads it, so
-/// one that can't be removed does no harm.
-fn remove_torn_checkpoints(path: &Path) {
-    let siblings = path.parent().and_then(|directory| fs::read_dir(directory).ok());
-    for entry in siblings.into_iter().flatten().flatten() {
-        if entry.path() != path {
-            let _ = fs::remove_file(entry.path());
-        }
+/// Whether a run can begin in a directory: it is not there, is empty, or has only what a run leaves that dies before
+/// its first checkpoint.
+fn is_free(directory: &Path) -> bool {
+    entries(directory).all(|entry| match entry.file_name().to_str() {
+        Some(CHECKPOINT_DIRECTORY) => entries(&entry.path()).all(|entry| is_torn(&entry)),
+        Some(METRICS_FILE) => entry.metadata().is_ok_and(|metadata| metadata.len() == 0),
+        _ => is_torn(&entry),
+    })
+}
+
+/// A run that was killed while it wrote a file leaves a part of it under a temporary name. Nobody reads it, so one
+/// that can't be removed does no harm.
+fn remove_torn_files(directory: &Path) {
+    for entry in entries(directory).filter(is_torn) {
+        let _ = fs::remove_file(entry.path());
     }
+}
+
+fn is_torn(entry: &DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX)
+}
+
+/// What is in a directory; nothing if there is none.
+fn entries(directory: &Path) -> impl Iterator<Item = DirEntry> {
+    fs::read_dir(directory).into_iter().flatten().flatten()
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {

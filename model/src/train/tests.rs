@@ -194,6 +194,45 @@ fn a_run_that_is_killed_after_its_last_checkpoint_equals_one_that_is_not() {
 }
 
 #[test]
+fn a_run_that_is_killed_while_it_begins_leaves_a_directory_that_can_be_used() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = root.path().join("whole");
+    run(&options(), &settings(&whole)).unwrap();
+    // All the places where it can die, in their order: what is in the directory, and whether a checkpoint is.
+    let begun: [(&[&str], bool); 6] = [
+        (&[], false),
+        (&["metrics.jsonl"], false),
+        (&["metrics.jsonl", "checkpoint/.chorus-torn"], false),
+        (&["metrics.jsonl"], true),
+        (&["metrics.jsonl", ".chorus-torn"], true),
+        (&["metrics.jsonl", "config.json"], true),
+    ];
+    for (case, (files, resume)) in begun.into_iter().enumerate() {
+        let directory = root.path().join(case.to_string());
+        if resume {
+            let stopped = train(options(), texts(), &settings(&directory), &mut |_| ControlFlow::Break(()));
+            assert_eq!(stopped.unwrap(), Outcome::Stopped);
+            fs::remove_file(directory.join("config.json")).unwrap();
+            fs::remove_file(directory.join("tokenizer.json")).unwrap();
+        } else {
+            fs::create_dir_all(directory.join("checkpoint")).unwrap();
+        }
+        files.iter().for_each(|file| fs::write(directory.join(file), b"").unwrap());
+        let again = run(&options(), &settings(&directory));
+        match resume {
+            true => assert!(matches!(again, Err(TrainError::OutputNotEmpty { .. })), "{files:?}: {again:?}"),
+            false => assert!(again.is_ok(), "{files:?}: {again:?}"),
+        }
+        run(&options(), &RunSettings { resume: true, ..settings(&directory) }).unwrap();
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            let read = |directory: &Path| fs::read(directory.join(file)).unwrap();
+            assert!(read(&whole) == read(&directory), "{files:?}: {file} differs");
+        }
+        assert!(!directory.join(".chorus-torn").exists());
+    }
+}
+
+#[test]
 fn another_run_is_neither_overwritten_nor_resumed_as_this_one() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("out");
