@@ -40,14 +40,39 @@ pub fn error_code_of(code: Code) -> ErrorCode {
     }
 }
 
-/// A gRPC status for an error code with a sentence for people.
+/// The longest message of a status, in characters. Messages travel in a header, where clients allow 8 KiB, percent-encoded,
+/// and what a caller sent may stand in them.
+const LONGEST_MESSAGE: usize = 600;
+
+/// A gRPC status for an error code with a sentence for people. A sentence that is too long loses its middle: what was
+/// wrong stands at its beginning, what is allowed at its end.
 pub fn status(error: ErrorCode, message: impl Into<String>) -> Status {
-    Status::new(code_of(error), message)
+    Status::new(code_of(error), shortened(message.into()))
+}
+
+fn shortened(message: String) -> String {
+    let characters = message.chars().count();
+    if characters <= LONGEST_MESSAGE {
+        return message;
+    }
+    let head = message.chars().take(LONGEST_MESSAGE / 2);
+    let tail = message.chars().skip(characters - LONGEST_MESSAGE / 2);
+    head.chain(" [...] ".chars()).chain(tail).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_keeps_its_beginning_and_its_end() {
+        let sentence = format!("weights: {} is no member; allowed: alto", "\u{1d11e}".repeat(100_000));
+        let message = status(ErrorCode::InvalidArgument, sentence).message().to_owned();
+        assert!(message.starts_with("weights: ") && message.ends_with("allowed: alto"));
+        // Four bytes a character, each percent-encoded as three.
+        assert!(message.len() * 3 <= 8192);
+        assert_eq!(status(ErrorCode::Internal, "short").message(), "short");
+    }
 
     #[test]
     fn every_error_code_survives_the_way_to_a_grpc_code_and_back() {

@@ -1,16 +1,19 @@
 //! Texts from the command line, a file or stdin. Knows nothing about tokens.
 
 use std::{
-    fs,
-    io::{self, Read as _},
+    fs::File,
+    io::{self, Read},
     path::Path,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use chorus_proto::v1::{Input, input};
 
 /// The argument that stands for stdin.
 const STDIN: &str = "-";
+
+/// No more is read: a server's own limit is far lower, and some files never end.
+const LARGEST_TEXT: u64 = 64 << 20;
 
 /// A prompt: the argument itself, or stdin where it is `-`. Taken as it is, a line end at its end included.
 ///
@@ -31,8 +34,9 @@ pub(super) fn file(path: &Path) -> anyhow::Result<Input> {
     if path.as_os_str() == STDIN {
         return read_stdin().map(text);
     }
-    let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
-    utf8(bytes, &path.display().to_string()).map(text)
+    let origin = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("can't read {origin}"))?;
+    read(file, &origin).map(text)
 }
 
 fn text(text: String) -> Input {
@@ -40,9 +44,16 @@ fn text(text: String) -> Input {
 }
 
 fn read_stdin() -> anyhow::Result<String> {
+    read(io::stdin().lock(), "stdin")
+}
+
+fn read(from: impl Read, origin: &str) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    io::stdin().read_to_end(&mut bytes).context("can't read stdin")?;
-    utf8(bytes, "stdin")
+    let read = from.take(LARGEST_TEXT + 1).read_to_end(&mut bytes);
+    if read.with_context(|| format!("can't read {origin}"))? as u64 > LARGEST_TEXT {
+        bail!("{origin} has more than {LARGEST_TEXT} bytes, the most that is sent");
+    }
+    utf8(bytes, origin)
 }
 
 fn utf8(bytes: Vec<u8>, origin: &str) -> anyhow::Result<String> {
@@ -60,6 +71,12 @@ mod tests {
     fn bytes_that_are_no_text_are_named_with_their_place() {
         let error = utf8(b"abc\xff".to_vec(), "notes.txt").unwrap_err();
         assert_eq!(error.to_string(), "notes.txt is not UTF-8 text: the byte at offset 3 can't be read");
+    }
+
+    #[test]
+    fn a_text_without_end_is_refused() {
+        let error = read(io::repeat(b'y'), "stdin").unwrap_err();
+        assert_eq!(error.to_string(), "stdin has more than 67108864 bytes, the most that is sent");
     }
 
     #[test]

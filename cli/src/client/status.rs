@@ -57,7 +57,7 @@ fn summary(reply: &StatusReply) -> String {
     let fingerprint: String = reply.vocabulary_fingerprint.chars().take(19).collect();
     format!(
         " serving     {}\n version     {}\n sessions    {} of at most {}\n rule        {} (threshold {})\n \
-         quorum      {} members with {} of the weight\n vocabulary  {} tokens, {fingerprint}\n \
+         quorum      at least {} of {} members, with {} of the weight\n vocabulary  {} tokens, {fingerprint}\n \
          limits      {} tokens in, {} tokens out, {} bytes of text\n\n",
         if reply.serving { "yes" } else { "no, below quorum" },
         reply.version,
@@ -66,6 +66,7 @@ fn summary(reply: &StatusReply) -> String {
         rule_name(reply.rule),
         reply.threshold,
         quorum.members,
+        reply.members.len(),
         quorum.weight,
         reply.vocabulary_size,
         limits.max_input_tokens,

@@ -55,7 +55,7 @@ async fn live(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let program_path = env::current_exe().context("can't find this program's own file")?;
-    show(&format!("starting a coordinator and {} workers: {}\n", models.len(), names(models)));
+    show(&format!("starting a coordinator and a worker for each of: {}\n", names(models)));
     let listening: Vec<Listening> = models
         .iter()
         .map(|model| workers.start(worker_spec(arguments, model, &program_path), WORKER_LISTEN))

@@ -13,7 +13,7 @@ pub(super) type WorkerLine = (String, SocketAddr, String);
 
 /// The whole message. Coloured; the stream that prints it takes the colours out where it is no terminal.
 pub(super) fn summary(ensemble: SocketAddr, workers: &[WorkerLine], program: &str) -> String {
-    let mut text = format!("{GREEN}The ensemble serves{GREEN:#} with {} members.\n\n", workers.len());
+    let mut text = format!("{GREEN}The ensemble serves{GREEN:#} with {}.\n\n", members(workers.len()));
     let width =
         workers.iter().map(|(name, ..)| name.len()).chain(["ensemble".len()]).max().unwrap_or_default();
     // Writing into a String can't fail.
@@ -30,6 +30,10 @@ pub(super) fn summary(ensemble: SocketAddr, workers: &[WorkerLine], program: &st
         "\nTry, in another terminal:\n  {BOLD}{program} generate \"ROMEO:\" --max-tokens 200{address}{BOLD:#}\n\nCtrl-C stops everything."
     );
     text
+}
+
+fn members(count: usize) -> String {
+    if count == 1 { "1 member".to_owned() } else { format!("{count} members") }
 }
 
 /// How the user started this program, so that another command can be started in the same way.
