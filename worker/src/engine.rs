@@ -68,12 +68,22 @@ impl<P: Predictor> Engine<P> {
         now: Instant,
         replies: &mut Vec<Reply>,
     ) {
-        self.sessions.expire(now, |key| self.batcher.is_busy(key));
+        self.expire(now);
         if operation == (Operation::Close { discard: true }) {
             self.discard(key, replies);
         }
         self.batcher.push(key, operation, credit);
         self.settle(key, now, replies);
+    }
+
+    /// When [`Engine::expire`] is to be called if no operation comes before; none without sessions.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.sessions.next_expiry()
+    }
+
+    /// Drops the sessions that have been idle for too long.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.sessions.expire(now, |key| self.batcher.is_busy(key));
     }
 
     /// Drops a stream's sessions and what they wait for; nothing of it is answered.

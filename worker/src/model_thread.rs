@@ -1,9 +1,14 @@
 //! The one thread that owns the model. Commands reach it over a bounded channel; it blocks for the first one, takes
-//! whatever else is there, and runs one forward: natural batching, without timers. Knows nothing about gRPC frames.
+//! whatever else is there, and runs one forward: natural batching, without timers. While it waits it wakes only for the
+//! engine's next expiry. Knows nothing about gRPC frames.
 
 use std::{collections::HashMap, io, thread, time::Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{mpsc, oneshot},
+    time::timeout_at,
+};
 use tonic::Status;
 use tracing::Span;
 
@@ -50,6 +55,8 @@ pub(crate) struct ModelThread {
 
 struct Shell<P: Predictor> {
     engine: Engine<P>,
+    /// The thread's own timer, which does not depend on the server's runtime; nothing is spawned on it.
+    timer: Runtime,
     streams: HashMap<u64, ReplySender>,
     /// Spans of the commands that asked for the next batch.
     asked: Vec<Span>,
@@ -58,6 +65,9 @@ struct Shell<P: Predictor> {
 
 impl ModelThread {
     /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
     pub(crate) fn spawn<P>(engine: Engine<P>) -> io::Result<Self>
     where
         P: Predictor + Send + 'static,
@@ -68,8 +78,10 @@ impl ModelThread {
         let thread = thread::Builder::new().name("chorus-model".to_owned()).spawn(move || {
             // Dropped when the thread ends, however it ends.
             let _alive: oneshot::Sender<()> = alive;
-            let streams = HashMap::new();
-            Shell { engine, streams, asked: Vec::new(), replies: Vec::new() }.run(inbox);
+            match Builder::new_current_thread().enable_time().build() {
+                Ok(timer) => Shell::new(engine, timer).run(inbox),
+                Err(error) => tracing::error!(%error, "the model's thread has no timer"),
+            }
         })?;
         Ok(Self { commands, ended, thread })
     }
@@ -98,10 +110,14 @@ impl<P: Predictor> Shell<P>
 where
     P::State: Send,
 {
+    fn new(engine: Engine<P>, timer: Runtime) -> Self {
+        Self { engine, timer, streams: HashMap::new(), asked: Vec::new(), replies: Vec::new() }
+    }
+
     fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         loop {
             if !self.engine.has_work() {
-                match inbox.blocking_recv() {
+                match self.wait(&mut inbox) {
                     None | Some(Command::Stop) => return,
                     Some(command) => self.handle(command),
                 }
@@ -122,6 +138,17 @@ where
                 self.deliver();
             }
         }
+    }
+
+    /// Blocks for the next command; meanwhile sessions expire when their time comes.
+    fn wait(&mut self, inbox: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        while let Some(expiry) = self.engine.next_expiry() {
+            match self.timer.block_on(async { timeout_at(expiry.into(), inbox.recv()).await }) {
+                Ok(command) => return command,
+                Err(_) => self.engine.expire(Instant::now()),
+            }
+        }
+        inbox.blocking_recv()
     }
 
     fn handle(&mut self, command: Command) {
@@ -196,6 +223,44 @@ mod tests {
             self.vocabulary_size = None;
             Ok(vec![vec![]; rows.len()])
         }
+    }
+
+    /// Its one session's state tells when it is dropped.
+    struct Watched {
+        state: Option<oneshot::Sender<()>>,
+    }
+
+    impl Predictor for Watched {
+        type State = oneshot::Sender<()>;
+
+        fn vocabulary_size(&self) -> usize {
+            1
+        }
+
+        fn fresh_state(&mut self) -> Result<Self::State, PredictorError> {
+            self.state.take().ok_or_else(|| "there is one session".into())
+        }
+
+        fn forward(&mut self, rows: &mut [Row<'_, Self::State>]) -> Result<Vec<Vec<f32>>, PredictorError> {
+            Ok(vec![vec![]; rows.len()])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_expires_although_no_command_comes() {
+        let (state, dropped) = oneshot::channel();
+        let ttl = Duration::from_millis(20);
+        let engine = Engine::new(Watched { state: Some(state) }, 1, ttl, BatchLimits::default());
+        let thread = ModelThread::spawn(engine).unwrap();
+        let (replies, _receiver) = mpsc::unbounded_channel();
+        let operations = vec![Admitted { session: 1, operation: Operation::Open, credit: Credit::default() }];
+        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+        let sent = Instant::now();
+        thread.commands().send(command).await.unwrap();
+        let dropped = tokio::time::timeout(Duration::from_secs(10), dropped).await;
+        assert!(dropped.expect("the state is held for ever").is_err());
+        assert!(sent.elapsed() > ttl, "not before its time");
+        thread.stop().await;
     }
 
     #[tokio::test]

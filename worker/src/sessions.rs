@@ -38,7 +38,7 @@ pub(crate) struct SessionTable<S> {
     sessions: HashMap<SessionKey, Session<S>>,
     max_sessions: usize,
     ttl: Duration,
-    /// Before this no session can have expired; none before the first look.
+    /// Before this no session can have expired; none where there is none that could.
     next_expiry: Option<Instant>,
 }
 
@@ -68,6 +68,8 @@ impl<S> SessionTable<S> {
     pub(crate) fn open(&mut self, key: SessionKey, state: S, now: Instant) {
         let session = Session { state, position: 0, step: 0, last_answer: None, last_used: now };
         self.sessions.insert(key, session);
+        // Whatever is there already expires earlier.
+        self.next_expiry = self.next_expiry.or_else(|| self.expiry(now));
     }
 
     /// What `step` means for the session, which counts as used.
@@ -102,7 +104,7 @@ impl<S> SessionTable<S> {
 
     /// Drops the sessions that have been idle for longer than the time-to-live, except busy ones.
     pub(crate) fn expire(&mut self, now: Instant, is_busy: impl Fn(SessionKey) -> bool) {
-        if self.next_expiry.is_some_and(|next_expiry| now <= next_expiry) {
+        if self.next_expiry.is_none_or(|next_expiry| now < next_expiry) {
             return;
         }
         let ttl = self.ttl;
@@ -113,9 +115,18 @@ impl<S> SessionTable<S> {
             }
             keep
         });
-        // Sessions that are opened later expire later than now + ttl.
-        let oldest = self.sessions.values().map(|session| session.last_used).min().unwrap_or(now);
-        self.next_expiry = oldest.min(now).checked_add(ttl);
+        let oldest = self.sessions.values().map(|session| session.last_used).min();
+        self.next_expiry = oldest.and_then(|oldest| self.expiry(oldest));
+    }
+
+    /// When [`SessionTable::expire`] has something to look at again; none without sessions.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.next_expiry
+    }
+
+    /// The first moment at which a session has been idle for longer than the time-to-live.
+    fn expiry(&self, last_used: Instant) -> Option<Instant> {
+        last_used.checked_add(self.ttl)?.checked_add(Duration::from_nanos(1))
     }
 
     #[cfg(test)]
@@ -154,6 +165,33 @@ mod tests {
         assert!(failure.message.contains("idle for more than 10 seconds"), "{}", failure.message);
         table.expire(start + TTL * 3 / 2 + Duration::from_millis(1), idle);
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn the_next_expiry_is_when_a_look_drops_the_session_that_was_idle_longest() {
+        let start = Instant::now();
+        let mut table = SessionTable::new(8, TTL);
+        assert_eq!(table.next_expiry(), None);
+        table.open(key(1, 1), (), start);
+        table.open(key(1, 2), (), start + TTL / 2);
+        for left in [1, 0] {
+            table.expire(table.next_expiry().unwrap() - Duration::from_nanos(1), idle);
+            assert_eq!(table.len(), left + 1);
+            table.expire(table.next_expiry().unwrap(), idle);
+            assert_eq!(table.len(), left);
+        }
+        assert_eq!(table.next_expiry(), None);
+    }
+
+    #[test]
+    fn a_look_that_finds_all_sessions_renewed_sets_a_later_next_expiry() {
+        let start = Instant::now();
+        let mut table = SessionTable::new(8, TTL);
+        table.open(key(1, 1), (), start);
+        let first = table.next_expiry().unwrap();
+        table.check_step(key(1, 1), 1, start + TTL / 2).unwrap();
+        table.expire(first, idle);
+        assert_eq!((table.len(), table.next_expiry()), (1, Some(first + TTL / 2)));
     }
 
     #[test]

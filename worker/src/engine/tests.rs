@@ -114,6 +114,21 @@ fn an_idle_session_expires_and_makes_room() {
 }
 
 #[test]
+fn without_operations_sessions_expire_when_the_engine_said() {
+    let mut harness = Harness::new();
+    harness.open(1, 1);
+    harness.feed(1, 1, 1, &[1], Ask::Next);
+    harness.now += TTL / 2;
+    harness.run_all();
+    // The feed's answer renewed the session: the first look is early and says when to come again.
+    harness.engine.expire(harness.engine.next_expiry().unwrap());
+    assert_eq!(harness.engine.sessions.len(), 1);
+    harness.engine.expire(harness.engine.next_expiry().unwrap());
+    assert_eq!(harness.engine.sessions.len(), 0);
+    assert_eq!(harness.engine.next_expiry(), None);
+}
+
+#[test]
 fn a_long_feed_goes_in_chunks_between_which_others_get_their_tokens() {
     let mut harness = Harness::new();
     let long: Vec<u32> = (0..10).map(|index| index % 5).collect();
