@@ -1,16 +1,53 @@
-//! [`VocabularyAgreement`]: the one vocabulary of an ensemble. The first member that is reached defines it.
+//! [`VocabularyAgreement`]: the one vocabulary of an ensemble. The first member in the order of the configuration that is
+//! reached defines it.
 //!
 //! Knows nothing about how a member's card or tokenizer arrive.
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use chorus_proto::v1::ModelCard;
 use chorus_text::{Vocabulary, VocabularyError};
+use tokio::sync::watch;
 
 /// What the members of one ensemble must have in common.
+///
+/// While there is no vocabulary, a member waits for those before it until their first attempt has failed. A vocabulary
+/// that is defined stays, unless a member comes with another while nobody is present who speaks it.
 #[derive(Debug, Default)]
 pub(crate) struct VocabularyAgreement {
-    vocabulary: OnceLock<Vocabulary>,
+    table: watch::Sender<Table>,
+}
+
+/// One member's seat in the agreement. Dropping it leaves.
+#[derive(Debug)]
+pub(crate) struct Delegate {
+    agreement: Arc<VocabularyAgreement>,
+    number: usize,
+    name: String,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    defined: Option<Defined>,
+    /// In the order of the configuration.
+    standings: Vec<Standing>,
+}
+
+#[derive(Debug)]
+struct Defined {
+    vocabulary: Vocabulary,
+    /// The name of the member whose vocabulary it is.
+    by: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Its first attempt is still under way.
+    Awaited,
+    /// It can't be reached, or it does not agree.
+    Absent,
+    /// It is a member and speaks the vocabulary.
+    Present,
 }
 
 /// Why a worker can't be a member of this ensemble.
@@ -20,12 +57,14 @@ pub(crate) enum Disagreement {
     #[error("its tokenizer can't be used: {0}")]
     Tokenizer(VocabularyError),
     /// It speaks of other tokens.
-    #[error("it has another vocabulary ({theirs}) than the ensemble ({ours})")]
+    #[error("it has another vocabulary ({theirs}) than the ensemble ({ours}, as {by} defined it)")]
     Fingerprint {
         /// The worker's fingerprint.
         theirs: String,
         /// The ensemble's.
         ours: String,
+        /// The member that defined the ensemble's.
+        by: String,
     },
     /// Its model does not fit its tokenizer.
     #[error("its model has {model} tokens, but the vocabulary {vocabulary}")]
@@ -50,45 +89,113 @@ pub(crate) enum Disagreement {
 
 impl VocabularyAgreement {
     /// The vocabulary, once it is known.
-    pub(crate) fn vocabulary(&self) -> Option<&Vocabulary> {
-        self.vocabulary.get()
+    pub(crate) fn vocabulary(&self) -> Option<Vocabulary> {
+        self.table.borrow().defined.as_ref().map(|defined| defined.vocabulary.clone())
     }
 
-    /// Makes the vocabulary in `tokenizer_json` the ensemble's, unless there is one already. `card` is that of the
-    /// worker that sent it.
+    /// The next member in the order of the configuration.
+    pub(crate) fn join(self: &Arc<Self>, name: &str) -> Delegate {
+        let mut number = 0;
+        self.table.send_modify(|table| {
+            number = table.standings.len();
+            table.standings.push(Standing::Awaited);
+        });
+        Delegate { agreement: Arc::clone(self), number, name: name.to_owned() }
+    }
+}
+
+impl Delegate {
+    /// Resolves when there is a vocabulary, or when it is this member's turn to define it.
+    pub(crate) async fn turn(&self) {
+        let mut table = self.agreement.table.subscribe();
+        let settled = |table: &Table| {
+            let mut before = table.standings.iter().take(self.number);
+            table.defined.is_some() || before.all(|standing| *standing != Standing::Awaited)
+        };
+        // The sender lives as long as this delegate.
+        let _ = table.wait_for(settled).await;
+    }
+
+    /// Makes the worker with this card a member that is present, if it speaks the ensemble's vocabulary. False where the
+    /// worker's own vocabulary may become the ensemble's: [`Delegate::define`] is the way to be present then.
     ///
     /// # Errors
-    /// The bytes are no tokenizer, or the worker's card disagrees with its own tokenizer.
-    pub(crate) async fn propose(
-        &self,
-        tokenizer_json: Vec<u8>,
-        card: &ModelCard,
-    ) -> Result<(), Disagreement> {
+    /// What does not agree.
+    pub(crate) fn enter(&self, card: &ModelCard) -> Result<bool, Disagreement> {
+        let mut entered = Ok(false);
+        self.agreement.table.send_if_modified(|table| {
+            entered = table.check(card, self.number);
+            matches!(entered, Ok(true)) && table.set(self.number, Standing::Present)
+        });
+        entered
+    }
+
+    /// Makes the vocabulary in `tokenizer_json` the ensemble's and the member present, unless somebody was faster.
+    /// `card` is that of the worker that sent it.
+    ///
+    /// # Errors
+    /// The bytes are no tokenizer, the worker's card disagrees with its own tokenizer, or with somebody who was faster.
+    pub(crate) async fn define(&self, tokenizer_json: Vec<u8>, card: &ModelCard) -> Result<(), Disagreement> {
         // Tens of megabytes of JSON would hold up everything else on this thread.
         let vocabulary = tokio::task::spawn_blocking(move || Vocabulary::from_json(&tokenizer_json))
             .await
             .map_err(|_| Disagreement::Interrupted)?
             .map_err(Disagreement::Tokenizer)?;
-        agree(card, &vocabulary)?;
-        // Losing the race is no error: the check of the card tells whether the two agree.
-        let _ = self.vocabulary.set(vocabulary);
-        Ok(())
+        let defined = Defined { vocabulary, by: self.name.clone() };
+        agree(card, &defined)?;
+        let mut entered = Ok(false);
+        self.agreement.table.send_modify(|table| {
+            entered = table.check(card, self.number);
+            if matches!(entered, Ok(false)) {
+                table.defined = Some(defined);
+            }
+            if entered.is_ok() {
+                table.set(self.number, Standing::Present);
+            }
+        });
+        entered.map(|_| ())
     }
 
-    /// Whether a worker with this card speaks the ensemble's vocabulary; anything does while there is none.
-    ///
-    /// # Errors
-    /// What does not agree.
-    pub(crate) fn check(&self, card: &ModelCard) -> Result<(), Disagreement> {
-        self.vocabulary().map_or(Ok(()), |vocabulary| agree(card, vocabulary))
+    /// The member can't be reached (any more), or it does not agree: nobody waits for it.
+    pub(crate) fn leave(&self) {
+        self.agreement.table.send_if_modified(|table| table.set(self.number, Standing::Absent));
     }
 }
 
-fn agree(card: &ModelCard, vocabulary: &Vocabulary) -> Result<(), Disagreement> {
+impl Drop for Delegate {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Table {
+    /// Whether the worker speaks the vocabulary; false where nobody else does, so that it need not.
+    fn check(&self, card: &ModelCard, number: usize) -> Result<bool, Disagreement> {
+        let Some(defined) = &self.defined else {
+            return Ok(false);
+        };
+        let mut others = self.standings.iter().enumerate().filter(|(other, _)| *other != number);
+        match agree(card, defined) {
+            Ok(()) => Ok(true),
+            Err(_) if others.all(|(_, standing)| *standing != Standing::Present) => Ok(false),
+            Err(disagreement) => Err(disagreement),
+        }
+    }
+
+    /// True where that is news.
+    fn set(&mut self, number: usize, next: Standing) -> bool {
+        let standing = self.standings.get_mut(number);
+        standing.is_some_and(|standing| std::mem::replace(standing, next) != next)
+    }
+}
+
+fn agree(card: &ModelCard, defined: &Defined) -> Result<(), Disagreement> {
+    let vocabulary = &defined.vocabulary;
     if card.vocabulary_fingerprint != vocabulary.fingerprint() {
         return Err(Disagreement::Fingerprint {
             theirs: card.vocabulary_fingerprint.clone(),
             ours: vocabulary.fingerprint().to_owned(),
+            by: defined.by.clone(),
         });
     }
     if card.vocabulary_size != vocabulary.len() {
@@ -97,5 +204,75 @@ fn agree(card: &ModelCard, vocabulary: &Vocabulary) -> Result<(), Disagreement> 
     match card.end_token.filter(|token| *token >= vocabulary.len()) {
         Some(token) => Err(Disagreement::EndToken { token, vocabulary: vocabulary.len() }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::scripted::card;
+
+    fn vocabulary(characters: &str) -> Vocabulary {
+        Vocabulary::train_characters(characters).unwrap()
+    }
+
+    /// A whole handshake with a worker of this vocabulary.
+    async fn arrive(delegate: &Delegate, vocabulary: &Vocabulary) -> Result<(), Disagreement> {
+        let card = card(&delegate.name, vocabulary);
+        delegate.turn().await;
+        if delegate.enter(&card)? {
+            return Ok(());
+        }
+        delegate.define(vocabulary.to_json().as_bytes().to_vec(), &card).await
+    }
+
+    fn fingerprint(agreement: &VocabularyAgreement) -> String {
+        agreement.vocabulary().unwrap().fingerprint().to_owned()
+    }
+
+    #[tokio::test]
+    async fn the_first_in_the_configuration_defines_it_and_not_the_first_to_connect() {
+        let agreement = Arc::new(VocabularyAgreement::default());
+        let [alto, bass, tenor] = ["alto", "bass", "tenor"].map(|name| agreement.join(name));
+        let (ours, other) = (vocabulary("abc"), vocabulary("xyz"));
+        let mut early = std::pin::pin!(arrive(&tenor, &other));
+        assert!(early.as_mut().now_or_never().is_none(), "it waits for those before it");
+        arrive(&alto, &ours).await.unwrap();
+        arrive(&bass, &ours).await.unwrap();
+        let refusal = early.await.unwrap_err().to_string();
+        for part in [ours.fingerprint(), other.fingerprint(), "as alto defined it"] {
+            assert!(refusal.contains(part), "{refusal}");
+        }
+        assert_eq!(fingerprint(&agreement), ours.fingerprint());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_the_dead() {
+        let agreement = Arc::new(VocabularyAgreement::default());
+        let [alto, bass, tenor] = ["alto", "bass", "tenor"].map(|name| agreement.join(name));
+        let ours = vocabulary("abc");
+        let mut early = std::pin::pin!(arrive(&tenor, &ours));
+        assert!(early.as_mut().now_or_never().is_none());
+        alto.leave();
+        assert!(early.as_mut().now_or_never().is_none());
+        drop(bass);
+        early.await.unwrap();
+        assert_eq!(fingerprint(&agreement), ours.fingerprint());
+    }
+
+    #[tokio::test]
+    async fn a_vocabulary_that_nobody_speaks_any_more_is_replaced() {
+        let agreement = Arc::new(VocabularyAgreement::default());
+        let [alto, bass] = ["alto", "bass"].map(|name| agreement.join(name));
+        let (wrong, right) = (vocabulary("xyz"), vocabulary("abc"));
+        arrive(&alto, &wrong).await.unwrap();
+        assert!(matches!(arrive(&bass, &right).await, Err(Disagreement::Fingerprint { .. })));
+        alto.leave();
+        arrive(&bass, &right).await.unwrap();
+        assert_eq!(fingerprint(&agreement), right.fingerprint());
+        let refusal = arrive(&alto, &wrong).await.unwrap_err().to_string();
+        assert!(refusal.contains("as bass defined it"), "{refusal}");
     }
 }

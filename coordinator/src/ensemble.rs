@@ -101,7 +101,7 @@ impl Ensemble {
     }
 
     /// The vocabulary, without which no request can be understood.
-    pub(crate) fn vocabulary(&self) -> Result<&Vocabulary, Status> {
+    pub(crate) fn vocabulary(&self) -> Result<Vocabulary, Status> {
         self.agreement.vocabulary().ok_or_else(|| {
             let missing = self.roster.can_answer().err();
             let missing = missing.map(|error| error.to_string());
@@ -110,24 +110,27 @@ impl Ensemble {
         })
     }
 
-    /// Checks a request with so many bytes of text by `check` (one of the constructors in [`crate::request`]).
+    /// Checks a request with so many bytes of text by `check` (one of the constructors in [`crate::request`]). Gives the
+    /// vocabulary that its tokens are of, too: the ensemble's may be replaced while the request is in progress.
     pub(crate) async fn check<R: Send + 'static, T: Send + 'static>(
         self: &Arc<Self>,
         request: R,
         text_bytes: usize,
         check: fn(R, &Terms<'_>) -> Result<T, RequestError>,
-    ) -> Result<T, Status> {
-        self.vocabulary()?;
+    ) -> Result<(T, Vocabulary), Status> {
+        let vocabulary = self.vocabulary()?;
         let ensemble = Arc::clone(self);
         let checked = offload(text_bytes > LARGE_INPUT, move || {
             let terms = Terms {
-                vocabulary: ensemble.vocabulary()?,
+                vocabulary: &vocabulary,
                 limits: &ensemble.limits,
                 fusion: &ensemble.fusion,
                 members: &ensemble.names,
                 weights: &ensemble.roster.weights,
             };
-            check(request, &terms).map_err(|error| status(error.code(), error.to_string()))
+            let checked = check(request, &terms);
+            let checked = checked.map_err(|error| status(error.code(), error.to_string()))?;
+            Ok((checked, vocabulary))
         });
         checked.await?
     }

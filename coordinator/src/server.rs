@@ -81,7 +81,7 @@ pub async fn run(
 fn connect(config: &Config, agreement: &Arc<VocabularyAgreement>) -> Result<Vec<Arc<GrpcMember>>, RunError> {
     let connect = |member: &crate::config::MemberConfig| {
         let timeout = config.limits.connect_timeout();
-        let link = GrpcMember::connect(&member.name, &member.address, timeout, Arc::clone(agreement));
+        let link = GrpcMember::connect(&member.name, &member.address, timeout, agreement);
         link.map(Arc::new).map_err(|source| RunError::Address { name: member.name.clone(), source })
     };
     config.members.iter().map(connect).collect()

@@ -12,9 +12,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use super::attachment::Attachment;
-use crate::agreement::{Disagreement, VocabularyAgreement};
+use crate::agreement::{Delegate, Disagreement};
 
-/// For everything before the stream is attached; a tokenizer of tens of megabytes included.
+/// For each half of the handshake, before and after the members before this one had their turn; a tokenizer of tens of
+/// megabytes included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A peer whose process is stopped or whose machine is gone is found by these two together.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
@@ -75,16 +76,18 @@ pub(super) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
 }
 
 /// Connects and attaches, or says why that was not possible.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-    agreement: &VocabularyAgreement,
-) -> Result<Connection, ConnectError> {
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(endpoint, agreement))
-        .await
-        .unwrap_or(Err(ConnectError::HandshakeTimeout))
+pub(super) async fn connect(endpoint: &Endpoint, delegate: &Delegate) -> Result<Connection, ConnectError> {
+    let (mut client, card) = in_time(describe(endpoint)).await?;
+    // No time of this handshake's: the members before this one have limits of their own.
+    delegate.turn().await;
+    in_time(attach(&mut client, card, delegate)).await
 }
 
-async fn handshake(endpoint: &Endpoint, agreement: &VocabularyAgreement) -> Result<Connection, ConnectError> {
+async fn in_time<T>(part: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, part).await.unwrap_or(Err(ConnectError::HandshakeTimeout))
+}
+
+async fn describe(endpoint: &Endpoint) -> Result<(WorkerClient<Channel>, ModelCard), ConnectError> {
     let channel = endpoint.connect().await.map_err(|error| ConnectError::Unreachable {
         address: endpoint.uri().to_string(),
         cause: innermost(&error),
@@ -93,23 +96,31 @@ async fn handshake(endpoint: &Endpoint, agreement: &VocabularyAgreement) -> Resu
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let card = client.describe(DescribeRequest {}).await.map_err(ConnectError::Handshake)?.into_inner();
-    agree(&mut client, &card, agreement).await?;
+    Ok((client, card))
+}
+
+async fn attach(
+    client: &mut WorkerClient<Channel>,
+    card: ModelCard,
+    delegate: &Delegate,
+) -> Result<Connection, ConnectError> {
+    agree(client, &card, delegate).await?;
     let (attachment, frames) = Attachment::new(card.vocabulary_size);
     let answers = client.attach(frames).await.map_err(ConnectError::Handshake)?.into_inner();
     Ok(Connection { card: Arc::new(card), attachment: Arc::new(attachment), answers })
 }
 
-/// The tokenizer travels only while nobody knows the ensemble's vocabulary.
+/// The tokenizer travels only where it may become the ensemble's.
 async fn agree(
     client: &mut WorkerClient<Channel>,
     card: &ModelCard,
-    agreement: &VocabularyAgreement,
+    delegate: &Delegate,
 ) -> Result<(), ConnectError> {
-    if agreement.vocabulary().is_none() {
-        let json = fetch_tokenizer(client).await.map_err(ConnectError::Handshake)?;
-        agreement.propose(json, card).await.map_err(ConnectError::Disagreement)?;
+    if delegate.enter(card).map_err(ConnectError::Disagreement)? {
+        return Ok(());
     }
-    agreement.check(card).map_err(ConnectError::Disagreement)
+    let json = fetch_tokenizer(client).await.map_err(ConnectError::Handshake)?;
+    delegate.define(json, card).await.map_err(ConnectError::Disagreement)
 }
 
 async fn fetch_tokenizer(client: &mut WorkerClient<Channel>) -> Result<Vec<u8>, Status> {

@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 
 use super::Line;
 use super::connect::{self, ConnectError, Connection};
-use crate::agreement::VocabularyAgreement;
+use crate::agreement::Delegate;
 use crate::member::Presence;
 
 /// With jitter a delay is at most twice this: a worker that was started again is back within a second.
@@ -25,7 +25,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) struct Keeper {
     pub(super) name: String,
     pub(super) endpoint: Endpoint,
-    pub(super) agreement: Arc<VocabularyAgreement>,
+    pub(super) delegate: Delegate,
     pub(super) line: Arc<Line>,
     pub(super) shutdown: CancellationToken,
 }
@@ -39,7 +39,7 @@ impl Keeper {
                 // A member that goes away does not wait for a handshake.
                 biased;
                 () = self.shutdown.cancelled() => return,
-                connected = connect::connect(&self.endpoint, &self.agreement) => connected,
+                connected = connect::connect(&self.endpoint, &self.delegate) => connected,
             };
             let delay = match connected {
                 Ok(connection) => {
@@ -49,7 +49,10 @@ impl Keeper {
                     }
                     delays.next()
                 }
-                Err(error) => self.failed(&error).or_else(|| delays.next()),
+                Err(error) => {
+                    self.delegate.leave();
+                    self.failed(&error).or_else(|| delays.next())
+                }
             };
             tokio::select! {
                 biased;
@@ -80,6 +83,7 @@ impl Keeper {
         // Whoever is failed by what follows finds the reason.
         self.line.presence.send_replace(Presence::Down { reason: ended.to_owned() });
         self.line.set_attachment(None);
+        self.delegate.leave();
         attachment.end(ended);
         if reason.is_some() {
             tracing::warn!(member = self.name, reason = ended, "lost");

@@ -47,7 +47,8 @@ struct Line {
 
 impl GrpcMember {
     /// Starts to connect to `address` (`http://host:port`) and keeps at it until the member is dropped or
-    /// [`GrpcMember::disconnect`] is called. Needs a tokio runtime.
+    /// [`GrpcMember::disconnect`] is called. Members are made in the order of the configuration: it decides who defines
+    /// the vocabulary. Needs a tokio runtime.
     ///
     /// # Errors
     /// The address is no URI that a connection can be made to.
@@ -55,7 +56,7 @@ impl GrpcMember {
         name: &str,
         address: &str,
         connect_timeout: Duration,
-        agreement: Arc<VocabularyAgreement>,
+        agreement: &Arc<VocabularyAgreement>,
     ) -> Result<Self, InvalidAddress> {
         let endpoint = connect::endpoint(address, connect_timeout)?;
         let line = Arc::new(Line::new(address));
@@ -63,7 +64,7 @@ impl GrpcMember {
         let keeper = Keeper {
             name: name.to_owned(),
             endpoint,
-            agreement,
+            delegate: agreement.join(name),
             line: Arc::clone(&line),
             shutdown: shutdown.clone(),
         };

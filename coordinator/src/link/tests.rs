@@ -18,7 +18,7 @@ fn vocabulary() -> Vocabulary {
 }
 
 fn member(worker: &ScriptedWorker, agreement: &Arc<VocabularyAgreement>) -> GrpcMember {
-    GrpcMember::connect("alto", &worker.url(), NEVER, Arc::clone(agreement)).unwrap()
+    GrpcMember::connect("alto", &worker.url(), NEVER, agreement).unwrap()
 }
 
 async fn becomes(member: &GrpcMember, what: impl FnMut(&Presence) -> bool) -> Presence {

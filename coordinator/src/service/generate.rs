@@ -11,6 +11,7 @@ use chorus_proto::v1::{
     ErrorCode, GenerateReply, GeneratedToken, GenerationEnd, MemberLogProb, Participation, Votes,
     generation_end::Reason,
 };
+use chorus_text::Vocabulary;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -31,6 +32,7 @@ type Replies = mpsc::Sender<Result<GenerateReply, Status>>;
 struct Run<'a> {
     ensemble: &'a Arc<Ensemble>,
     generation: Arc<Generation>,
+    vocabulary: Vocabulary,
     seed: u64,
     text: GeneratedText,
     attendance: Attendance,
@@ -41,6 +43,7 @@ struct Run<'a> {
 pub(super) async fn run(
     ensemble: Arc<Ensemble>,
     generation: Generation,
+    vocabulary: Vocabulary,
     replies: Replies,
     _admission: Admission,
 ) {
@@ -51,7 +54,7 @@ pub(super) async fn run(
     let result = tokio::select! {
         // What is finished is finished, whoever else calls.
         biased;
-        result = generate(&ensemble, generation, &replies) => result,
+        result = generate(&ensemble, generation, vocabulary, &replies) => result,
         // A client that hangs up ends the work wherever it stands.
         () = replies.closed() => {
             tracing::debug!("the client hung up");
@@ -65,16 +68,17 @@ pub(super) async fn run(
 async fn generate(
     ensemble: &Arc<Ensemble>,
     generation: Generation,
+    vocabulary: Vocabulary,
     replies: &Replies,
 ) -> Result<GenerateReply, Status> {
-    let vocabulary = ensemble.vocabulary()?;
     let seats = ensemble.roster.seats.iter();
     let run = Run {
         ensemble,
         seed: generation.seed.unwrap_or_else(rand::random),
-        text: GeneratedText::new(vocabulary, &generation.prompt, &generation.stop),
+        text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
         attendance: Attendance::new(seats.map(|seat| seat.member.name().to_owned())),
         generation: Arc::new(generation),
+        vocabulary,
         replies,
     };
     run.until_the_end().await
@@ -85,7 +89,8 @@ impl Run<'_> {
     async fn until_the_end(mut self) -> Result<GenerateReply, Status> {
         let roster = &self.ensemble.roster;
         let patience = self.ensemble.patience();
-        let mut session = EnsembleSession::begin(roster, patience, Rejoin::Allowed, &BTreeMap::new());
+        let mut session =
+            EnsembleSession::begin(roster, &self.vocabulary, patience, Rejoin::Allowed, &BTreeMap::new());
         let ask = self.generation.plan().last;
         let mut tokens = self.generation.prompt.clone();
         for index in 0..self.generation.max_tokens {
@@ -109,7 +114,7 @@ impl Run<'_> {
         index: u32,
     ) -> Result<(GeneratedToken, Participation), Status> {
         let (generation, seed) = (Arc::clone(&self.generation), self.seed);
-        let vocabulary = self.ensemble.vocabulary()?.len() as usize;
+        let vocabulary = self.vocabulary.len() as usize;
         let numbers = vocabulary * answers.answers.len();
         let names: Vec<_> = answers.participation.participants.clone();
         compute(numbers, move || {

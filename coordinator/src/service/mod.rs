@@ -64,10 +64,10 @@ impl ensemble_server::Ensemble for EnsembleService {
         let admission = self.ensemble.admit()?;
         let request = request.into_inner();
         let bytes = text_bytes(request.prompt.as_ref());
-        let generation = self.ensemble.check(request, bytes, Generation::new).await?;
+        let (generation, vocabulary) = self.ensemble.check(request, bytes, Generation::new).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
         let ensemble = Arc::clone(&self.ensemble);
-        let work = generate::run(ensemble, generation, replies, admission);
+        let work = generate::run(ensemble, generation, vocabulary, replies, admission);
         tokio::spawn(work.instrument(tracing::info_span!("generate")));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -77,8 +77,8 @@ impl ensemble_server::Ensemble for EnsembleService {
         let request = request.into_inner();
         let bytes = text_bytes(request.input.as_ref());
         let work = async {
-            let scoring = self.ensemble.check(request, bytes, Scoring::new).await?;
-            score::score(&self.ensemble, scoring).await
+            let (scoring, vocabulary) = self.ensemble.check(request, bytes, Scoring::new).await?;
+            score::score(&self.ensemble, scoring, vocabulary).await
         };
         let work = work.instrument(tracing::info_span!("score"));
         self.until_stopped(work).await.map(Response::new)
@@ -89,8 +89,8 @@ impl ensemble_server::Ensemble for EnsembleService {
         let request = request.into_inner();
         let bytes = text_bytes(request.prefix.as_ref());
         let work = async {
-            let prediction = self.ensemble.check(request, bytes, Prediction::new).await?;
-            predict::predict(&self.ensemble, prediction).await
+            let (prediction, vocabulary) = self.ensemble.check(request, bytes, Prediction::new).await?;
+            predict::predict(&self.ensemble, prediction, vocabulary).await
         };
         let work = work.instrument(tracing::info_span!("predict"));
         self.until_stopped(work).await.map(Response::new)

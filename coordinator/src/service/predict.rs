@@ -18,10 +18,11 @@ use crate::session::{EnsembleSession, Rejoin, StepAnswers};
 pub(super) async fn predict(
     ensemble: &Arc<Ensemble>,
     prediction: Prediction,
+    vocabulary: Vocabulary,
 ) -> Result<PredictReply, Status> {
     let roster = Arc::clone(&ensemble.roster);
-    let vocabulary = ensemble.vocabulary()?.clone();
-    let mut session = EnsembleSession::begin(&roster, ensemble.patience(), Rejoin::Never, &BTreeMap::new());
+    let mut session =
+        EnsembleSession::begin(&roster, &vocabulary, ensemble.patience(), Rejoin::Never, &BTreeMap::new());
     let answers = session.step(&prediction.prefix, prediction.plan().last).await;
     let answers = answers.map_err(|error| step_status(&error))?;
     let participation = answers.participation.clone();

@@ -17,16 +17,19 @@ use crate::request::Scoring;
 use crate::roster::Roster;
 use crate::session::{EnsembleSession, Rejoin};
 
-pub(super) async fn score(ensemble: &Arc<Ensemble>, scoring: Scoring) -> Result<ScoreReply, Status> {
+pub(super) async fn score(
+    ensemble: &Arc<Ensemble>,
+    scoring: Scoring,
+    vocabulary: Vocabulary,
+) -> Result<ScoreReply, Status> {
     let scoring = Arc::new(scoring);
     let mut barred = BTreeMap::new();
     let (columns, participation) = loop {
-        if let Some(scored) = pass(ensemble, &scoring, &mut barred).await? {
+        if let Some(scored) = pass(ensemble, &scoring, &vocabulary, &mut barred).await? {
             break scored;
         }
     };
     let roster = Arc::clone(&ensemble.roster);
-    let vocabulary = ensemble.vocabulary()?.clone();
     let missing = participation.clone();
     let numbers = scoring.tokens.len() * (columns.members.len() + 1);
     let reply = compute(numbers, move || reply(&scoring, &roster, &vocabulary, columns, participation));
@@ -38,11 +41,13 @@ pub(super) async fn score(ensemble: &Arc<Ensemble>, scoring: Scoring) -> Result<
 async fn pass(
     ensemble: &Arc<Ensemble>,
     scoring: &Arc<Scoring>,
+    vocabulary: &Vocabulary,
     barred: &mut BTreeMap<usize, String>,
 ) -> Result<Option<(Columns, Participation)>, Status> {
-    let vocabulary_size = ensemble.vocabulary()?.len() as usize;
+    let vocabulary_size = vocabulary.len() as usize;
     let plan = scoring.plan();
-    let mut session = EnsembleSession::begin(&ensemble.roster, ensemble.patience(), Rejoin::Never, barred);
+    let mut session =
+        EnsembleSession::begin(&ensemble.roster, vocabulary, ensemble.patience(), Rejoin::Never, barred);
     let most = session.max_feed_tokens(plan.passing).min(session.max_feed_tokens(plan.last));
     let mut columns = Columns::default();
     let mut participation = Participation::default();

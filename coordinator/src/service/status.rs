@@ -29,7 +29,7 @@ pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
             max_sessions: ensemble.limits.max_sessions,
             max_top_n: ensemble.limits.max_top_n,
         }),
-        vocabulary_size: vocabulary.map_or(0, chorus_text::Vocabulary::len),
+        vocabulary_size: vocabulary.as_ref().map_or(0, chorus_text::Vocabulary::len),
         vocabulary_fingerprint: vocabulary.map_or_else(String::new, |known| known.fingerprint().to_owned()),
         sessions: ensemble.in_progress(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

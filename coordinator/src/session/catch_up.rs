@@ -83,8 +83,8 @@ async fn way_back(
         if presence.wait_for(Presence::is_up).await.is_err() {
             return Err(MemberError::Lost { reason: "it is no longer a member".to_owned() });
         }
-        let session =
-            MemberSession::open(&seat, roster.next_session.fetch_add(1, Ordering::Relaxed), patience);
+        let id = roster.next_session.fetch_add(1, Ordering::Relaxed);
+        let session = MemberSession::open(&seat, id, &transcript, patience)?;
         match catch_up(session, &transcript).await {
             Err(refused @ MemberError::Refused { .. }) => return Err(refused),
             Err(error) => {

@@ -47,10 +47,20 @@ impl Patience {
 }
 
 impl MemberSession {
-    pub(crate) fn open(seat: &Arc<Seat>, id: SessionId, patience: Patience) -> Self {
+    /// # Errors
+    /// The member speaks another vocabulary than the session, since its worker was replaced by another.
+    pub(crate) fn open(
+        seat: &Arc<Seat>,
+        id: SessionId,
+        transcript: &Transcript,
+        patience: Patience,
+    ) -> Result<Self, MemberError> {
         seat.member.open(id);
-        let limits = seat.member.card().and_then(|card| card.limits).unwrap_or_default();
-        Self {
+        // Looked at after the opening, the card is that of the worker that heard of it, or a newer one, and then the
+        // session is unknown there.
+        let card = seat.member.card();
+        let limits = card.as_ref().and_then(|card| card.limits).unwrap_or_default();
+        let session = Self {
             seat: Arc::clone(seat),
             id,
             step: 0,
@@ -58,6 +68,12 @@ impl MemberSession {
             limits,
             patience,
             _counted: Counted::new(&seat.sessions),
+        };
+        match card {
+            Some(card) if card.vocabulary_fingerprint != transcript.vocabulary() => {
+                Err(MemberError::Lost { reason: "its vocabulary is not the session's any more".to_owned() })
+            }
+            _ => Ok(session),
         }
     }
 
@@ -124,5 +140,29 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chorus_text::Vocabulary;
+
+    use super::*;
+    use crate::scripted::ScriptedMember;
+
+    #[test]
+    fn a_session_is_not_opened_at_a_member_with_another_vocabulary() {
+        let (ours, other) = ["abc", "xyz"].map(|text| Vocabulary::train_characters(text).unwrap()).into();
+        let member = ScriptedMember::new("alto", 1, &ours);
+        member.start();
+        let seat = Arc::new(Seat { member, sessions: Arc::default() });
+        let patience = Patience { step: Duration::from_secs(1), token: Duration::ZERO };
+        let open = |id, vocabulary: &Vocabulary| {
+            MemberSession::open(&seat, id, &Transcript::new(vocabulary.fingerprint()), patience)
+        };
+        assert!(open(1, &ours).is_ok());
+        let error = open(2, &other).err().expect("other tokens would be read");
+        assert_eq!(error.to_string(), "its vocabulary is not the session's any more");
+        assert_eq!(seat.sessions.load(Ordering::Relaxed), 0);
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use chorus_proto::v1::{MissingMember, Participation};
+use chorus_text::Vocabulary;
 use futures::future::join_all;
 
 use crate::member::{Answer, MemberError};
@@ -60,9 +61,11 @@ pub(crate) enum StepError {
 }
 
 impl EnsembleSession {
-    /// Opens the session at every member that is up, except for those in `barred`, each with the reason why.
+    /// Opens the session at every member that is up, except for those in `barred`, each with the reason why. `vocabulary` is
+    /// the one that the tokens are of.
     pub(crate) fn begin(
         roster: &Arc<Roster>,
+        vocabulary: &Vocabulary,
         patience: Patience,
         rejoin: Rejoin,
         barred: &BTreeMap<usize, String>,
@@ -71,7 +74,7 @@ impl EnsembleSession {
             roster: Arc::clone(roster),
             patience,
             rejoin,
-            transcript: Transcript::default(),
+            transcript: Transcript::new(vocabulary.fingerprint()),
             places: Vec::new(),
         };
         for index in 0..roster.seats.len() {
@@ -129,7 +132,10 @@ impl EnsembleSession {
         let presence = presence.borrow();
         if presence.is_up() {
             let id = self.roster.next_session.fetch_add(1, Ordering::Relaxed);
-            return Place::InStep(MemberSession::open(seat, id, self.patience));
+            return match MemberSession::open(seat, id, &self.transcript, self.patience) {
+                Ok(session) => Place::InStep(session),
+                Err(error) => Place::Out { reason: error.to_string() },
+            };
         }
         self.way_back(index, presence.reason().to_owned())
     }

@@ -6,12 +6,22 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// All tokens of a session, in order. Grows, never shrinks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Transcript {
+    /// The fingerprint of the vocabulary that the tokens are of.
+    vocabulary: Arc<str>,
     tokens: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Transcript {
+    pub(crate) fn new(vocabulary: &str) -> Self {
+        Self { vocabulary: Arc::from(vocabulary), tokens: Arc::default() }
+    }
+
+    pub(crate) fn vocabulary(&self) -> &str {
+        &self.vocabulary
+    }
+
     /// Appends tokens and gives the new length.
     pub(crate) fn extend(&self, tokens: &[u32]) -> usize {
         let mut all = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);

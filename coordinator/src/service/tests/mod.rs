@@ -46,7 +46,7 @@ impl Stage {
         let stage = Self::before_anybody_came(toml);
         let json = vocabulary().to_json().as_bytes().to_vec();
         let card = card("alto", &vocabulary());
-        stage.ensemble.agreement.propose(json, &card).await.unwrap();
+        stage.ensemble.agreement.join("alto").define(json, &card).await.unwrap();
         stage.members.iter().for_each(|member| member.start());
         stage
     }
