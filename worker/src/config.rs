@@ -18,7 +18,8 @@ pub struct WorkerConfig {
     pub max_sessions: u32,
     /// Tokens in one Feed.
     pub max_feed_tokens: u32,
-    /// A session that is idle for longer is dropped; whole seconds travel in the model card.
+    /// A session that is idle for longer is dropped, whether or not operations come; whole seconds travel in the model
+    /// card.
     pub session_ttl: Duration,
     /// How much one forward computes.
     pub batch: BatchLimits,

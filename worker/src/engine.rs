@@ -22,6 +22,9 @@ use crate::{
 
 /// From this many logits in a batch their log-sum-exps are computed by several threads.
 const PARALLEL_LOGITS: usize = 1 << 16;
+/// Bytes of answers that are kept for repeated steps, over all sessions: two of the largest answers, or one row of
+/// 16,000 logits for each of 1,000 sessions.
+const REMEMBERED_BYTES: usize = 64 << 20;
 
 /// An answer on its way to its stream.
 #[derive(Debug)]
@@ -51,7 +54,8 @@ struct Running<S> {
 impl<P: Predictor> Engine<P> {
     pub(crate) fn new(predictor: P, max_sessions: usize, ttl: Duration, limits: BatchLimits) -> Self {
         let batcher = Batcher::new(limits, predictor.vocabulary_size());
-        Self { predictor, sessions: SessionTable::new(max_sessions, ttl), batcher }
+        let sessions = SessionTable::new(max_sessions, ttl, REMEMBERED_BYTES);
+        Self { predictor, sessions, batcher }
     }
 
     /// Whether [`Engine::run_batch`] has anything to do.
@@ -155,9 +159,7 @@ impl<P: Predictor> Engine<P> {
     fn finish(&mut self, key: SessionKey, job: Job, now: Instant, replies: &mut Vec<Reply>) {
         let step = job.step();
         let (answer, credit) = job.finish();
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.remember(step, answer.clone(), now);
-        }
+        self.sessions.remember(key, step, answer.clone(), now);
         replies.push(Reply::new(key, step, answer, credit));
     }
 

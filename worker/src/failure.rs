@@ -22,13 +22,22 @@ pub(crate) fn unknown_session(session: u64, ttl: Duration) -> Failure {
     failure(ErrorCode::UnknownSession, message)
 }
 
-pub(crate) fn step_out_of_order(session: u64, step: u64, last: u64) -> Failure {
+/// `repeatable`: the answer to the step `last` is still kept.
+pub(crate) fn step_out_of_order(session: u64, step: u64, last: u64, repeatable: bool) -> Failure {
     let next = last.saturating_add(1);
-    let message = if last == 0 {
-        format!("feed.step of session {session} is {step}, allowed is {next}")
-    } else {
+    let message = if repeatable {
         format!("feed.step of session {session} is {step}, allowed are {last} (repeated) and {next}")
+    } else {
+        format!("feed.step of session {session} is {step}, allowed is {next}")
     };
+    failure(ErrorCode::StepOutOfOrder, message)
+}
+
+pub(crate) fn answer_forgotten(session: u64, step: u64) -> Failure {
+    let next = step.saturating_add(1);
+    let message = format!(
+        "feed.step of session {session} is {step} (repeated), but its answer is no longer kept; allowed is {next}"
+    );
     failure(ErrorCode::StepOutOfOrder, message)
 }
 

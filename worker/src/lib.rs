@@ -15,6 +15,7 @@ mod job;
 mod model_thread;
 mod operation;
 mod predictor;
+mod remembered;
 mod server;
 mod service;
 mod sessions;

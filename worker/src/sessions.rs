@@ -9,7 +9,7 @@ use std::{
 
 use chorus_proto::v1::{self, Failure};
 
-use crate::{failure, operation::SessionKey};
+use crate::{failure, operation::SessionKey, remembered::RememberedAnswers};
 
 /// One client sequence in progress.
 #[derive(Debug)]
@@ -17,9 +17,8 @@ pub(crate) struct Session<S> {
     pub(crate) state: S,
     /// Tokens consumed so far.
     pub(crate) position: u64,
-    /// The last step that was answered, 0 for none, and its answer.
+    /// The last step that was answered, 0 for none.
     step: u64,
-    last_answer: Option<v1::answer::Answer>,
     last_used: Instant,
 }
 
@@ -36,24 +35,19 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct SessionTable<S> {
     sessions: HashMap<SessionKey, Session<S>>,
+    /// Answers of the sessions' last steps; never of a session that is not here.
+    answers: RememberedAnswers,
     max_sessions: usize,
     ttl: Duration,
     /// Before this no session can have expired; none where there is none that could.
     next_expiry: Option<Instant>,
 }
 
-impl<S> Session<S> {
-    /// Keeps a step's answer, in case that it is asked for again.
-    pub(crate) fn remember(&mut self, step: u64, answer: v1::answer::Answer, now: Instant) {
-        self.step = step;
-        self.last_answer = Some(answer);
-        self.last_used = now;
-    }
-}
-
 impl<S> SessionTable<S> {
-    pub(crate) fn new(max_sessions: usize, ttl: Duration) -> Self {
-        Self { sessions: HashMap::new(), max_sessions, ttl, next_expiry: None }
+    /// No sessions yet. `remembered_bytes` bounds the answers that are kept, over all sessions together.
+    pub(crate) fn new(max_sessions: usize, ttl: Duration, remembered_bytes: usize) -> Self {
+        let answers = RememberedAnswers::new(remembered_bytes);
+        Self { sessions: HashMap::new(), answers, max_sessions, ttl, next_expiry: None }
     }
 
     /// Whether `key` can be opened; a session that is replaced makes its own room.
@@ -66,7 +60,8 @@ impl<S> SessionTable<S> {
 
     /// Opens a session at `state`, in place of one that has the same key.
     pub(crate) fn open(&mut self, key: SessionKey, state: S, now: Instant) {
-        let session = Session { state, position: 0, step: 0, last_answer: None, last_used: now };
+        self.answers.forget(key);
+        let session = Session { state, position: 0, step: 0, last_used: now };
         self.sessions.insert(key, session);
         // Whatever is there already expires earlier.
         self.next_expiry = self.next_expiry.or_else(|| self.expiry(now));
@@ -77,19 +72,28 @@ impl<S> SessionTable<S> {
         let session =
             self.sessions.get_mut(&key).ok_or_else(|| failure::unknown_session(key.session, self.ttl))?;
         session.last_used = now;
-        match &session.last_answer {
-            _ if session.step.checked_add(1) == Some(step) => Ok(Step::Next),
+        if session.step.checked_add(1) == Some(step) {
+            return Ok(Step::Next);
+        }
+        match self.answers.get(key) {
             Some(answer) if session.step == step => Ok(Step::Repeated(answer.clone())),
-            _ => Err(failure::step_out_of_order(key.session, step, session.step)),
+            None if session.step == step && step > 0 => Err(failure::answer_forgotten(key.session, step)),
+            answer => Err(failure::step_out_of_order(key.session, step, session.step, answer.is_some())),
         }
     }
 
-    pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session<S>> {
-        self.sessions.get_mut(&key)
+    /// Counts a step as done, and keeps its answer in case that it is asked for again.
+    pub(crate) fn remember(&mut self, key: SessionKey, step: u64, answer: v1::answer::Answer, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.step = step;
+            session.last_used = now;
+            self.answers.keep(key, answer);
+        }
     }
 
-    /// Takes a session out, to close it or to compute on it.
+    /// Takes a session out, to close it or to compute its next step. Either way nobody can ask for its last answer again.
     pub(crate) fn take(&mut self, key: SessionKey) -> Option<Session<S>> {
+        self.answers.forget(key);
         self.sessions.remove(&key)
     }
 
@@ -99,7 +103,13 @@ impl<S> SessionTable<S> {
     }
 
     pub(crate) fn close_stream(&mut self, stream: u64) {
-        self.sessions.retain(|key, _| key.stream != stream);
+        self.sessions.retain(|&key, _| {
+            let keep = key.stream != stream;
+            if !keep {
+                self.answers.forget(key);
+            }
+            keep
+        });
     }
 
     /// Drops the sessions that have been idle for longer than the time-to-live, except busy ones.
@@ -111,6 +121,7 @@ impl<S> SessionTable<S> {
         self.sessions.retain(|&key, session| {
             let keep = is_busy(key) || now.saturating_duration_since(session.last_used) <= ttl;
             if !keep {
+                self.answers.forget(key);
                 tracing::debug!(stream = key.stream, session = key.session, "session expired");
             }
             keep
@@ -140,6 +151,8 @@ mod tests {
     use super::*;
 
     const TTL: Duration = Duration::from_secs(10);
+    /// For all answers of a test.
+    const ROOM: usize = 1 << 10;
 
     fn key(stream: u64, session: u64) -> SessionKey {
         SessionKey { stream, session }
@@ -152,7 +165,7 @@ mod tests {
     #[test]
     fn a_session_expires_after_its_time_to_live_and_not_before() {
         let start = Instant::now();
-        let mut table = SessionTable::new(8, TTL);
+        let mut table = SessionTable::new(8, TTL, ROOM);
         table.expire(start, idle);
         table.open(key(1, 1), (), start);
         table.open(key(1, 2), (), start + TTL / 2);
@@ -170,7 +183,7 @@ mod tests {
     #[test]
     fn the_next_expiry_is_when_a_look_drops_the_session_that_was_idle_longest() {
         let start = Instant::now();
-        let mut table = SessionTable::new(8, TTL);
+        let mut table = SessionTable::new(8, TTL, ROOM);
         assert_eq!(table.next_expiry(), None);
         table.open(key(1, 1), (), start);
         table.open(key(1, 2), (), start + TTL / 2);
@@ -186,7 +199,7 @@ mod tests {
     #[test]
     fn a_look_that_finds_all_sessions_renewed_sets_a_later_next_expiry() {
         let start = Instant::now();
-        let mut table = SessionTable::new(8, TTL);
+        let mut table = SessionTable::new(8, TTL, ROOM);
         table.open(key(1, 1), (), start);
         let first = table.next_expiry().unwrap();
         table.check_step(key(1, 1), 1, start + TTL / 2).unwrap();
@@ -197,7 +210,7 @@ mod tests {
     #[test]
     fn use_renews_a_session_and_work_keeps_it() {
         let start = Instant::now();
-        let mut table = SessionTable::new(8, TTL);
+        let mut table = SessionTable::new(8, TTL, ROOM);
         for session in [1, 2, 3] {
             table.open(key(1, session), (), start);
         }
@@ -211,7 +224,7 @@ mod tests {
     #[test]
     fn a_full_table_takes_only_replacements() {
         let now = Instant::now();
-        let mut table = SessionTable::new(1, TTL);
+        let mut table = SessionTable::new(1, TTL, ROOM);
         table.open(key(1, 1), (), now);
         assert_eq!(table.check_room(key(1, 1)), Ok(()));
         let failure = table.check_room(key(2, 1)).unwrap_err();
@@ -223,17 +236,57 @@ mod tests {
     #[test]
     fn only_the_last_and_the_next_step_mean_something() {
         let now = Instant::now();
-        let mut table = SessionTable::new(1, TTL);
+        let mut table = SessionTable::new(1, TTL, ROOM);
         table.open(key(1, 1), (), now);
         assert!(table.check_step(key(1, 1), 0, now).is_err(), "there is no step 0 to repeat");
         assert!(table.check_step(key(1, 1), 2, now).is_err());
         assert_eq!(table.check_step(key(1, 1), 1, now), Ok(Step::Next));
         let answer = v1::answer::Answer::Advanced(v1::Advanced {});
-        table.get_mut(key(1, 1)).unwrap().remember(1, answer.clone(), now);
+        table.remember(key(1, 1), 1, answer.clone(), now);
         assert_eq!(table.check_step(key(1, 1), 1, now), Ok(Step::Repeated(answer)));
         assert_eq!(table.check_step(key(1, 1), 2, now), Ok(Step::Next));
         let failure = table.check_step(key(1, 1), 3, now).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::StepOutOfOrder);
         assert_eq!(failure.message, "feed.step of session 1 is 3, allowed are 1 (repeated) and 2");
+    }
+
+    #[test]
+    fn a_repeated_step_whose_answer_had_to_make_room_is_refused_and_the_next_one_is_not() {
+        let now = Instant::now();
+        let answer = v1::answer::Answer::Targets(v1::Targets { log_probs: vec![0.5; 10] });
+        let mut table = SessionTable::new(2, TTL, answer.encoded_len());
+        for session in [1, 2] {
+            table.open(key(1, session), (), now);
+            table.remember(key(1, session), 1, answer.clone(), now);
+        }
+        let failure = table.check_step(key(1, 1), 1, now).unwrap_err();
+        assert_eq!(failure.code(), v1::ErrorCode::StepOutOfOrder);
+        assert_eq!(
+            failure.message,
+            "feed.step of session 1 is 1 (repeated), but its answer is no longer kept; allowed is 2"
+        );
+        let failure = table.check_step(key(1, 1), 3, now).unwrap_err();
+        assert_eq!(failure.message, "feed.step of session 1 is 3, allowed is 2");
+        assert_eq!(table.check_step(key(1, 1), 2, now), Ok(Step::Next));
+        assert_eq!(table.check_step(key(1, 2), 1, now), Ok(Step::Repeated(answer)));
+    }
+
+    #[test]
+    fn an_answer_goes_with_its_session() {
+        let start = Instant::now();
+        let end: [fn(&mut SessionTable<()>, Instant); 4] = [
+            |table, _| assert!(table.take(key(1, 1)).is_some()),
+            |table, _| table.close_stream(1),
+            |table, start| table.expire(start + TTL * 2, idle),
+            |table, start| table.open(key(1, 1), (), start),
+        ];
+        for end in end {
+            let mut table = SessionTable::new(1, TTL, ROOM);
+            table.open(key(1, 1), (), start);
+            table.remember(key(1, 1), 1, v1::answer::Answer::Advanced(v1::Advanced {}), start);
+            assert!(table.answers.get(key(1, 1)).is_some());
+            end(&mut table, start);
+            assert!(table.answers.get(key(1, 1)).is_none());
+        }
     }
 }
