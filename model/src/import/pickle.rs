@@ -16,6 +16,9 @@ const DEEPEST: usize = 48;
 const MOST_OBJECTS: usize = 20_000_000;
 /// The pickle of a checkpoint holds names and shapes, not weights.
 const LARGEST_PICKLE: u64 = 16 << 20;
+/// PyTorch stores its numbers without compression, so what grows beyond so many times the archive's size is no
+/// weights: views that show a storage's numbers again and again, or, should zip ever unpack here, a bomb.
+const LARGEST_GROWTH: usize = 16;
 /// Where checkpoints keep the state_dict beside other things, in the order of preference.
 const NESTED_UNDER: [&str; 6] = ["state_dict", "model_state_dict", "model", "net", "network", "weights"];
 
@@ -75,28 +78,32 @@ impl Archive {
         }
         let object = unpickle(&read_entry(&mut zip, &format!("{root}data.pkl"))?)?;
         let state = state_dict(object, 0)?;
-        let tensors =
-            state.into_iter().filter_map(|(key, value)| Some((key.unicode().ok()?, tensor(&value, root)?)));
+        let mut left = file.len().saturating_mul(LARGEST_GROWTH);
+        let tensors = state.into_iter().filter_map(|(key, value)| {
+            let view = tensor(&value, root)?.and_then(|view| view.within(&mut left));
+            Some((key.unicode().ok()?, view))
+        });
         let tensors = tensors.collect();
         Ok(Self { file, tensors })
     }
 
-    /// A tensor's numbers, row by row.
+    /// A tensor's numbers, row by row. Of its storage no more is unpacked than it reaches.
     pub(super) fn values(&self, view: &View) -> Result<Vec<f32>, String> {
+        let size = view.element.size().ok_or("its type is not read here")?;
+        let needed = view.reach().and_then(|reach| reach.checked_mul(size));
+        let largest = self.file.len().saturating_mul(LARGEST_GROWTH);
+        let needed = needed.filter(|needed| *needed <= largest).ok_or_else(|| {
+            format!("its strides reach beyond {LARGEST_GROWTH} times the archive's {} bytes", self.file.len())
+        })?;
         let mut zip =
             ZipArchive::new(Cursor::new(self.file.as_slice())).map_err(|error| error.to_string())?;
-        let mut entry = zip.by_name(&view.storage).map_err(|error| format!("{}: {error}", view.storage))?;
+        let entry = zip.by_name(&view.storage).map_err(|error| format!("{}: {error}", view.storage))?;
         let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(|error| format!("{}: {error}", view.storage))?;
-        let size = view.element.size().ok_or("its type is not read here")?;
+        entry
+            .take(needed as u64)
+            .read_to_end(&mut bytes)
+            .map_err(|error| format!("{}: {error}", view.storage))?;
         let storage = bytes.len() / size;
-        let count = view.shape.iter().try_fold(1_usize, |count, size| count.checked_mul(*size));
-        if count.is_none_or(|count| count > storage) {
-            return Err(format!(
-                "its shape {:?} needs more than the {storage} numbers of its storage",
-                view.shape
-            ));
-        }
         let numbers = view.element.to_f32(&bytes).ok_or("its type is not read here")?;
         let indices = view.indices().ok_or("its strides reach beyond any storage")?;
         let gathered: Option<Vec<f32>> =
@@ -106,8 +113,29 @@ impl Archive {
 }
 
 impl View {
+    /// The view itself, if what it holds is no more than what is `left`, which becomes less by it.
+    fn within(self, left: &mut usize) -> Result<Self, String> {
+        let count = self.shape.iter().try_fold(1_usize, |count, size| count.checked_mul(*size));
+        let bytes = count.and_then(|count| count.checked_mul(self.element.size().unwrap_or(1)));
+        *left = bytes.and_then(|bytes| left.checked_sub(bytes)).ok_or_else(|| {
+            let shape = &self.shape;
+            format!("with its shape {shape:?} the tensors are more than {LARGEST_GROWTH} times the archive")
+        })?;
+        Ok(self)
+    }
+
+    /// How many of the storage's numbers there must be: up to the last one that the view shows.
+    fn reach(&self) -> Option<usize> {
+        let steps = self.shape.iter().zip(&self.strides);
+        let last = steps.map(|(size, stride)| size.saturating_sub(1).checked_mul(*stride));
+        last.chain([Some(1)]).try_fold(self.offset, |sum, part| sum.checked_add(part?))
+    }
+
     /// The elements' indices in the storage, row by row.
     fn indices(&self) -> Option<Vec<usize>> {
+        if self.shape.contains(&0) {
+            return Some(Vec::new());
+        }
         let mut indices = vec![self.offset];
         for (size, stride) in self.shape.iter().zip(&self.strides) {
             let mut next = Vec::with_capacity(indices.len() * size);
@@ -266,5 +294,58 @@ fn whole(object: &Object) -> Option<usize> {
         Object::Int(number) => usize::try_from(*number).ok(),
         Object::Long(number) => usize::try_from(*number).ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::write::SimpleFileOptions;
+    use zip::{CompressionMethod, ZipWriter};
+
+    use super::*;
+
+    fn view(shape: &[usize], strides: &[usize]) -> View {
+        let (shape, strides) = (shape.to_vec(), strides.to_vec());
+        View { element: Element::F32, shape, strides, offset: 1, storage: "a/data/0".to_owned() }
+    }
+
+    /// An archive of one storage, the numbers from 0 to 7.
+    fn archive() -> Archive {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        zip.start_file("a/data/0", stored).unwrap();
+        let numbers = (0..8_u8).flat_map(|number| f32::from(number).to_le_bytes());
+        zip.write_all(&numbers.collect::<Vec<u8>>()).unwrap();
+        Archive { file: zip.finish().unwrap().into_inner(), tensors: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_storage_is_unpacked_only_as_far_as_the_tensor_reaches() {
+        let mut archive = archive();
+        // The checksum of the whole storage is wrong, which only who reads to its end finds out.
+        let entry = archive.file.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+        archive.file[entry + 16] ^= 1;
+        assert_eq!(archive.values(&view(&[2, 2], &[1, 2])).unwrap(), [1.0, 3.0, 2.0, 4.0]);
+        assert_eq!(archive.values(&view(&[1 << 60, 0], &[0, 1])).unwrap(), [0.0_f32; 0]);
+    }
+
+    #[test]
+    fn strides_beyond_the_storage_or_any_sensible_size_are_refused() {
+        let archive = archive();
+        let refusal = |shape: &[usize], strides: &[usize]| archive.values(&view(shape, strides)).unwrap_err();
+        assert!(refusal(&[2], &[1 << 18]).contains("beyond 16 times the archive's"));
+        assert!(refusal(&[2], &[usize::MAX]).contains("beyond 16 times the archive's"));
+        assert!(refusal(&[8], &[1]).contains("beyond the 8 numbers of its storage"));
+    }
+
+    #[test]
+    fn tensors_that_are_larger_than_their_archive_together_are_refused() {
+        let mut left = 100;
+        assert!(view(&[4, 4], &[4, 1]).within(&mut left).is_ok());
+        assert!(view(&[9], &[1]).within(&mut left).is_ok());
+        assert!(view(&[1], &[1]).within(&mut left).unwrap_err().contains("with its shape [1]"));
+        assert!(view(&[1 << 40, 1 << 40], &[1, 1]).within(&mut 100).is_err());
     }
 }

@@ -83,6 +83,18 @@ fn hostile_pickles_are_errors() {
 }
 
 #[test]
+fn a_tensor_that_no_archive_of_this_size_holds_is_refused_by_its_name() {
+    let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuJ\0\0\0\x40tQ";
+    let view = [b"(".as_slice(), storage, b"K\0J\0\0\0\x40\x85K\x01\x85\x89Nt"].concat();
+    let pickle =
+        [b"}X\x07\0\0\0fc.biasctorch._utils\n_rebuild_tensor_v2\n", view.as_slice(), b"Rs."].concat();
+    let error = import_pickle(&pickle).unwrap_err();
+    let expected =
+        "\"fc.bias\" can't be read: with its shape [1073741824] the tensors are more than 16 times";
+    assert!(sentence(&error).contains(expected), "{}", sentence(&error));
+}
+
+#[test]
 fn truncated_files_are_errors() {
     let folder = TempDir::new().unwrap();
     let vocabulary = write(&folder, "vocab.txt", WORDS.as_bytes());
