@@ -29,7 +29,7 @@ const MAX_WEIGHTS_HEADER_BYTES: u64 = 1 << 24;
 pub struct ModelParts {
     /// The valid config.
     pub config: Config,
-    /// The tokenizer; it has at most `config.vocab_size` tokens.
+    /// The tokenizer; it has `config.vocab_size` tokens.
     pub vocabulary: Vocabulary,
     /// Exactly the tensors of [`Config::tensor_shapes`], f32, finite.
     pub tensors: Tensors,
@@ -81,8 +81,8 @@ pub enum LoadError {
         /// What is wrong.
         source: VocabularyError,
     },
-    /// The tokenizer has tokens that the model does not know.
-    #[error("{} has {found} tokens, but vocab_size in {CONFIG_FILE} is {vocab_size}", path.display())]
+    /// The tokenizer has more or fewer tokens than the model.
+    #[error("{} has {found} tokens, but vocab_size in {CONFIG_FILE} is {vocab_size}: they must be equal", path.display())]
     VocabularySize {
         /// Which file.
         path: PathBuf,
@@ -176,7 +176,7 @@ fn read_vocabulary(path: &Path, config: &Config) -> Result<Vocabulary, LoadError
     let vocabulary = Vocabulary::from_json(&bytes)
         .map_err(|source| LoadError::Vocabulary { path: path.to_owned(), source })?;
     let (found, vocab_size) = (vocabulary.len(), config.vocab_size);
-    if found as usize > vocab_size {
+    if found as usize != vocab_size {
         return Err(LoadError::VocabularySize { path: path.to_owned(), found, vocab_size });
     }
     Ok(vocabulary)

@@ -108,6 +108,11 @@ fn broken_configs_are_refused_by_the_key_at_fault() {
             "vocab_size is 99999999, allowed is 1 to 16777216",
         ),
         ("\"vocab_size\": 11", "\"vocab_size\": 10", "has 11 tokens, but vocab_size"),
+        (
+            "\"vocab_size\": 11",
+            "\"vocab_size\": 12",
+            "tokenizer.json has 11 tokens, but vocab_size in config.json is 12: they must be equal",
+        ),
         ("\"tied\": false", "\"tied\": true", "they are 5 and 9"),
         ("\"format\": 1", "\"format\": 2", "format is 2"),
         ("\"token\": 2", "\"token\": 11", "start is token 11, but vocab_size is 11"),
