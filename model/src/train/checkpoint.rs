@@ -47,6 +47,9 @@ pub(crate) struct Progress {
     #[serde(with = "exact")]
     pub(crate) nats: f64,
     pub(crate) nats_tokens: u64,
+    /// The learning rate of the last step; 0 before the first.
+    #[serde(with = "exact")]
+    pub(crate) learning_rate: f64,
 }
 
 /// The best validation of a run.

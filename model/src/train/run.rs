@@ -117,14 +117,13 @@ fn run(
 ) -> Result<Outcome, TrainError> {
     let mut speed = Speed::new(trainer.progress().tokens);
     let mut last = (Instant::now(), trainer.progress().step);
-    let mut learning_rate = trainer.learning_rate();
     loop {
         if trainer.epoch_is_done() {
             let end = trainer.end_epoch()?;
             if end.improved {
                 output.save_model(trainer)?;
             }
-            let line = line(trainer, learning_rate, Some(end), &mut speed);
+            let line = line(trainer, Some(end), &mut speed);
             output.append_metrics(&line)?;
             output.save_checkpoint(trainer)?;
             last = (Instant::now(), trainer.progress().step);
@@ -136,10 +135,10 @@ fn run(
         if trainer.is_over() {
             return Ok(finished(trainer));
         }
-        learning_rate = trainer.step()?.learning_rate;
+        trainer.step()?;
         let step = trainer.progress().step;
         if step.is_multiple_of(settings.metrics_every.max(1)) && !trainer.epoch_is_done() {
-            let line = line(trainer, learning_rate, None, &mut speed);
+            let line = line(trainer, None, &mut speed);
             output.append_metrics(&line)?;
         }
         let epoch = trainer.progress().epoch + 1;
@@ -166,7 +165,7 @@ fn finished(trainer: &Trainer) -> Outcome {
     }
 }
 
-fn line(trainer: &mut Trainer, learning_rate: f64, end: Option<EpochEnd>, speed: &mut Speed) -> MetricsLine {
+fn line(trainer: &mut Trainer, end: Option<EpochEnd>, speed: &mut Speed) -> MetricsLine {
     let tokens = trainer.progress().tokens;
     MetricsLine {
         step: trainer.progress().step,
@@ -175,7 +174,7 @@ fn line(trainer: &mut Trainer, learning_rate: f64, end: Option<EpochEnd>, speed:
         train_nats: trainer.take_mean_nats(),
         valid_nats: end.map(|end| end.nats),
         valid_perplexity: end.map(|end| end.nats.exp()),
-        learning_rate,
+        learning_rate: trainer.progress().learning_rate,
         tokens_per_second: speed.since_last(tokens),
     }
 }

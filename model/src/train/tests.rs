@@ -142,9 +142,10 @@ fn a_run_that_is_stopped_and_resumed_equals_one_that_is_not() {
         let root = tempfile::tempdir().unwrap();
         let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
         let outcome = run(&options, &settings(&whole)).unwrap();
-        // Stops after 7 steps, then after 8 more (in the second epoch), then runs to the end.
+        // Stops after 7 steps, then at the first epoch's last step, before its validation, then in the second epoch,
+        // then runs to the end.
         let mut resumed = settings(&parts);
-        for steps in [7, 8] {
+        for steps in [7, 6, 8] {
             let mut left = steps;
             let stopped = train(options.clone(), texts(), &resumed, &mut |event| {
                 left -= usize::from(matches!(event, Event::Step { .. }));

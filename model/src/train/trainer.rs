@@ -34,15 +34,6 @@ pub(crate) struct Trainer {
     progress: Progress,
 }
 
-/// What one step did.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Step {
-    /// The learning rate of this step.
-    pub(crate) learning_rate: f64,
-    /// Tokens in its block.
-    pub(crate) tokens: usize,
-}
-
 /// What an epoch's end found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct EpochEnd {
@@ -104,7 +95,7 @@ impl Trainer {
     }
 
     /// One block: forward, backward, clip, update.
-    pub(crate) fn step(&mut self) -> Result<Step, TrainError> {
+    pub(crate) fn step(&mut self) -> Result<(), TrainError> {
         let block = self.lanes.block(self.progress.block, self.options.bptt);
         let (inputs, targets) = tensors(&block)?;
         let packing = Packing::rectangle(block.time, self.options.batch);
@@ -126,8 +117,8 @@ impl Trainer {
         let step = self.progress.step;
         self.optimizer.update(self.parameters.variables(), &gradients, step, learning_rate, clip)?;
         self.carried = next.detach();
-        self.advance(nats, block.targets.len());
-        Ok(Step { learning_rate, tokens: block.targets.len() })
+        self.advance(nats, block.targets.len(), learning_rate);
+        Ok(())
     }
 
     /// Validates, notes whether that is the best, and arranges the next epoch.
@@ -158,19 +149,20 @@ impl Trainer {
     }
 
     /// The learning rate of the next step.
-    pub(crate) fn learning_rate(&self) -> f64 {
+    fn learning_rate(&self) -> f64 {
         let Progress { step, epoch, plateaus, .. } = self.progress;
         let steps = (self.steps_per_epoch() * self.options.epochs) as u64;
         self.options.decay.rate(self.options.learning_rate, Place { step, steps, epoch, plateaus })
     }
 
-    fn advance(&mut self, nats: f64, tokens: usize) {
+    fn advance(&mut self, nats: f64, tokens: usize, learning_rate: f64) {
         let progress = &mut self.progress;
         progress.step += 1;
         progress.block += 1;
         progress.tokens += tokens as u64;
         progress.nats += nats * tokens as f64;
         progress.nats_tokens += tokens as u64;
+        progress.learning_rate = learning_rate;
     }
 }
 
