@@ -86,6 +86,17 @@ pub enum VocabularyError {
         /// What stands there.
         word: String,
     },
+    /// A token map's key that is no word.
+    #[error(
+        "the token map has the token {token:?} with the id {id}: in a token map of words every token must be one word \
+         without white space"
+    )]
+    BadToken {
+        /// The token.
+        token: String,
+        /// Its id, as written.
+        id: String,
+    },
     /// A token map that only makes sense together with the merges of its tokenizer.
     #[error(
         "the token map holds pieces of words such as {example:?}: it belongs to a subword tokenizer, give that \

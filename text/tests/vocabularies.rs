@@ -122,7 +122,7 @@ fn a_token_map_of_words_reads_like_a_word_list() {
 #[test]
 fn bad_token_maps_are_refused() {
     type Check = fn(&VocabularyError) -> bool;
-    let cases: [(&str, Check); 11] = [
+    let cases: [(&str, Check); 13] = [
         ("{}", |error| matches!(error, VocabularyError::Empty)),
         ("[1]", |error| matches!(error, VocabularyError::Json(_))),
         ("{\"a\": 0", |error| matches!(error, VocabularyError::Json(_))),
@@ -137,6 +137,12 @@ fn bad_token_maps_are_refused() {
         (r#"{"a": 0, "b": 0}"#, |error| matches!(error, VocabularyError::DuplicateId { id: 0, .. })),
         (r#"{"a": 0, "b": 7}"#, |error| {
             matches!(error, VocabularyError::MissingId { missing: 1, largest: 7 })
+        }),
+        (r#"{"the": 0, "": 1}"#, |error| matches!(error, VocabularyError::BadToken { .. })),
+        (r#"{"the": 0, "a cat": 1}"#, |error| {
+            error
+                .to_string()
+                .starts_with("the token map has the token \"a cat\" with the id 1: in a token map")
         }),
         (r#"{"he": 0, "Ġllo": 1}"#, |error| matches!(error, VocabularyError::Subwords { .. })),
     ];

@@ -31,10 +31,9 @@ impl Vocabulary {
         if let Some(example) = vocab.keys().find(|token| is_subword(token)) {
             return Err(VocabularyError::Subwords { example: example.clone() });
         }
-        if let Some(word) = vocab.keys().find(|token| token.is_empty() || token.contains(char::is_whitespace))
-        {
-            let line = vocab.keys().position(|token| token == word).unwrap_or_default() + 1;
-            return Err(VocabularyError::BadWord { line, word: word.clone() });
+        let no_word = |token: &str| token.is_empty() || token.contains(char::is_whitespace);
+        if let Some((token, id)) = vocab.iter().find(|(token, _)| no_word(token)) {
+            return Err(VocabularyError::BadToken { token: token.clone(), id: id.to_string() });
         }
         word_vocabulary(&vocab)
     }
