@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::weights::shares;
+
 /// How many members, and what share of the total configured weight, must take part in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -79,10 +81,13 @@ impl Quorum {
                 missing: missing(members),
             });
         }
-        let weight = |weights: &mut dyn Iterator<Item = f64>| weights.sum::<f64>();
-        let total = weight(&mut members.iter().map(|member| member.weight));
-        let share = weight(&mut present().map(|member| member.weight)) / total;
+        let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
         // Without any weight there is no share to fall short of.
+        let Some(shares) = shares(&weights) else {
+            return Ok(());
+        };
+        let shares = members.iter().zip(shares).filter(|(member, _)| member.missing.is_none());
+        let share: f64 = shares.map(|(_, share)| share).sum();
         if share + ROUNDING < self.weight {
             return Err(QuorumError::Weight {
                 present: share,
@@ -133,6 +138,17 @@ mod tests {
         let error = quorum.check(&members(&["alto", "bass"])).unwrap_err();
         assert!(error.to_string().contains("0.300 of the weight, the quorum is 0.4"), "{error}");
         assert!(error.to_string().contains("alto"), "{error}");
+    }
+
+    #[test]
+    fn huge_weights_have_shares_too() {
+        let quorum = Quorum { members: 1, weight: 0.5 };
+        let mut members = members(&["alto", "bass"]);
+        members.iter_mut().for_each(|member| member.weight = 1e308);
+        let error = quorum.check(&members).unwrap_err();
+        assert!(error.to_string().contains("0.333 of the weight"), "{error}");
+        members[1].missing = None;
+        assert_eq!(quorum.check(&members), Ok(()));
     }
 
     #[test]
