@@ -11,6 +11,7 @@ use chorus_text::Vocabulary;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tonic::metadata::MetadataValue;
 
 use crate::agreement::VocabularyAgreement;
 use crate::config::{Config, Limits};
@@ -28,6 +29,11 @@ const PATIENCE_PER_TOKEN: Duration = Duration::from_millis(10);
 const LARGE_INPUT: usize = 16 * 1024;
 /// Work on more numbers than this goes to such a thread too.
 const LARGE_WORK: usize = 1 << 18;
+
+/// After this long somebody has finished, as a rule.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The milliseconds after which a gRPC client with a retry policy tries again: gRFC A6, "Pushback".
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Everything that requests share.
 pub(crate) struct Ensemble {
@@ -78,13 +84,10 @@ impl Ensemble {
         }
         match Arc::clone(&self.sessions).try_acquire_owned() {
             Ok(permit) => Ok(Admission { _permit: permit }),
-            Err(_) => Err(status(
-                ErrorCode::ResourceExhausted,
-                format!(
-                    "{} requests are in progress, the server's limit (limits.max_sessions); try again later",
-                    self.limits.max_sessions
-                ),
-            )),
+            Err(_) => Err(exhausted(&format!(
+                "{} requests are in progress, the server's limit (limits.max_sessions)",
+                self.limits.max_sessions
+            ))),
         }
     }
 
@@ -166,13 +169,21 @@ async fn offload<T: Send + 'static>(
         .map_err(|_| status(ErrorCode::Internal, "a computation of the server was interrupted"))
 }
 
+/// What a request hears for which there is no room now, with when to try again.
+fn exhausted(message: &str) -> Status {
+    let seconds = RETRY_AFTER.as_secs();
+    let mut status = status(ErrorCode::ResourceExhausted, format!("{message}; try again after {seconds} s"));
+    status.metadata_mut().insert(RETRY_PUSHBACK, MetadataValue::from(RETRY_AFTER.as_secs() * 1000));
+    status
+}
+
 /// A step without a result, as clients see it.
 pub(crate) fn step_status(error: &StepError) -> Status {
-    let code = match error {
-        StepError::BelowQuorum(_) => ErrorCode::Unavailable,
-        StepError::Refused(_) => ErrorCode::InvalidArgument,
-    };
-    status(code, error.to_string())
+    match error {
+        StepError::BelowQuorum(_) => status(ErrorCode::Unavailable, error.to_string()),
+        StepError::Exhausted(_) => exhausted(&error.to_string()),
+        StepError::Refused(_) => status(ErrorCode::InvalidArgument, error.to_string()),
+    }
 }
 
 /// Answers that can't be fused, as clients see it.

@@ -38,15 +38,18 @@ pub(super) enum Progress {
 }
 
 impl CatchUp {
+    /// The way starts after `delay`.
     pub(super) fn start(
         roster: &Arc<Roster>,
         seat: &Arc<Seat>,
         transcript: &Transcript,
         patience: Patience,
+        delay: Duration,
     ) -> Self {
         let (arrived, arrival) = oneshot::channel();
         let way = way_back(Arc::clone(roster), Arc::clone(seat), transcript.clone(), patience);
         let task = async move {
+            tokio::time::sleep(delay).await;
             // A receiver that is gone belonged to a session that ended.
             let _ = arrived.send(way.await);
         };

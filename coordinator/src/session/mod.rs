@@ -5,6 +5,7 @@
 
 mod answers;
 mod catch_up;
+mod losses;
 mod member_session;
 mod place;
 mod transcript;
@@ -12,6 +13,7 @@ mod transcript;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use chorus_proto::v1::{MissingMember, Participation};
 use chorus_text::Vocabulary;
@@ -23,6 +25,7 @@ use crate::quorum::QuorumError;
 use crate::roster::Roster;
 
 use catch_up::CatchUp;
+use losses::{Losses, Return};
 use member_session::MemberSession;
 use place::Place;
 use transcript::Transcript;
@@ -47,6 +50,8 @@ pub(crate) struct EnsembleSession {
     transcript: Transcript,
     /// One for each member, in member order.
     places: Vec<Place>,
+    /// One for each member, in member order.
+    losses: Vec<Losses>,
 }
 
 /// Why a step has no result.
@@ -54,7 +59,10 @@ pub(crate) struct EnsembleSession {
 pub(crate) enum StepError {
     /// Fewer members answered than the quorum asks for.
     #[error(transparent)]
-    BelowQuorum(#[from] QuorumError),
+    BelowQuorum(QuorumError),
+    /// Fewer members answered than the quorum asks for, and all that failed have no room now.
+    #[error("{0}")]
+    Exhausted(QuorumError),
     /// Every member that was asked says that the request is at fault.
     #[error("{0}")]
     Refused(String),
@@ -76,6 +84,7 @@ impl EnsembleSession {
             rejoin,
             transcript: Transcript::new(vocabulary.fingerprint()),
             places: Vec::new(),
+            losses: vec![Losses::default(); roster.seats.len()],
         };
         for index in 0..roster.seats.len() {
             let place = match barred.get(&index) {
@@ -137,15 +146,15 @@ impl EnsembleSession {
                 Err(error) => Place::Out { reason: error.to_string() },
             };
         }
-        self.way_back(index, presence.reason().to_owned())
+        self.way_back(index, presence.reason().to_owned(), Duration::ZERO)
     }
 
-    fn way_back(&self, index: usize, reason: String) -> Place {
+    fn way_back(&self, index: usize, reason: String, delay: Duration) -> Place {
         match self.rejoin {
             Rejoin::Never => Place::Out { reason },
             Rejoin::Allowed => {
                 let seat = &self.roster.seats[index];
-                let way = CatchUp::start(&self.roster, seat, &self.transcript, self.patience);
+                let way = CatchUp::start(&self.roster, seat, &self.transcript, self.patience, delay);
                 Place::CatchingUp { reason, way }
             }
         }
@@ -168,27 +177,28 @@ impl EnsembleSession {
         results: Vec<(usize, Result<Answer, MemberError>)>,
     ) -> Result<StepAnswers, StepError> {
         let mut answers = Vec::new();
-        let mut refusals = Vec::new();
+        let mut failures = Vec::new();
         for (index, result) in results {
             match result {
                 Ok(answer) => answers.push((index, answer)),
                 Err(error) => {
-                    if let MemberError::Refused { message } = &error {
-                        refusals.push(message.clone());
-                    }
                     self.lose(index, &error);
+                    failures.push(error);
                 }
             }
         }
         let participants: Vec<usize> = answers.iter().map(|(index, _)| *index).collect();
         let participation = self.participation_of(&participants);
         if answers.is_empty()
-            && let Some(refusal) = refusals.into_iter().next()
+            && let Some(refusal) = refusal_of_all(&failures)
         {
             return Err(StepError::Refused(refusal));
         }
-        self.roster.check_quorum(&participation)?;
-        Ok(StepAnswers { answers, participation })
+        match self.roster.check_quorum(&participation) {
+            Ok(()) => Ok(StepAnswers { answers, participation }),
+            Err(error) if are_exhausted(&failures) => Err(StepError::Exhausted(error)),
+            Err(error) => Err(StepError::BelowQuorum(error)),
+        }
     }
 
     fn lose(&mut self, index: usize, error: &MemberError) {
@@ -198,11 +208,23 @@ impl EnsembleSession {
             MemberError::Lost { .. } => tracing::debug!(member = name, %error, "out of the session"),
             _ => tracing::warn!(member = name, %error, "out of the session"),
         }
-        let reason = error.to_string();
-        // What the member can't read now it can't read later.
-        self.places[index] = match error {
-            MemberError::Refused { .. } => Place::Out { reason },
-            _ => self.way_back(index, reason),
+        self.places[index] = match self.losses[index].count(error) {
+            Return::Never(reason) => Place::Out { reason },
+            Return::After(delay) => self.way_back(index, error.to_string(), delay),
         };
     }
+}
+
+/// The first sentence of members that all refused.
+fn refusal_of_all(failures: &[MemberError]) -> Option<String> {
+    let refusals = failures.iter().map(|failure| match failure {
+        MemberError::Refused { message } => Some(message.clone()),
+        _ => None,
+    });
+    refusals.collect::<Option<Vec<_>>>()?.into_iter().next()
+}
+
+fn are_exhausted(failures: &[MemberError]) -> bool {
+    let mut all = failures.iter();
+    !failures.is_empty() && all.all(|failure| matches!(failure, MemberError::Exhausted { .. }))
 }

@@ -45,6 +45,8 @@ async fn more_requests_than_allowed_are_turned_away_with_a_sentence() {
     let error = stage.generate(request(&[0], 1, 1)).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.message().contains("limits.max_sessions"), "{}", error.message());
+    assert!(error.message().ends_with("try again after 1 s"), "{}", error.message());
+    assert_eq!(error.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
     drop(stream);
     stage.ensemble.idle().await;
     stage.members[0].follow(|_| Act::Answer);

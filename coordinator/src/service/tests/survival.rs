@@ -1,5 +1,6 @@
 //! Members are lost, late or wrong in the middle of generations, and come back.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chorus_proto::v1::generation_end::Reason;
@@ -135,4 +136,60 @@ async fn what_every_member_refuses_is_the_callers_mistake() {
     }
     let error = stage.generate(request(&[5], 1, 1)).await.unwrap_err();
     assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "token 5 is not for me"));
+}
+
+#[tokio::test]
+async fn a_refusal_beside_a_death_is_not_the_callers_mistake() {
+    let stage = Stage::new("").await;
+    let refused = MemberError::Refused { message: "token 5 is not for me".to_owned() };
+    stage.members[0].follow(move |_| Act::Fail(refused.clone()));
+    stage.members[1].follow(|_| Act::Die);
+    stage.members[2].follow(|_| Act::Die);
+    let error = stage.generate(request(&[5], 1, 1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    for part in ["alto (it refused the request: token 5 is not for me)", "bass (killed)"] {
+        assert!(error.message().contains(part), "{}", error.message());
+    }
+}
+
+#[tokio::test]
+async fn full_members_are_exhausted_and_not_unavailable() {
+    let stage = Stage::new("").await;
+    stage.members[2].die();
+    for member in &stage.members[..2] {
+        let full = MemberError::Exhausted { message: "100 sessions are open".to_owned() };
+        member.follow(move |_| Act::Fail(full.clone()));
+    }
+    let error = stage.generate(request(&[5], 1, 1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(error.message().contains("alto"), "{}", error.message());
+    assert!(error.message().contains("it has no room: 100 sessions are open"), "{}", error.message());
+    assert!(error.message().ends_with("try again after 1 s"), "{}", error.message());
+    assert_eq!(error.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
+
+    stage.members[1].follow(|_| Act::Die);
+    let error = stage.generate(request(&[5], 1, 1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "one of them is dead: {}", error.message());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_late_again_and_again_stalls_a_generation_a_few_times_only() {
+    let stage = Stage::new("[limits]\nstep_timeout_ms = 700").await;
+    pace(&stage);
+    // It reads what it missed, but it never answers together with the others.
+    let step = Arc::new(AtomicUsize::new(0));
+    let of_alto = Arc::clone(&step);
+    stage.members[0].follow(move |read| {
+        of_alto.store(read, Ordering::Relaxed);
+        Act::AnswerAfter(Duration::from_millis(10))
+    });
+    let in_step = move |read| read == step.load(Ordering::Relaxed);
+    stage.members[1].follow(move |read| if in_step(read) { Act::Hang } else { Act::Answer });
+    let start = tokio::time::Instant::now();
+    let replies = stage.generate(request(&[0; 20], 300, 4)).await.unwrap();
+    // Four deadlines of a feed, and a moment for each step.
+    let most = 4 * 750 + 305 * 10;
+    assert!(start.elapsed().as_millis() < most, "{:?}", start.elapsed());
+    let reason = &participation(&replies[299]).missing[0].reason;
+    assert!(reason.contains("it stays out after 4 failures"), "{reason}");
 }
