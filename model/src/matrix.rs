@@ -2,6 +2,8 @@
 //!
 //! The safe wall around the `gemm` crate, and how a candle storage becomes a slice. Knows nothing about LSTMs.
 
+use std::ops::Range;
+
 use candle_core::{CpuStorage, Layout, Result, Storage, bail};
 
 /// An `[rows, columns]` matrix of f32 over a borrowed slice.
@@ -56,6 +58,11 @@ impl<'a> MatrixView<'a> {
         }
     }
 
+    /// Some of the columns: a range within `0..columns` that is not empty.
+    fn columns_within(self, range: &Range<usize>) -> Self {
+        Self { values: &self.values[range.start * self.column_stride..], columns: range.len(), ..self }
+    }
+
     /// Whether the elements of a column lie one after the other.
     pub(crate) fn has_dense_columns(&self) -> bool {
         self.row_stride == 1
@@ -99,9 +106,15 @@ pub(crate) enum Destination {
     Accumulate,
 }
 
+/// gemm sums over at most so many columns of `lhs` at a time, or over more, depending on the other sizes and on the
+/// processor's caches. Sums are cut here instead, so that the number of rows does not decide where.
+const DEPTH: usize = 512;
+
 /// `product = lhs · rhs` or `product += lhs · rhs`, with `product` `[lhs.rows, rhs.columns]` row-major.
 ///
-/// Large products are spread over rayon's threads.
+/// Large products are spread over rayon's threads. Where `rhs` has dense rows, as weights arranged for inference have,
+/// a row's sums are taken in the same order whatever other rows `lhs` has, so they are equal to the bit. That rests on
+/// gemm's kernels adding up one element of the product in one order each, as those for x86-64 do.
 pub(crate) fn multiply(
     product: &mut [f32],
     destination: Destination,
@@ -127,20 +140,28 @@ pub(crate) fn multiply(
 }
 
 /// A single row is multiplied as two equal ones: gemm's kernel for vectors writes the product back to memory for
-/// every row of `rhs` and takes three times as long. It also gives a row the same sum in a batch and alone.
+/// every row of `rhs` and takes three times as long. It also sums in another order than the kernels for batches.
 fn multiply_one_row(product: &mut [f32], destination: Destination, lhs: MatrixView<'_>, rhs: MatrixView<'_>) {
     let twice = MatrixView { rows: 2, row_stride: 0, ..lhs };
-    let mut products = vec![0.0; 2 * product.len()];
-    multiply_checked(&mut products, Destination::Replace, twice, rhs);
-    let sums = product.iter_mut().zip(products);
-    match destination {
-        Destination::Replace => sums.for_each(|(product, sum)| *product = sum),
-        Destination::Accumulate => sums.for_each(|(product, sum)| *product += sum),
+    // With what is there already, and not added to it afterwards: a deep sum is (product + s1) + s2 in a batch.
+    let mut products = product.repeat(2);
+    multiply_checked(&mut products, destination, twice, rhs);
+    product.copy_from_slice(&products[..product.len()]);
+}
+
+/// The product of matrices whose sizes fit, in equal parts of the depth.
+fn multiply_checked(product: &mut [f32], destination: Destination, lhs: MatrixView<'_>, rhs: MatrixView<'_>) {
+    let part = lhs.columns.div_ceil(lhs.columns.div_ceil(DEPTH));
+    for start in (0..lhs.columns).step_by(part) {
+        let destination = if start == 0 { destination } else { Destination::Accumulate };
+        let depth = start..lhs.columns.min(start + part);
+        let rhs = rhs.transposed().columns_within(&depth).transposed();
+        multiply_part(product, destination, lhs.columns_within(&depth), rhs);
     }
 }
 
 /// The product of matrices whose sizes fit.
-fn multiply_checked(product: &mut [f32], destination: Destination, lhs: MatrixView<'_>, rhs: MatrixView<'_>) {
+fn multiply_part(product: &mut [f32], destination: Destination, lhs: MatrixView<'_>, rhs: MatrixView<'_>) {
     assert_eq!((lhs.columns, product.len()), (rhs.rows, lhs.rows * rhs.columns));
     let parallelism = match product.len().saturating_mul(lhs.columns) {
         ..PARALLEL_FROM => gemm::Parallelism::None,

@@ -65,6 +65,29 @@ fn a_ragged_batch_with_mixed_wants_equals_its_rows_one_by_one() {
     }
 }
 
+/// Other programs' rows in the same batch, and how a text is cut, must not show in a model's answers.
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size() {
+    for (hidden_size, vocab_size) in [(1, 3), (2, 3), (9, 11), (128, 70), (650, 5), (650, 70), (1030, 3)] {
+        let config = Config { hidden_size, vocab_size, layers: 1, ..config() };
+        let model = model(config);
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let text = tokens(1, 3, vocab_size);
+        let mut alone = state(&model, 0);
+        let expected = forward(&model, &mut alone, &text, Want::Each);
+        for size in [2, 5, 16, 64, 65, 100] {
+            let mut states: Vec<State> = (0..size).map(|row| state(&model, row * 5)).collect();
+            let others: Vec<Vec<u32>> = (0..size).map(|row| tokens(row + 1, 3, vocab_size)).collect();
+            let rows = states.iter_mut().zip(&others);
+            let mut rows: Vec<Row<'_>> =
+                rows.map(|(state, tokens)| Row { state, tokens, want: Want::Each }).collect();
+            let outputs = model.forward(&mut rows).unwrap();
+            assert!(bits(&outputs[0].logits) == bits(&expected.logits), "{hidden_size} {vocab_size} {size}");
+            assert!(bits(states[0].values()) == bits(alone.values()), "{hidden_size} {vocab_size} {size}");
+        }
+    }
+}
+
 #[test]
 fn a_text_in_chunks_equals_the_text_at_once() {
     for model in configs().into_iter().map(model) {
