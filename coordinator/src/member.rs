@@ -35,6 +35,10 @@ pub trait Member: Send + Sync + 'static {
     /// Appends tokens to a session and asks about them. There is no deadline here: the caller sets one.
     fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answer, MemberError>>;
 
+    /// Says that a feed was given up at its deadline, which dropping its future does not tell: a caller that hangs up
+    /// does the same.
+    fn late(&self);
+
     /// Ends a session; one that is not open is ignored.
     fn close(&self, session: SessionId);
 }

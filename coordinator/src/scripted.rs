@@ -54,6 +54,7 @@ struct State {
     histories: HashMap<SessionId, Vec<u32>>,
     feeds: Vec<usize>,
     starts: u32,
+    late: usize,
 }
 
 #[derive(Default)]
@@ -109,6 +110,7 @@ impl ScriptedMember {
                 histories: HashMap::new(),
                 feeds: Vec::new(),
                 starts: 0,
+                late: 0,
             }),
             open: watch::Sender::new(0),
         })
@@ -142,6 +144,11 @@ impl ScriptedMember {
     /// The number of tokens of every feed.
     pub(crate) fn feeds(&self) -> Vec<usize> {
         self.state.lock().unwrap().feeds.clone()
+    }
+
+    /// Feeds that were given up at their deadlines.
+    pub(crate) fn late_feeds(&self) -> usize {
+        self.state.lock().unwrap().late
     }
 
     /// Resolves when no session is open here.
@@ -227,6 +234,10 @@ impl Member for ScriptedMember {
                 future::ready(Err(MemberError::Lost { reason })).boxed()
             }
         }
+    }
+
+    fn late(&self) {
+        self.state.lock().unwrap().late += 1;
     }
 
     fn close(&self, session: SessionId) {

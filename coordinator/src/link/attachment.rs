@@ -4,10 +4,11 @@
 //! Knows nothing about connecting or reconnecting, nor about what an answer should look like.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chorus_proto::v1::{self, AnswerFrame, Operation, operation};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
@@ -15,16 +16,36 @@ use super::answer::{self, Question};
 use super::frames::{OperationFrames, QueuedOperation};
 use crate::member::{Answer, Feed, MemberError, SessionId};
 
-/// Feeds that may wait to be written. Opens and closes need no room: there is one of each for a session.
-const QUEUE_LENGTH: usize = 1024;
+/// Feeds that may wait to be written. One more waits for room, as long as whoever asks waits for it.
+const QUEUED_FEEDS: usize = 1024;
+/// Opens and closes that may wait to be written. Nobody waits for them, so none has to wait for room: a worker that
+/// leaves so many unread does not read.
+const QUEUED_NOTICES: usize = 16 * 1024;
+/// A worker that let so many feeds pass their deadlines, with no answer on the whole link in between, is hung.
+const MOST_LATE: u32 = 4;
 
 pub(super) struct Attachment {
     vocabulary_size: u32,
     queue: Mutex<Option<mpsc::UnboundedSender<QueuedOperation>>>,
     room: Arc<Semaphore>,
+    room_for_notices: Arc<Semaphore>,
+    /// Feeds that were given up since the last answer.
+    late: AtomicU32,
+    /// A sound answer came.
+    useful: AtomicBool,
     waiting: Mutex<Waiting>,
-    /// Cancelled when an answer broke the protocol: the stream can't be trusted any more.
+    /// Cancelled when the stream has to end, for the reason in `fault`.
     reset: CancellationToken,
+    fault: OnceLock<Fault>,
+}
+
+/// Why a stream is of no use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// What it carries can't be trusted.
+    BrokeProtocol,
+    /// It does not read, or it does not answer.
+    Hung,
 }
 
 /// The feeds that wait for an answer, at most one for each session.
@@ -51,16 +72,23 @@ impl Attachment {
         let attachment = Self {
             vocabulary_size,
             queue: Mutex::new(Some(queue)),
-            room: Arc::new(Semaphore::new(QUEUE_LENGTH)),
+            room: Arc::new(Semaphore::new(QUEUED_FEEDS)),
+            room_for_notices: Arc::new(Semaphore::new(QUEUED_NOTICES)),
+            late: AtomicU32::new(0),
+            useful: AtomicBool::new(false),
             waiting: Mutex::new(Waiting::Attached(HashMap::new())),
             reset: CancellationToken::new(),
+            fault: OnceLock::new(),
         };
         (attachment, OperationFrames::new(queued))
     }
 
     /// Queues an operation that nobody waits for.
     pub(super) fn send(&self, session: SessionId, operation: operation::Operation) {
-        self.enqueue(session, operation, None);
+        match Arc::clone(&self.room_for_notices).try_acquire_owned() {
+            Ok(room) => self.enqueue(session, operation, room),
+            Err(_) => self.reset(Fault::Hung),
+        }
     }
 
     /// Queues a feed and waits for its answer.
@@ -72,14 +100,33 @@ impl Attachment {
         };
         let (reply, answer) = oneshot::channel();
         let registration = self.register(session, WaitingFeed { step, reply })?;
-        self.enqueue(session, operation::Operation::Feed(answer::wire_feed(feed)), Some(room));
+        self.enqueue(session, operation::Operation::Feed(answer::wire_feed(feed)), room);
         let answer = answer.await.map_err(|_| self.lost())?;
         drop(registration);
         let answer = question.read(answer).await;
-        if matches!(answer, Err(MemberError::Protocol { .. })) {
-            self.reset.cancel();
+        match answer {
+            Ok(_) => self.useful.store(true, Ordering::Relaxed),
+            Err(MemberError::Protocol { .. }) => self.reset(Fault::BrokeProtocol),
+            Err(_) => {}
         }
         answer
+    }
+
+    /// A feed was given up at its deadline.
+    pub(super) fn late(&self) {
+        if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_LATE {
+            self.reset(Fault::Hung);
+        }
+    }
+
+    /// Whether a sound answer came.
+    pub(super) fn was_useful(&self) -> bool {
+        self.useful.load(Ordering::Relaxed)
+    }
+
+    /// Whether the stream was given up because the worker does not read or does not answer.
+    pub(super) fn is_hung(&self) -> bool {
+        self.fault.get() == Some(&Fault::Hung)
     }
 
     /// Routes answers until the stream ends, and says why it ended.
@@ -88,7 +135,7 @@ impl Attachment {
             tokio::select! {
                 // Whoever found an answer unusable decides; what else the stream may bring is not wanted.
                 biased;
-                () = self.reset.cancelled() => return "it broke the protocol".to_owned(),
+                () = self.reset.cancelled() => return self.fault().to_owned(),
                 frame = answers.message() => match frame {
                     Ok(Some(frame)) => frame.answers.into_iter().for_each(|answer| self.route(answer)),
                     Ok(None) => return "the worker ended the stream".to_owned(),
@@ -111,12 +158,20 @@ impl Attachment {
         *self.waiting() = Waiting::Ended { reason: reason.to_owned() };
     }
 
-    fn enqueue(
-        &self,
-        session: SessionId,
-        operation: operation::Operation,
-        room: Option<tokio::sync::OwnedSemaphorePermit>,
-    ) {
+    fn reset(&self, fault: Fault) {
+        // The first fault is the reason.
+        let _ = self.fault.set(fault);
+        self.reset.cancel();
+    }
+
+    fn fault(&self) -> &'static str {
+        match self.fault.get() {
+            Some(Fault::Hung) => "it hangs: it does not answer on a link that is open",
+            Some(Fault::BrokeProtocol) | None => "it broke the protocol",
+        }
+    }
+
+    fn enqueue(&self, session: SessionId, operation: operation::Operation, room: OwnedSemaphorePermit) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queue.as_ref() {
             let operation = Operation { session, operation: Some(operation) };
@@ -136,6 +191,8 @@ impl Attachment {
     }
 
     fn route(&self, answer: v1::Answer) {
+        // Whatever it is about, the worker is at work.
+        self.late.store(0, Ordering::Relaxed);
         let Waiting::Attached(feeds) = &mut *self.waiting() else {
             return;
         };
@@ -147,7 +204,7 @@ impl Attachment {
         let failed_to_open = answer.step == 0;
         if answer.step > waiting.step {
             tracing::warn!(answer.session, answer.step, "the worker answered a step that was never fed");
-            self.reset.cancel();
+            self.reset(Fault::BrokeProtocol);
         } else if (failed_to_open || answer.step == waiting.step)
             && let Some(waiting) = feeds.remove(&answer.session)
         {
@@ -174,5 +231,43 @@ impl Drop for Registration<'_> {
         if let Waiting::Attached(feeds) = &mut *self.attachment.waiting() {
             feeds.remove(&self.session);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    fn close() -> operation::Operation {
+        operation::Operation::Close(v1::Close { discard: true })
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_leaves_unread_is_bounded() {
+        let (attachment, mut frames) = Attachment::new(8);
+        (0..QUEUED_NOTICES as u64).for_each(|session| attachment.send(session, close()));
+        assert!(!attachment.is_hung());
+        let written = frames.next().await.unwrap().operations.len();
+        (0..written as u64).for_each(|session| attachment.send(session, close()));
+        assert!(!attachment.is_hung(), "what is written makes room");
+        attachment.send(0, close());
+        assert!(attachment.is_hung() && attachment.reset.is_cancelled());
+        attachment.finish();
+        let left: usize = frames.map(|frame| frame.operations.len()).collect::<Vec<_>>().await.iter().sum();
+        assert_eq!(left, QUEUED_NOTICES);
+    }
+
+    #[test]
+    fn only_an_unbroken_silence_is_hung() {
+        let (attachment, _frames) = Attachment::new(8);
+        for _ in 0..3 {
+            (1..MOST_LATE).for_each(|_| attachment.late());
+            attachment.route(v1::Answer { session: 7, step: 1, answer: None });
+        }
+        assert!(!attachment.is_hung());
+        (0..MOST_LATE).for_each(|_| attachment.late());
+        assert!(attachment.is_hung());
     }
 }

@@ -16,7 +16,7 @@ const MAX_OPERATIONS: usize = 1024;
 /// An operation on its way out; its room in the queue is free again when it is written.
 pub(super) struct QueuedOperation {
     pub(super) operation: Operation,
-    pub(super) _room: Option<OwnedSemaphorePermit>,
+    pub(super) _room: OwnedSemaphorePermit,
 }
 
 /// The frames of one stream. Ends when every sender of the queue is gone and the queue is empty.

@@ -5,20 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
 use super::Line;
 use super::connect::{self, ConnectError, Connection};
+use super::delays::{Delays, Life};
 use crate::agreement::Delegate;
 use crate::member::Presence;
 
-/// With jitter a delay is at most twice this: a worker that was started again is back within a second.
-const LONGEST_DELAY: Duration = Duration::from_millis(500);
-const SHORTEST_DELAY: Duration = Duration::from_millis(25);
-/// Another vocabulary does not go away by itself: somebody has to start another worker.
-const REFUSED_DELAY: Duration = Duration::from_secs(5);
 /// What a worker may take to end its side of the stream when the coordinator stops.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -33,7 +29,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Lives as long as the member.
     pub(super) async fn keep(self) {
-        let mut delays = delays();
+        let mut delays = Delays::new();
         loop {
             let connected = tokio::select! {
                 // A member that goes away does not wait for a handshake.
@@ -43,33 +39,37 @@ impl Keeper {
             };
             let delay = match connected {
                 Ok(connection) => {
-                    delays = self::delays();
-                    if self.carry(connection).await.is_none() {
+                    let Some(life) = self.carry(connection).await else {
                         return;
-                    }
-                    delays.next()
+                    };
+                    delays.after_life(life)
                 }
                 Err(error) => {
                     self.delegate.leave();
-                    self.failed(&error).or_else(|| delays.next())
+                    self.failed(&error);
+                    match error {
+                        ConnectError::Disagreement(_) => delays.after_refusal(),
+                        _ => delays.after_failure(),
+                    }
                 }
             };
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return,
-                () = tokio::time::sleep(delay.unwrap_or(LONGEST_DELAY)) => {}
+                () = tokio::time::sleep(delay) => {}
             }
         }
     }
 
-    /// Carries the stream until it ends; `None` when that was because of a shutdown.
-    async fn carry(&self, connection: Connection) -> Option<()> {
+    /// Carries the stream until it ends, and says how it went; `None` when it ended because of a shutdown.
+    async fn carry(&self, connection: Connection) -> Option<Life> {
         let Connection { card, attachment, mut answers } = connection;
         tracing::info!(member = self.name, incarnation = card.incarnation, "connected");
         let incarnation = Arc::from(card.incarnation.as_str());
         self.line.card.send_replace(Some(card));
         self.line.set_attachment(Some(Arc::clone(&attachment)));
         self.line.presence.send_replace(Presence::Up { incarnation });
+        let start = Instant::now();
         let reason = tokio::select! {
             reason = attachment.carry(&mut answers) => Some(reason),
             () = self.shutdown.cancelled() => {
@@ -88,11 +88,15 @@ impl Keeper {
         if reason.is_some() {
             tracing::warn!(member = self.name, reason = ended, "lost");
         }
-        reason.map(|_| ())
+        reason.map(|_| Life {
+            length: start.elapsed(),
+            useful: attachment.was_useful(),
+            hung: attachment.is_hung(),
+        })
     }
 
-    /// Publishes why there is no stream, and how long to wait where that is not for the back-off to say.
-    fn failed(&self, error: &ConnectError) -> Option<Duration> {
+    /// Publishes why there is no stream.
+    fn failed(&self, error: &ConnectError) {
         let reason = error.to_string();
         let refused = matches!(error, ConnectError::Disagreement(_));
         let changed = self.line.presence.send_if_modified(|presence| {
@@ -108,15 +112,5 @@ impl Keeper {
         if changed {
             tracing::warn!(member = self.name, reason = %error, "not connected");
         }
-        refused.then_some(REFUSED_DELAY)
     }
-}
-
-fn delays() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(SHORTEST_DELAY)
-        .with_max_delay(LONGEST_DELAY)
-        .without_max_times()
-        .with_jitter()
-        .build()
 }

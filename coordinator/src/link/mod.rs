@@ -5,6 +5,7 @@
 mod answer;
 mod attachment;
 mod connect;
+mod delays;
 mod frames;
 mod keeper;
 
@@ -127,6 +128,12 @@ impl Member for GrpcMember {
             }
         }
         .boxed()
+    }
+
+    fn late(&self) {
+        if let Some(attachment) = self.line.attachment() {
+            attachment.late();
+        }
     }
 
     fn close(&self, session: SessionId) {

@@ -134,6 +134,21 @@ async fn an_answer_of_another_shape_resets_the_link() {
 }
 
 #[tokio::test]
+async fn a_worker_that_hangs_is_down_after_a_few_deadlines() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Silent);
+    let member = member(&worker, &Arc::default());
+    becomes(&member, Presence::is_up).await;
+    for session in 1..=4 {
+        member.open(session);
+        let waiting = member.feed(feed(session, &[1], Ask::LogitsNext));
+        assert!(timeout(Duration::from_millis(5), waiting).await.is_err());
+        member.late();
+    }
+    let down = becomes(&member, |presence| !presence.is_up()).await;
+    assert_eq!(down.reason(), "it hangs: it does not answer on a link that is open");
+}
+
+#[tokio::test]
 async fn the_rows_of_a_huge_vocabulary_pass() {
     let words = (0..100_000).map(|word| format!("w{word}")).collect();
     let vocabulary = Vocabulary::from_word_list(words).unwrap();

@@ -117,8 +117,11 @@ impl MemberSession {
         let patience = self.patience.for_tokens(tokens.len());
         self.step += 1;
         let answer = self.seat.member.feed(Feed { session: self.id, step: self.step, tokens, ask });
-        let answer = tokio::time::timeout(patience, answer).await;
-        let answer = answer.map_err(|_| MemberError::Late { milliseconds: patience.as_millis() })??;
+        let Ok(answer) = tokio::time::timeout(patience, answer).await else {
+            self.seat.member.late();
+            return Err(MemberError::Late { milliseconds: patience.as_millis() });
+        };
+        let answer = answer?;
         self.position = end;
         Ok(answer)
     }

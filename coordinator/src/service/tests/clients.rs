@@ -21,6 +21,7 @@ async fn a_client_that_hangs_up_closes_its_sessions_everywhere() {
     }
     stage.ensemble.idle().await;
     assert_eq!(stage.status().await.sessions, 0);
+    assert_eq!(stage.members[2].late_feeds(), 0, "a client that hangs up is not the member's fault");
 }
 
 #[tokio::test(start_paused = true)]

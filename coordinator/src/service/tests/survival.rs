@@ -84,6 +84,7 @@ async fn a_member_that_hangs_is_out_after_the_step_deadline() {
     assert_eq!(start.elapsed().as_millis(), 710);
     assert_eq!(missing(&replies)[4], ["alto"]);
     assert_eq!(participation(&replies[4]).missing[0].reason, "catching up (no answer within 710 ms)");
+    assert_eq!(stage.members[0].late_feeds(), 1);
     stage.assert_fused_in_process(&[0, 0], &replies);
 }
 
