@@ -3,8 +3,8 @@
 //! Knows nothing about files or how a text became tokens.
 
 use crate::language_model::{ForwardError, LanguageModel};
-use crate::row::{Row, Want};
 use crate::log_sum_exp;
+use crate::row::{Row, Want};
 
 /// Tokens fed at a time; it bounds memory and changes nothing in the result.
 const BLOCK_TOKENS: usize = 256;
