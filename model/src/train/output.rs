@@ -25,8 +25,8 @@ pub(crate) struct Output {
 impl Output {
     /// Begins in an empty directory, which is made if it is not there.
     ///
-    /// The checkpoint of step 0 comes before all other content: a run that dies before it has left nothing that is
-    /// in a new one's way, and one that dies after it can be resumed.
+    /// The checkpoint of step 0 comes after everything that resuming needs: a run that dies before it has left nothing
+    /// that is in a new one's way, and one that dies after it can be resumed.
     pub(crate) fn create(
         directory: &Path,
         tokenizer_json: &str,
@@ -37,19 +37,19 @@ impl Output {
         }
         let checkpoints = directory.join(CHECKPOINT_DIRECTORY);
         fs::create_dir_all(&checkpoints).map_err(|source| written(&checkpoints, source))?;
+        remove_torn_files(directory);
         let metrics = MetricsLog::open(&directory.join(METRICS_FILE), 0)?;
         let mut output = Self { directory: directory.to_owned(), metrics };
+        let config = serde_json::to_string_pretty(trainer.config());
+        let config = config.map_err(|error| written(directory, error.into()))?;
+        write(&directory.join(CONFIG_FILE), format!("{config}\n").as_bytes())?;
+        write(&directory.join(TOKENIZER_FILE), tokenizer_json.as_bytes())?;
         output.save_checkpoint(trainer)?;
-        output.describe_model(tokenizer_json, trainer)?;
         Ok(output)
     }
 
     /// Goes on in the directory of a run, and brings `trainer` to where that run stood.
-    pub(crate) fn resume(
-        directory: &Path,
-        tokenizer_json: &str,
-        trainer: &mut Trainer,
-    ) -> Result<Self, TrainError> {
+    pub(crate) fn resume(directory: &Path, trainer: &mut Trainer) -> Result<Self, TrainError> {
         let path = directory.join(CHECKPOINT_DIRECTORY).join(CHECKPOINT_FILE);
         if !path.exists() {
             return Err(TrainError::NothingToResume { path: directory.to_owned() });
@@ -59,20 +59,8 @@ impl Output {
         let unusable = |reason| TrainError::Checkpoint { path: path.clone(), reason };
         trainer.restore(header, tensors, unusable)?;
         remove_torn_files(directory);
-        remove_torn_files(&directory.join(CHECKPOINT_DIRECTORY));
         let metrics = MetricsLog::open(&directory.join(METRICS_FILE), metrics_length)?;
-        let output = Self { directory: directory.to_owned(), metrics };
-        // The run may have died before it came to that.
-        output.describe_model(tokenizer_json, trainer)?;
-        Ok(output)
-    }
-
-    /// Writes what a model directory holds besides the weights.
-    fn describe_model(&self, tokenizer_json: &str, trainer: &Trainer) -> Result<(), TrainError> {
-        let config = serde_json::to_string_pretty(trainer.config());
-        let config = config.map_err(|error| written(&self.directory, error.into()))?;
-        write(&self.directory.join(CONFIG_FILE), format!("{config}\n").as_bytes())?;
-        write(&self.directory.join(TOKENIZER_FILE), tokenizer_json.as_bytes())
+        Ok(Self { directory: directory.to_owned(), metrics })
     }
 
     pub(crate) fn append_metrics(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
@@ -97,11 +85,12 @@ impl Output {
 }
 
 /// Whether a run can begin in a directory: it is not there, is empty, or has only what a run leaves that dies before
-/// its first checkpoint.
+/// its first checkpoint. The metrics without a line tell that the config and the tokenizer are such a run's.
 fn is_free(directory: &Path) -> bool {
+    let begun = fs::metadata(directory.join(METRICS_FILE)).is_ok_and(|metrics| metrics.len() == 0);
     entries(directory).all(|entry| match entry.file_name().to_str() {
         Some(CHECKPOINT_DIRECTORY) => entries(&entry.path()).all(|entry| is_torn(&entry)),
-        Some(METRICS_FILE) => entry.metadata().is_ok_and(|metadata| metadata.len() == 0),
+        Some(METRICS_FILE | CONFIG_FILE | TOKENIZER_FILE) => begun,
         _ => is_torn(&entry),
     })
 }
@@ -109,7 +98,8 @@ fn is_free(directory: &Path) -> bool {
 /// A run that was killed while it wrote a file leaves a part of it under a temporary name. Nobody reads it, so one
 /// that can't be removed does no harm.
 fn remove_torn_files(directory: &Path) {
-    for entry in entries(directory).filter(is_torn) {
+    let checkpoints = entries(&directory.join(CHECKPOINT_DIRECTORY));
+    for entry in entries(directory).chain(checkpoints).filter(is_torn) {
         let _ = fs::remove_file(entry.path());
     }
 }

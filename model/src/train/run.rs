@@ -97,7 +97,7 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let mut trainer = Trainer::new(options, texts)?;
     let mut output = match settings.resume {
-        true => Output::resume(&settings.directory, &settings.tokenizer_json, &mut trainer)?,
+        true => Output::resume(&settings.directory, &mut trainer)?,
         false => Output::create(&settings.directory, &settings.tokenizer_json, &trainer)?,
     };
     let done = trainer.progress().tokens;

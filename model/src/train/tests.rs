@@ -199,37 +199,37 @@ fn a_run_that_is_killed_while_it_begins_leaves_a_directory_that_can_be_used() {
     let root = tempfile::tempdir().unwrap();
     let whole = root.path().join("whole");
     run(&options(), &settings(&whole)).unwrap();
-    // All the places where it can die, in their order: what is in the directory, and whether a checkpoint is.
-    let begun: [(&[&str], bool); 6] = [
-        (&[], false),
-        (&["metrics.jsonl"], false),
-        (&["metrics.jsonl", "checkpoint/.chorus-torn"], false),
-        (&["metrics.jsonl"], true),
-        (&["metrics.jsonl", ".chorus-torn"], true),
-        (&["metrics.jsonl", "config.json"], true),
+    // The places where it can die before its first checkpoint: what is there besides an empty checkpoint/.
+    let begun: [&[&str]; 6] = [
+        &[],
+        &["metrics.jsonl"],
+        &["metrics.jsonl", ".chorus-torn"],
+        &["metrics.jsonl", "config.json"],
+        &["metrics.jsonl", "config.json", "tokenizer.json"],
+        &["metrics.jsonl", "config.json", "tokenizer.json", "checkpoint/.chorus-torn"],
     ];
-    for (case, (files, resume)) in begun.into_iter().enumerate() {
+    for (case, files) in begun.into_iter().enumerate() {
         let directory = root.path().join(case.to_string());
-        if resume {
-            let stopped = train(options(), texts(), &settings(&directory), &mut |_| ControlFlow::Break(()));
-            assert_eq!(stopped.unwrap(), Outcome::Stopped);
-            fs::remove_file(directory.join("config.json")).unwrap();
-            fs::remove_file(directory.join("tokenizer.json")).unwrap();
-        } else {
-            fs::create_dir_all(directory.join("checkpoint")).unwrap();
-        }
+        fs::create_dir_all(directory.join("checkpoint")).unwrap();
         files.iter().for_each(|file| fs::write(directory.join(file), b"").unwrap());
-        let again = run(&options(), &settings(&directory));
-        match resume {
-            true => assert!(matches!(again, Err(TrainError::OutputNotEmpty { .. })), "{files:?}: {again:?}"),
-            false => assert!(again.is_ok(), "{files:?}: {again:?}"),
-        }
-        run(&options(), &RunSettings { resume: true, ..settings(&directory) }).unwrap();
+        run(&options(), &settings(&directory)).unwrap();
         for file in ["config.json", "tokenizer.json", "model.safetensors"] {
             let read = |directory: &Path| fs::read(directory.join(file)).unwrap();
             assert!(read(&whole) == read(&directory), "{files:?}: {file} differs");
         }
         assert!(!directory.join(".chorus-torn").exists());
+        assert!(!directory.join("checkpoint/.chorus-torn").exists());
+    }
+}
+
+#[test]
+fn files_that_no_beginning_run_has_left_are_not_overwritten() {
+    for files in [&["config.json", "tokenizer.json"][..], &["metrics.jsonl", "model.safetensors"], &["notes"]]
+    {
+        let root = tempfile::tempdir().unwrap();
+        files.iter().for_each(|file| fs::write(root.path().join(file), b"").unwrap());
+        let error = run(&options(), &settings(root.path())).unwrap_err();
+        assert!(matches!(error, TrainError::OutputNotEmpty { .. }), "{files:?}: {error}");
     }
 }
 
