@@ -58,6 +58,12 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// Another process trains into the directory.
+    #[error("{path} is locked: another run writes into this directory")]
+    InUse {
+        /// The file whose lock the other run holds.
+        path: PathBuf,
+    },
     /// A new run must not overwrite another.
     #[error("{path} is not empty: resume the run in it, or choose another output directory")]
     OutputNotEmpty {

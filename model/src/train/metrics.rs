@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one line of numbers every few steps and at every validation.
 //! Knows nothing about how the numbers come about or how they are drawn.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -41,17 +41,23 @@ pub(crate) struct MetricsLog {
 impl MetricsLog {
     /// Opens `path` and keeps its first `length` bytes, which are those up to a checkpoint.
     pub(crate) fn open(path: &Path, length: u64) -> Result<Self, TrainError> {
-        let open = || {
-            let mut file = OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(path);
+        let mut file = file.map_err(|source| written(path, source))?;
+        // Two runs in one directory would write over each other's checkpoints. The lock ends with the process.
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(TrainError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(written(path, source)),
+            Ok(()) => {}
+        }
+        let mut cut = || {
             // A longer file would be filled up with zeros.
             if file.metadata()?.len() < length {
                 return Err(std::io::Error::other("it is shorter than the checkpoint says"));
             }
             file.set_len(length)?;
-            file.seek(SeekFrom::End(0))?;
-            Ok(file)
+            file.seek(SeekFrom::End(0))
         };
-        let file = open().map_err(|source| written(path, source))?;
+        cut().map_err(|source| written(path, source))?;
         Ok(Self { path: path.to_owned(), file })
     }
 

@@ -109,7 +109,7 @@ fn is_torn(entry: &DirEntry) -> bool {
 }
 
 /// What is in a directory; nothing if there is none.
-fn entries(directory: &Path) -> impl Iterator<Item = DirEntry> {
+fn entries(directory: &Path) -> impl Iterator<Item = DirEntry> + use<> {
     fs::read_dir(directory).into_iter().flatten().flatten()
 }
 
