@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chorus_proto::FILE_DESCRIPTOR_SET;
-use chorus_proto::v1::ensemble_server::EnsembleServer;
+use chorus_proto::v1::ensemble_server::{self, EnsembleServer};
 use futures::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
@@ -134,6 +134,9 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // The descriptors know the workers' service too, which is not served here.
+        .with_service_name(ensemble_server::SERVICE_NAME)
+        .with_service_name("grpc.health.v1.Health")
 }
 
 /// A request that is somewhat over the limits still gets the sentence that says so; one that is far over is not read.

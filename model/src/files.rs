@@ -18,11 +18,12 @@ pub(crate) enum ReadError {
 
 /// Reads a whole regular file; nothing is allocated for one that is larger than `largest` bytes.
 pub(crate) fn read_bounded(path: &Path, largest: u64) -> Result<Vec<u8>, ReadError> {
-    let file = File::open(path).map_err(ReadError::Io)?;
-    let metadata = file.metadata().map_err(ReadError::Io)?;
-    if !metadata.is_file() {
+    // Before it is opened: opening a pipe waits for whoever writes into it.
+    if !path.metadata().map_err(ReadError::Io)?.is_file() {
         return Err(ReadError::Io(io::Error::other("it is not a regular file")));
     }
+    let file = File::open(path).map_err(ReadError::Io)?;
+    let metadata = file.metadata().map_err(ReadError::Io)?;
     let found = metadata.len();
     if found > largest {
         return Err(ReadError::TooLarge { found, largest });

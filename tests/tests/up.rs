@@ -188,7 +188,6 @@ fn members_with_different_vocabularies_are_no_ensemble() {
     models::characters(&folder.path().join("tenor"), "abc \n");
     refused(
         &["up", "--listen", "127.0.0.1:0", "--models", folder.path().to_str().unwrap()],
-        // Whoever answers first decides what the ensemble's vocabulary is.
-        &["it has another vocabulary", "sha256:"],
+        &["tenor: it has another vocabulary", "sha256:"],
     );
 }

@@ -58,8 +58,9 @@ impl Output {
         let metrics_length = header.metrics_length;
         let unusable = |reason| TrainError::Checkpoint { path: path.clone(), reason };
         trainer.restore(header, tensors, unusable)?;
-        remove_torn_files(directory);
         let metrics = MetricsLog::open(&directory.join(METRICS_FILE), metrics_length)?;
+        // Only now that the lock says that no other run is writing them.
+        remove_torn_files(directory);
         Ok(Self { directory: directory.to_owned(), metrics })
     }
 

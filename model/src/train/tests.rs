@@ -80,6 +80,21 @@ fn run(options: &TrainingOptions, settings: &RunSettings) -> Result<Outcome, Tra
     train(options.clone(), texts(), settings, &mut |_| ControlFlow::Continue(()))
 }
 
+#[test]
+fn two_runs_do_not_write_into_one_directory() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("out");
+    let mut refusals = Vec::new();
+    train(options(), texts(), &settings(&directory), &mut |_| {
+        let second = run(&options(), &RunSettings { resume: true, ..settings(&directory) });
+        refusals.push(second.unwrap_err().to_string());
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(refusals.iter().all(|refusal| refusal.ends_with("another run writes into this directory")));
+    assert!(!refusals.is_empty());
+}
+
 /// Weights, moments and state after `steps` steps, epochs' ends included.
 fn after(steps: usize, options: &TrainingOptions) -> Tensors {
     let mut trainer = Trainer::new(options.clone(), texts()).unwrap();
