@@ -12,6 +12,7 @@ use futures::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
+use tower::util::MapResponseLayer;
 
 use crate::agreement::VocabularyAgreement;
 use crate::config::{Config, Limits};
@@ -19,7 +20,7 @@ use crate::ensemble::Ensemble;
 use crate::health;
 use crate::link::{GrpcMember, InvalidAddress};
 use crate::member::Member;
-use crate::service::EnsembleService;
+use crate::service::{EnsembleService, explain};
 use crate::weights::WeightsError;
 
 /// What running requests have to finish in after a shutdown was asked for.
@@ -95,9 +96,11 @@ async fn serve(
 ) -> Result<(), RunError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let _reporting = AbortOnDropHandle::new(tokio::spawn(health::report(Arc::clone(ensemble), reporter)));
-    let service = EnsembleServer::new(EnsembleService::new(Arc::clone(ensemble)))
-        .max_decoding_message_size(largest_request(&ensemble.limits));
+    let largest = largest_request(&ensemble.limits);
+    let service = EnsembleServer::new(EnsembleService::new(Arc::clone(ensemble)));
+    let service = service.max_decoding_message_size(largest);
     let router = tonic::transport::Server::builder()
+        .layer(MapResponseLayer::new(move |response| explain(response, largest)))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(service)

@@ -191,6 +191,13 @@ async fn bad_requests_are_refused_clearly_and_harm_nobody() {
     ] {
         check(what, &client.predict(request).await.expect_err(what), &words);
     }
+    // Too long even to be read: the sentence must not be the library's.
+    let endless = ScoreRequest { input: text_input(&"a".repeat(12 << 20)), ..Default::default() };
+    check(
+        "a request of 12 MiB",
+        &client.score(endless).await.expect_err("too long"),
+        &["request", "limits.max_input_bytes"],
+    );
     assert_eq!(healthy_answer(&mut client).await, before);
 }
 

@@ -9,9 +9,12 @@ mod score;
 mod score_columns;
 mod status;
 mod text;
+mod unreadable;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use unreadable::explain;
 
 use std::sync::Arc;
 
