@@ -24,6 +24,6 @@ ci:
 demo-table FILE:
     deploy/demo/table {{FILE}}
 
-# Train the demo members again (about an hour on two cores).
+# Train the demo members again (about twenty minutes on two cores).
 demo-train DATA:
     deploy/demo/train {{DATA}}
