@@ -1,6 +1,9 @@
-//! How well a model predicts a text: the chain rule over the whole text, with the state carried through.
+//! How well a model predicts a text: the chain rule over the whole text with the state carried through, or over parts
+//! of it side by side.
 //!
 //! Knows nothing about files or how a text became tokens.
+
+use std::num::NonZeroUsize;
 
 use crate::language_model::{ForwardError, LanguageModel};
 use crate::log_sum_exp;
@@ -9,17 +12,17 @@ use crate::row::{Row, Want};
 /// Tokens fed at a time; it bounds memory and changes nothing in the result.
 const BLOCK_TOKENS: usize = 256;
 
-/// The result of [`evaluate`].
+/// The result of [`evaluate`] and [`evaluate_in_lanes`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation {
-    /// How many tokens were predicted: all of the text, the first one from the model's start.
+    /// How many tokens were predicted; by [`evaluate`] all of the text, the first one from the model's start.
     pub tokens: u64,
-    /// -log P(text), in nats.
+    /// -log P of the predicted tokens, in nats.
     pub nats: f64,
 }
 
 impl Evaluation {
-    /// The cross entropy in nats for each token; none for an empty text.
+    /// The cross entropy in nats for each token; none where nothing was predicted.
     pub fn nats_per_token(&self) -> Option<f64> {
         (self.tokens > 0).then(|| self.nats / self.tokens as f64)
     }
@@ -30,24 +33,57 @@ impl Evaluation {
     }
 }
 
-/// Scores a text: log P(w_1..w_n) = Σ log P(w_i | w_<i). `progress` hears how many tokens are done.
+/// Scores a text: log P(w_1..w_n) = Σ log P(w_i | w_<i), with the state carried from its first token to its last.
+/// `progress` hears how many tokens are done.
 pub fn evaluate(
     model: &LanguageModel,
     tokens: &[u32],
+    progress: impl FnMut(u64),
+) -> Result<Evaluation, ForwardError> {
+    read(model, &[tokens], 0, progress)
+}
+
+/// Scores a text as batched evaluations do: cut into `lanes` parts of the same length that are read side by side.
+///
+/// Every lane begins with a fresh state, its first token is read and not scored, and the fewer than `lanes` tokens that
+/// are left over at the end are not read: the arrangement of PyTorch's word language model example (`batchify`).
+/// Where the parts begin the model knows less than in [`evaluate`], so the figure is higher the more lanes there are.
+/// A text of fewer than two tokens a lane has nothing to score.
+pub fn evaluate_in_lanes(
+    model: &LanguageModel,
+    tokens: &[u32],
+    lanes: NonZeroUsize,
+    progress: impl FnMut(u64),
+) -> Result<Evaluation, ForwardError> {
+    let length = tokens.len() / lanes;
+    let lanes: Vec<&[u32]> = tokens.chunks_exact(length.max(1)).take(lanes.get()).collect();
+    read(model, &lanes, 1, progress)
+}
+
+/// Reads lanes of one length side by side, each from a fresh state, and scores all but the first `context` tokens of each.
+fn read(
+    model: &LanguageModel,
+    lanes: &[&[u32]],
+    context: usize,
     mut progress: impl FnMut(u64),
 ) -> Result<Evaluation, ForwardError> {
-    let mut state = model.fresh_state()?;
+    let length = lanes.first().map_or(0, |lane| lane.len());
+    let time = (BLOCK_TOKENS / lanes.len().max(1)).max(1);
+    let mut states = vec![model.fresh_state()?; lanes.len()];
     let mut evaluation = Evaluation { tokens: 0, nats: 0.0 };
-    for block in tokens.chunks(BLOCK_TOKENS) {
-        let row = Row { state: &mut state, tokens: block, want: Want::Each };
-        for output in model.forward(&mut [row])? {
-            let rows = output.logits.chunks_exact(model.config().vocab_size);
-            for (logits, &token) in rows.zip(block) {
+    for begin in (0..length).step_by(time) {
+        let block = begin..length.min(begin + time);
+        let rows = states.iter_mut().zip(lanes);
+        let mut rows: Vec<Row<'_>> =
+            rows.map(|(state, lane)| Row { state, tokens: &lane[block.clone()], want: Want::Each }).collect();
+        for (output, lane) in model.forward(&mut rows)?.iter().zip(lanes) {
+            let rows = output.logits.chunks_exact(model.config().vocab_size).zip(&lane[block.clone()]);
+            for (logits, &token) in rows.skip(context.saturating_sub(begin)) {
                 evaluation.nats += log_sum_exp(logits) - f64::from(logits[token as usize]);
+                evaluation.tokens += 1;
             }
         }
-        evaluation.tokens += block.len() as u64;
-        progress(evaluation.tokens);
+        progress((block.end * lanes.len()) as u64);
     }
     Ok(evaluation)
 }

@@ -26,7 +26,7 @@ pub use config::{
 };
 pub use device::{DeviceError, open_device};
 pub use directory::{CONFIG_FILE, LoadError, ModelParts, SaveError, TOKENIZER_FILE, WEIGHTS_FILE};
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, evaluate, evaluate_in_lanes};
 pub use language_model::{ForwardError, LanguageModel};
 pub use network::{Dropout, Network, NetworkState};
 pub use packing::{Packing, PackingError};

@@ -4,8 +4,11 @@
 
 mod common;
 
+use std::num::NonZeroUsize;
+
 use chorus_model::{
-    Config, ForwardError, LanguageModel, Output, Row, Start, State, Want, evaluate, log_sum_exp,
+    Config, ForwardError, LanguageModel, Output, Row, Start, State, Want, evaluate, evaluate_in_lanes,
+    log_sum_exp,
 };
 
 use common::{config, difference, model, tokens};
@@ -171,4 +174,25 @@ fn evaluation_is_the_chain_rule_over_the_whole_text() {
     assert_eq!(evaluation.tokens, 600);
     assert!((evaluation.nats - expected).abs() < 1e-3, "{} against {expected}", evaluation.nats);
     assert_eq!(heard, [256, 512, 600]);
+}
+
+#[test]
+fn lanes_are_evaluated_as_texts_of_their_own_after_their_first_token() {
+    let model = model(config());
+    let text = tokens(4, 1303, 11);
+    let cost = |text: &[u32]| evaluate(&model, text, |_| {}).unwrap().nats;
+    for lanes in [1, 2, 300] {
+        let length = 1303 / lanes;
+        let parts = text.chunks_exact(length).take(lanes);
+        let expected: f64 = parts.map(|lane| cost(lane) - cost(&lane[..1])).sum();
+        let mut heard = 0;
+        let number = NonZeroUsize::new(lanes).unwrap();
+        let evaluation = evaluate_in_lanes(&model, &text, number, |done| heard = done).unwrap();
+        assert_eq!((evaluation.tokens, heard), ((lanes * (length - 1)) as u64, (lanes * length) as u64));
+        assert!((evaluation.nats - expected).abs() < 1e-3, "{} against {expected}", evaluation.nats);
+    }
+    for short in [0, 1, 2, 3] {
+        let number = NonZeroUsize::new(2).unwrap();
+        assert_eq!(evaluate_in_lanes(&model, &text[..short], number, |_| {}).unwrap().tokens, 0);
+    }
 }

@@ -4,19 +4,25 @@
 
 mod common;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device};
-use chorus_model::{Config, LanguageModel, ModelParts, Row, Tensors, Want};
+use chorus_model::{
+    Config, Evaluation, LanguageModel, ModelParts, Row, Tensors, Want, evaluate, evaluate_in_lanes,
+};
 
 use common::difference;
 
 const TOLERANCE: f32 = 1e-5;
+const LANES: NonZeroUsize = NonZeroUsize::new(6).unwrap();
 
 struct Golden {
     model: LanguageModel,
     tokens: Vec<u32>,
     logits: Vec<f32>,
+    /// The cross entropy of the whole text, and of its lanes.
+    nats: Vec<f64>,
 }
 
 fn golden(case: &str) -> Golden {
@@ -28,17 +34,19 @@ fn golden(case: &str) -> Golden {
         candle_core::safetensors::load(file, &Device::Cpu).unwrap().into_iter().collect();
     let tokens = tensors.remove("golden.tokens").unwrap().to_dtype(DType::U32).unwrap();
     let logits = tensors.remove("golden.logits").unwrap();
-    assert_eq!(logits.dims(), [200, config.vocab_size]);
+    let nats = tensors.remove("golden.nats").unwrap().to_vec1().unwrap();
+    assert_eq!((logits.dims(), nats.len()), (&[200, config.vocab_size][..], 2));
     let vocabulary = common::vocabulary(config.vocab_size);
     let parts = ModelParts { config, vocabulary, tensors };
     Golden {
         model: LanguageModel::from_parts(parts, &Device::Cpu).unwrap(),
         tokens: tokens.to_vec1().unwrap(),
         logits: logits.flatten_all().unwrap().to_vec1().unwrap(),
+        nats,
     }
 }
 
-/// Both ways through the model: the whole text at once, and token by token.
+/// Both ways through the model, the whole text at once and token by token; and both ways to evaluate it.
 fn assert_parity(case: &str) {
     let golden = golden(case);
     let mut state = golden.model.fresh_state().unwrap();
@@ -57,6 +65,14 @@ fn assert_parity(case: &str) {
     }
     let off = difference(&logits, &golden.logits);
     assert!(off <= TOLERANCE, "{case}: off by {off} when fed token by token");
+
+    let whole = evaluate(&golden.model, &golden.tokens, |_| {}).unwrap();
+    let lanes = evaluate_in_lanes(&golden.model, &golden.tokens, LANES, |_| {}).unwrap();
+    assert_eq!((whole.tokens, lanes.tokens), (200, 6 * 32));
+    for (evaluation, nats) in [whole, lanes].iter().zip(golden.nats) {
+        let found = Evaluation::nats_per_token(evaluation).unwrap();
+        assert!((found - nats).abs() <= f64::from(TOLERANCE), "{case}: {found} nats, not {nats}");
+    }
 }
 
 #[test]

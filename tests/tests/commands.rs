@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, num::NonZeroUsize};
 
 use candle_core::{Device, Tensor};
-use chorus_model::{LanguageModel, evaluate};
+use chorus_model::{LanguageModel, evaluate, evaluate_in_lanes};
 use chorus_tests::{Chorus, Ensemble, models};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -119,4 +119,10 @@ fn imported_weights_evaluate_as_the_model_that_they_are() {
     assert_eq!(evaluated["tokens"], tokens.len());
     assert_eq!(evaluated["nats_per_token"].as_f64(), expected.nats_per_token());
     assert_eq!(evaluated["perplexity"].as_f64(), expected.perplexity());
+
+    let in_lanes = ["eval", "--model", &path("imported"), &path("text.txt"), "--lanes", "4", "--json"];
+    let expected = evaluate_in_lanes(&original, &tokens, NonZeroUsize::new(4).unwrap(), |_| {}).unwrap();
+    let evaluated = json(&run(&in_lanes));
+    assert_eq!((&evaluated["tokens"], &evaluated["lanes"]), (&expected.tokens.into(), &4.into()));
+    assert_eq!(evaluated["nats_per_token"].as_f64(), expected.nats_per_token());
 }

@@ -2,7 +2,9 @@
 
 Each case is a small LSTM language model with random weights and 200 random tokens. CASE.json is the model's
 config.json; CASE.safetensors holds the weights under their PyTorch names, the tokens (`golden.tokens`, int64 [200]),
-and what PyTorch answers (`golden.logits`, f32 [200, V]): row t holds the logits that token t is drawn from.
+and what PyTorch answers: `golden.logits`, f32 [200, V], whose row t holds the logits that token t is drawn from, and
+`golden.nats`, f64 [2], the mean cross entropy of the whole text and of its `batchify` into 6 columns of 33 tokens, whose
+first tokens are inputs only.
 Made with PyTorch 2.15.0 on a CPU, in f32, one thread.
 """
 
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 TOKENS = 200
+LANES = 6
 
 #        name                      V   E     H  L  tied   lstm_bias output_bias start
 CASES = [
@@ -39,9 +42,20 @@ class LanguageModel(torch.nn.Module):
             self.linear.weight = self.embed.weight
 
     def forward(self, tokens):
+        """Hidden vectors [time, (lanes,) H] of tokens [time, (lanes)]."""
         inputs = self.embed(tokens) if self.embed else torch.nn.functional.one_hot(tokens, self.v).float()
         hidden, _ = self.rnn(inputs)
         return hidden
+
+
+def nats_in_lanes(model, tokens, start):
+    """As https://github.com/pytorch/examples/tree/main/word_language_model evaluates."""
+    columns = tokens[: TOKENS // LANES * LANES].view(LANES, -1).t()
+    inputs, targets = columns[:-1], columns[1:]
+    if start != "zero_state":
+        inputs = torch.cat([torch.full((1, LANES), start["token"]), inputs])
+    logits = model.linear(model(inputs)[-len(targets):])
+    return torch.nn.functional.cross_entropy(logits.double().flatten(0, 1), targets.flatten())
 
 
 def make(index, name, v, e, h, layers, tied, lstm_bias, output_bias, start, folder):
@@ -54,10 +68,11 @@ def make(index, name, v, e, h, layers, tied, lstm_bias, output_bias, start, fold
         else:
             hidden = model(torch.cat([torch.tensor([start["token"]]), tokens[:-1]]))
         logits = model.linear(hidden)
+        nats = torch.nn.functional.cross_entropy(logits.double(), tokens), nats_in_lanes(model, tokens, start)
     tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
     if tied:
         del tensors["linear.weight"]
-    tensors |= {"golden.tokens": tokens, "golden.logits": logits.contiguous()}
+    tensors |= {"golden.tokens": tokens, "golden.logits": logits.contiguous(), "golden.nats": torch.stack(nats)}
     save_file(tensors, folder / f"{name}.safetensors")
     config = {
         "format": 1, "name": name, "vocab_size": v, "embedding_size": e, "hidden_size": h, "layers": layers,
