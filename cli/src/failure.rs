@@ -19,7 +19,10 @@ pub(crate) struct UsageError(pub(crate) String);
 #[derive(Debug)]
 pub(crate) struct OutputClosed;
 
-/// The command was ended by the user before it was done, and has said so itself; exit code 1 without another line.
+/// The exit code of what a signal ended, as shells have it for Ctrl-C: 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// The command was ended by the user before it was done, and has said so itself; exit code 130 without another line.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -45,7 +48,8 @@ impl std::error::Error for UsageError {}
 impl std::error::Error for OutputClosed {}
 impl std::error::Error for Interrupted {}
 
-/// The exit code of a command's result: 0 done, 1 failed, 2 wrong usage. A failure is printed as one line on stderr.
+/// The exit code of a command's result: 0 done, 1 failed, 2 wrong usage, 130 interrupted. A failure is printed as one line
+/// on stderr.
 pub(crate) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
@@ -53,9 +57,10 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     if error.is::<OutputClosed>() {
         return ExitCode::SUCCESS;
     }
-    if !error.is::<Interrupted>() {
-        note(&format!("{RED}error:{RED:#} {}", one_line(&error)));
+    if error.is::<Interrupted>() {
+        return ExitCode::from(INTERRUPTED);
     }
+    note(&format!("{RED}error:{RED:#} {}", one_line(&error)));
     ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
 }
 

@@ -106,6 +106,7 @@ fn interrupted_training_stops_with_a_checkpoint_and_other_settings_are_refused()
     }
     run.signal(Signal::SIGINT);
     let ended = run.wait();
+    assert_eq!(ended.status.code(), Some(130), "{}", ended.stderr);
     assert!(checkpoint(folder, "out").exists(), "{}", ended.stderr);
     assert!(ended.stderr.contains("--resume"), "it says how to go on: {}", ended.stderr);
 

@@ -19,9 +19,10 @@ use chorus_text::Vocabulary;
 pub(crate) use args::TrainArgs;
 use progress::ProgressView;
 
-use crate::failure::Interrupted;
+use crate::failure::{INTERRUPTED, Interrupted};
+use crate::shutdown::Signals;
 
-/// Runs `chorus train` to its end, or until Ctrl-C.
+/// Runs `chorus train` to its end, or until Ctrl-C or SIGTERM.
 ///
 /// # Errors
 /// What [`train`] refuses, files that can't be read, and texts that the vocabulary can't express.
@@ -44,7 +45,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
         metrics_every: args.metrics_every,
     };
     let view = ProgressView::new(options.epochs)?;
-    let stop = stop_at_ctrl_c()?;
+    let stop = stop_at_signals()?;
     let name = options.name.clone();
     let outcome = train(options, texts, &settings, &mut |event| {
         view.show(&event);
@@ -100,19 +101,23 @@ fn encode(vocabulary: &Vocabulary, path: &Path, text: &str) -> Result<Vec<u32>> 
     vocabulary.encode(text).with_context(|| path.display().to_string())
 }
 
-/// A flag that is set at Ctrl-C. A second Ctrl-C, while the last step and its checkpoint are still being made, ends
-/// the process at once; a checkpoint is replaced as a whole, so nothing is torn then either.
-fn stop_at_ctrl_c() -> Result<Arc<AtomicBool>> {
+/// A flag that is set at Ctrl-C or SIGTERM, which are listened for when this returns. A second one, while the last step
+/// and its checkpoint are still being made, ends the process at once; a checkpoint is replaced as a whole, so nothing is
+/// torn then either.
+fn stop_at_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut signals = {
+        let _context = runtime.enter();
+        Signals::new().context("can't listen for signals")?
+    };
     std::thread::spawn(move || {
         runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if flag.swap(true, Ordering::Relaxed) {
-                    std::process::exit(1);
-                }
-            }
+            signals.next().await;
+            flag.store(true, Ordering::Relaxed);
+            signals.next().await;
+            std::process::exit(i32::from(INTERRUPTED));
         });
     });
     Ok(stop)
