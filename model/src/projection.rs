@@ -5,7 +5,7 @@
 
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, bail};
 
-use crate::matrix::{Destination, MatrixView, contiguous, in_memory, multiply};
+use crate::matrix::{MatrixView, add_product, contiguous, in_memory, set_product};
 
 struct Projection;
 
@@ -45,9 +45,9 @@ impl CustomOp3 for Projection {
         if bias.len() != weight.rows() {
             bail!("a weight with {} rows needs as many biases, not {}", weight.rows(), bias.len());
         }
-        let mut product = bias.repeat(rows.rows());
-        multiply(&mut product, Destination::Accumulate, rows, weight.transposed())?;
-        Ok((CpuStorage::F32(product), (rows.rows(), weight.rows()).into()))
+        let mut sums = bias.repeat(rows.rows());
+        add_product(&mut sums, rows, weight.transposed())?;
+        Ok((CpuStorage::F32(sums), (rows.rows(), weight.rows()).into()))
     }
 
     fn bwd(
@@ -65,9 +65,9 @@ impl CustomOp3 for Projection {
         let grad_values = contiguous(in_memory(&grad_data.0)?, grad_data.1)?;
         let grad_view = MatrixView::row_major(grad_values, rows_view.rows(), weight_view.rows())?;
         let mut grad_rows = vec![0.0; rows.elem_count()];
-        multiply(&mut grad_rows, Destination::Replace, grad_view, weight_view)?;
+        set_product(&mut grad_rows, grad_view, weight_view)?;
         let mut grad_weight = vec![0.0; weight.elem_count()];
-        multiply(&mut grad_weight, Destination::Replace, grad_view.transposed(), rows_view)?;
+        set_product(&mut grad_weight, grad_view.transposed(), rows_view)?;
         let mut grad_bias = vec![0.0; weight_view.rows()];
         for row in grad_values.chunks_exact(grad_bias.len()) {
             grad_bias.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);

@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, T
 use candle_nn::ops::sigmoid;
 
 use crate::cell::{self, BackwardStep, ForwardStep};
-use crate::matrix::{Destination, MatrixView, contiguous, in_memory, multiply};
+use crate::matrix::{MatrixView, add_product, contiguous, in_memory, set_product};
 use crate::packing::Packing;
 
 /// The operation on the CPU. Its output is `[N + B, H]`: all hidden vectors, then the last cells.
@@ -102,7 +102,7 @@ impl Recurrence {
             let gates = &mut gates[4 * start..][..4 * active * size];
             let hidden_before = self.before(step, size, hidden_done, first_hidden);
             let hidden_before = MatrixView::row_major(hidden_before, active, size)?;
-            multiply(gates, Destination::Accumulate, hidden_before, w_hh)?;
+            add_product(gates, hidden_before, w_hh)?;
             let mut step = ForwardStep {
                 gates,
                 cell_before: self.before(step, size, cells_done, first_cell),
@@ -145,7 +145,7 @@ impl Recurrence {
             };
             cell::backward(size, &mut backward);
             let grad_gates = MatrixView::row_major(grad_gates, active, 4 * size)?;
-            multiply(&mut grad_hidden[..width], Destination::Replace, grad_gates, w_hh)?;
+            set_product(&mut grad_hidden[..width], grad_gates, w_hh)?;
         }
         Ok((grad_gates, grad_state))
     }
@@ -163,10 +163,10 @@ impl Recurrence {
         for step in 0..self.packing.steps() {
             hidden_before.extend_from_slice(self.before(step, size, output, state));
         }
-        let mut grad = vec![0.0; 4 * size * size];
         let grad_gates = MatrixView::row_major(grad_gates, rows, 4 * size)?.transposed();
         let hidden_before = MatrixView::row_major(&hidden_before, rows, size)?;
-        multiply(&mut grad, Destination::Replace, grad_gates, hidden_before)?;
+        let mut grad = vec![0.0; 4 * size * size];
+        set_product(&mut grad, grad_gates, hidden_before)?;
         Ok(grad)
     }
 

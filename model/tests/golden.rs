@@ -25,13 +25,19 @@ struct Golden {
     nats: Vec<f64>,
 }
 
+fn path(below_the_crate: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(below_the_crate)
+}
+
+fn load(case: &str) -> Tensors {
+    let file = path(&format!("tests/golden/{case}.safetensors"));
+    candle_core::safetensors::load(file, &Device::Cpu).unwrap().into_iter().collect()
+}
+
 fn golden(case: &str) -> Golden {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let config = std::fs::read(folder.join(format!("{case}.json"))).unwrap();
+    let config = std::fs::read(path(&format!("tests/golden/{case}.json"))).unwrap();
     let config: Config = serde_json::from_slice(&config).unwrap();
-    let file = folder.join(format!("{case}.safetensors"));
-    let mut tensors: Tensors =
-        candle_core::safetensors::load(file, &Device::Cpu).unwrap().into_iter().collect();
+    let mut tensors = load(case);
     let tokens = tensors.remove("golden.tokens").unwrap().to_dtype(DType::U32).unwrap();
     let logits = tensors.remove("golden.logits").unwrap();
     let nats = tensors.remove("golden.nats").unwrap().to_vec1().unwrap();
@@ -98,4 +104,22 @@ fn three_layers_tied() {
 #[test]
 fn two_layers_one_hot() {
     assert_parity("two_layers_one_hot");
+}
+
+/// Sizes at which sums are long and logits are large, as in use: hidden sizes of 416 to 512, trained weights.
+#[test]
+fn the_demo_members() {
+    for name in ["alto", "bass", "tenor"] {
+        let model = LanguageModel::load(&path(&format!("../deploy/demo/{name}")), &Device::Cpu).unwrap();
+        let golden = load(&format!("demo_{name}"));
+        let tokens: Vec<u32> = golden["golden.tokens"].to_dtype(DType::U32).unwrap().to_vec1().unwrap();
+        assert_eq!(golden["golden.logits"].dims(), [200, model.config().vocab_size / 16]);
+        let expected: Vec<f32> = golden["golden.logits"].flatten_all().unwrap().to_vec1().unwrap();
+        let mut state = model.fresh_state().unwrap();
+        let row = Row { state: &mut state, tokens: &tokens, want: Want::Each };
+        let logits = model.forward(&mut [row]).unwrap().remove(0).logits;
+        let every_16th: Vec<f32> = logits.into_iter().step_by(16).collect();
+        let off = difference(&every_16th, &expected);
+        assert!(off <= TOLERANCE, "{name}: off by {off}");
+    }
 }

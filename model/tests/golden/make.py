@@ -5,6 +5,8 @@ config.json; CASE.safetensors holds the weights under their PyTorch names, the t
 and what PyTorch answers: `golden.logits`, f32 [200, V], whose row t holds the logits that token t is drawn from, and
 `golden.nats`, f64 [2], the mean cross entropy of the whole text and of its `batchify` into 6 columns of 33 tokens, whose
 first tokens are inputs only.
+demo_MEMBER.safetensors has the same of a demo member, whose weights are of a real size: 200 tokens that it drew from
+itself (`golden.tokens`) and the logits of every 16th token (`golden.logits`, [200, V / 16]).
 Made with PyTorch 2.15.0 on a CPU, in f32, one thread.
 """
 
@@ -12,7 +14,7 @@ import json
 import pathlib
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 TOKENS = 200
 LANES = 6
@@ -81,7 +83,32 @@ def make(index, name, v, e, h, layers, tied, lstm_bias, output_bias, start, fold
     (folder / f"{name}.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def make_of_demo(name, folder):
+    torch.manual_seed(0)
+    demo = folder.parents[2] / "deploy/demo" / name
+    config = json.loads((demo / "config.json").read_text())
+    shape = [config[key] for key in ("vocab_size", "embedding_size", "hidden_size", "layers", "tied", "lstm_bias", "output_bias")]
+    model = LanguageModel(*shape)
+    weights = {key: value.float() for key, value in load_file(demo / "model.safetensors").items()}
+    if config["tied"]:
+        weights["linear.weight"] = weights["embed.weight"]
+    model.load_state_dict(weights)
+    tokens, logits = [], []
+    state, token = None, config["start"]["token"]
+    with torch.no_grad():
+        for _ in range(TOKENS):
+            hidden, state = model.rnn(model.embed(torch.tensor([token])), state)
+            logits.append(model.linear(hidden)[0])
+            token = torch.multinomial(torch.softmax(logits[-1], 0), 1).item()
+            tokens.append(token)
+    tensors = {"golden.tokens": torch.tensor(tokens), "golden.logits": torch.stack(logits)[:, ::16].contiguous()}
+    save_file(tensors, folder / f"demo_{name}.safetensors")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    folder = pathlib.Path(__file__).resolve().parent
     for index, case in enumerate(CASES):
-        make(index, *case, pathlib.Path(__file__).parent)
+        make(index, *case, folder)
+    for name in ("alto", "bass", "tenor"):
+        make_of_demo(name, folder)
