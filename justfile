@@ -24,6 +24,10 @@ ci:
 demo-table FILE:
     deploy/demo/table {{FILE}}
 
-# Train the demo members again (about twenty minutes on two cores).
+# Train the demo members again (about forty minutes on two cores).
 demo-train DATA:
     deploy/demo/train {{DATA}}
+
+# Licences, sources and known defects of all dependencies; needs `cargo install cargo-deny`.
+deny:
+    cargo deny check

@@ -13,7 +13,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = PathBuf::from(env::var("OUT_DIR")?).join("chorus.v1.bin");
     fs::write(path, descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
-        // Rows of logits are passed on without being copied.
+        // Which transport carries them is for whoever connects.
+        .build_transport(false)
+        // Parts of a received frame share its buffer.
         .bytes(".chorus.v1.Logits.values")
         .bytes(".chorus.v1.TokenizerChunk.data")
         .compile_fds(descriptors)?;

@@ -2,9 +2,8 @@
 //! through the whole text, or through each of `--lanes` parts of it.
 
 use std::f64::consts::LN_2;
-use std::io::Read as _;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use chorus_model::{Evaluation, LanguageModel, evaluate, evaluate_in_lanes, open_device};
@@ -12,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::client::print;
+use crate::text_file::{self, LARGEST_DATA, Text};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,7 +88,7 @@ enum Reading {
 /// not there.
 #[expect(clippy::needless_pass_by_value, reason = "every command's run takes its arguments")]
 pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
-    let (text, origin) = read(&arguments.file)?;
+    let Text { text, origin } = text_file::read(&arguments.file, LARGEST_DATA)?;
     let device = open_device(&arguments.device)?;
     let model = LanguageModel::load(&arguments.model, &device)?;
     let tokens = model.vocabulary().encode(&text).with_context(|| {
@@ -124,20 +124,6 @@ fn nothing_to_score(origin: &str, tokens: usize, lanes: Option<NonZeroUsize>) ->
 fn lanes(argument: &str) -> Result<NonZeroUsize, String> {
     let number = argument.parse().ok().filter(|lanes: &NonZeroUsize| lanes.get() <= MAX_LANES);
     number.ok_or_else(|| format!("a whole number from 1 to {MAX_LANES} is needed"))
-}
-
-/// The text of a file, or of stdin, and what to call it in a message.
-fn read(file: &Path) -> anyhow::Result<(String, String)> {
-    let mut bytes = Vec::new();
-    let origin = if file.as_os_str() == "-" {
-        std::io::stdin().read_to_end(&mut bytes).context("can't read stdin")?;
-        "stdin".to_owned()
-    } else {
-        bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
-        file.display().to_string()
-    };
-    let text = String::from_utf8(bytes).with_context(|| format!("{origin} is not UTF-8 text"))?;
-    Ok((text, origin))
 }
 
 impl Report {
@@ -220,14 +206,5 @@ mod tests {
         for wrong in ["0", "1025", "-1", "two", ""] {
             assert!(lanes(wrong).unwrap_err().contains("from 1 to 1024"));
         }
-    }
-
-    #[test]
-    fn files_that_are_no_text_are_named() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("notes.txt");
-        assert!(read(&path).unwrap_err().to_string().contains("can't read"));
-        std::fs::write(&path, b"ab\xff").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("notes.txt is not UTF-8"));
     }
 }

@@ -9,6 +9,7 @@ mod import;
 mod logging;
 mod serve;
 mod shutdown;
+mod text_file;
 mod train;
 mod up;
 

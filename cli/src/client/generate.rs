@@ -6,9 +6,12 @@ use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
     format::{missing_members, number, print, print_json},
     fusion::FusionArgs,
-    input, reply,
+    input_of, reply,
 };
-use crate::failure::{note, warn};
+use crate::{
+    failure::{note, warn},
+    text_file::{LARGEST_REQUEST, read_argument},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -104,7 +107,7 @@ struct Printer {
 pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let address = &arguments.connect.addr;
     let request = GenerateRequest {
-        prompt: Some(input::prompt(&arguments.prompt)?),
+        prompt: Some(input_of(read_argument(&arguments.prompt, LARGEST_REQUEST)?)),
         max_tokens: arguments.max_tokens,
         stop: arguments.stop,
         sampling: arguments.sampling.options(),

@@ -7,7 +7,6 @@ mod connect;
 mod format;
 mod fusion;
 mod generate;
-mod input;
 mod predict;
 mod reply;
 mod score;
@@ -20,3 +19,10 @@ pub(crate) use generate::{GenerateArgs, run as generate};
 pub(crate) use predict::{PredictArgs, run as predict};
 pub(crate) use score::{ScoreArgs, run as score};
 pub(crate) use status::{StatusArgs, run as status};
+
+use chorus_proto::v1::{Input, input};
+
+/// A text as the input of a request.
+fn input_of(text: String) -> Input {
+    Input { input: Some(input::Input::Text(text)) }
+}

@@ -6,8 +6,9 @@ use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
     format::{print, print_json, quoted, rule_name, table, warn_of_missing},
     fusion::FusionArgs,
-    input, reply,
+    input_of, reply,
 };
+use crate::text_file::{LARGEST_REQUEST, read_argument};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,7 +45,7 @@ pub(crate) struct PredictArgs {
 pub(crate) async fn run(arguments: PredictArgs) -> anyhow::Result<()> {
     let address = &arguments.connect.addr;
     let request = PredictRequest {
-        prefix: Some(input::prompt(&arguments.prefix)?),
+        prefix: Some(input_of(read_argument(&arguments.prefix, LARGEST_REQUEST)?)),
         top_n: arguments.top_n,
         fusion: arguments.fusion.options()?,
     };

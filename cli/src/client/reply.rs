@@ -8,7 +8,10 @@ use chorus_proto::v1::{
 };
 use serde_json::{Map, Value, json};
 
-use super::format::{rule_name, start_name};
+use super::{
+    format::{rule_name, start_name},
+    score::nats_per_character,
+};
 
 /// `chorus generate --json`: one object for each message of the stream.
 pub(super) fn generate(reply: &GenerateReply) -> Value {
@@ -20,13 +23,16 @@ pub(super) fn generate(reply: &GenerateReply) -> Value {
     Value::Object(object)
 }
 
-/// `chorus score --json`.
-pub(super) fn score(reply: &ScoreReply) -> Value {
+/// `chorus score --json` of a text of so many characters.
+pub(super) fn score(reply: &ScoreReply, characters: usize) -> Value {
     let mut object = Map::new();
     object.insert("rule".into(), json!(rule_name(reply.rule)));
     object.insert("tokens".into(), json!(reply.tokens));
+    object.insert("characters".into(), json!(characters));
     insert_some(&mut object, "log_prob", reply.log_prob);
     insert_some(&mut object, "perplexity", reply.perplexity);
+    let of_character = reply.log_prob.map(|log_prob| nats_per_character(log_prob, characters));
+    insert_some(&mut object, "nats_per_character", of_character);
     let votes = reply.votes.map(|votes| json!({ "winners": votes.winners, "votes": votes.votes }));
     insert_some(&mut object, "votes", votes);
     let members = reply.members.iter().map(|member| {
@@ -35,6 +41,7 @@ pub(super) fn score(reply: &ScoreReply) -> Value {
             "weight": member.weight,
             "log_prob": member.log_prob,
             "perplexity": member.perplexity,
+            "nats_per_character": nats_per_character(member.log_prob, characters),
             "start": start_name(member.start.as_ref()),
         })
     });

@@ -95,11 +95,13 @@ fn a_score_with_a_distribution() {
         votes: None,
     };
     assert_eq!(
-        score(&reply),
+        score(&reply, 4),
         json!({
-            "rule": "weighted_average", "tokens": 2, "log_prob": -2.0, "perplexity": 2.5,
+            "rule": "weighted_average", "tokens": 2, "characters": 4,
+            "log_prob": -2.0, "perplexity": 2.5, "nats_per_character": 0.5,
             "members": [{
-                "name": "alto", "weight": 1.0, "log_prob": -3.0, "perplexity": 4.5, "start": "zero_state",
+                "name": "alto", "weight": 1.0, "log_prob": -3.0, "perplexity": 4.5,
+                "nats_per_character": 0.75, "start": "zero_state",
             }],
             "participants": ["alto"],
             "missing": [{ "name": "bass", "reason": "connection refused" }],
@@ -117,8 +119,8 @@ fn a_score_by_vote_has_votes_and_no_log_probability() {
         ..ScoreReply::default()
     };
     assert_eq!(
-        score(&reply),
-        json!({ "rule": "threshold_vote", "tokens": 4, "votes": { "winners": 3, "votes": 8 }, "members": [] })
+        score(&reply, 4),
+        json!({ "rule": "threshold_vote", "tokens": 4, "characters": 4, "votes": { "winners": 3, "votes": 8 }, "members": [] })
     );
 }
 

@@ -8,8 +8,9 @@ use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
     format::{number, print, print_json, quoted, rule_name, start_name, table, warn_of_missing},
     fusion::FusionArgs,
-    input, reply,
+    input_of, reply,
 };
+use crate::text_file::{self, LARGEST_REQUEST};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,15 +21,17 @@ Examples:
 
 The log-probability is the sum over all tokens of
 log P(token | everything before it), with the natural logarithm;
-perplexity = exp(-log-probability / tokens).
+perplexity = exp(-log-probability / tokens). Ensembles with different
+tokens are compared by nats/character = -log-probability / characters.
 
 With --json one object with the keys
-  rule, tokens, log_prob, perplexity
-                         of the ensemble; under threshold_vote without
-                         log_prob and perplexity
+  rule, tokens, characters
+  log_prob, perplexity, nats_per_character
+                         of the ensemble; not under threshold_vote
   votes                  under threshold_vote: winners (tokens that were the
                          rule's winner), votes
-  members                [{name, weight, log_prob, perplexity, start}]
+  members                [{name, weight, log_prob, perplexity,
+                         nats_per_character, start}]
   participants, missing  names; [{name, reason}]
   token_scores           with --per-token: [{id, text, log_prob,
                          member_log_probs, votes, winner}]
@@ -55,8 +58,10 @@ pub(crate) struct ScoreArgs {
 /// The file can't be read, the ensemble can't be reached or refuses, or stdout can't be written.
 pub(crate) async fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
     let address = &arguments.connect.addr;
+    let text = text_file::read(&arguments.file, LARGEST_REQUEST)?.text;
+    let characters = text.chars().count();
     let request = ScoreRequest {
-        input: Some(input::file(&arguments.file)?),
+        input: Some(input_of(text)),
         fusion: arguments.fusion.options()?,
         per_token: arguments.per_token,
     };
@@ -67,20 +72,21 @@ pub(crate) async fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
         .map_err(|status| sentence_of_status(&status, address))?
         .into_inner();
     if arguments.connect.json {
-        return print_json(&reply::score(&reply));
+        return print_json(&reply::score(&reply, characters));
     }
     warn_of_missing(reply.participation.as_ref());
     print(&token_table(&reply))?;
-    print(&score_table(&reply))
+    print(&score_table(&reply, characters))
 }
 
 /// The table: a row for the ensemble and one for each member.
-fn score_table(reply: &ScoreReply) -> String {
+fn score_table(reply: &ScoreReply, characters: usize) -> String {
     let tokens = reply.tokens.to_string();
     let ensemble = vec![
         format!("ensemble ({})", rule_name(reply.rule)),
         number(reply.log_prob),
         number(reply.perplexity),
+        number(reply.log_prob.map(|log_prob| nats_per_character(log_prob, characters))),
         tokens.clone(),
         String::new(),
         String::new(),
@@ -90,12 +96,13 @@ fn score_table(reply: &ScoreReply) -> String {
             member.name.clone(),
             number(Some(member.log_prob)),
             number(Some(member.perplexity)),
+            number(Some(nats_per_character(member.log_prob, characters))),
             tokens.clone(),
             number(Some(member.weight)),
             start_name(member.start.as_ref()),
         ]
     });
-    let header = ["model", "log-probability", "perplexity", "tokens", "weight", "start"];
+    let header = ["member", "log-probability", "perplexity", "nats/character", "tokens", "weight", "start"];
     let mut text = table(&header, &["start"], std::iter::once(ensemble).chain(members));
     if let Some(votes) = reply.votes {
         text.push_str(&format!(
@@ -121,6 +128,12 @@ fn token_table(reply: &ScoreReply) -> String {
         row
     });
     format!("{}\n", table(&header, &["text"], rows))
+}
+
+/// What models with other tokens can be compared by.
+pub(super) fn nats_per_character(log_prob: f64, characters: usize) -> f64 {
+    // A log-probability of zero has no sign.
+    (0.0 - log_prob) / characters as f64
 }
 
 /// The ensemble's log-probability of a token, or the votes that it got.
@@ -157,16 +170,24 @@ mod tests {
 
     #[test]
     fn the_table_has_a_row_for_the_ensemble_and_each_member() {
-        let lines: Vec<Vec<String>> = score_table(&reply())
+        let lines: Vec<Vec<String>> = score_table(&reply(), 20)
             .lines()
             .map(|line| line.split_whitespace().map(str::to_owned).collect())
             .collect();
         assert_eq!(
             lines,
             [
-                vec!["model", "log-probability", "perplexity", "tokens", "weight", "start"],
-                vec!["ensemble", "(weighted_average)", "-12.5000", "3.4903", "10"],
-                vec!["alto", "-14.0000", "4.0552", "10", "1.0000", "zero_state"],
+                vec![
+                    "member",
+                    "log-probability",
+                    "perplexity",
+                    "nats/character",
+                    "tokens",
+                    "weight",
+                    "start"
+                ],
+                vec!["ensemble", "(weighted_average)", "-12.5000", "3.4903", "0.6250", "10"],
+                vec!["alto", "-14.0000", "4.0552", "0.7000", "10", "1.0000", "zero_state"],
             ]
         );
     }
@@ -179,7 +200,7 @@ mod tests {
             votes: Some(VoteScore { winners: 7, votes: 21 }),
             ..reply()
         };
-        let text = score_table(&reply);
+        let text = score_table(&reply, 20);
         assert!(
             text.ends_with("\n 7 of 10 tokens are the rule's winner; the tokens that came have 21 votes.\n")
         );

@@ -6,7 +6,6 @@ mod curve;
 mod progress;
 mod vocabulary;
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use progress::ProgressView;
 
 use crate::failure::{INTERRUPTED, Interrupted};
 use crate::shutdown::Signals;
+use crate::text_file::{self, LARGEST_DATA};
 
 /// Runs `chorus train` to its end, or until Ctrl-C or SIGTERM.
 ///
@@ -28,7 +28,8 @@ use crate::shutdown::Signals;
 /// What [`train`] refuses, files that can't be read, and texts that the vocabulary can't express.
 #[expect(clippy::needless_pass_by_value, reason = "every command's run takes its arguments")]
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
-    let (training, validation) = (read(&args.data)?, read(&args.valid)?);
+    let training = text_file::read(&args.data, LARGEST_DATA)?.text;
+    let validation = text_file::read(&args.valid, LARGEST_DATA)?.text;
     let (vocabulary, tokenizer) = vocabulary::choose(&args, &training)?;
     let start = vocabulary::start(args.start.as_deref(), &vocabulary)?;
     let options = args.options(tokenizer, start);
@@ -93,10 +94,6 @@ fn draw_curve(directory: &Path, name: &str) -> Result<()> {
     curve::draw(&directory.join("learning-curve.svg"), name, &lines)
 }
 
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))
-}
-
 fn encode(vocabulary: &Vocabulary, path: &Path, text: &str) -> Result<Vec<u32>> {
     vocabulary.encode(text).with_context(|| path.display().to_string())
 }
@@ -125,6 +122,8 @@ fn stop_at_signals() -> Result<Arc<AtomicBool>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use chorus_model::ModelParts;
     use clap::{Args as _, Command, FromArgMatches as _};
 
