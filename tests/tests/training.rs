@@ -2,22 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{fs, path::Path, time::SystemTime};
 
 use chorus_tests::{Chorus, models};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+
+/// In steps, of which each reads 8 lanes of 16 tokens.
+const CHECKPOINT_EVERY: u64 = 40;
+const STEP: u64 = 8 * 16;
 
 fn arguments(folder: &Path, out: &str) -> Vec<String> {
     let path = |name: &str| folder.join(name).display().to_string();
     let (data, valid, out) = (path("train.txt"), path("valid.txt"), path(out));
     let text = format!(
         "train --data {data} --valid {valid} --out {out} --name small --tokenizer characters --embedding 16 --hidden 96 \
-         --layers 2 --dropout 0.3 --batch 8 --bptt 16 --epochs 12 --seed 5 --checkpoint-every 5"
+         --layers 2 --dropout 0.3 --batch 8 --bptt 16 --epochs 12 --seed 5 --metrics-every 1 --checkpoint-every {CHECKPOINT_EVERY}"
     );
     text.split_whitespace().map(str::to_owned).collect()
 }
@@ -40,15 +40,29 @@ fn learning_curve(folder: &Path, out: &str) -> Vec<serde_json::Value> {
     lines
 }
 
-/// When the killed run wrote its last checkpoint, if it did.
-fn written(folder: &Path) -> Option<SystemTime> {
-    fs::metadata(checkpoint(folder, "killed").join("checkpoint.safetensors"))
-        .and_then(|file| file.modified())
-        .ok()
+/// When the run wrote its last checkpoint, if it did.
+fn written(folder: &Path, out: &str) -> Option<SystemTime> {
+    let checkpoint = folder.join(out).join("checkpoint/checkpoint.safetensors");
+    fs::metadata(checkpoint).and_then(|file| file.modified()).ok()
 }
 
-fn checkpoint(folder: &Path, out: &str) -> PathBuf {
-    folder.join(out).join("checkpoint")
+/// Complete lines of the metrics: one for each step that was done.
+fn lines(folder: &Path, out: &str) -> usize {
+    let text = fs::read_to_string(folder.join(out).join("metrics.jsonl")).unwrap_or_default();
+    text.matches('\n').count()
+}
+
+/// Tokens that a run has trained on, by the last whole line of its metrics.
+fn trained(folder: &Path, out: &str) -> u64 {
+    let text = fs::read_to_string(folder.join(out).join("metrics.jsonl")).unwrap();
+    let line = text.rsplit_once('\n').unwrap().0.lines().next_back().unwrap();
+    serde_json::from_str::<serde_json::Value>(line).unwrap()["tokens"].as_u64().unwrap()
+}
+
+/// The tokens that a resumed run has not to train on again: "N parameters, at most N tokens, N of them done".
+fn kept(stderr: &str) -> u64 {
+    let words = stderr.split(" of them done").next().unwrap();
+    words.rsplit(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{stderr}"))
 }
 
 #[test]
@@ -61,29 +75,32 @@ fn a_run_that_was_killed_and_resumed_equals_one_that_was_not() {
     let ended = Chorus::run(arguments(folder, "whole"));
     assert!(ended.status.success(), "{}", ended.stderr);
 
-    // kill -9 as soon as there is a checkpoint, again and again until a run comes through.
-    let mut kills = 0;
-    loop {
+    // kill -9 some steps after a checkpoint, again and again, and then a run that comes through.
+    let mut before = 0;
+    for kill in 0..4 {
         let mut arguments = arguments(folder, "killed");
-        if written(folder).is_some() {
+        if kill > 0 {
             arguments.push("--resume".into());
         }
-        let seen = written(folder);
+        let seen = written(folder, "killed");
         let mut run = Chorus::start(arguments);
-        if kills < 3 {
-            let newer = || written(folder) != seen;
-            while run.is_running() && !newer() {
+        if kill < 3 {
+            while run.is_running() && written(folder, "killed") == seen {
+                std::thread::yield_now();
+            }
+            let at_checkpoint = lines(folder, "killed");
+            while run.is_running() && lines(folder, "killed") < at_checkpoint + 5 {
                 std::thread::yield_now();
             }
             assert!(run.is_running(), "it was to be killed in the middle");
             run.signal(Signal::SIGKILL);
-            run.wait();
-            kills += 1;
-        } else {
-            let ended = run.wait();
-            assert!(ended.status.success(), "{}", ended.stderr);
-            break;
         }
+        let ended = run.wait();
+        assert_eq!(ended.status.success(), kill == 3, "{}", ended.stderr);
+        let kept = kept(&ended.stderr);
+        assert!(kept <= before && before <= kept + CHECKPOINT_EVERY * STEP, "{before}: {}", ended.stderr);
+        before = trained(folder, "killed");
+        assert!(before > kept, "it went on");
     }
     assert_eq!(model_files(folder, "whole"), model_files(folder, "killed"), "same weights to the bit");
     assert_eq!(learning_curve(folder, "whole"), learning_curve(folder, "killed"));
@@ -97,17 +114,19 @@ fn interrupted_training_stops_with_a_checkpoint_and_other_settings_are_refused()
     fs::write(folder.join("train.txt"), models::nonsense(1, 20_000)).unwrap();
     fs::write(folder.join("valid.txt"), models::nonsense(2, 2_000)).unwrap();
     let mut long = arguments(folder, "out");
-    let epochs = long.iter().position(|a| a == "--epochs").unwrap();
-    long[epochs + 1] = "500".into();
+    for (flag, value) in [("--epochs", "500"), ("--checkpoint-every", "1000000")] {
+        let at = long.iter().position(|a| a == flag).unwrap();
+        long[at + 1] = value.into();
+    }
 
     let mut run = Chorus::start(long.clone());
-    while run.is_running() && !folder.join("out/metrics.jsonl").exists() {
+    while run.is_running() && lines(folder, "out") < 2 {
         std::thread::yield_now();
     }
     run.signal(Signal::SIGINT);
     let ended = run.wait();
     assert_eq!(ended.status.code(), Some(130), "{}", ended.stderr);
-    assert!(checkpoint(folder, "out").exists(), "{}", ended.stderr);
+    assert!(written(folder, "out").is_some(), "{}", ended.stderr);
     assert!(ended.stderr.contains("--resume"), "it says how to go on: {}", ended.stderr);
 
     let again = Chorus::run(long.clone());

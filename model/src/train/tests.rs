@@ -160,10 +160,15 @@ fn a_run_that_is_stopped_and_resumed_equals_one_that_is_not() {
         // Stops after 7 steps, then at the first epoch's last step, before its validation, then in the second epoch,
         // then runs to the end.
         let mut resumed = settings(&parts);
+        let mut trained = 0;
         for steps in [7, 6, 8] {
             let mut left = steps;
             let stopped = train(options.clone(), texts(), &resumed, &mut |event| {
-                left -= usize::from(matches!(event, Event::Step { .. }));
+                match event {
+                    Event::Started { done, .. } => assert_eq!(done, trained, "nothing is done again"),
+                    Event::Step { tokens, .. } => (left, trained) = (left - 1, tokens),
+                    Event::Validation { .. } => {}
+                }
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             assert_eq!(stopped.unwrap(), Outcome::Stopped);
@@ -189,8 +194,8 @@ fn a_run_that_is_killed_after_its_last_checkpoint_equals_one_that_is_not() {
     let root = tempfile::tempdir().unwrap();
     let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
     run(&options(), &settings(&whole)).unwrap();
-    // Nothing can be done at kill -9, so the run is left by unwinding two steps after the checkpoint of step 15,
-    // with metrics already written for step 15 and a partial file beside the checkpoint.
+    // Nothing can be done at kill -9, so the run is left by unwinding in its 17th step, after the checkpoint at the
+    // first epoch's end (step 13), with metrics already written for later steps and a partial file beside it.
     let died = std::panic::catch_unwind(|| {
         let mut steps = 0;
         let settings = settings(&killed);
@@ -202,7 +207,16 @@ fn a_run_that_is_killed_after_its_last_checkpoint_equals_one_that_is_not() {
     });
     assert!(died.is_err());
     fs::write(killed.join("checkpoint/.chorus-torn"), b"torn").unwrap();
-    run(&options(), &RunSettings { resume: true, ..settings(&killed) }).unwrap();
+    let mut repeated = Vec::new();
+    train(options(), texts(), &RunSettings { resume: true, ..settings(&killed) }, &mut |event| {
+        if let Event::Step { tokens, .. } = event {
+            repeated.push(tokens);
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    // The first epoch has 400 tokens, a step 32.
+    assert_eq!(repeated.first(), Some(&(400 + 32)), "step 14 is the first to be done again");
     let model = |directory: &Path| fs::read(directory.join("model.safetensors")).unwrap();
     assert!(model(&whole) == model(&killed));
     let steps: Vec<u64> = timeless(&killed).iter().map(|line| line.step).collect();
