@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
@@ -43,12 +43,16 @@ pub struct Chorus {
 }
 
 impl Chorus {
-    /// Starts `chorus ARGS...`.
+    /// Starts `chorus ARGS...` with nothing on its standard input.
     pub fn start<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Self {
+        Self::start_reading(args, Stdio::null())
+    }
+
+    fn start_reading<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I, stdin: Stdio) -> Self {
         let mut child = Command::new(binary())
             .args(args)
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -66,6 +70,16 @@ impl Chorus {
     /// Runs `chorus ARGS...` to its end.
     pub fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Ended {
         Self::start(args).wait()
+    }
+
+    /// Runs `chorus ARGS...` to its end with a text on its standard input, which must fit into a pipe.
+    pub fn run_reading<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I, text: &str) -> Ended {
+        let mut chorus = Self::start_reading(args, Stdio::piped());
+        let mut stdin = chorus.child.stdin.take().expect("stdin is piped");
+        // A command that refuses its arguments does not read.
+        stdin.write_all(text.as_bytes()).ok();
+        drop(stdin);
+        chorus.wait()
     }
 
     pub fn pid(&self) -> Pid {

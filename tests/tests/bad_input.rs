@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use chorus_proto::v1::{
-    FusionOptions, GenerateRequest, Input, PredictRequest, Rule, SamplingOptions, ScoreRequest, TokenIds,
-    input,
+    FusionOptions, GenerateRequest, Input, PredictRequest, Rule, SamplingOptions, ScoreReply, ScoreRequest,
+    TokenIds, input,
 };
 use chorus_tests::{Ensemble, clients::EnsembleClient, generate, joined_text, score_text, text_input};
 use tonic::{Code, Status};
@@ -227,6 +227,29 @@ async fn callers_that_hang_up_or_never_read_leave_nothing_behind() {
     let unread = lazy.generate(endless.clone()).await.expect("accepted").into_inner();
     assert_eq!(healthy_answer(&mut client).await, before);
     drop(unread);
+}
+
+/// Calls that begin and never send their message take no place from those that do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_without_their_message_take_no_place() {
+    let ensemble = Ensemble::demo("[limits]\nmax_sessions = 2\n").await;
+    let mut client = ensemble.client().await;
+    let before = healthy_answer(&mut client).await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let mut call = tonic::client::Grpc::new(ensemble.channel().await);
+        waiting.spawn(async move {
+            call.ready().await.expect("it listens");
+            let silent = tonic::Request::new(futures::stream::pending::<ScoreRequest>());
+            let path = "/chorus.v1.Ensemble/Score".parse().expect("a path");
+            let codec = tonic_prost::ProstCodec::<ScoreRequest, ScoreReply>::default();
+            call.client_streaming(silent, path, codec).await.map(tonic::Response::into_inner)
+        });
+    }
+    for _ in 0..5 {
+        assert_eq!(healthy_answer(&mut client).await, before);
+    }
+    assert!(waiting.try_join_next().is_none(), "they are neither answered nor refused");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

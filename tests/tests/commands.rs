@@ -17,6 +17,15 @@ fn json(text: &str) -> Value {
 fn run(arguments: &[&str]) -> String {
     let ended = Chorus::run(arguments);
     assert!(ended.status.success(), "{arguments:?}: {}", ended.stderr);
+    // Colours are for terminals.
+    assert!(!ended.stdout.contains('\x1b') && !ended.stderr.contains('\x1b'), "{arguments:?}: {ended:?}");
+    ended.stdout
+}
+
+/// What a command prints that reads `text` from its standard input.
+fn run_reading(arguments: &[&str], text: &str) -> String {
+    let ended = Chorus::run_reading(arguments, text);
+    assert!(ended.status.success(), "{arguments:?}: {}", ended.stderr);
     ended.stdout
 }
 
@@ -33,13 +42,16 @@ async fn every_client_command_answers_in_text_and_in_json() {
     let text: String = messages.iter().map(|message| message["text"].as_str().unwrap()).collect();
     assert_eq!(with(&generate).trim_end(), text.trim_end(), "one seed, one text");
     assert_eq!(messages.last().unwrap()["end"]["reason"], "max_tokens");
+    let piped = ["generate", "-", "--max-tokens", "30", "--seed", "4"];
+    assert_eq!(run_reading(&[&piped, &to[..]].concat(), "JULIET:\n"), with(&generate));
     for message in &messages {
         assert_eq!(message["participants"], json(r#"["alto", "bass", "tenor"]"#));
     }
 
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("text.txt");
-    fs::write(&file, "Good night, good night! parting is such sweet sorrow.\n").unwrap();
+    let text = "Good night, good night! parting is such sweet sorrow.\n";
+    fs::write(&file, text).unwrap();
     let score = ["score", file.to_str().unwrap()];
     let scored = json(&with_json(&score));
     let members = scored["members"].as_array().unwrap();
@@ -48,7 +60,10 @@ async fn every_client_command_answers_in_text_and_in_json() {
     let perplexity = scored["perplexity"].as_f64().unwrap();
     let log_prob = scored["log_prob"].as_f64().unwrap();
     assert!((perplexity - (-log_prob / scored["tokens"].as_f64().unwrap()).exp()).abs() < 1e-9);
+    assert_eq!(scored["characters"], text.len());
+    assert_eq!(scored["nats_per_character"].as_f64(), Some(-log_prob / text.len() as f64));
     let table = with(&score);
+    assert_eq!(run_reading(&[&["score", "-"], &to[..]].concat(), text), table);
     for words in ["ensemble", "alto", "bass", "tenor", "perplexity", &format!("{perplexity:.4}")] {
         assert!(table.contains(words), "the table lacks {words}: {table}");
     }
@@ -75,10 +90,11 @@ fn what_goes_wrong_is_one_sentence_and_a_status() {
         for word in words {
             assert!(ended.stderr.contains(word), "{arguments:?}: '{}' does not say '{word}'", ended.stderr);
         }
-        assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("panicked") && !ended.stderr.contains('\x1b'), "{}", ended.stderr);
     }
     let cuda = Chorus::run(["worker", "--model", models::demo("alto").to_str().unwrap(), "--device", "cuda"]);
-    assert!(!cuda.status.success() && cuda.stderr.contains("cuda"), "{}", cuda.stderr);
+    assert!(!cuda.status.success() && cuda.stderr.lines().count() == 1, "{}", cuda.stderr);
+    assert!(cuda.stderr.contains("needs a program built with CUDA"), "{}", cuda.stderr);
 }
 
 /// What PyTorch users have: weights under other names and a map of characters.
@@ -112,6 +128,8 @@ fn imported_weights_evaluate_as_the_model_that_they_are() {
         &path("imported"),
     ]);
     let evaluated = json(&run(&["eval", "--model", &path("imported"), &path("text.txt"), "--json"]));
+    let piped = run_reading(&["eval", "--model", &path("imported"), "-", "--json"], &text);
+    assert_eq!(json(&piped), evaluated);
 
     let original = LanguageModel::load(&folder.path().join("original"), &Device::Cpu).unwrap();
     let tokens = original.vocabulary().encode(&text).unwrap();

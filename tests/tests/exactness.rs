@@ -38,6 +38,18 @@ impl InProcess {
 
     /// Feeds every member and fuses what they say, row by row.
     fn fuse(&self, rule: Rule, states: &mut [State], tokens: &[u32], want: Want) -> Vec<Fused> {
+        self.fuse_of(&[0, 1, 2], rule, states, tokens, want)
+    }
+
+    /// Feeds every member and fuses what some of them say, row by row.
+    fn fuse_of(
+        &self,
+        participants: &[usize],
+        rule: Rule,
+        states: &mut [State],
+        tokens: &[u32],
+        want: Want,
+    ) -> Vec<Fused> {
         let logits: Vec<Vec<f32>> = self
             .models
             .iter()
@@ -50,14 +62,11 @@ impl InProcess {
         let size = self.models[0].config().vocab_size;
         (0..logits[0].len() / size)
             .map(|index| {
-                let rows: Vec<(f64, Row<'_>)> = WEIGHTS
-                    .iter()
-                    .zip(&logits)
-                    .map(|(weight, logits)| {
-                        let row = &logits[index * size..][..size];
-                        (*weight, Row::new(row, log_sum_exp(row) as f32, size).unwrap())
-                    })
-                    .collect();
+                let row = |&member: &usize| {
+                    let row = &logits[member][index * size..][..size];
+                    (WEIGHTS[member], Row::new(row, log_sum_exp(row) as f32, size).unwrap())
+                };
+                let rows: Vec<(f64, Row<'_>)> = participants.iter().map(row).collect();
                 fuse(&Fusion { rule, threshold: THRESHOLD }, &rows).unwrap()
             })
             .collect()
@@ -190,4 +199,47 @@ async fn greedy_generations_equal_the_in_process_fusion_to_the_bit() {
             feed = vec![token.id];
         }
     }
+}
+
+/// Whoever took part in a token, its probability is that of the same members fused here: a member that came back knows
+/// the whole text, to the bit, and one that is away has no share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generation_through_a_death_and_a_return_equals_the_in_process_fusion_of_whoever_took_part() {
+    let (mut ensemble, local) = (weighted_demo().await, InProcess::load());
+    let request = GenerateRequest {
+        prompt: text_input(PROMPT),
+        max_tokens: Some(4096),
+        sampling: Some(SamplingOptions { seed: Some(5), ..Default::default() }),
+        log_probs: true,
+        ..Default::default()
+    };
+    let mut stream = ensemble.client().await.generate(request).await.unwrap().into_inner();
+    let (mut states, mut feed) = (local.fresh(), local.encode(PROMPT));
+    let (mut together, mut without, mut again) = (0, 0, 0);
+    while again < 30 {
+        let reply = stream.message().await.expect("the generation goes on").expect("it is not over");
+        let token = reply.token.expect("a token");
+        let names = reply.participation.expect("every message names its participants").participants;
+        let participants: Vec<usize> =
+            (0..3).filter(|&member| names.iter().any(|name| name == models::DEMO[member])).collect();
+        assert_eq!(participants.len(), names.len());
+        let counter = match (names.len(), without) {
+            (2, _) => &mut without,
+            (_, 0) => &mut together,
+            _ => &mut again,
+        };
+        *counter += 1;
+
+        let fused = local.fuse_of(&participants, Rule::WeightedAverage, &mut states, &feed, Want::Next);
+        let Fused::Distribution(fused) = &fused[0] else { panic!("the weighted average is a distribution") };
+        let bits = |log_prob: Option<f64>| log_prob.map(f64::to_bits);
+        let index = token.index;
+        assert_eq!(bits(token.log_prob), bits(fused.log_prob(token.id)), "token {index} by {names:?}");
+        feed = vec![token.id];
+        if together == 20 && without + again == 0 {
+            ensemble.members[1].kill();
+            ensemble.members[1].start_again();
+        }
+    }
+    assert!(without > 0, "the loss shows in the messages");
 }
