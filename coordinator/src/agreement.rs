@@ -212,7 +212,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::scripted::card;
+    use crate::testing::scripted_member::card;
 
     fn vocabulary(characters: &str) -> Vocabulary {
         Vocabulary::train_characters(characters).unwrap()

@@ -28,11 +28,7 @@ mod service;
 mod session;
 
 #[cfg(test)]
-mod scripted;
-#[cfg(test)]
-mod scripted_worker;
-#[cfg(test)]
-mod server_tests;
+mod testing;
 
 pub use config::Config;
 pub use link::InvalidAddress;

@@ -147,3 +147,6 @@ fn largest_request(limits: &Limits) -> usize {
     // A token id is a varint of up to ten bytes.
     2 * limits.max_input_bytes as usize + 10 * limits.max_input_tokens as usize + REQUEST_FRAMING
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,5 +193,4 @@ fn candidates(candidates: &[Candidate]) -> Value {
 }
 
 #[cfg(test)]
-#[path = "reply_tests.rs"]
 mod tests;

@@ -12,7 +12,7 @@ mod rule;
 mod vote;
 
 #[cfg(test)]
-mod properties;
+mod tests;
 
 pub use distribution::{Candidate, Distribution};
 pub use row::{Row, RowError, check_targets};

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::plan::Ask;
-use crate::scripted_worker::{Manner, ScriptedWorker};
+use crate::testing::scripted_worker::{Manner, ScriptedWorker};
 
 /// Long enough that only what never happens takes longer.
 const NEVER: Duration = Duration::from_secs(60);

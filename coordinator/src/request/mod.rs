@@ -7,7 +7,7 @@ mod sampling;
 mod stop;
 
 #[cfg(test)]
-mod bad_input;
+mod tests;
 
 use std::fmt;
 

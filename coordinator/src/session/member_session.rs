@@ -151,7 +151,7 @@ mod tests {
     use chorus_text::Vocabulary;
 
     use super::*;
-    use crate::scripted::ScriptedMember;
+    use crate::testing::scripted_member::ScriptedMember;
 
     #[test]
     fn a_session_is_not_opened_at_a_member_with_another_vocabulary() {

@@ -6,7 +6,7 @@ use chorus_proto::v1::{generation_end::Reason, member_status::Health};
 use tonic::Code;
 
 use super::*;
-use crate::scripted::Act;
+use crate::testing::scripted_member::Act;
 
 #[tokio::test]
 async fn a_client_that_hangs_up_closes_its_sessions_everywhere() {

@@ -6,7 +6,7 @@ use chorus_proto::v1::{GenerateRequest, PredictRequest};
 
 use super::*;
 use crate::fusion::Rule;
-use crate::scripted::Act;
+use crate::testing::scripted_member::Act;
 
 #[tokio::test]
 async fn every_rule_generates_what_fusion_in_this_process_gives() {

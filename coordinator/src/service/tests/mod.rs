@@ -23,7 +23,7 @@ use crate::config::{Config, Overrides};
 use crate::ensemble::Ensemble;
 use crate::fusion::{Fused, fuse};
 use crate::member::Member;
-use crate::scripted::{ScriptedMember, card};
+use crate::testing::scripted_member::{ScriptedMember, card};
 
 const NAMES: [&str; 3] = ["alto", "bass", "cello"];
 const WEIGHTS: [f64; 3] = [2.0, 1.0, 3.0];

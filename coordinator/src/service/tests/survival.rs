@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::*;
 use crate::member::MemberError;
-use crate::scripted::Act;
+use crate::testing::scripted_member::Act;
 
 /// A moment for each step, so that what happens beside it has a place in time.
 fn pace(stage: &Stage) {

@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::scripted_member::{self, ScriptedModel};
 use crate::member::Answer;
 use crate::plan::Ask;
-use crate::scripted::{self, ScriptedModel};
 
 /// How a worker answers feeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl ScriptedWorker {
         self.address = listener.local_addr().unwrap();
         let card = ModelCard {
             incarnation: self.incarnation.to_string(),
-            ..scripted::card("worker", &self.vocabulary)
+            ..scripted_member::card("worker", &self.vocabulary)
         };
         let service = Service {
             card,
