@@ -19,6 +19,7 @@ pub mod stop_strings;
 pub mod weights;
 
 mod agreement;
+mod dense;
 mod ensemble;
 mod health;
 mod link;

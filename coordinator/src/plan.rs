@@ -18,7 +18,8 @@ pub enum Ask {
     Targets,
 }
 
-/// The asks of one request. Every plan answers exactly what [`Plan::reference`] answers, and asks for no more.
+/// The asks of one request. Every plan answers what [`Plan::reference`] answers and asks for no more: to the bit, but for
+/// [`Ask::Targets`], which a member answers in f64 where its rows travel in f32 (within 1e-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The ask of a piece that others follow.
@@ -36,8 +37,11 @@ pub struct Piece {
     pub ask: Ask,
 }
 
-/// The most bytes that the answer to one feed should have.
-const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The most bytes that a dense answer to one feed should have: it passes quickly, so that on a link with many sessions
+/// the answer to one token never waits for long behind others' rows.
+const DENSE_ANSWER_BYTES: usize = 1024 * 1024;
+/// The most bytes that the log-probabilities in the answer to one feed should have.
+const TARGETS_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 impl Plan {
     /// Every new token needs one fused row, whatever the rule, the sampling and the log-probabilities that are wanted.
@@ -91,13 +95,13 @@ impl Plan {
     }
 }
 
-/// How many tokens one feed may hold so that the answer stays within 4 MiB. At least 1: a row that is larger alone
-/// still has to travel.
+/// How many tokens one feed may hold so that the answer stays within its bytes: 1 MiB of rows, 4 MiB of
+/// log-probabilities. At least 1: a row that is larger alone still has to travel.
 pub fn feed_length(ask: Ask, vocabulary_size: usize, max_feed_tokens: usize) -> usize {
     let fit = match ask {
         Ask::Nothing | Ask::LogitsNext => max_feed_tokens,
-        Ask::LogitsEach => ANSWER_BYTES / (vocabulary_size.max(1) * size_of::<f32>()),
-        Ask::Targets => ANSWER_BYTES / size_of::<f64>(),
+        Ask::LogitsEach => DENSE_ANSWER_BYTES / (vocabulary_size.max(1) * size_of::<f32>()),
+        Ask::Targets => TARGETS_ANSWER_BYTES / size_of::<f64>(),
     };
     fit.min(max_feed_tokens).max(1)
 }
@@ -120,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_feed_s_answer_stays_within_its_budget() {
-        assert_eq!(feed_length(Ask::LogitsEach, 65, 1 << 20), ANSWER_BYTES / 260);
+        assert_eq!(feed_length(Ask::LogitsEach, 65, 1 << 20), DENSE_ANSWER_BYTES / 260);
         assert_eq!(feed_length(Ask::LogitsEach, 10_000_000, 512), 1);
         assert_eq!(feed_length(Ask::LogitsNext, 10_000_000, 512), 512);
         assert_eq!(feed_length(Ask::Nothing, 65, 0), 1);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use chorus_proto::v1::{ModelCard, Participation};
 
+use crate::dense::DenseBudget;
 use crate::member::Member;
 use crate::quorum::{Attendance, Quorum, QuorumError};
 use crate::weights::Weights;
@@ -17,6 +18,8 @@ pub(crate) struct Roster {
     /// As configured.
     pub(crate) weights: Weights,
     pub(crate) quorum: Quorum,
+    /// What rows of whole inputs may be under way.
+    pub(crate) dense: DenseBudget,
     /// Every opening of a session at a member gets the next number.
     pub(crate) next_session: AtomicU64,
 }
@@ -36,6 +39,7 @@ impl Roster {
             seats: members.into_iter().map(seat).collect(),
             weights,
             quorum,
+            dense: DenseBudget::default(),
             next_session: AtomicU64::new(1),
         }
     }
@@ -72,9 +76,10 @@ impl Roster {
         self.seats.get(index)?.member.card()
     }
 
-    /// Whether a member's model says that this token ends a generation.
-    pub(crate) fn is_end_token(&self, token: u32) -> bool {
+    /// Whether a member's model says that this token of the vocabulary with this fingerprint ends a generation. The card
+    /// of a member that is away may be of another vocabulary.
+    pub(crate) fn is_end_token(&self, token: u32, fingerprint: &str) -> bool {
         let mut cards = self.seats.iter().filter_map(|seat| seat.member.card());
-        cards.any(|card| card.end_token == Some(token))
+        cards.any(|card| card.end_token == Some(token) && card.vocabulary_fingerprint == fingerprint)
     }
 }

@@ -19,12 +19,12 @@ impl Rows {
     /// Another number of logits, or what [`Row::new`] refuses.
     pub fn new(logits: Vec<f32>, log_sum_exps: Vec<f32>, vocabulary_size: usize) -> Result<Self, RowError> {
         let expected = log_sum_exps.len() * vocabulary_size;
-        if logits.len() != expected {
+        if logits.len() != expected || vocabulary_size == 0 {
             return Err(RowError::Length { expected, got: logits.len() });
         }
         let rows = Self { logits, log_sum_exps, vocabulary_size };
-        for index in 0..rows.len() {
-            rows.row(index)?;
+        for (logits, log_sum_exp) in rows.logits.chunks_exact(vocabulary_size).zip(&rows.log_sum_exps) {
+            Row::new(logits, *log_sum_exp, vocabulary_size)?;
         }
         Ok(rows)
     }
@@ -46,7 +46,9 @@ impl Rows {
     pub fn row(&self, index: usize) -> Result<Row<'_>, RowError> {
         let start = index * self.vocabulary_size;
         let logits = self.logits.get(start..start + self.vocabulary_size);
-        let log_sum_exp = self.log_sum_exps.get(index).copied().unwrap_or(f32::NAN);
-        Row::new(logits.unwrap_or_default(), log_sum_exp, self.vocabulary_size)
+        match (logits, self.log_sum_exps.get(index)) {
+            (Some(logits), Some(log_sum_exp)) => Ok(Row::checked(logits, *log_sum_exp)),
+            _ => Err(RowError::Length { expected: self.vocabulary_size, got: 0 }),
+        }
     }
 }

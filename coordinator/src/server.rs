@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 use tower::util::MapResponseLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::agreement::VocabularyAgreement;
 use crate::config::{Config, Limits};
@@ -31,7 +32,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Room in a request for everything that is not its input.
-const REQUEST_FRAMING: usize = 4 << 20;
+const REQUEST_FRAMING: usize = 1 << 20;
+/// Streams of one connection beside those that can be in progress: health, reflection, and requests that are refused.
+const SPARE_STREAMS: u32 = 64;
 
 /// Why a coordinator could not run.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +104,8 @@ async fn serve(
     let service = service.max_decoding_message_size(largest);
     let router = tonic::transport::Server::builder()
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
+        .layer(RequestBodyTimeoutLayer::new(ensemble.limits.read_timeout()))
+        .max_concurrent_streams(ensemble.limits.max_sessions.saturating_add(SPARE_STREAMS))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(service)
@@ -144,8 +149,9 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// A request that is somewhat over the limits still gets the sentence that says so; one that is far over is not read.
 fn largest_request(limits: &Limits) -> usize {
-    // A token id is a varint of up to ten bytes.
-    2 * limits.max_input_bytes as usize + 10 * limits.max_input_tokens as usize + REQUEST_FRAMING
+    // A token id is a varint of up to ten bytes. An input is a text or ids, never both.
+    let input = (limits.max_input_bytes as usize).max(10 * limits.max_input_tokens as usize);
+    input + REQUEST_FRAMING
 }
 
 #[cfg(test)]

@@ -47,16 +47,22 @@ const LONGEST_MESSAGE: usize = 600;
 /// A gRPC status for an error code with a sentence for people. A sentence that is too long loses its middle: what was
 /// wrong stands at its beginning, what is allowed at its end.
 pub fn status(error: ErrorCode, message: impl Into<String>) -> Status {
-    Status::new(code_of(error), shortened(message.into()))
+    Status::new(code_of(error), shortened(&message.into(), LONGEST_MESSAGE))
 }
 
-fn shortened(message: String) -> String {
+/// A sentence of at most about `longest` characters: one that is too long loses its middle.
+///
+/// ```
+/// assert_eq!(chorus_proto::shortened("abcdefgh", 4), "ab [...] gh");
+/// assert_eq!(chorus_proto::shortened("abcd", 4), "abcd");
+/// ```
+pub fn shortened(message: &str, longest: usize) -> String {
     let characters = message.chars().count();
-    if characters <= LONGEST_MESSAGE {
-        return message;
+    if characters <= longest {
+        return message.to_owned();
     }
-    let head = message.chars().take(LONGEST_MESSAGE / 2);
-    let tail = message.chars().skip(characters - LONGEST_MESSAGE / 2);
+    let head = message.chars().take(longest / 2);
+    let tail = message.chars().skip(characters - longest / 2);
     head.chain(" [...] ".chars()).chain(tail).collect()
 }
 

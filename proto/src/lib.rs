@@ -5,7 +5,7 @@
 mod error_code;
 mod logits;
 
-pub use error_code::{code_of, error_code_of, status};
+pub use error_code::{code_of, error_code_of, shortened, status};
 pub use logits::{LogitsError, logits_from_rows, logits_to_values};
 
 /// Messages and services of package `chorus.v1`, generated from `proto/chorus/v1/*.proto`.

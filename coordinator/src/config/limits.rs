@@ -22,6 +22,8 @@ pub struct Limits {
     pub step_timeout_ms: u32,
     /// Milliseconds that connecting to a member may take.
     pub connect_timeout_ms: u32,
+    /// Milliseconds that a caller may pause while it sends a request.
+    pub read_timeout_ms: u32,
 }
 
 /// A limit under which nothing works.
@@ -51,6 +53,7 @@ impl Default for Limits {
             max_top_n: 1000,
             step_timeout_ms: 5000,
             connect_timeout_ms: 2000,
+            read_timeout_ms: 30_000,
         }
     }
 }
@@ -66,6 +69,11 @@ impl Limits {
         Duration::from_millis(self.connect_timeout_ms.into())
     }
 
+    /// How long a caller may pause while it sends a request.
+    pub fn read_timeout(&self) -> Duration {
+        Duration::from_millis(self.read_timeout_ms.into())
+    }
+
     pub(super) fn check(&self) -> Result<(), LimitsError> {
         let all = [
             ("max_input_tokens", self.max_input_tokens, u32::MAX),
@@ -75,6 +83,7 @@ impl Limits {
             ("max_top_n", self.max_top_n, u32::MAX),
             ("step_timeout_ms", self.step_timeout_ms, u32::MAX),
             ("connect_timeout_ms", self.connect_timeout_ms, u32::MAX),
+            ("read_timeout_ms", self.read_timeout_ms, u32::MAX),
         ];
         let wrong = all.into_iter().find(|(_, value, most)| !(1..=*most).contains(value));
         match wrong {

@@ -28,15 +28,13 @@ pub enum RowError {
         /// What came.
         value: f32,
     },
-    /// A log-sum-exp that can't be that of these logits.
-    #[error("the log-sum-exp is {value}; with these logits it lies between {least} and {most}")]
+    /// A log-sum-exp that is not that of these logits.
+    #[error("the log-sum-exp is {value}; that of these logits is {expected}")]
     LogSumExp {
         /// What came.
         value: f32,
-        /// The largest logit.
-        least: f64,
-        /// The largest logit plus the logarithm of the vocabulary's size.
-        most: f64,
+        /// ln Σ exp(logit).
+        expected: f64,
     },
     /// A log-probability that is NaN, infinite or positive.
     #[error("the log-probability at position {index} is {value}; allowed: finite and at most 0")]
@@ -54,9 +52,8 @@ fn rounding(value: f64) -> f64 {
 }
 
 impl<'a> Row<'a> {
-    /// Checks a row: `vocabulary_size` finite logits, and a log-sum-exp between the largest logit and that plus
-    /// ln(vocabulary size), as the log-sum-exp of any row is. The sum itself is the member's word: a second pass of
-    /// exponentials would cost as much as the fusing.
+    /// Checks a row: `vocabulary_size` finite logits, and the log-sum-exp that these logits have, but for rounding. A
+    /// wrong one would give the member another weight than it has, up to the size of the vocabulary times as much.
     ///
     /// # Errors
     /// What is wrong, with the index of a logit that is not finite.
@@ -67,14 +64,20 @@ impl<'a> Row<'a> {
         if let Some((index, value)) = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
             return Err(RowError::Logit { index, value: *value });
         }
-        let least = f64::from(logits.iter().copied().fold(f32::MIN, f32::max));
-        let most = least + (logits.len() as f64).ln();
-        let value = f64::from(log_sum_exp);
-        let slack = rounding(least);
-        if !(least - slack..=most + slack).contains(&value) {
-            return Err(RowError::LogSumExp { value: log_sum_exp, least, most });
+        let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
+        let expected = f64::from(largest) + sum.ln();
+        // A difference that is no number is no small one either.
+        let off = (expected - f64::from(log_sum_exp)).abs();
+        if off.is_nan() || off > rounding(expected) {
+            return Err(RowError::LogSumExp { value: log_sum_exp, expected });
         }
         Ok(Self { logits, log_sum_exp })
+    }
+
+    /// A row that was checked before.
+    pub(crate) fn checked(logits: &'a [f32], log_sum_exp: f32) -> Self {
+        Self { logits, log_sum_exp }
     }
 
     /// How many tokens the row covers, never 0.
@@ -146,11 +149,15 @@ mod tests {
 
     #[test]
     fn a_log_sum_exp_that_belongs_to_no_such_row_is_refused() {
-        for lie in [0.9, 3.2, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for lie in [0.9, 1.0, 1.5, 1.6, 3.2, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let error = Row::new(&[1.0, 0.0, 0.0], lie, 3).unwrap_err();
             assert!(matches!(error, RowError::LogSumExp { .. }), "{error}");
         }
         assert!(Row::new(&[1.0, 0.0, 0.0], 1.551_445, 3).is_ok());
+        // Large logits, whose log-sum-exp is rounded to 0.06 in f32, and small ones.
+        assert!(Row::new(&[1e6, 1e6, -1e6], 1e6 + 0.693, 3).is_ok());
+        assert!(Row::new(&[f32::MAX, f32::MIN], f32::MAX, 2).is_ok());
+        assert!(Row::new(&[-1e30; 2], -1e30, 2).is_ok());
     }
 
     #[test]

@@ -114,20 +114,15 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_arrival_changes_nothing(
+    fn the_order_of_the_rows_changes_no_more_than_rounding(
         (members, arrival) in members().prop_flat_map(|members| {
             let order: Vec<usize> = (0..members.len()).collect();
             (Just(members), Just(order).prop_shuffle())
         }),
     ) {
-        let arrived: Vec<(usize, Member)> = arrival.iter().map(|place| (*place, members[*place].clone())).collect();
-        let unordered: Vec<Member> = arrived.iter().map(|(_, member)| member.clone()).collect();
-        let mut ordered = arrived;
-        ordered.sort_by_key(|(place, _)| *place);
-        let ordered: Vec<Member> = ordered.into_iter().map(|(_, member)| member).collect();
+        let unordered: Vec<Member> = arrival.iter().map(|place| members[*place].clone()).collect();
         for rule in Rule::ALL {
-            // In member order: to the bit. In any other order it is still the same mathematics.
-            prop_assert_eq!(fused(rule, 0.1, &ordered), fused(rule, 0.1, &members));
+            // The session fuses in member order, so that not even the bits depend on it.
             let expected = distribution(rule, &members);
             assert_close(&distribution(rule, &unordered), expected.log_probs(), 1e-12);
         }

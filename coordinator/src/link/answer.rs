@@ -3,7 +3,7 @@
 //! Knows nothing about streams or about who waits.
 
 use chorus_proto::v1::{self, ErrorCode, ask_logits::Rows as RowsAsked, feed};
-use chorus_proto::{logits_to_values, v1::answer::Answer as Kind};
+use chorus_proto::{logits_to_values, shortened, v1::answer::Answer as Kind};
 
 use crate::fusion::{RowError, check_targets};
 use crate::member::{Answer, Feed, MemberError};
@@ -11,7 +11,10 @@ use crate::plan::Ask;
 use crate::rows::Rows;
 
 /// Answers of more bytes are checked on a thread where that holds up nobody.
-const LARGE_ANSWER: usize = 1 << 20;
+const LARGE_ANSWER: usize = 1 << 18;
+
+/// Of what a worker says about a failure, in characters: it goes into every answer that is given without it.
+pub(super) const LONGEST_REASON: usize = 300;
 
 /// What an answer must look like.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +53,8 @@ impl Question {
             Some(Kind::Logits(logits)) => self.rows(logits),
             Some(Kind::Targets(targets)) if self.ask == Ask::Targets => {
                 check_targets(&targets.log_probs, self.tokens).map_err(unsound)?;
-                Ok(Answer::Targets(targets.log_probs))
+                // Rounding must not make a probability larger than 1.
+                Ok(Answer::Targets(targets.log_probs.into_iter().map(|log_prob| log_prob.min(0.0)).collect()))
             }
             Some(Kind::Advanced(_)) if self.ask == Ask::Nothing => Ok(Answer::Advanced),
             _ => Err(violation("it answered something else than what was asked")),
@@ -84,7 +88,7 @@ fn unsound(error: RowError) -> MemberError {
 }
 
 fn failed(failure: &v1::Failure) -> MemberError {
-    let message = failure.message.clone();
+    let message = shortened(&failure.message, LONGEST_REASON);
     match failure.code() {
         ErrorCode::InvalidArgument | ErrorCode::FailedPrecondition => MemberError::Refused { message },
         ErrorCode::UnknownSession => MemberError::UnknownSession,
@@ -122,8 +126,8 @@ mod tests {
         let lse = 3_f32.ln();
         let answer = read(Ask::LogitsEach, logits(&[0.0; 6], vec![lse; 2])).await.unwrap();
         assert_eq!(answer, Answer::Rows(Rows::new(vec![0.0; 6], vec![lse; 2], 3).unwrap()));
-        let targets = Kind::Targets(v1::Targets { log_probs: vec![-1.0, -2.5] });
-        assert_eq!(read(Ask::Targets, targets).await.unwrap(), Answer::Targets(vec![-1.0, -2.5]));
+        let targets = Kind::Targets(v1::Targets { log_probs: vec![1e-9, -2.5] });
+        assert_eq!(read(Ask::Targets, targets).await.unwrap(), Answer::Targets(vec![0.0, -2.5]));
         assert_eq!(read(Ask::Nothing, Kind::Advanced(v1::Advanced {})).await.unwrap(), Answer::Advanced);
     }
 
@@ -132,11 +136,13 @@ mod tests {
         let short = logits(&[0.0; 5], vec![1.0, 1.0]);
         let unasked = logits(&[0.0; 3], vec![3_f32.ln()]);
         let impossible = logits(&[0.0; 3], vec![17.0]);
+        let understated = logits(&[0.0; 3], vec![0.5]);
         let too_many = Kind::Targets(v1::Targets { log_probs: vec![-1.0; 3] });
         let answers = [
             (Ask::LogitsEach, short),
             (Ask::Targets, unasked),
             (Ask::LogitsNext, impossible),
+            (Ask::LogitsNext, understated),
             (Ask::Targets, too_many),
             (Ask::LogitsNext, Kind::Advanced(v1::Advanced {})),
         ];
@@ -170,5 +176,13 @@ mod tests {
         assert_eq!(gone, MemberError::UnknownSession);
         let broken = read(Ask::Nothing, failure(ErrorCode::Internal)).await.unwrap_err();
         assert!(matches!(broken, MemberError::Lost { .. }));
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_says_of_a_failure_is_bounded() {
+        let message = "no ".repeat(1_000_000);
+        let failure = Kind::Failure(v1::Failure { code: ErrorCode::NotFinite.into(), message });
+        let error = read(Ask::Nothing, failure).await.unwrap_err();
+        assert!(error.to_string().len() < 2 * LONGEST_REASON, "{error}");
     }
 }

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use chorus_proto::v1::{self, AnswerFrame, Operation, operation};
+use chorus_proto::shortened;
+use chorus_proto::v1::{self, AnswerFrame, Operation, answer::Answer as Kind, operation};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::answer::{self, Question};
+use super::answer::{self, LONGEST_REASON, Question};
 use super::frames::{OperationFrames, QueuedOperation};
 use crate::member::{Answer, Feed, MemberError, SessionId};
 
@@ -139,7 +140,9 @@ impl Attachment {
                 frame = answers.message() => match frame {
                     Ok(Some(frame)) => frame.answers.into_iter().for_each(|answer| self.route(answer)),
                     Ok(None) => return "the worker ended the stream".to_owned(),
-                    Err(status) => return format!("the link broke ({})", status.message()),
+                    Err(status) => {
+                        return format!("the link broke ({})", shortened(status.message(), LONGEST_REASON));
+                    }
                 },
             }
         }
@@ -200,9 +203,9 @@ impl Attachment {
             tracing::trace!(answer.session, answer.step, "nobody waits for this answer any more");
             return;
         };
-        // Step 0 says that the session could not be opened, so its first feed fails too.
-        let failed_to_open = answer.step == 0;
-        if answer.step > waiting.step {
+        // Step 0 says that the session could not be opened, so its first feed fails too. It can say nothing else.
+        let failed_to_open = answer.step == 0 && matches!(answer.answer, Some(Kind::Failure(_)));
+        if answer.step > waiting.step || (answer.step == 0 && !failed_to_open) {
             tracing::warn!(answer.session, answer.step, "the worker answered a step that was never fed");
             self.reset(Fault::BrokeProtocol);
         } else if (failed_to_open || answer.step == waiting.step)
@@ -257,6 +260,21 @@ mod tests {
         attachment.finish();
         let left: usize = frames.map(|frame| frame.operations.len()).collect::<Vec<_>>().await.iter().sum();
         assert_eq!(left, QUEUED_NOTICES);
+    }
+
+    #[tokio::test]
+    async fn nothing_but_a_failure_answers_step_0() {
+        let answer = |answer| v1::Answer { session: 7, step: 0, answer: Some(answer) };
+        for (kind, broken) in
+            [(Kind::Failure(v1::Failure::default()), false), (Kind::Advanced(v1::Advanced {}), true)]
+        {
+            let (attachment, _frames) = Attachment::new(8);
+            let (reply, mut heard) = oneshot::channel();
+            let _registration = attachment.register(7, WaitingFeed { step: 1, reply }).unwrap();
+            attachment.route(answer(kind));
+            assert_eq!(attachment.reset.is_cancelled(), broken);
+            assert_eq!(heard.try_recv().is_ok(), !broken);
+        }
     }
 
     #[test]

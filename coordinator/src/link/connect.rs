@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chorus_proto::MAX_MESSAGE_BYTES;
 use chorus_proto::v1::worker_client::WorkerClient;
 use chorus_proto::v1::{AnswerFrame, DescribeRequest, ModelCard, TokenizerRequest};
+use chorus_proto::{MAX_MESSAGE_BYTES, shortened};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
+use super::answer::LONGEST_REASON;
 use super::attachment::Attachment;
 use crate::agreement::{Delegate, Disagreement};
 
@@ -24,6 +25,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 const STREAM_WINDOW: u32 = 64 << 20;
 const CONNECTION_WINDOW: u32 = 128 << 20;
 const MAX_HTTP2_FRAME: u32 = 1 << 20;
+/// Of each of the words in a card, in characters; a fingerprint has 64.
+const LONGEST_NAME: usize = 200;
 const MAX_TOKENIZER_BYTES: usize = 256 << 20;
 
 /// An address that can't be one.
@@ -51,8 +54,10 @@ pub(super) enum ConnectError {
     Unreachable { address: String, cause: String },
     #[error("it did not answer the handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
     HandshakeTimeout,
-    #[error("it failed the handshake: {}", .0.message())]
-    Handshake(Status),
+    #[error("it failed the handshake: {0}")]
+    Handshake(String),
+    #[error("it is no chorus worker: what listens there does not know the service")]
+    NoWorker,
     #[error("{0}")]
     Disagreement(Disagreement),
 }
@@ -95,8 +100,8 @@ async fn describe(endpoint: &Endpoint) -> Result<(WorkerClient<Channel>, ModelCa
     let mut client = WorkerClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let card = client.describe(DescribeRequest {}).await.map_err(ConnectError::Handshake)?.into_inner();
-    Ok((client, card))
+    let card = client.describe(DescribeRequest {}).await.map_err(|status| handshake(&status))?.into_inner();
+    Ok((client, bounded(card)))
 }
 
 async fn attach(
@@ -106,7 +111,7 @@ async fn attach(
 ) -> Result<Connection, ConnectError> {
     agree(client, &card, delegate).await?;
     let (attachment, frames) = Attachment::new(card.vocabulary_size);
-    let answers = client.attach(frames).await.map_err(ConnectError::Handshake)?.into_inner();
+    let answers = client.attach(frames).await.map_err(|status| handshake(&status))?.into_inner();
     Ok(Connection { card: Arc::new(card), attachment: Arc::new(attachment), answers })
 }
 
@@ -119,7 +124,7 @@ async fn agree(
     if delegate.enter(card).map_err(ConnectError::Disagreement)? {
         return Ok(());
     }
-    let json = fetch_tokenizer(client).await.map_err(ConnectError::Handshake)?;
+    let json = fetch_tokenizer(client).await.map_err(|status| handshake(&status))?;
     delegate.define(json, card).await.map_err(ConnectError::Disagreement)
 }
 
@@ -135,6 +140,28 @@ async fn fetch_tokenizer(client: &mut WorkerClient<Channel>) -> Result<Vec<u8>, 
         json.extend_from_slice(&chunk.data);
     }
     Ok(json)
+}
+
+/// What a worker answered instead of a step of the handshake.
+fn handshake(status: &Status) -> ConnectError {
+    match (status.code(), status.message()) {
+        (Code::Unimplemented, _) => ConnectError::NoWorker,
+        (code, "") => ConnectError::Handshake(code.description().to_owned()),
+        (_, message) => ConnectError::Handshake(shortened(message, LONGEST_REASON)),
+    }
+}
+
+/// A card whose words are short enough for every status that repeats them. The fingerprint is compared, not shown whole.
+fn bounded(card: ModelCard) -> ModelCard {
+    let short = |words: &str| shortened(words, LONGEST_NAME);
+    ModelCard {
+        name: short(&card.name),
+        architecture: short(&card.architecture),
+        device: short(&card.device),
+        vocabulary_fingerprint: short(&card.vocabulary_fingerprint),
+        incarnation: short(&card.incarnation),
+        ..card
+    }
 }
 
 /// The transport's own sentence is "transport error": what happened stands at the end of the chain.

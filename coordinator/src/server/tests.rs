@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod half_requests;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

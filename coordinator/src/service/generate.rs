@@ -15,6 +15,7 @@ use chorus_text::Vocabulary;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use super::deadline::Deadline;
 use super::participation::Attendance;
 use super::text::GeneratedText;
 use crate::ensemble::{Admission, Ensemble, compute, fuse_status, shutting_down, step_status};
@@ -45,6 +46,7 @@ pub(super) async fn run(
     generation: Generation,
     vocabulary: Vocabulary,
     replies: Replies,
+    deadline: Deadline,
     _admission: Admission,
 ) {
     // Kept for the last word, which must reach even a client that left no room for anything else.
@@ -60,6 +62,7 @@ pub(super) async fn run(
             tracing::debug!("the client hung up");
             return;
         }
+        status = deadline.passed() => Err(status),
         () = ensemble.stop.cancelled() => Err(shutting_down()),
     };
     last_word.send(result);
@@ -74,7 +77,7 @@ async fn generate(
     let seats = ensemble.roster.seats.iter();
     let run = Run {
         ensemble,
-        seed: generation.seed.unwrap_or_else(rand::random),
+        seed: seed(&generation),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
         attendance: Attendance::new(seats.map(|seat| seat.member.name().to_owned())),
         generation: Arc::new(generation),
@@ -82,6 +85,14 @@ async fn generate(
         replies,
     };
     run.until_the_end().await
+}
+
+/// The seed of a generation: its own, or one that every JSON reader keeps exactly. A vote draws nothing and has none.
+fn seed(generation: &Generation) -> u64 {
+    if !generation.fusion.rule.yields_distribution() {
+        return 0;
+    }
+    generation.seed.unwrap_or_else(|| rand::random::<u64>() >> (u64::BITS - f64::MANTISSA_DIGITS))
 }
 
 impl Run<'_> {
@@ -134,7 +145,7 @@ impl Run<'_> {
         token: GeneratedToken,
         participation: Participation,
     ) -> Result<Option<Reason>, Status> {
-        let is_end = self.ensemble.roster.is_end_token(token.id);
+        let is_end = self.ensemble.roster.is_end_token(token.id, self.vocabulary.fingerprint());
         let (text, end) = if is_end {
             (String::new(), Some(Reason::EndToken))
         } else {

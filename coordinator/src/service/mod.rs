@@ -2,6 +2,7 @@
 //!
 //! Knows nothing about links to members or about how the process is started and stopped.
 
+mod deadline;
 mod generate;
 mod participation;
 mod predict;
@@ -27,6 +28,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
+use deadline::Deadline;
+
 use crate::ensemble::{Ensemble, shutting_down};
 use crate::request::{Generation, Prediction, Scoring};
 
@@ -44,13 +47,18 @@ impl EnsembleService {
         Self { ensemble }
     }
 
-    /// Ends work early when the server has to stop. When the caller hangs up this future is dropped, and with it the
-    /// sessions.
-    async fn until_stopped<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    /// Ends work early when its caller's deadline has passed or the server has to stop. When the caller hangs up this
+    /// future is dropped, and with it the sessions.
+    async fn in_time<T>(
+        &self,
+        deadline: Deadline,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
         tokio::select! {
             // A result that is there goes out, even in the last moment.
             biased;
             result = work => result,
+            status = deadline.passed() => Err(status),
             () = self.ensemble.stop.cancelled() => Err(shutting_down()),
         }
     }
@@ -65,18 +73,20 @@ impl ensemble_server::Ensemble for EnsembleService {
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let admission = self.ensemble.admit()?;
+        let deadline = Deadline::of_call(request.metadata());
         let request = request.into_inner();
         let bytes = text_bytes(request.prompt.as_ref());
         let (generation, vocabulary) = self.ensemble.check(request, bytes, Generation::new).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
         let ensemble = Arc::clone(&self.ensemble);
-        let work = generate::run(ensemble, generation, vocabulary, replies, admission);
+        let work = generate::run(ensemble, generation, vocabulary, replies, deadline, admission);
         tokio::spawn(work.instrument(tracing::info_span!("generate")));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
         let _admission = self.ensemble.admit()?;
+        let deadline = Deadline::of_call(request.metadata());
         let request = request.into_inner();
         let bytes = text_bytes(request.input.as_ref());
         let work = async {
@@ -84,11 +94,12 @@ impl ensemble_server::Ensemble for EnsembleService {
             score::score(&self.ensemble, scoring, vocabulary).await
         };
         let work = work.instrument(tracing::info_span!("score"));
-        self.until_stopped(work).await.map(Response::new)
+        self.in_time(deadline, work).await.map(Response::new)
     }
 
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
         let _admission = self.ensemble.admit()?;
+        let deadline = Deadline::of_call(request.metadata());
         let request = request.into_inner();
         let bytes = text_bytes(request.prefix.as_ref());
         let work = async {
@@ -96,7 +107,7 @@ impl ensemble_server::Ensemble for EnsembleService {
             predict::predict(&self.ensemble, prediction, vocabulary).await
         };
         let work = work.instrument(tracing::info_span!("predict"));
-        self.until_stopped(work).await.map(Response::new)
+        self.in_time(deadline, work).await.map(Response::new)
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

@@ -32,6 +32,19 @@ fn explained(refused: &Status, largest: usize) -> Option<Status> {
         Code::Internal if said == "Missing request message." => {
             "request: there is none; allowed: exactly one message".to_owned()
         }
+        Code::Internal if said.contains("Unexpected EOF decoding stream") => {
+            "request: it ends before the length that it announced; allowed: exactly one whole message"
+                .to_owned()
+        }
+        Code::Internal | Code::Unimplemented if said.contains("compress") => {
+            format!("request: it can't be unpacked ({said}); allowed: messages without compression")
+        }
+        Code::Unknown if said.contains("data was not received within the designated timeout") => {
+            return Some(status(
+                ErrorCode::DeadlineExceeded,
+                "request: its message did not come in time; allowed: pauses of limits.read_timeout_ms at most",
+            ));
+        }
         _ => return None,
     };
     Some(status(ErrorCode::InvalidArgument, sentence))
@@ -53,6 +66,8 @@ mod tests {
             (Code::OutOfRange, "Error, decoded message length too large: found 9 bytes", "99 bytes"),
             (Code::Internal, "failed to decode Protobuf message: invalid varint", "invalid varint"),
             (Code::Internal, "Missing request message.", "there is none"),
+            (Code::Internal, "Unexpected EOF decoding stream.", "one whole message"),
+            (Code::Internal, "protocol error: received message with invalid compression flag: 5", "flag: 5"),
         ] {
             let (code, sentence) = explained_code(code, said).unwrap();
             assert_eq!(code, Code::InvalidArgument);

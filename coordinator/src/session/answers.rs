@@ -4,6 +4,7 @@
 
 use chorus_proto::v1::Participation;
 
+use crate::dense::DenseShare;
 use crate::fusion::{FuseError, Fused, Fusion, Row, fuse};
 use crate::member::Answer;
 use crate::weights::Weights;
@@ -15,6 +16,8 @@ pub(crate) struct StepAnswers {
     pub(crate) answers: Vec<(usize, Answer)>,
     /// Who answered and who did not, as replies state it.
     pub(crate) participation: Participation,
+    /// Until these are dropped, their rows count against what may be under way.
+    pub(crate) _budget: Option<DenseShare>,
 }
 
 impl StepAnswers {

@@ -19,6 +19,7 @@ use chorus_proto::v1::{MissingMember, Participation};
 use chorus_text::Vocabulary;
 use futures::future::join_all;
 
+use crate::dense::DenseShare;
 use crate::member::{Answer, MemberError};
 use crate::plan::Ask;
 use crate::quorum::QuorumError;
@@ -48,6 +49,7 @@ pub(crate) struct EnsembleSession {
     patience: Patience,
     rejoin: Rejoin,
     transcript: Transcript,
+    vocabulary_size: usize,
     /// One for each member, in member order.
     places: Vec<Place>,
     /// One for each member, in member order.
@@ -63,7 +65,7 @@ pub(crate) enum StepError {
     /// Fewer members answered than the quorum asks for, and all that failed have no room now.
     #[error("{0}")]
     Exhausted(QuorumError),
-    /// Every member that was asked says that the request is at fault.
+    /// Every member there is says that the request is at fault.
     #[error("{0}")]
     Refused(String),
 }
@@ -83,6 +85,7 @@ impl EnsembleSession {
             patience,
             rejoin,
             transcript: Transcript::new(vocabulary.fingerprint()),
+            vocabulary_size: vocabulary.len() as usize,
             places: Vec::new(),
             losses: vec![Losses::default(); roster.seats.len()],
         };
@@ -102,6 +105,7 @@ impl EnsembleSession {
     /// # Errors
     /// Below quorum, or refused by everybody. The session is of no use then.
     pub(crate) async fn step(&mut self, tokens: &[u32], ask: Ask) -> Result<StepAnswers, StepError> {
+        let budget = self.roster.dense.reserve(ask, tokens.len(), self.vocabulary_size).await;
         self.welcome_back();
         let end = self.transcript.extend(tokens);
         let transcript = &self.transcript;
@@ -110,8 +114,45 @@ impl EnsembleSession {
             Some(async move { (index, session.advance(transcript, end, ask).await) })
         });
         // Completion order is of no interest: the results come in member order.
-        let results = join_all(feeds).await;
-        self.settle(results)
+        let mut results = join_all(feeds).await;
+        if self.is_below_quorum(&results) {
+            self.ask_again(&mut results, end, ask).await;
+        }
+        self.settle(results, budget)
+    }
+
+    fn is_below_quorum(&self, results: &[(usize, Result<Answer, MemberError>)]) -> bool {
+        let answered = results.iter().filter(|(_, result)| result.is_ok());
+        let participants: Vec<usize> = answered.map(|(index, _)| *index).collect();
+        self.roster.check_quorum(&self.participation_of(&participants)).is_err()
+    }
+
+    /// Members that have only forgotten the session (it was idle for longer than they keep one) read it again at once,
+    /// since without them the step fails. With a quorum left they come back beside the steps, like every lost member.
+    async fn ask_again(
+        &mut self,
+        results: &mut [(usize, Result<Answer, MemberError>)],
+        end: usize,
+        ask: Ask,
+    ) {
+        let forgotten = results.iter_mut().filter(|(_, result)| *result == Err(MemberError::UnknownSession));
+        let (roster, transcript, patience) = (&self.roster, &self.transcript, self.patience);
+        let again = forgotten.map(|(index, result)| async move {
+            let id = roster.next_session.fetch_add(1, Ordering::Relaxed);
+            let opened = MemberSession::open(&roster.seats[*index], id, transcript, patience);
+            let mut session = match opened {
+                Ok(session) => session,
+                Err(error) => {
+                    *result = Err(error);
+                    return None;
+                }
+            };
+            *result = session.advance(transcript, end, ask).await;
+            Some((*index, session))
+        });
+        for (index, session) in join_all(again).await.into_iter().flatten() {
+            self.places[index] = Place::InStep(session);
+        }
     }
 
     /// The most tokens of one feed that every member in step takes with this ask.
@@ -175,6 +216,7 @@ impl EnsembleSession {
     fn settle(
         &mut self,
         results: Vec<(usize, Result<Answer, MemberError>)>,
+        budget: Option<DenseShare>,
     ) -> Result<StepAnswers, StepError> {
         let mut answers = Vec::new();
         let mut failures = Vec::new();
@@ -189,13 +231,13 @@ impl EnsembleSession {
         }
         let participants: Vec<usize> = answers.iter().map(|(index, _)| *index).collect();
         let participation = self.participation_of(&participants);
-        if answers.is_empty()
+        if failures.len() == self.places.len()
             && let Some(refusal) = refusal_of_all(&failures)
         {
             return Err(StepError::Refused(refusal));
         }
         match self.roster.check_quorum(&participation) {
-            Ok(()) => Ok(StepAnswers { answers, participation }),
+            Ok(()) => Ok(StepAnswers { answers, participation, _budget: budget }),
             Err(error) if are_exhausted(&failures) => Err(StepError::Exhausted(error)),
             Err(error) => Err(StepError::BelowQuorum(error)),
         }

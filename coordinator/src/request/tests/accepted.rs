@@ -55,7 +55,8 @@ fn what_a_request_says_is_taken() {
     assert_eq!(generation.fusion.rule, Rule::LogLinear);
     assert_eq!(generation.weights.as_slice(), [3.0, 0.0]);
     assert_eq!((generation.max_tokens, generation.seed), (100, Some(u64::MAX)));
-    assert_eq!(generation.sampling.temperature, 0.0);
+    let sampling = Sampling { temperature: 0.0, top_k: u32::MAX, top_p: f64::MIN_POSITIVE };
+    assert_eq!(generation.sampling, sampling);
     let vote = v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, Some(0.0), &[]), ..asking() };
     assert_eq!(Ensemble::new().generate(vote).unwrap().fusion.threshold, 0.0);
 }

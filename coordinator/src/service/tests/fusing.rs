@@ -6,6 +6,7 @@ use chorus_proto::v1::{GenerateRequest, PredictRequest};
 
 use super::*;
 use crate::fusion::Rule;
+use crate::sampling::{Sampling, uniform};
 use crate::testing::scripted_member::Act;
 
 #[tokio::test]
@@ -20,6 +21,39 @@ async fn every_rule_generates_what_fusion_in_this_process_gives() {
         assert_eq!(tokens(&replies).len(), 30);
         stage.assert_fused_in_process(&[0, 5, 2], &replies);
         assert_eq!(joined(&replies), vocabulary().decode(&tokens(&replies)));
+    }
+}
+
+#[tokio::test]
+async fn every_token_is_the_one_that_sampling_chooses() {
+    let stage = Stage::new("").await;
+    let plain = Sampling::default();
+    for sampling in [
+        plain,
+        Sampling { temperature: 0.0, ..plain },
+        Sampling { temperature: 0.4, ..plain },
+        Sampling { temperature: 2.5, ..plain },
+        Sampling { top_k: 2, ..plain },
+        Sampling { top_p: 0.5, ..plain },
+        Sampling { temperature: 1.5, top_k: 5, top_p: 0.8 },
+    ] {
+        let options = SamplingOptions {
+            temperature: Some(sampling.temperature),
+            top_k: Some(sampling.top_k),
+            top_p: Some(sampling.top_p),
+            seed: Some(11),
+        };
+        let request = GenerateRequest { sampling: Some(options), ..request(&[7, 1], 60, 0) };
+        let replies = stage.generate(request).await.unwrap();
+        let mut prefix = vec![7, 1];
+        for (index, token) in (0..).zip(tokens(&replies)) {
+            let Fused::Distribution(fused) = stage.fused(&NAMES.map(str::to_owned), &prefix) else {
+                panic!("the weighted average is a distribution");
+            };
+            assert_eq!(token, sampling.choose(&fused, uniform(11, index)), "{sampling:?}, token {index}");
+            prefix.push(token);
+        }
+        assert_eq!(prefix.len(), 62);
     }
 }
 
@@ -60,7 +94,15 @@ async fn predict_gives_the_fused_distribution_and_each_members() {
         }
         let weights: f64 = reply.members.iter().map(|member| member.weight).sum();
         assert!((weights - 1.0).abs() < 1e-12);
-        assert!(reply.members.iter().all(|member| member.start.is_some() && member.candidates.len() == 8));
+        for (member, scripted) in reply.members.iter().zip(&stage.members) {
+            let rows = scripted.model.rows([[3, 3].as_slice()].into_iter());
+            let own = rows.row(0).unwrap().distribution().top(8);
+            let own: Vec<_> = own.iter().map(|own| (own.id, own.log_prob.exp().to_bits())).collect();
+            let said = member.candidates.iter().map(|said| (said.id, said.probability.to_bits()));
+            assert_eq!((member.name.as_str(), said.collect::<Vec<_>>()), (scripted.name(), own));
+            assert!(member.start.is_some());
+        }
+        assert_eq!(reply.members.len(), 3);
     }
 }
 
@@ -87,6 +129,7 @@ async fn the_same_seed_gives_the_same_text_and_the_server_says_which_it_used() {
     unseeded.sampling = None;
     let chosen = stage.generate(unseeded).await.unwrap();
     let seed = chosen.last().unwrap().end.as_ref().unwrap().seed;
+    assert!(seed < 1 << 53, "JSON readers keep it");
     assert_eq!(stage.generate(request(&[0], 40, seed)).await.unwrap(), chosen);
 }
 

@@ -154,6 +154,43 @@ async fn a_refusal_beside_a_death_is_not_the_callers_mistake() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_the_only_member_that_is_up_is_not_the_callers_mistake() {
+    let stage = Stage::new("").await;
+    let refused = MemberError::Refused { message: "token 5 is not for me".to_owned() };
+    stage.members[0].follow(move |_| Act::Fail(refused.clone()));
+    stage.members[1].die();
+    stage.members[2].die();
+    let error = stage.generate(request(&[5], 1, 1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    for part in ["alto (it refused the request: token 5 is not for me)", "bass (killed)", "cello (killed)"] {
+        assert!(error.message().contains(part), "{}", error.message());
+    }
+}
+
+/// As after a pause of the reader that was longer than a worker keeps an idle session.
+#[tokio::test]
+async fn members_that_have_all_forgotten_the_session_read_it_again() {
+    let stage = Stage::new("").await;
+    for member in &stage.members {
+        let mut knows = true;
+        member.follow(move |read| {
+            if knows && read == 9 {
+                knows = false;
+                return Act::Fail(MemberError::UnknownSession);
+            }
+            Act::Answer
+        });
+    }
+    let replies = stage.generate(request(&[1, 2, 3], 20, 4)).await.unwrap();
+    assert_eq!(tokens(&replies).len(), 20);
+    assert!(missing(&replies).iter().all(Vec::is_empty), "nobody is missing from any token");
+    stage.assert_fused_in_process(&[1, 2, 3], &replies);
+    let mut read = vec![1, 2, 3];
+    read.extend(&tokens(&replies)[..19]);
+    assert_eq!(stage.members[1].histories(), [read[..8].to_vec(), read]);
+}
+
+#[tokio::test]
 async fn full_members_are_exhausted_and_not_unavailable() {
     let stage = Stage::new("").await;
     stage.members[2].die();
