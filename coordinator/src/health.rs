@@ -9,9 +9,18 @@ use futures::StreamExt;
 use tokio_stream::wrappers::WatchStream;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
 use crate::ensemble::Ensemble;
+
+/// A reporter that says NOT_SERVING until [`report`] knows better, and its service. The library's own says SERVING of the
+/// whole server from the beginning.
+pub(crate) async fn reporter() -> (HealthReporter, HealthServer<impl Health>) {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    set(&reporter, false).await;
+    (reporter, service)
+}
 
 /// Reports until the server drains, at every change of a member's presence.
 pub(crate) async fn report(ensemble: Arc<Ensemble>, reporter: HealthReporter) {

@@ -97,7 +97,7 @@ async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
-    let (reporter, health) = tonic_health::server::health_reporter();
+    let (reporter, health) = health::reporter().await;
     let _reporting = AbortOnDropHandle::new(tokio::spawn(health::report(Arc::clone(ensemble), reporter)));
     let largest = largest_request(&ensemble.limits);
     let service = EnsembleServer::new(EnsembleService::new(Arc::clone(ensemble)));

@@ -17,6 +17,10 @@ pub mod v1 {
 /// The compiled descriptors of `chorus.v1`, for gRPC server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/chorus.v1.bin"));
 
+/// The largest frame of operations on the hop between coordinator and worker, in bytes. Operations carry tokens only, so
+/// this is many of them; what a worker takes is smaller than what it answers.
+pub const MAX_OPERATION_FRAME_BYTES: usize = 1024 * 1024;
+
 /// The largest gRPC message on the hop between coordinator and worker, in bytes: 64 rows of 100,000 f32 logits and
 /// their framing.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 100_000 * 4 + 64 * 1024;

@@ -14,7 +14,7 @@ use crate::{
     batcher::{BatchLimits, Batcher, Waiting},
     credit::Credit,
     failure,
-    job::Job,
+    job::{Finished, Job},
     operation::{Feed, Operation, SessionKey},
     predictor::{Predictor, PredictorError, Row},
     sessions::{Session, SessionTable, Step},
@@ -140,7 +140,7 @@ impl<P: Predictor> Engine<P> {
 
     fn start(&mut self, key: SessionKey, feed: Feed, credit: Credit, now: Instant, replies: &mut Vec<Reply>) {
         let step = feed.step;
-        match self.sessions.check_step(key, step, now) {
+        match self.sessions.check_step(key, &feed, now) {
             Ok(Step::Next) => self.proceed(key, Job::new(feed, credit), now, replies),
             Ok(Step::Repeated(answer)) => replies.push(Reply::new(key, step, answer, credit)),
             Err(failure) => replies.push(Reply::failed(key, step, failure, credit)),
@@ -157,10 +157,9 @@ impl<P: Predictor> Engine<P> {
     }
 
     fn finish(&mut self, key: SessionKey, job: Job, now: Instant, replies: &mut Vec<Reply>) {
-        let step = job.step();
-        let (answer, credit) = job.finish();
-        self.sessions.remember(key, step, answer.clone(), now);
-        replies.push(Reply::new(key, step, answer, credit));
+        let Finished { feed, answer, credit } = job.finish();
+        self.sessions.remember(key, &feed, answer.clone(), now);
+        replies.push(Reply::new(key, feed.step, answer, credit));
     }
 
     fn put_back(

@@ -41,6 +41,14 @@ pub(crate) fn answer_forgotten(session: u64, step: u64) -> Failure {
     failure(ErrorCode::StepOutOfOrder, message)
 }
 
+pub(crate) fn not_the_same_step(session: u64, step: u64) -> Failure {
+    let next = step.saturating_add(1);
+    invalid_argument(format!(
+        "feed.step of session {session} is {step} (repeated), but with other tokens or another ask than that step had; \
+         allowed are the same feed again and step {next}"
+    ))
+}
+
 pub(crate) fn sessions_exhausted(max_sessions: usize) -> Failure {
     let message = format!("all {max_sessions} sessions of this worker are in use, try again later");
     failure(ErrorCode::ResourceExhausted, message)

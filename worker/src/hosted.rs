@@ -40,7 +40,7 @@ pub(crate) struct HostedModel {
     fresh_state: State,
 }
 
-/// Loads the model directory onto the device and lets it predict once. Takes its time: not for an async task.
+/// Loads the model directory onto the device and lets it predict a few tokens. Takes its time: not for an async task.
 ///
 /// # Errors
 /// The config, the device, the directory or the model itself can't be used; the error is one line for people.
@@ -52,7 +52,7 @@ pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
     let card = card(&config, &model, &limits);
     let tokenizer = Bytes::from(model.vocabulary().to_json().to_owned());
     let mut predictor = HostedModel::new(model).map_err(|error| unusable(&error))?;
-    predict_once(&mut predictor)?;
+    predict_first(&mut predictor)?;
     tracing::info!(
         model = %config.model.display(), name = card.name, architecture = card.architecture, device = card.device,
         "model loaded"
@@ -151,16 +151,24 @@ fn model_row<'a>(row: &'a mut Row<'_, State>) -> chorus_model::Row<'a> {
     chorus_model::Row { state: &mut *row.state, tokens: row.tokens, want }
 }
 
-/// A model that can't predict a first token is found before it is served, and the first session does not wait for
-/// what a device does only once.
-fn predict_once(predictor: &mut HostedModel) -> Result<(), WorkerError> {
+/// Tokens that a model has to predict before it is served.
+const FIRST_TOKENS: u32 = 16;
+
+/// A model that can't predict is found before it is served, and the first session does not wait for what a device does
+/// only once. Weights may be finite and their products not, as soon as the state is not zero.
+fn predict_first(predictor: &mut HostedModel) -> Result<(), WorkerError> {
+    let vocabulary_size = predictor.vocabulary_size();
+    let tokens: Vec<u32> = (0..FIRST_TOKENS.min(saturating(vocabulary_size))).collect();
     let mut state = predictor.fresh_state.clone();
-    let row = Row { state: &mut state, tokens: &[], want: Want::Next };
-    let outputs = predictor.forward(&mut [row]).map_err(|error| unusable(error.as_ref()))?;
-    match outputs.first().and_then(|logits| log_sum_exp(logits)) {
-        Some(_) => Ok(()),
-        None => Err(WorkerError::Unusable { reason: "its logits are not finite".to_owned() }),
+    for (tokens, want) in [(tokens.as_slice(), Want::Each), (&[], Want::Next)] {
+        let row = Row { state: &mut state, tokens, want };
+        let outputs = predictor.forward(&mut [row]).map_err(|error| unusable(error.as_ref()))?;
+        let mut rows = outputs.iter().flat_map(|logits| logits.chunks(vocabulary_size));
+        if rows.any(|logits| log_sum_exp(logits).is_none()) {
+            return Err(WorkerError::Unusable { reason: "its logits are not finite".to_owned() });
+        }
     }
+    Ok(())
 }
 
 /// The whole chain of causes in one line.

@@ -34,6 +34,14 @@ pub(crate) struct Demand {
     pub(crate) want: Want,
 }
 
+/// A feed that was computed.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) feed: Feed,
+    pub(crate) answer: v1::answer::Answer,
+    pub(crate) credit: Credit,
+}
+
 impl Job {
     pub(crate) fn new(feed: Feed, credit: Credit) -> Self {
         Self { feed, credit, consumed: 0, logits: Vec::new(), log_sum_exp: Vec::new(), log_probs: Vec::new() }
@@ -103,7 +111,7 @@ impl Job {
     }
 
     /// The gathered answer.
-    pub(crate) fn finish(self) -> (v1::answer::Answer, Credit) {
+    pub(crate) fn finish(self) -> Finished {
         let answer = match self.feed.ask {
             Ask::Nothing => v1::answer::Answer::Advanced(v1::Advanced {}),
             Ask::Next | Ask::Each => {
@@ -111,7 +119,7 @@ impl Job {
             }
             Ask::Targets => v1::answer::Answer::Targets(v1::Targets { log_probs: self.log_probs }),
         };
-        (answer, self.credit)
+        Finished { feed: self.feed, answer, credit: self.credit }
     }
 
     /// Gives the job up.
@@ -222,7 +230,7 @@ mod tests {
                 cut.absorb(piece.len() / 3, piece.to_vec(), 3, 0).unwrap();
             }
             prop_assert!(cut.is_complete());
-            prop_assert_eq!(whole.finish().0, cut.finish().0);
+            prop_assert_eq!(whole.finish().answer, cut.finish().answer);
         }
     }
 }

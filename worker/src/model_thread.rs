@@ -2,7 +2,7 @@
 //! whatever else is there, and runs one forward: natural batching, without timers. While it waits it wakes only for the
 //! engine's next expiry. Knows nothing about gRPC frames.
 
-use std::{collections::HashMap, io, thread, time::Instant};
+use std::{collections::HashMap, io, ops::ControlFlow, thread, time::Instant};
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -19,8 +19,12 @@ use crate::{
     predictor::Predictor,
 };
 
-/// Commands that may wait for the model's thread, which takes all of them before every forward.
+/// Commands that may wait for the model's thread, which takes what is there before every forward.
 const QUEUED_COMMANDS: usize = 256;
+
+/// Operations that are taken in before the next forward, or a command's worth more. However fast they come, nobody's
+/// answer waits for longer than these and one forward take.
+const ROUND_OPERATIONS: usize = 4096;
 
 /// What a stream is sent: answers that became ready together, or why it ends. The channel has no bound of its own: a
 /// stream's [`Credit`] bounds what can be in it.
@@ -122,11 +126,8 @@ where
                     Some(command) => self.handle(command),
                 }
             }
-            while let Ok(command) = inbox.try_recv() {
-                if matches!(command, Command::Stop) {
-                    return;
-                }
-                self.handle(command);
+            if self.take_round(&mut inbox).is_break() {
+                return;
             }
             self.deliver();
             if self.engine.has_work() {
@@ -138,6 +139,22 @@ where
                 self.deliver();
             }
         }
+    }
+
+    /// Takes what is queued, within a round; breaks where the thread has to end.
+    fn take_round(&mut self, inbox: &mut mpsc::Receiver<Command>) -> ControlFlow<()> {
+        let mut left = ROUND_OPERATIONS;
+        while left > 0
+            && let Ok(command) = inbox.try_recv()
+        {
+            match &command {
+                Command::Stop => return ControlFlow::Break(()),
+                Command::Operations { operations, .. } => left = left.saturating_sub(operations.len()),
+                Command::EndStream { .. } => left -= 1,
+            }
+            self.handle(command);
+        }
+        ControlFlow::Continue(())
     }
 
     /// Blocks for the next command; meanwhile sessions expire when their time comes.
@@ -261,6 +278,52 @@ mod tests {
         assert!(dropped.expect("the state is held for ever").is_err());
         assert!(sent.elapsed() > ttl, "not before its time");
         thread.stop().await;
+    }
+
+    /// Answers at once.
+    struct Quick;
+
+    impl Predictor for Quick {
+        type State = ();
+
+        fn vocabulary_size(&self) -> usize {
+            1
+        }
+
+        fn fresh_state(&mut self) -> Result<(), PredictorError> {
+            Ok(())
+        }
+
+        fn forward(&mut self, rows: &mut [Row<'_, ()>]) -> Result<Vec<Vec<f32>>, PredictorError> {
+            Ok(vec![vec![]; rows.len()])
+        }
+    }
+
+    /// A stream of operations that need no model, faster than they can be taken, does not hold up a feed.
+    #[test]
+    fn a_round_ends_however_many_operations_wait() {
+        let engine = Engine::new(Quick, 8, Duration::from_secs(60), BatchLimits::default());
+        let timer = Builder::new_current_thread().enable_time().build().unwrap();
+        let mut shell = Shell::new(engine, timer);
+        let (commands, mut inbox) = mpsc::channel(QUEUED_COMMANDS);
+        let (replies, mut receiver) = mpsc::unbounded_channel();
+        let admitted = |operation| Admitted { session: 1, operation, credit: Credit::default() };
+        let command = |operations| Command::Operations {
+            stream: 1,
+            operations,
+            replies: replies.clone(),
+            span: Span::none(),
+        };
+        let flood = || (0..1000).map(|_| admitted(Operation::Close { discard: false })).collect();
+        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
+        commands.try_send(command(vec![admitted(Operation::Open), admitted(feed)])).unwrap();
+        (0..100).for_each(|_| commands.try_send(command(flood())).unwrap());
+        assert!(shell.take_round(&mut inbox).is_continue());
+        assert!(inbox.len() >= 90, "most of the flood waits for the next rounds");
+        assert!(shell.engine.has_work());
+        shell.engine.run_batch(Instant::now(), &mut shell.replies);
+        shell.deliver();
+        assert_eq!(receiver.try_recv().unwrap().unwrap().len(), 1, "the feed is answered");
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! What a coordinator asks of a session, checked once at the wire: behind [`read`] every token is in the vocabulary and
 //! every length within its limit. Knows nothing about sessions, batches or streams.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 use chorus_proto::v1;
 
 use crate::failure;
@@ -21,15 +23,23 @@ pub(crate) enum Operation {
 }
 
 /// Tokens to append, and what is asked about them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Feed {
     pub(crate) step: u64,
     pub(crate) tokens: Vec<u32>,
     pub(crate) ask: Ask,
 }
 
+impl Feed {
+    /// Tells whether a step that is repeated is the same step: its number, tokens and ask as 64 bits. The keys are random,
+    /// so that nobody can make two feeds with the same.
+    pub(crate) fn digest(&self, keys: &RandomState) -> u64 {
+        keys.hash_one(self)
+    }
+}
+
 /// What a Feed wants to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Ask {
     /// Only to advance.
     Nothing,

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::atomic::AtomicU64, time::Duration};
 
-use chorus_proto::{MAX_MESSAGE_BYTES, v1::worker_server::WorkerServer};
+use chorus_proto::{MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES, v1::worker_server::WorkerServer};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tonic::{
@@ -31,6 +31,10 @@ use crate::{
 /// HTTP/2 windows: requests carry tokens only, so a stream needs little; many streams share a connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 24;
+/// Calls at a time on one connection: a coordinator's stream, its handshakes, and those who look at the health.
+const MAX_CALLS: u32 = 256;
+/// What connections have to take their last messages in, once every stream has its answers.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// A coordinator's machine that vanishes without a word is noticed after two of these, and its sessions end.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -102,11 +106,12 @@ pub async fn serve(
 
 fn router(service: WorkerService, health: HealthServer<impl Health>) -> Router {
     let service = WorkerServer::new(service)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_OPERATION_FRAME_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_CALLS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(health)
@@ -120,17 +125,21 @@ async fn drain(
     health: HealthReporter,
     limit: Duration,
 ) -> Result<(), WorkerError> {
+    let mut server = std::pin::pin!(server);
     let streams = async {
         readers.wait().await;
         end_watches(health).await;
     };
-    match tokio::time::timeout(limit, async { tokio::join!(server, streams).0 }).await {
-        Ok(served) => served.map_err(WorkerError::Serve),
-        Err(_) => {
+    tokio::select! {
+        served = &mut server => return served.map_err(WorkerError::Serve),
+        () = streams => {}
+        () = tokio::time::sleep(limit) => {
             tracing::warn!(?limit, "stopped without having all answers read");
-            Ok(())
+            return Ok(());
         }
     }
+    // A connection that says nothing would be open for ever.
+    tokio::time::timeout(GOODBYE, server).await.unwrap_or(Ok(())).map_err(WorkerError::Serve)
 }
 
 async fn set_not_serving(health: &HealthReporter) {

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use chorus_proto::status;
 use chorus_proto::v1::{
-    AnswerFrame, DescribeRequest, ModelCard, OperationFrame, TokenizerChunk, TokenizerRequest,
+    AnswerFrame, DescribeRequest, ErrorCode, ModelCard, OperationFrame, TokenizerChunk, TokenizerRequest,
     worker_server::Worker,
 };
 use futures::{StreamExt as _, stream, stream::BoxStream};
@@ -22,6 +23,9 @@ use crate::{
 
 /// Size of a piece of the tokenizer.
 const TOKENIZER_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Streams at a time, each of which may have some 50 MiB under way. A coordinator has one.
+const MAX_STREAMS: usize = 64;
 
 /// One hosted model as a gRPC service.
 #[derive(Debug)]
@@ -58,6 +62,10 @@ impl Worker for WorkerService {
         &self,
         request: Request<Streaming<OperationFrame>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        if self.readers.len() >= MAX_STREAMS {
+            let message = format!("{MAX_STREAMS} streams are attached, this worker's limit; try again later");
+            return Err(status(ErrorCode::ResourceExhausted, message));
+        }
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let span = tracing::info_span!("attach", stream, peer = ?request.remote_addr());
         let (replies, receiver) = mpsc::unbounded_channel();

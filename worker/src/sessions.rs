@@ -4,12 +4,17 @@
 
 use std::{
     collections::HashMap,
+    hash::RandomState,
     time::{Duration, Instant},
 };
 
 use chorus_proto::v1::{self, Failure};
 
-use crate::{failure, operation::SessionKey, remembered::RememberedAnswers};
+use crate::{
+    failure,
+    operation::{Feed, SessionKey},
+    remembered::RememberedAnswers,
+};
 
 /// One client sequence in progress.
 #[derive(Debug)]
@@ -17,8 +22,9 @@ pub(crate) struct Session<S> {
     pub(crate) state: S,
     /// Tokens consumed so far.
     pub(crate) position: u64,
-    /// The last step that was answered, 0 for none.
+    /// The last step that was answered, 0 for none, and the digest of its feed.
     step: u64,
+    digest: u64,
     last_used: Instant,
 }
 
@@ -37,6 +43,7 @@ pub(crate) struct SessionTable<S> {
     sessions: HashMap<SessionKey, Session<S>>,
     /// Answers of the sessions' last steps; never of a session that is not here.
     answers: RememberedAnswers,
+    digest_keys: RandomState,
     max_sessions: usize,
     ttl: Duration,
     /// Before this no session can have expired; none where there is none that could.
@@ -47,7 +54,8 @@ impl<S> SessionTable<S> {
     /// No sessions yet. `remembered_bytes` bounds the answers that are kept, over all sessions together.
     pub(crate) fn new(max_sessions: usize, ttl: Duration, remembered_bytes: usize) -> Self {
         let answers = RememberedAnswers::new(remembered_bytes);
-        Self { sessions: HashMap::new(), answers, max_sessions, ttl, next_expiry: None }
+        let digest_keys = RandomState::new();
+        Self { sessions: HashMap::new(), answers, digest_keys, max_sessions, ttl, next_expiry: None }
     }
 
     /// Whether `key` can be opened; a session that is replaced makes its own room.
@@ -61,14 +69,15 @@ impl<S> SessionTable<S> {
     /// Opens a session at `state`, in place of one that has the same key.
     pub(crate) fn open(&mut self, key: SessionKey, state: S, now: Instant) {
         self.answers.forget(key);
-        let session = Session { state, position: 0, step: 0, last_used: now };
+        let session = Session { state, position: 0, step: 0, digest: 0, last_used: now };
         self.sessions.insert(key, session);
         // Whatever is there already expires earlier.
         self.next_expiry = self.next_expiry.or_else(|| self.expiry(now));
     }
 
-    /// What `step` means for the session, which counts as used.
-    pub(crate) fn check_step(&mut self, key: SessionKey, step: u64, now: Instant) -> Result<Step, Failure> {
+    /// What the step of a feed means for the session, which counts as used.
+    pub(crate) fn check_step(&mut self, key: SessionKey, feed: &Feed, now: Instant) -> Result<Step, Failure> {
+        let step = feed.step;
         let session =
             self.sessions.get_mut(&key).ok_or_else(|| failure::unknown_session(key.session, self.ttl))?;
         session.last_used = now;
@@ -76,16 +85,26 @@ impl<S> SessionTable<S> {
             return Ok(Step::Next);
         }
         match self.answers.get(key) {
+            Some(_) if session.step == step && session.digest != feed.digest(&self.digest_keys) => {
+                Err(failure::not_the_same_step(key.session, step))
+            }
             Some(answer) if session.step == step => Ok(Step::Repeated(answer.clone())),
             None if session.step == step && step > 0 => Err(failure::answer_forgotten(key.session, step)),
             answer => Err(failure::step_out_of_order(key.session, step, session.step, answer.is_some())),
         }
     }
 
-    /// Counts a step as done, and keeps its answer in case that it is asked for again.
-    pub(crate) fn remember(&mut self, key: SessionKey, step: u64, answer: v1::answer::Answer, now: Instant) {
+    /// Counts the step of a feed as done, and keeps its answer in case that it is asked for again.
+    pub(crate) fn remember(
+        &mut self,
+        key: SessionKey,
+        feed: &Feed,
+        answer: v1::answer::Answer,
+        now: Instant,
+    ) {
         if let Some(session) = self.sessions.get_mut(&key) {
-            session.step = step;
+            session.step = feed.step;
+            session.digest = feed.digest(&self.digest_keys);
             session.last_used = now;
             self.answers.keep(key, answer);
         }
@@ -126,7 +145,10 @@ impl<S> SessionTable<S> {
             }
             keep
         });
-        let oldest = self.sessions.values().map(|session| session.last_used).min();
+        // A busy session has its time-to-live before it, whenever it was used last.
+        let used =
+            |(key, session): (&SessionKey, &Session<S>)| if is_busy(*key) { now } else { session.last_used };
+        let oldest = self.sessions.iter().map(used).min();
         self.next_expiry = oldest.and_then(|oldest| self.expiry(oldest));
     }
 
@@ -149,6 +171,7 @@ impl<S> SessionTable<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Ask;
 
     const TTL: Duration = Duration::from_secs(10);
     /// For all answers of a test.
@@ -156,6 +179,10 @@ mod tests {
 
     fn key(stream: u64, session: u64) -> SessionKey {
         SessionKey { stream, session }
+    }
+
+    fn feed(step: u64) -> Feed {
+        Feed { step, tokens: vec![4, 5], ask: Ask::Next }
     }
 
     fn idle(_: SessionKey) -> bool {
@@ -173,7 +200,7 @@ mod tests {
         assert_eq!(table.len(), 2, "idle for exactly the time-to-live is not longer than it");
         table.expire(start + TTL + Duration::from_millis(1), idle);
         assert_eq!(table.len(), 1);
-        let failure = table.check_step(key(1, 1), 1, start + TTL).unwrap_err();
+        let failure = table.check_step(key(1, 1), &feed(1), start + TTL).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::UnknownSession);
         assert!(failure.message.contains("idle for more than 10 seconds"), "{}", failure.message);
         table.expire(start + TTL * 3 / 2 + Duration::from_millis(1), idle);
@@ -202,7 +229,7 @@ mod tests {
         let mut table = SessionTable::new(8, TTL, ROOM);
         table.open(key(1, 1), (), start);
         let first = table.next_expiry().unwrap();
-        table.check_step(key(1, 1), 1, start + TTL / 2).unwrap();
+        table.check_step(key(1, 1), &feed(1), start + TTL / 2).unwrap();
         table.expire(first, idle);
         assert_eq!((table.len(), table.next_expiry()), (1, Some(first + TTL / 2)));
     }
@@ -214,7 +241,7 @@ mod tests {
         for session in [1, 2, 3] {
             table.open(key(1, session), (), start);
         }
-        table.check_step(key(1, 1), 1, start + TTL).unwrap();
+        table.check_step(key(1, 1), &feed(1), start + TTL).unwrap();
         table.expire(start + TTL + TTL / 2, |busy| busy == key(1, 2));
         assert!(table.take(key(1, 1)).is_some(), "used");
         assert!(table.take(key(1, 2)).is_some(), "busy");
@@ -238,14 +265,14 @@ mod tests {
         let now = Instant::now();
         let mut table = SessionTable::new(1, TTL, ROOM);
         table.open(key(1, 1), (), now);
-        assert!(table.check_step(key(1, 1), 0, now).is_err(), "there is no step 0 to repeat");
-        assert!(table.check_step(key(1, 1), 2, now).is_err());
-        assert_eq!(table.check_step(key(1, 1), 1, now), Ok(Step::Next));
+        assert!(table.check_step(key(1, 1), &feed(0), now).is_err(), "there is no step 0 to repeat");
+        assert!(table.check_step(key(1, 1), &feed(2), now).is_err());
+        assert_eq!(table.check_step(key(1, 1), &feed(1), now), Ok(Step::Next));
         let answer = v1::answer::Answer::Advanced(v1::Advanced {});
-        table.remember(key(1, 1), 1, answer.clone(), now);
-        assert_eq!(table.check_step(key(1, 1), 1, now), Ok(Step::Repeated(answer)));
-        assert_eq!(table.check_step(key(1, 1), 2, now), Ok(Step::Next));
-        let failure = table.check_step(key(1, 1), 3, now).unwrap_err();
+        table.remember(key(1, 1), &feed(1), answer.clone(), now);
+        assert_eq!(table.check_step(key(1, 1), &feed(1), now), Ok(Step::Repeated(answer)));
+        assert_eq!(table.check_step(key(1, 1), &feed(2), now), Ok(Step::Next));
+        let failure = table.check_step(key(1, 1), &feed(3), now).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::StepOutOfOrder);
         assert_eq!(failure.message, "feed.step of session 1 is 3, allowed are 1 (repeated) and 2");
     }
@@ -257,18 +284,50 @@ mod tests {
         let mut table = SessionTable::new(2, TTL, answer.encoded_len());
         for session in [1, 2] {
             table.open(key(1, session), (), now);
-            table.remember(key(1, session), 1, answer.clone(), now);
+            table.remember(key(1, session), &feed(1), answer.clone(), now);
         }
-        let failure = table.check_step(key(1, 1), 1, now).unwrap_err();
+        let failure = table.check_step(key(1, 1), &feed(1), now).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::StepOutOfOrder);
         assert_eq!(
             failure.message,
             "feed.step of session 1 is 1 (repeated), but its answer is no longer kept; allowed is 2"
         );
-        let failure = table.check_step(key(1, 1), 3, now).unwrap_err();
+        let failure = table.check_step(key(1, 1), &feed(3), now).unwrap_err();
         assert_eq!(failure.message, "feed.step of session 1 is 3, allowed is 2");
-        assert_eq!(table.check_step(key(1, 1), 2, now), Ok(Step::Next));
-        assert_eq!(table.check_step(key(1, 2), 1, now), Ok(Step::Repeated(answer)));
+        assert_eq!(table.check_step(key(1, 1), &feed(2), now), Ok(Step::Next));
+        assert_eq!(table.check_step(key(1, 2), &feed(1), now), Ok(Step::Repeated(answer)));
+    }
+
+    #[test]
+    fn a_repeated_step_is_answered_only_where_it_is_the_same_feed() {
+        let now = Instant::now();
+        let answer = v1::answer::Answer::Advanced(v1::Advanced {});
+        let mut table = SessionTable::new(1, TTL, ROOM);
+        table.open(key(1, 1), (), now);
+        table.remember(key(1, 1), &feed(1), answer.clone(), now);
+        let others = [
+            Feed { tokens: vec![5, 4], ..feed(1) },
+            Feed { tokens: vec![], ..feed(1) },
+            Feed { ask: Ask::Each, ..feed(1) },
+        ];
+        for other in others {
+            let failure = table.check_step(key(1, 1), &other, now).unwrap_err();
+            assert_eq!(failure.code(), v1::ErrorCode::InvalidArgument, "{other:?}");
+            assert!(failure.message.contains("other tokens or another ask"), "{}", failure.message);
+        }
+        assert_eq!(table.check_step(key(1, 1), &feed(1), now), Ok(Step::Repeated(answer)));
+        assert_eq!(table.check_step(key(1, 1), &feed(2), now), Ok(Step::Next));
+    }
+
+    #[test]
+    fn a_busy_session_makes_nobody_look_again_before_its_time() {
+        let start = Instant::now();
+        let mut table = SessionTable::new(1, TTL, ROOM);
+        table.open(key(1, 1), (), start);
+        table.expire(start + 3 * TTL, |_| true);
+        assert!(table.next_expiry().unwrap() > start + 4 * TTL);
+        table.expire(start + 5 * TTL, idle);
+        assert_eq!(table.len(), 0);
     }
 
     #[test]
@@ -283,7 +342,7 @@ mod tests {
         for end in end {
             let mut table = SessionTable::new(1, TTL, ROOM);
             table.open(key(1, 1), (), start);
-            table.remember(key(1, 1), 1, v1::answer::Answer::Advanced(v1::Advanced {}), start);
+            table.remember(key(1, 1), &feed(1), v1::answer::Answer::Advanced(v1::Advanced {}), start);
             assert!(table.answers.get(key(1, 1)).is_some());
             end(&mut table, start);
             assert!(table.answers.get(key(1, 1)).is_none());

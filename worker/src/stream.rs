@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use chorus_proto::{
-    MAX_MESSAGE_BYTES,
-    v1::{AnswerFrame, OperationFrame},
+    MAX_MESSAGE_BYTES, status,
+    v1::{AnswerFrame, ErrorCode, OperationFrame},
 };
 use futures::{Stream, StreamExt as _, stream};
 use prost::Message as _;
@@ -21,6 +21,9 @@ use crate::{
 
 /// Tag and length of one answer in a frame, at most.
 const ANSWER_FRAMING_BYTES: usize = 16;
+
+/// Operations that are handed on together at most, so that no stream's frame keeps the model's thread for long.
+const COMMAND_OPERATIONS: usize = 1024;
 
 /// How a process stops.
 #[derive(Debug, Clone, Default)]
@@ -110,6 +113,9 @@ impl OperationReader {
                     let units = credit::units(&operation, self.limits.vocabulary_size);
                     let credit = self.take_credit(units, &mut admitted).await?;
                     admitted.push(Admitted { session, operation, credit });
+                    if admitted.len() == COMMAND_OPERATIONS {
+                        self.send(std::mem::take(&mut admitted)).await?;
+                    }
                 }
                 Err(answer) => {
                     let credit = self.take_credit(1, &mut admitted).await?;
@@ -161,13 +167,13 @@ impl OperationReader {
                 () = self.credit.all_returned() => {}
             }
         }
-        let status = match ending {
+        let last_word = match ending {
             Ending::Complete => None,
             Ending::Broken(status) => Some(status),
-            Ending::Draining | Ending::Gone => Some(Status::unavailable("the worker is stopping")),
+            Ending::Draining | Ending::Gone => Some(status(ErrorCode::Unavailable, "the worker is stopping")),
         };
-        if let Some(status) = status {
-            let _ = self.replies.send(Err(status));
+        if let Some(last_word) = last_word {
+            let _ = self.replies.send(Err(last_word));
         }
         // Without the model's thread there are no sessions left to end.
         let _ = self.commands.send(Command::EndStream { stream: self.stream }).await;

@@ -89,12 +89,13 @@ async fn rows_that_do_not_fit_into_a_message_are_refused() {
 #[tokio::test]
 async fn a_model_that_overflows_fails_the_session_and_says_so() {
     let directory = TempDir::new().unwrap();
-    models::write_overflowing(directory.path());
+    let last = VOCABULARY as u32 - 1;
+    models::write_overflowing(directory.path(), last..=last);
     let worker = Worker::start_on(directory, |_| {}).await;
     let mut stream = worker.attach().await;
     stream.send([open(1)]);
-    assert_eq!(values(&stream.ask(feed(1, 1, &[], next())).await, 1).len(), VOCABULARY);
-    let answer = stream.ask(feed(1, 2, &[1], next())).await;
+    assert_eq!(values(&stream.ask(feed(1, 1, &[1], next())).await, 1).len(), VOCABULARY);
+    let answer = stream.ask(feed(1, 2, &[last], next())).await;
     assert_eq!(failure(&answer).0, ErrorCode::NotFinite);
     assert_eq!(failure(&stream.ask(feed(1, 3, &[1], next())).await).0, ErrorCode::UnknownSession);
 }

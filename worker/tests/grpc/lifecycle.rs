@@ -68,4 +68,10 @@ fn what_can_not_be_loaded_is_one_clear_line() {
     let config = WorkerConfig { max_sessions: 0, ..WorkerConfig::new(directory.path()) };
     let error = chorus_worker::load(config).unwrap_err();
     assert_eq!(error.to_string(), "max_sessions is 0, allowed is 1 to 1000000");
+
+    // It would be up and lost at every step.
+    let overflowing = TempDir::new().unwrap();
+    models::write_overflowing(overflowing.path(), 0..=u32::MAX);
+    let error = chorus_worker::load(WorkerConfig::new(overflowing.path())).unwrap_err();
+    assert!(error.to_string().contains("its logits are not finite"), "{error}");
 }

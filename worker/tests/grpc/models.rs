@@ -1,6 +1,6 @@
 //! Small models with fixed weights.
 
-use std::path::Path;
+use std::{ops::RangeInclusive, path::Path};
 
 use candle_core::{Device, Tensor};
 use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Start, Tensors, WeightType};
@@ -36,17 +36,21 @@ pub(crate) fn write(directory: &Path, config: Config) {
     write_parts(directory, config, tensors.collect());
 }
 
-/// Writes a model whose first distribution is finite and whose others are not.
-pub(crate) fn write_overflowing(directory: &Path) {
+/// Writes a model whose distributions are finite until it has read one of these tokens. All its weights are finite.
+pub(crate) fn write_overflowing(directory: &Path, at: RangeInclusive<u32>) {
     let config = Config { start: Start::ZeroState, ..config(VOCABULARY) };
-    let number = |name: &str| match name {
-        "linear.weight" => 3e38_f32,
-        _ => 9.0,
-    };
     let shapes = config.tensor_shapes().into_iter();
     let tensors = shapes.map(|(name, shape)| {
-        let tensor = Tensor::full(number(&name), shape, &Device::Cpu).unwrap();
-        (name, tensor)
+        // The state stays zero, which hides the output layer, as long as embeddings are zero.
+        let row = |row: usize| match name.as_str() {
+            "linear.weight" => 3e38_f32,
+            "embed.weight" if at.contains(&(row as u32)) => 9.0,
+            name if name.starts_with("rnn.weight_ih") => 9.0,
+            _ => 0.0,
+        };
+        let columns = shape.iter().skip(1).product();
+        let values: Vec<f32> = (0..shape[0]).flat_map(|index| vec![row(index); columns]).collect();
+        (name.clone(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     });
     let tensors = tensors.collect();
     write_parts(directory, config, tensors);
