@@ -20,15 +20,17 @@ Examples:
   chorus eval --model alto test.txt --lanes 64
   echo \"To be, or not to be\" | chorus eval --model alto -
 
-The first token is predicted from what the model's config calls its start, every other one from
-all before it: nats per token = -(sum of ln P(token | everything before it)) / tokens,
+The first token is predicted from what the model's config calls its start, every
+other one from all before it:
+nats per token = -(sum of ln P(token | everything before it)) / tokens,
 perplexity = exp(nats per token).
 
-Other programs evaluate in batches: the text cut into N equal parts that are read side by side, each
-from a fresh state. --lanes N does the same (PyTorch's `batchify`: the rest of the division is
-dropped, and the first token of a part is read and not predicted), for a figure that can be held
-against theirs. It is faster, and the higher the more lanes there are, since every part begins with
-nothing to go by.
+Other programs evaluate in batches: the text cut into N equal parts that are
+read side by side, each from a fresh state. --lanes N does the same (PyTorch's
+`batchify`: the rest of the division is dropped, and the first token of a part
+is read and not predicted), for a figure that can be held against theirs. It is
+faster, and the figure is the higher the more lanes there are, since every part
+begins with nothing to go by.
 
 With --json one object with the keys
   tokens, nats_per_token, bits_per_token, perplexity

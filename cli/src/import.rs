@@ -15,20 +15,24 @@ use crate::client::print;
 const EXAMPLES: &str = "\
 Examples:
   chorus import --weights model.pt --vocab vocab.txt --out alto
-  chorus import --weights model.safetensors --vocab vocab.json --out bass --dtype f16
-  chorus import --weights lm.pth --vocab tokenizer.json --out tenor --start '<s>' --end '</s>'
+  chorus import --weights model.safetensors --vocab vocab.json --out bass \\
+                --dtype f16
+  chorus import --weights lm.pth --vocab tokenizer.json --out tenor \\
+                --start '<s>' --end '</s>'
 
-The weights are a PyTorch state_dict, by itself or inside a checkpoint (torch.save), or a
-safetensors file, of a model embedding -> LSTM -> linear. The embedding may be absent (one-hot
-input) or also be the output matrix (tied), and the biases may be absent. The usual names of the
-modules are understood: embedding, encoder, emb, wte; lstm, rnn; linear, fc, decoder, output_proj,
-head. A tensor that has no place in such a model is an error, since the model would compute
-something else without it.
+The weights are a PyTorch state_dict, by itself or inside a checkpoint
+(torch.save), or a safetensors file, of a model embedding -> LSTM -> linear. The
+embedding may be absent (one-hot input) or also be the output matrix (tied), and
+the biases may be absent. The usual names of the modules are understood:
+embedding, encoder, emb, wte; lstm, rnn; linear, fc, decoder, output_proj, head.
+A tensor that has no place in such a model is an error, since the model would
+compute something else without it.
 
-The vocabulary is a tokenizer.json, a vocab.json map from token to id (of characters or of words),
-or a vocab.txt: one word a line, its line number (from 0) the id. Texts for word vocabularies are
-white-space separated, with <eos> at each line's end and <unk>, where the vocabulary has it, for
-words that it does not have.";
+The vocabulary is a tokenizer.json, a vocab.json map from token to id (of
+characters or of words), or a vocab.txt: one word a line, its line number (from
+0) the id. Texts for word vocabularies are white-space separated, with <eos> at
+each line's end and <unk>, where the vocabulary has it, for words that it does
+not have.";
 
 /// Make a model directory of a PyTorch or safetensors file and a vocabulary
 #[derive(Debug, clap::Args)]

@@ -12,6 +12,7 @@ mod shutdown;
 mod text_file;
 mod train;
 mod up;
+mod values;
 
 use std::{future::Future, process::ExitCode};
 
@@ -89,6 +90,19 @@ mod tests {
         CommandLine::command().debug_assert();
     }
 
+    /// Examples are pasted, and terminals that are narrower than a line would break it in two commands.
+    #[test]
+    fn no_line_of_the_examples_is_wider_than_a_terminal() {
+        let command = CommandLine::command();
+        for command in command.get_subcommands() {
+            let help =
+                command.get_after_help().unwrap_or_else(|| panic!("{} has no examples", command.get_name()));
+            for line in help.to_string().lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+        }
+    }
+
     #[test]
     fn command_lines_that_are_promised_to_stay_are_understood() {
         for line in [
@@ -126,8 +140,10 @@ mod tests {
             ("generate x --addr nowhere", "expected HOST:PORT"),
             ("generate x --max-tokens -1", "--max-tokens"),
             ("generate x --sed 7", "--seed"),
+            ("generate x --seed -1", "from 0 to 18446744073709551615"),
+            ("generate x --temperature warm", "expected a number"),
             ("worker", "--model <DIR>"),
-            ("worker --model dir --listen localhost", "--listen"),
+            ("worker --model dir --listen localhost", "expected IP:PORT"),
             ("coordinator --member alto", "name[@weight]=http://host:port"),
         ] {
             let words = std::iter::once("chorus").chain(line.split(' '));

@@ -14,6 +14,10 @@ use crate::failure::sentence_of_io_error;
 /// How long a TCP connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A server whose process hangs or whose machine is gone is found by these two together. One that is busy answers them.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What every client command takes.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Ensemble and output")]
@@ -71,6 +75,9 @@ fn wrong_address() -> String {
 pub(crate) async fn connect(address: &Address) -> anyhow::Result<EnsembleClient<Channel>> {
     let channel = Endpoint::from(address.0.clone())
         .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
         .connect()
         .await
         .map_err(|error| {

@@ -6,7 +6,7 @@ use chorus_coordinator::fusion::Rule;
 use chorus_proto::v1;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::failure::UsageError;
+use crate::{failure::UsageError, values::number};
 
 /// Fusion options, the same for every client command.
 #[derive(Debug, Default, clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct FusionArgs {
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
     /// Threshold of threshold_vote, in [0, 1)
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", value_parser = number, allow_negative_numbers = true)]
     threshold: Option<f64>,
     /// A member's weight; once for each member, for all of them or for none
     #[arg(long = "weight", value_name = "NAME=W", value_parser = parse_weight)]

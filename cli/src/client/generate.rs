@@ -11,6 +11,7 @@ use super::{
 use crate::{
     failure::{note, warn},
     text_file::{LARGEST_REQUEST, read_argument},
+    values::{number as any_number, seed},
 };
 
 const EXAMPLES: &str = "\
@@ -65,16 +66,16 @@ pub(crate) struct GenerateArgs {
 #[command(next_help_heading = "Sampling")]
 struct SamplingArgs {
     /// The same seed gives the same text (default: the ensemble chooses one; see `end` of --json)
-    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", value_parser = seed, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// 0 is greedy (default: 1)
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", value_parser = any_number, allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Only the K likeliest tokens (default: all)
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<u32>,
     /// Only the likeliest tokens that together reach the probability P (default: 1, all)
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = any_number, allow_negative_numbers = true)]
     top_p: Option<f64>,
 }
 

@@ -10,6 +10,8 @@ use chorus_coordinator::{
 
 use super::{ProcessArgs, announce, listen, until_drained};
 use crate::client::rule_parser;
+use crate::failure::{UsageError, one_line};
+use crate::values::{number, socket_address};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,19 +49,19 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long = "member", value_name = "NAME[@WEIGHT]=URL")]
     members: Vec<MemberConfig>,
     /// Where clients are served; port 0 lets the system choose (default: 127.0.0.1:50051)
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     listen: Option<SocketAddr>,
     /// How the members' answers become one, where a request does not say (default: weighted_average)
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
     /// Threshold of threshold_vote, in [0, 1), where a request does not say (default: 0.1)
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", value_parser = number, allow_negative_numbers = true)]
     threshold: Option<f64>,
     /// The least number of members with which it answers (default: 1)
     #[arg(long, value_name = "N")]
     quorum_members: Option<usize>,
     /// The least share of the total weight with which it answers, in [0, 1] (default: 0)
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true)]
     quorum_weight: Option<f64>,
     #[command(flatten)]
     process: ProcessArgs,
@@ -88,9 +90,62 @@ fn config(arguments: CoordinatorArgs) -> anyhow::Result<Config> {
         quorum_weight: arguments.quorum_weight,
     };
     let Some(path) = arguments.config else {
-        return Ok(Config::new(None, flags)?);
+        return Config::new(None, flags).map_err(|error| wrong_flags(&error.into()));
     };
     let path_shown = path.display();
     let toml = fs::read_to_string(&path).with_context(|| format!("can't read {path_shown}"))?;
-    Config::new(Some(&toml), flags).with_context(|| path_shown.to_string())
+    Config::new(Some(&toml), flags).map_err(|error| {
+        // What the file says of itself is wrong with and without flags.
+        match Config::new(Some(&toml), Overrides::default()) {
+            Err(of_file) if of_file.to_string() == error.to_string() => {
+                anyhow::Error::from(error).context(path_shown.to_string())
+            }
+            _ => wrong_flags(&error.into()),
+        }
+    })
+}
+
+fn wrong_flags(error: &anyhow::Error) -> anyhow::Error {
+    UsageError(one_line(error)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: CoordinatorArgs,
+    }
+
+    fn error(arguments: &[&str]) -> anyhow::Error {
+        let line = ["coordinator"].iter().chain(arguments);
+        config(CommandLine::try_parse_from(line).unwrap().arguments).unwrap_err()
+    }
+
+    #[test]
+    fn a_wrong_flag_is_not_blamed_on_the_file_and_a_wrong_file_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (good, bad) = (folder.path().join("good.toml"), folder.path().join("bad.toml"));
+        let members = "[[members]]\nname = 'a'\naddress = 'http://127.0.0.1:9'\n";
+        fs::write(&good, members).unwrap();
+        fs::write(&bad, format!("{members}[fusion]\nthreshold = 3.0\n")).unwrap();
+        let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+
+        let of_flag = error(&["--config", good, "--threshold", "2"]);
+        assert!(
+            of_flag.is::<UsageError>() && of_flag.to_string().contains("fusion.threshold: 2"),
+            "{of_flag:#}"
+        );
+        assert!(!one_line(&of_flag).contains("good.toml"), "{of_flag:#}");
+        for flags in [&["--config", bad][..], &["--config", bad, "--quorum-members", "1"]] {
+            let of_file = error(flags);
+            assert!(!of_file.is::<UsageError>(), "{of_file:#}");
+            assert!(one_line(&of_file).contains("bad.toml: fusion.threshold: 3"), "{of_file:#}");
+        }
+        assert!(error(&[]).is::<UsageError>(), "an ensemble without members");
+    }
 }

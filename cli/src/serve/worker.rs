@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use chorus_worker::WorkerConfig;
+use chorus_worker::{WorkerConfig, WorkerError};
 
 use super::{ProcessArgs, announce, listen, until_drained};
+use crate::{failure::UsageError, values::socket_address};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +29,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Where it listens; port 0 lets the system choose
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = socket_address)]
     listen: SocketAddr,
     #[command(flatten)]
     limits: LimitArgs,
@@ -69,6 +70,7 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     // A taken address is found before time goes into loading.
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
+    config.validate().map_err(in_terms_of_flags)?;
     let load = move || chorus_worker::load(config).map_err(anyhow::Error::from);
     let loading = tokio::task::spawn_blocking(load);
     let loaded = tokio::select! {
@@ -78,6 +80,23 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     announce(&listener)?;
     let server = chorus_worker::serve(loaded, listener, shutdown.drain.clone().cancelled_owned());
     until_drained(server, &shutdown).await
+}
+
+/// The fields of the worker's config under the names of their flags.
+fn in_terms_of_flags(error: WorkerError) -> anyhow::Error {
+    let WorkerError::Config { field, found, allowed } = error else {
+        return error.into();
+    };
+    let flag = match field {
+        "max_sessions" => "--max-sessions",
+        "max_feed_tokens" => "--max-feed-tokens",
+        "session_ttl in seconds" => "--session-ttl",
+        "batch.chunk_tokens" => "--chunk-tokens",
+        "batch.tokens" => "--batch-tokens",
+        // Without a flag.
+        other => other,
+    };
+    UsageError(format!("{flag} is {found}, allowed is {allowed}")).into()
 }
 
 fn config(arguments: &WorkerArgs) -> WorkerConfig {
@@ -130,6 +149,17 @@ mod tests {
         assert_eq!((config.max_feed_tokens, config.session_ttl.as_secs()), (3, 4));
         assert_eq!((config.batch.chunk_tokens, config.batch.tokens), (5, 6));
         assert_eq!(config.drain_timeout.as_secs(), 7);
+    }
+
+    #[test]
+    fn a_number_out_of_its_range_is_named_by_its_flag() {
+        for flag in
+            ["--max-sessions", "--max-feed-tokens", "--session-ttl", "--chunk-tokens", "--batch-tokens"]
+        {
+            let error = in_terms_of_flags(parsed(&[&format!("{flag}=0")]).validate().unwrap_err());
+            assert!(error.is::<UsageError>());
+            assert!(error.to_string().starts_with(&format!("{flag} is 0, allowed is 1 to ")), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,21 @@ use chorus_model::train::{CheckpointInterval, DataOrder, Decay, OptimizerKind, T
 use chorus_model::{Start, WeightType};
 use clap::{ArgGroup, Args, ValueEnum};
 
+const EXAMPLES: &str = "\
+Examples:
+  chorus train --data train.txt --valid valid.txt --out alto \\
+               --tokenizer bpe:512 --dropout 0.4 --epochs 20
+  chorus train --data train.txt --valid valid.txt --out bass \\
+               --tokenizer-from alto --seed 2 --order passages
+  chorus train --data wiki.train --valid wiki.valid --out wiki \\
+               --tokenizer words --hidden 650 --layers 2 --embedding 650 \\
+               --tied --optimizer sgd --learning-rate 1 --decay epochs:0.8:6 \\
+               --clip 5 --bptt 35
+
+The number of threads is that of RAYON_NUM_THREADS, or of the processor's cores.
+Ctrl-C and SIGTERM end a run with a checkpoint; a second one ends it at once.
+The exit code is then 130.";
+
 /// Arguments of `chorus train`.
 #[derive(Debug, Args)]
 #[command(
@@ -18,12 +33,7 @@ use clap::{ArgGroup, Args, ValueEnum};
         config.json, tokenizer.json, the best epoch's model.safetensors, metrics.jsonl, learning-curve.svg and \
         checkpoint/, from which --resume goes on after Ctrl-C or a crash as if nothing had happened: the same \
         command line gives the same weights, interrupted or not.",
-    after_help = "Examples:\n  \
-        chorus train --data train.txt --valid valid.txt --out alto --tokenizer bpe:512 --dropout 0.4 --epochs 20\n  \
-        chorus train --data train.txt --valid valid.txt --out bass --tokenizer-from alto --seed 2 --order passages\n  \
-        chorus train --data wiki.train --valid wiki.valid --out wiki --tokenizer words --hidden 650 --layers 2 \\\n      \
-        --embedding 650 --tied --optimizer sgd --learning-rate 1 --decay epochs:0.8:6 --clip 5 --bptt 35\n\n\
-        The number of threads is that of RAYON_NUM_THREADS, or of the processor's cores.",
+    after_help = EXAMPLES,
     group = ArgGroup::new("vocabulary").required(true).args(["tokenizer", "tokenizer_from"])
 )]
 pub(crate) struct TrainArgs {

@@ -16,7 +16,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use chorus_coordinator::fusion::Rule;
 
-use crate::client::rule_parser;
+use crate::{
+    client::rule_parser,
+    values::{number, socket_address},
+};
 
 pub(crate) use run::run as up;
 
@@ -40,7 +43,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
     /// Where the ensemble listens; port 0 lets the system choose
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051")]
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051", value_parser = socket_address)]
     listen: SocketAddr,
     /// The device of every worker: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
@@ -52,7 +55,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
     /// Threshold of threshold_vote, in [0, 1), where a request does not say
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", value_parser = number, allow_negative_numbers = true)]
     threshold: Option<f64>,
     /// Seconds until the ensemble has to serve
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
