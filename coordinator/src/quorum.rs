@@ -67,6 +67,16 @@ impl Default for Quorum {
 impl Quorum {
     /// Whether those who take part may answer.
     ///
+    /// ```
+    /// use chorus_coordinator::quorum::{Attendance, Quorum};
+    ///
+    /// let alto = Attendance { name: "alto", weight: 2.0, missing: None };
+    /// let bass = Attendance { name: "bass", weight: 1.0, missing: Some("connection refused") };
+    /// assert!(Quorum { members: 1, weight: 0.6 }.check(&[alto, bass]).is_ok());
+    /// let error = Quorum { members: 2, weight: 0.0 }.check(&[alto, bass]).unwrap_err();
+    /// assert!(error.to_string().ends_with("missing: bass (connection refused)"));
+    /// ```
+    ///
     /// # Errors
     /// Too few members or too little weight; the message names the missing members. Nobody is never enough.
     pub fn check(&self, members: &[Attendance<'_>]) -> Result<(), QuorumError> {

@@ -39,6 +39,20 @@ pub fn uniform(seed: u64, index: u32) -> f64 {
 impl Sampling {
     /// The token at `uniform` (in [0, 1)) of the cumulative distribution of what temperature, top-k and top-p leave.
     /// Equal tokens are ordered by id, here and where truncation cuts between them.
+    ///
+    /// ```
+    /// use chorus_coordinator::fusion::Row;
+    /// use chorus_coordinator::sampling::Sampling;
+    ///
+    /// let logits = [0.2_f32.ln(), 0.7_f32.ln(), 0.1_f32.ln()];
+    /// let distribution = Row::new(&logits, 0.0, 3)?.distribution();
+    /// let plain = Sampling::default();
+    /// assert_eq!([0.1, 0.3, 0.95].map(|uniform| plain.choose(&distribution, uniform)), [0, 1, 2]);
+    /// assert_eq!(Sampling { temperature: 0.0, ..plain }.choose(&distribution, 0.1), 1);
+    /// // The nucleus of 0.8 is the tokens 1 and 0, of 0.7 and 0.2.
+    /// assert_eq!(Sampling { top_p: 0.8, ..plain }.choose(&distribution, 0.95), 0);
+    /// # Ok::<(), chorus_coordinator::fusion::RowError>(())
+    /// ```
     pub fn choose(&self, distribution: &Distribution, uniform: f64) -> u32 {
         let likeliest = distribution.argmax();
         if self.temperature <= 0.0 {

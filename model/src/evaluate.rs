@@ -35,6 +35,21 @@ impl Evaluation {
 
 /// Scores a text: log P(w_1..w_n) = Σ log P(w_i | w_<i), with the state carried from its first token to its last.
 /// `progress` hears how many tokens are done.
+///
+/// ```
+/// # use candle_core::Device;
+/// use chorus_model::{LanguageModel, evaluate};
+///
+/// let model = LanguageModel::load("../deploy/demo/alto".as_ref(), &Device::Cpu)?;
+/// let tokens = model.vocabulary().encode("My lord, the king is come.\n")?;
+/// let evaluation = evaluate(&model, &tokens, |_| {})?;
+/// // It knows much more than nothing: a uniform guess has a perplexity of V = 512.
+/// assert!(evaluation.perplexity().is_some_and(|perplexity| perplexity < 100.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A token that is not in the vocabulary, or a device that fails.
 pub fn evaluate(
     model: &LanguageModel,
     tokens: &[u32],
@@ -49,6 +64,20 @@ pub fn evaluate(
 /// are left over at the end are not read: the arrangement of PyTorch's word language model example (`batchify`).
 /// Where the parts begin the model knows less than in [`evaluate`], so the figure is higher the more lanes there are.
 /// A text of fewer than two tokens a lane has nothing to score.
+///
+/// ```
+/// # use candle_core::Device;
+/// use chorus_model::{LanguageModel, evaluate_in_lanes};
+///
+/// let model = LanguageModel::load("../deploy/demo/alto".as_ref(), &Device::Cpu)?;
+/// let evaluation = evaluate_in_lanes(&model, &[40; 21], 4.try_into()?, |_| {})?;
+/// // Four lanes of five tokens, of which four are scored; one token is left over.
+/// assert_eq!(evaluation.tokens, 16);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`evaluate`].
 pub fn evaluate_in_lanes(
     model: &LanguageModel,
     tokens: &[u32],

@@ -111,6 +111,22 @@ impl LanguageModel {
     ///
     /// Rows of all lengths run together; the output layer runs once, over the wanted rows only. On an error no state
     /// has changed. Memory grows with the rows wanted: `vocab_size` numbers for each.
+    ///
+    /// ```
+    /// use candle_core::Device;
+    /// use chorus_model::{LanguageModel, Row, Want};
+    ///
+    /// let model = LanguageModel::load("../deploy/demo/alto".as_ref(), &Device::Cpu)?;
+    /// let (mut one, mut other) = (model.fresh_state()?, model.fresh_state()?);
+    /// let outputs = model.forward(&mut [
+    ///     Row { state: &mut one, tokens: &[40, 41, 42], want: Want::Each },
+    ///     Row { state: &mut other, tokens: &[40], want: Want::Next },
+    /// ])?;
+    /// // [3, V] logits, and [1, V]: what follows token 40 is the same in both.
+    /// assert_eq!((outputs[0].logits.len(), outputs[1].logits.len()), (3 * 512, 512));
+    /// assert_eq!(outputs[0].logits[512..1024], outputs[1].logits);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Vec<Output>, ForwardError> {
         for (index, row) in rows.iter().enumerate() {
             self.check_row(index, row)?;

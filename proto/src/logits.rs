@@ -32,6 +32,13 @@ impl std::fmt::Display for LogitsError {
 impl std::error::Error for LogitsError {}
 
 /// Packs rows (`values`: rows * vocabulary size, row after row) with one log-sum-exp for each row.
+///
+/// ```
+/// let logits = chorus_proto::logits_from_rows(&[0.5, -1.0, 2.0, 0.0], vec![0.7, 2.1]);
+/// assert_eq!(logits.values.len(), 4 * 4);
+/// assert_eq!(chorus_proto::logits_to_values(&logits, 2, 2)?, [0.5, -1.0, 2.0, 0.0]);
+/// # Ok::<(), chorus_proto::LogitsError>(())
+/// ```
 pub fn logits_from_rows(values: &[f32], log_sum_exp: Vec<f32>) -> Logits {
     let mut bytes = Vec::with_capacity(values.len() * 4);
     for value in values {

@@ -92,6 +92,16 @@ pub fn fuse(fusion: &Fusion, rows: &[(f64, Row<'_>)]) -> Result<Fused, FuseError
 /// log-probability of every token. Gives the log-probability of every token under the mixture, the same numbers as
 /// [`fuse`] gives from whole rows.
 ///
+/// ```
+/// use chorus_coordinator::fusion::fuse_targets;
+///
+/// // Two tokens: 0.9 and 0.2 by a member of weight 3, 0.5 and 0.6 by one of weight 1.
+/// let (sure, unsure) = ([0.9_f64.ln(), 0.2_f64.ln()], [0.5_f64.ln(), 0.6_f64.ln()]);
+/// let fused = fuse_targets(&[(3.0, &sure), (1.0, &unsure)])?;
+/// assert!((fused[0].exp() - 0.8).abs() < 1e-12 && (fused[1].exp() - 0.3).abs() < 1e-12);
+/// # Ok::<(), chorus_coordinator::fusion::FuseError>(())
+/// ```
+///
 /// # Errors
 /// No members, lists of different lengths, or all weights 0.
 pub fn fuse_targets(members: &[(f64, &[f64])]) -> Result<Vec<f64>, FuseError> {

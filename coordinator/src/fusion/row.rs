@@ -55,6 +55,15 @@ impl<'a> Row<'a> {
     /// Checks a row: `vocabulary_size` finite logits, and the log-sum-exp that these logits have, but for rounding. A
     /// wrong one would give the member another weight than it has, up to the size of the vocabulary times as much.
     ///
+    /// ```
+    /// use chorus_coordinator::fusion::Row;
+    ///
+    /// let row = Row::new(&[0.0, 0.0], 2_f32.ln(), 2)?;
+    /// assert!((row.log_prob(1).unwrap() - 0.5_f64.ln()).abs() < 1e-6);
+    /// assert!(Row::new(&[0.0, f32::NAN], 2_f32.ln(), 2).is_err());
+    /// # Ok::<(), chorus_coordinator::fusion::RowError>(())
+    /// ```
+    ///
     /// # Errors
     /// What is wrong, with the index of a logit that is not finite.
     pub fn new(logits: &'a [f32], log_sum_exp: f32, vocabulary_size: usize) -> Result<Self, RowError> {
