@@ -55,6 +55,12 @@ pub(super) fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
 }
 
+/// What models with other tokens can be compared by.
+pub(super) fn nats_per_character(log_prob: f64, characters: usize) -> f64 {
+    // A log-probability of zero has no sign.
+    (0.0 - log_prob) / characters as f64
+}
+
 /// A token's text in quotes, with line ends and control characters written out.
 pub(super) fn quoted(text: &str) -> String {
     format!("{text:?}")

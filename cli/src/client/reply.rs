@@ -8,10 +8,7 @@ use chorus_proto::v1::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{
-    format::{rule_name, start_name},
-    score::nats_per_character,
-};
+use super::format::{nats_per_character, rule_name, start_name};
 
 /// `chorus generate --json`: one object for each message of the stream.
 pub(super) fn generate(reply: &GenerateReply) -> Value {

@@ -6,7 +6,9 @@ use chorus_proto::v1::{ScoreReply, ScoreRequest, TokenScore, Votes};
 
 use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
-    format::{number, print, print_json, quoted, rule_name, start_name, table, warn_of_missing},
+    format::{
+        nats_per_character, number, print, print_json, quoted, rule_name, start_name, table, warn_of_missing,
+    },
     fusion::FusionArgs,
     input_of, reply,
 };
@@ -128,12 +130,6 @@ fn token_table(reply: &ScoreReply) -> String {
         row
     });
     format!("{}\n", table(&header, &["text"], rows))
-}
-
-/// What models with other tokens can be compared by.
-pub(super) fn nats_per_character(log_prob: f64, characters: usize) -> f64 {
-    // A log-probability of zero has no sign.
-    (0.0 - log_prob) / characters as f64
 }
 
 /// The ensemble's log-probability of a token, or the votes that it got.
