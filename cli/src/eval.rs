@@ -98,11 +98,18 @@ pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     })?;
     let bar = ProgressBar::new(tokens.len() as u64).with_style(ProgressStyle::with_template(PROGRESS)?);
     let progress = |done| bar.set_position(done);
-    let report = match arguments.lanes {
-        None => Report::of_text(&evaluate(&model, &tokens, progress)?, text.chars().count() as u64),
-        Some(lanes) => Report::of_lanes(&evaluate_in_lanes(&model, &tokens, lanes, progress)?, lanes),
+    let evaluation = match arguments.lanes {
+        None => evaluate(&model, &tokens, progress)?,
+        Some(lanes) => evaluate_in_lanes(&model, &tokens, lanes, progress)?,
     };
     bar.finish_and_clear();
+    if !evaluation.nats.is_finite() {
+        bail!("the logits of {} are not finite somewhere in {origin}", arguments.model.display());
+    }
+    let report = match arguments.lanes {
+        None => Report::of_text(&evaluation, text.chars().count() as u64),
+        Some(lanes) => Report::of_lanes(&evaluation, lanes),
+    };
     let Some(report) = report else {
         bail!("{}", nothing_to_score(&origin, tokens.len(), arguments.lanes));
     };

@@ -23,6 +23,19 @@ pub(crate) fn read(json: &[u8]) -> Result<Tokenizer, VocabularyError> {
     Ok(tokenizer)
 }
 
+/// What the library makes of ids; none where it fails or, as some decoders do on tokens that they do not expect, panics.
+pub(crate) fn decode(tokenizer: &Tokenizer, ids: &[u32]) -> Option<String> {
+    catch_unwind(AssertUnwindSafe(|| tokenizer.decode(ids, false).ok())).ok().flatten()
+}
+
+/// Whether the library can write every token, of so many.
+pub(crate) fn check_decoder(tokenizer: &Tokenizer, tokens: usize) -> Result<(), VocabularyError> {
+    match (0..).take(tokens).find(|id| decode(tokenizer, &[*id]).is_none()) {
+        Some(token) => Err(VocabularyError::Undecodable { token }),
+        None => Ok(()),
+    }
+}
+
 /// Takes out what makes an encoding shorter, longer or random.
 pub(crate) fn forget_training(tokenizer: &mut Tokenizer) -> Result<(), VocabularyError> {
     tokenizer.with_truncation(None).map_err(VocabularyError::NotATokenizer)?;

@@ -17,6 +17,12 @@ pub enum VocabularyError {
     /// The tokenizer library gave up on the document.
     #[error("the tokenizer is damaged: the tokenizers library can't build it")]
     Damaged,
+    /// A decoder that can't write a token.
+    #[error("the tokenizer is damaged: its decoder can't write token {token}")]
+    Undecodable {
+        /// The token's id.
+        token: u32,
+    },
     /// No token at all.
     #[error("the vocabulary is empty: it needs at least one token")]
     Empty,

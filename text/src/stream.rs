@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::document;
 use crate::rendering::Rendering;
 use crate::vocabulary::Vocabulary;
 
@@ -98,7 +99,7 @@ impl TextStream {
     }
 
     fn fresh_text(&self) -> String {
-        let decode = |ids: &[u32]| self.vocabulary.tokenizer().decode(ids, false).unwrap_or_default();
+        let decode = |ids: &[u32]| document::decode(self.vocabulary.tokenizer(), ids).unwrap_or_default();
         let whole = decode(&self.window);
         let before = decode(self.window.get(..self.given).unwrap_or_default());
         let common = whole.char_indices().zip(before.chars()).take_while(|((_, a), b)| a == b);

@@ -57,6 +57,9 @@ impl Vocabulary {
         let value = serde_json::from_str(&json).map_err(VocabularyError::Json)?;
         let unknown = document::unknown_token(&value).and_then(|token| tokenizer.token_to_id(&token));
         let rendering = Rendering::of(&value, &tokens);
+        if matches!(rendering, Rendering::Other) {
+            document::check_decoder(&tokenizer, tokens.len())?;
+        }
         let cut = Cut::of(&value);
         let canonical = tokenizer.to_string(false).map_err(VocabularyError::NotATokenizer)?;
         let fingerprint = fingerprint(canonical.as_bytes());

@@ -174,3 +174,35 @@ proptest! {
         }
     }
 }
+
+/// The library's decoders index into tokens that they do not expect.
+#[test]
+fn a_decoder_that_fails_on_a_token_is_refused() {
+    let vocab = json!({"a": 0, "b": 1, "longer": 2});
+    let strip = |stop: u64| json!({"type": "Strip", "content": "a", "start": 0, "stop": stop});
+    let error = read(&document(&bpe(&vocab, &json!([])), &strip(2))).unwrap_err();
+    assert!(matches!(error, VocabularyError::Undecodable { token: 0 }), "{error}");
+    assert!(error.to_string().contains("can't write token 0"), "{error}");
+    let vocabulary = read(&document(&bpe(&vocab, &json!([])), &strip(1))).unwrap();
+    assert_eq!(vocabulary.decode(&[2, 0, 1]), "longerb");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_decoder_panics(
+        (start, stop) in (0..4_u64, 0..4_u64),
+        content in "[abr]",
+        ids in prop::collection::vec(0..4_u32, 0..8),
+    ) {
+        let vocab = json!({"a": 0, "b": 1, "longer": 2});
+        let strip = json!({"type": "Strip", "content": content, "start": start, "stop": stop});
+        let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": ""});
+        for decoder in [strip.clone(), json!({"type": "Sequence", "decoders": [replace, strip]})] {
+            if let Ok(vocabulary) = read(&document(&bpe(&vocab, &json!([])), &decoder)) {
+                let _ = vocabulary.decode(&ids);
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! `chorus generate`: continues a prompt and shows each piece of text as it comes.
 
+use anyhow::anyhow;
 use chorus_proto::v1::{GenerateReply, GenerateRequest, Participation, SamplingOptions};
 
 use super::{
@@ -123,10 +124,15 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     };
     let refused = |status| sentence_of_status(&status, address);
     let mut replies = connect(address).await?.generate(request).await.map_err(refused)?.into_inner();
+    let mut is_whole = false;
     let ended = loop {
         match replies.message().await {
-            Ok(Some(reply)) => printer.show(&reply)?,
-            Ok(None) => break Ok(()),
+            Ok(Some(reply)) => {
+                is_whole |= reply.end.is_some();
+                printer.show(&reply)?;
+            }
+            Ok(None) if is_whole => break Ok(()),
+            Ok(None) => break Err(anyhow!("the answer broke off: its last message did not come")),
             Err(status) => break Err(refused(status)),
         }
     };

@@ -16,8 +16,7 @@ Examples:
                --tokenizer-from alto --seed 2 --order passages
   chorus train --data wiki.train --valid wiki.valid --out wiki \\
                --tokenizer words --hidden 650 --layers 2 --embedding 650 \\
-               --tied --optimizer sgd --learning-rate 1 --decay epochs:0.8:6 \\
-               --clip 5 --bptt 35
+               --tied --optimizer sgd --decay epochs:0.8:6 --bptt 35
 
 The number of threads is that of RAYON_NUM_THREADS, or of the processor's cores.
 Ctrl-C and SIGTERM end a run with a checkpoint; a second one ends it at once.
@@ -110,8 +109,9 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DECAY", default_value = "cosine", value_parser = decay, help_heading = "Training")]
     decay: Decay,
     /// Largest norm of all gradients together
-    #[arg(long, value_name = "NORM", default_value_t = 1.0, help_heading = "Training")]
-    clip: f64,
+    /// [default: 1 for adam, 0.25 for sgd]
+    #[arg(long, value_name = "NORM", help_heading = "Training")]
+    clip: Option<f64>,
     /// Largest number of passes through the text
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
     epochs: usize,
@@ -158,9 +158,9 @@ enum OrderArg {
 impl TrainArgs {
     /// The options of the run, once the vocabulary is known: what it is called and what its start token is.
     pub(crate) fn options(&self, tokenizer: String, start: Start) -> TrainingOptions {
-        let (optimizer, default_rate) = match self.optimizer {
-            OptimizerArg::Adam => (OptimizerKind::Adam, 0.002),
-            OptimizerArg::Sgd => (OptimizerKind::Sgd, 1.0),
+        let (optimizer, default_rate, default_clip) = match self.optimizer {
+            OptimizerArg::Adam => (OptimizerKind::Adam, 0.002, 1.0),
+            OptimizerArg::Sgd => (OptimizerKind::Sgd, 20.0, 0.25),
         };
         TrainingOptions {
             name: self.name.clone().unwrap_or_else(|| self.default_name()),
@@ -177,7 +177,7 @@ impl TrainArgs {
             optimizer,
             learning_rate: self.learning_rate.unwrap_or(default_rate),
             decay: self.decay,
-            clip: self.clip,
+            clip: self.clip.unwrap_or(default_clip),
             epochs: self.epochs,
             patience: self.patience,
             seed: self.seed,

@@ -7,7 +7,11 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::element::Element;
 use super::error::ImportError;
+use super::file::read;
 use super::pickle::{Archive, PickleError};
+
+/// More than any LSTM's weights, in bytes; all of them are in memory.
+const LARGEST_WEIGHTS: u64 = 32 << 30;
 
 /// An opened weights file.
 pub(super) struct Checkpoint {
@@ -32,8 +36,7 @@ enum Contents {
 impl Checkpoint {
     /// Opens a PyTorch `.pt` or a safetensors file; which of them it is shows in its first bytes.
     pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
-        let file =
-            std::fs::read(path).map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
+        let file = read(path, LARGEST_WEIGHTS)?;
         if file.starts_with(b"PK") {
             return Self::open_pickle(path, file);
         }
@@ -75,6 +78,7 @@ impl Checkpoint {
         let archive = Archive::open(file).map_err(|error| match error {
             PickleError::NoPickle
             | PickleError::BigEndian
+            | PickleError::Protocol(_)
             | PickleError::WholeModule
             | PickleError::NoStateDict => {
                 ImportError::Format { path: path.to_owned(), reason: error.to_string() }

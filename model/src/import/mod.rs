@@ -8,6 +8,7 @@ mod assemble;
 mod checkpoint;
 mod element;
 mod error;
+mod file;
 mod pickle;
 mod recognise;
 mod vocabulary;

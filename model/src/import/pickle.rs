@@ -41,8 +41,10 @@ pub(super) enum PickleError {
     Zip(#[from] zip::result::ZipError),
     #[error("the zip archive can't be read")]
     Io(#[from] std::io::Error),
-    #[error("the pickle is broken")]
-    Machine(#[from] candle_core::Error),
+    #[error("the pickle is broken: {0}")]
+    Machine(String),
+    #[error("it was pickled with protocol {0}; save it with PyTorch's default, protocol 2")]
+    Protocol(u8),
     #[error("the pickle has an instruction with an impossible operand")]
     Operand,
     #[error("the pickle is nested or repeated beyond what any checkpoint needs")]
@@ -61,6 +63,13 @@ pub(super) enum PickleError {
 pub(super) struct Archive {
     file: Vec<u8>,
     pub(super) tensors: BTreeMap<String, Result<View, String>>,
+}
+
+/// The first line of what candle says; a backtrace may follow it.
+impl From<candle_core::Error> for PickleError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Machine(error.to_string().lines().next().unwrap_or_default().to_owned())
+    }
 }
 
 impl Archive {
@@ -165,9 +174,18 @@ fn unpickle(pickle: &[u8]) -> Result<Object, PickleError> {
     let mut rest = pickle;
     let mut stack = Stack::empty();
     let mut budget = MOST_OBJECTS;
+    if let [0x80, protocol @ 4..=u8::MAX, ..] = pickle {
+        return Err(PickleError::Protocol(*protocol));
+    }
     loop {
         check_operands(rest)?;
-        let finished = stack.read(&mut rest)?;
+        let finished = match huge_number(rest) {
+            Some(after) => {
+                rest = after;
+                stack.read(&mut &[0x8a, 1, 0][..])?
+            }
+            None => stack.read(&mut rest)?,
+        };
         if let Some(top) = stack.stack().last() {
             measure(top, DEEPEST, &mut budget)?;
         }
@@ -181,10 +199,19 @@ fn unpickle(pickle: &[u8]) -> Result<Object, PickleError> {
 fn check_operands(rest: &[u8]) -> Result<(), PickleError> {
     let possible = match rest {
         [b'X', a, b, c, d, text @ ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize <= text.len(),
-        [0x8a, length, ..] => *length <= 8,
+        [0x8a, length, bytes @ ..] => usize::from(*length) <= bytes.len(),
         _ => true,
     };
     if possible { Ok(()) } else { Err(PickleError::Operand) }
+}
+
+/// What follows a number of more than eight bytes, which candle would shift by too much. It is a seed or a state of some
+/// random generator, and no part of a tensor: zero stands in its place.
+fn huge_number(rest: &[u8]) -> Option<&[u8]> {
+    match rest {
+        [0x8a, length @ 9..=u8::MAX, bytes @ ..] => bytes.get(usize::from(*length)..),
+        _ => None,
+    }
 }
 
 /// Counts an object and what is in it against the budget, and refuses deep nesting.
@@ -208,25 +235,36 @@ fn measure(object: &Object, depth: usize, budget: &mut usize) -> Result<(), Pick
     }
 }
 
-/// The dictionary with the tensors: the object itself or what it holds under a usual key.
+/// The dictionary with the tensors: what the object holds under a usual key, or the object itself. A checkpoint may have
+/// single tensors, as losses and states of random generators, beside the dictionary.
 fn state_dict(object: Object, depth: usize) -> Result<Vec<(Object, Object)>, PickleError> {
     let entries = match object {
         Object::Dict(entries) => entries,
         Object::Build { .. } | Object::Reduce { .. } => return Err(PickleError::WholeModule),
         _ => return Err(PickleError::NoStateDict),
     };
-    if entries.iter().any(|(_, value)| is_tensor(value)) {
-        return Ok(entries);
-    }
     let place = |(key, _): &(Object, Object)| match key {
         Object::Unicode(key) => NESTED_UNDER.iter().position(|name| name == key),
         _ => None,
     };
-    let nested = entries.into_iter().filter(|entry| place(entry).is_some()).min_by_key(place);
-    match nested {
+    let has_tensors = |(_, value): &(Object, Object)| holds_tensors(value, depth);
+    let nested = entries.iter().any(|entry| place(entry).is_some() && has_tensors(entry));
+    if !nested && entries.iter().any(|(_, value)| is_tensor(value)) {
+        return Ok(entries);
+    }
+    let candidates = entries.into_iter().filter(|entry| place(entry).is_some());
+    let best = candidates.filter(|entry| !nested || has_tensors(entry)).min_by_key(place);
+    match best {
         Some((_, value)) if depth < NESTED_UNDER.len() => state_dict(value, depth + 1),
         _ => Err(PickleError::NoStateDict),
     }
+}
+
+/// Whether a dictionary has tensors in it, or in a dictionary in it.
+fn holds_tensors(value: &Object, depth: usize) -> bool {
+    let Object::Dict(entries) = value else { return false };
+    let deeper = |value| depth < NESTED_UNDER.len() && holds_tensors(value, depth + 1);
+    entries.iter().any(|(_, value)| is_tensor(value) || deeper(value))
 }
 
 fn is_tensor(value: &Object) -> bool {

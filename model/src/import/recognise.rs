@@ -84,10 +84,14 @@ pub(super) fn recognise<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Pa
                 _ => lstm = Some((prefix, key)),
             }
             parts.lstm_prefix = prefix.to_owned();
-            parts.layers.insert((layer, part), key.clone());
+            if let Some(first) = parts.layers.insert((layer, part), key.clone()) {
+                return Err(ambiguous("LSTM layer's part", &first, key));
+            }
             continue;
         }
-        let name = path.rsplit('.').next().unwrap_or(path).to_lowercase();
+        // In a Sequential the last component is a number.
+        let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let name = path.rsplit('.').find(|part| !is_number(part)).unwrap_or(path).to_lowercase();
         let name = name.trim_end_matches(|character: char| character.is_ascii_digit() || character == '_');
         let (role, place) = match leaf {
             "weight" if EMBEDDING_NAMES.contains(&name) => ("embedding", &mut parts.embedding),
@@ -124,7 +128,9 @@ fn layer_part(key: &str, leaf: &str) -> Result<Option<(usize, LayerPart)>, Impor
     if rest.is_empty() {
         return Err(other("a single cell (torch.nn.LSTMCell)"));
     }
-    let layer = rest.strip_prefix("_l").and_then(|layer| layer.parse().ok());
+    // As torch writes a number, and not 00 or +0, which would be another name for the same layer.
+    let canonical = |text: &&str| text.parse::<usize>().is_ok_and(|layer| layer.to_string() == **text);
+    let layer = rest.strip_prefix("_l").filter(canonical).and_then(|layer| layer.parse().ok());
     match layer {
         Some(layer) => Ok(Some((layer, part))),
         None => Err(ImportError::Unrecognised { key: key.to_owned() }),

@@ -9,6 +9,8 @@ use super::error::ImportError;
 use super::{EndChoice, StartChoice};
 use crate::config::Start;
 
+/// More than any vocabulary, in bytes.
+const LARGEST_VOCABULARY: u64 = 1 << 28;
 /// Tokens that stand at a text's beginning.
 const START_TOKENS: [&str; 7] = ["<bos>", "<s>", "[BOS]", "<|endoftext|>", "<BOS>", "<sos>", "<start>"];
 /// Tokens that stand at a text's end.
@@ -18,7 +20,7 @@ const LINE_END: &str = "<eos>";
 
 /// Reads a `vocab.txt`, a `vocab.json` map or a `tokenizer.json`.
 pub(super) fn read(path: &Path) -> Result<Vocabulary, ImportError> {
-    let bytes = std::fs::read(path).map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
+    let bytes = super::file::read(path, LARGEST_VOCABULARY)?;
     let json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     let txt = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
     let vocabulary = match (txt, json) {

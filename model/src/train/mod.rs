@@ -33,4 +33,6 @@ pub use schedule::Decay;
 pub use texts::Texts;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

@@ -15,7 +15,8 @@ use super::gradient::Gradients;
 pub enum OptimizerKind {
     /// Adam (Kingma and Ba 2015) with β₁ = 0.9, β₂ = 0.999, ε = 1e-8 and without weight decay.
     Adam,
-    /// Plain stochastic gradient descent, as in Zaremba 2014.
+    /// Plain stochastic gradient descent. The loss is the mean over all tokens of a block, as in PyTorch's examples; that of
+    /// Zaremba 2014 is the sum over time, so that his rate of 1 is one of `bptt` here, and his norm of 5 one of 5 / `bptt`.
     Sgd,
 }
 

@@ -37,8 +37,9 @@ impl Output {
         }
         let checkpoints = directory.join(CHECKPOINT_DIRECTORY);
         fs::create_dir_all(&checkpoints).map_err(|source| written(&checkpoints, source))?;
-        remove_torn_files(directory);
         let metrics = MetricsLog::open(&directory.join(METRICS_FILE), 0)?;
+        // Only now that the lock says that no other run is writing them.
+        remove_torn_files(directory);
         let mut output = Self { directory: directory.to_owned(), metrics };
         let config = serde_json::to_string_pretty(trainer.config());
         let config = config.map_err(|error| written(directory, error.into()))?;

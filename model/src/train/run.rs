@@ -27,7 +27,7 @@ pub struct RunSettings {
     pub metrics_every: u64,
 }
 
-/// How often a checkpoint is written, besides at every epoch's end.
+/// How often a checkpoint is written, besides at every epoch's end, before and after its validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointInterval {
     /// After so many steps.
@@ -119,6 +119,10 @@ fn run(
     let mut last = (Instant::now(), trainer.progress().step);
     loop {
         if trainer.epoch_is_done() {
+            // A validation may take longer than an interval, and a run that is killed in it keeps the epoch.
+            if trainer.progress().step > last.1 {
+                output.save_checkpoint(trainer)?;
+            }
             let end = trainer.end_epoch()?;
             if end.improved {
                 output.save_model(trainer)?;

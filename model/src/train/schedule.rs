@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Decay {
     /// It does not fall.
     None,
-    /// Along half a cosine wave from the initial rate to zero at the last step of the last epoch
+    /// Along half a cosine wave from the initial rate to zero after the last step of the last epoch
     /// (Loshchilov and Hutter 2017, without restarts).
     Cosine,
     /// Multiplied by `factor` at the beginning of every epoch after the first `after` ones (Zaremba 2014).

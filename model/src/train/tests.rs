@@ -102,7 +102,7 @@ fn after(steps: usize, options: &TrainingOptions) -> Tensors {
     trainer.tensors().unwrap()
 }
 
-fn advance(trainer: &mut Trainer) {
+pub(super) fn advance(trainer: &mut Trainer) {
     if trainer.epoch_is_done() {
         trainer.end_epoch().unwrap();
     }
@@ -110,7 +110,7 @@ fn advance(trainer: &mut Trainer) {
 }
 
 /// The bits of every tensor, since equal means equal to the bit here (and NaN would equal nothing).
-fn bits(tensors: &Tensors) -> std::collections::BTreeMap<&String, Vec<u32>> {
+pub(super) fn bits(tensors: &Tensors) -> std::collections::BTreeMap<&String, Vec<u32>> {
     tensors.iter().map(|(name, (_, values))| (name, values.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
@@ -316,6 +316,11 @@ fn early_stopping_keeps_the_best_epoch() {
     let best_epoch = validations.iter().position(|&perplexity| perplexity == best).unwrap() + 1;
     assert_eq!(outcome, Outcome::Finished { best_epoch, perplexity: best });
     assert_eq!(validations.len(), best_epoch + 2, "{validations:?}");
+    // What is saved are that epoch's weights: those of a run that ends with it.
+    let shorter = tempfile::tempdir().unwrap();
+    run(&TrainingOptions { epochs: best_epoch, ..options }, &settings(shorter.path())).unwrap();
+    let model = |directory: &Path| fs::read(directory.join("model.safetensors")).unwrap();
+    assert!(model(root.path()) == model(shorter.path()), "the best epoch's weights are saved");
 }
 
 #[test]

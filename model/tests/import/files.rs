@@ -41,7 +41,11 @@ fn other_pytorch_files_are_refused_with_a_way_out() {
     assert!(error.contains("torch.save it again"), "{error}");
     let error = sentence(&import_fixture("module.pt").unwrap_err());
     assert!(error.contains("state_dict()"), "{error}");
+    let error = sentence(&import_pickle(b"\x80\x04\x95\0\0\0\0\0\0\0\0}.").unwrap_err());
+    assert!(error.contains("protocol 4") && error.contains("protocol 2"), "{error}");
     assert!(matches!(import_fixture("absent.pt"), Err(ImportError::Read { .. })));
+    let error = sentence(&import_fixture("").unwrap_err());
+    assert!(error.contains("not a regular file"), "{error}");
     assert!(sentence(&import_fixture("make.py").unwrap_err()).contains("damaged"));
 }
 
@@ -60,7 +64,7 @@ fn import_pickle(pickle: &[u8]) -> Result<Imported, ImportError> {
 fn hostile_pickles_are_errors() {
     let doubling = [b"N".to_vec(), b"q\0h\0\x86".repeat(64), b".".to_vec()].concat();
     let tensor = |args: &[u8]| [b"}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n", args, b"Rs."].concat();
-    let cases: [(&str, Vec<u8>, &str); 10] = [
+    let cases: [(&str, Vec<u8>, &str); 11] = [
         ("empty", vec![], "broken"),
         ("doubles itself", doubling, "nested or repeated"),
         ("nests", [b"N".to_vec(), vec![0x85; 200_000], b".".to_vec()].concat(), "nested or repeated"),
@@ -70,7 +74,8 @@ fn hostile_pickles_are_errors() {
             "nested",
         ),
         ("long text", b"X\xff\xff\xff\xff.".to_vec(), "impossible operand"),
-        ("long number", [vec![0x8a, 0xff], vec![1; 255], b".".to_vec()].concat(), "impossible operand"),
+        ("long number", [vec![0x8a, 0xff], vec![1; 255], b".".to_vec()].concat(), "state_dict"),
+        ("long number that ends", [vec![0x8a, 0xff], vec![1; 99]].concat(), "impossible operand"),
         ("empty stack", b"\x86.".to_vec(), "broken"),
         ("no dictionary", b"K\x01.".to_vec(), "state_dict"),
         ("no arguments", tensor(b")"), "no plain dense tensor"),

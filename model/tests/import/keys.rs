@@ -28,6 +28,7 @@ fn other_names_and_prefixes_are_understood() {
         ("model.emb", "model.lstm", "model.output_proj"),
         ("net.Embed", "net.RNN", "net.fc1"),
         ("embed_tokens", "lstm.inner", "lm_head"),
+        ("encoder.0", "lstm", "fc.1"),
     ] {
         let names = [("embedding", embedding), ("lstm", lstm), ("fc", output)];
         let renamed = complete().into_iter().map(|(key, tensor)| {
@@ -38,6 +39,16 @@ fn other_names_and_prefixes_are_understood() {
         let imported =
             import_tensors(&renamed.collect()).unwrap_or_else(|error| panic!("{embedding}: {error}"));
         assert_complete(&imported);
+    }
+}
+
+#[test]
+fn a_layer_has_one_name() {
+    for other in ["lstm.weight_ih_l00", "lstm.weight_hh_l+0", "lstm.bias_ih_l"] {
+        let mut tensors = complete();
+        put(&mut tensors, other, &[12, 2]);
+        let error = import_tensors(&tensors).unwrap_err();
+        assert!(matches!(error, ImportError::Unrecognised { .. }), "{other}: {error}");
     }
 }
 

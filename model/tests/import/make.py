@@ -37,7 +37,9 @@ state = collections.OrderedDict(
 )
 state._metadata = {"": {"version": 1}}
 optimizer = {"state": {0: {"step": 3, "exp_avg": tensor(1, 2)}}, "param_groups": [{"lr": 0.001, "params": [0]}]}
-torch.save({"epoch": 3, "optimizer": optimizer, "model_state_dict": state}, "checkpoint.pt")
+# A saved loss is a tensor beside the dictionary; a seed may be a number of nine bytes.
+beside = {"epoch": 3, "optimizer": optimizer, "loss": tensor(1, 1), "seed": 2**64 - 5}
+torch.save(beside | {"model_state_dict": state}, "checkpoint.pt")
 
 small = {"rnn.weight_ih_l0": tensor(1, 4 * H, V), "rnn.weight_hh_l0": tensor(2, 4 * H, H), "fc.weight": tensor(3, V, H)}
 torch.save(small | {"fc.bias": torch.arange(V)}, "integers.pt")
