@@ -1,7 +1,8 @@
 //! `chorus generate`: continues a prompt and shows each piece of text as it comes.
 
-use anyhow::anyhow;
+use anyhow::bail;
 use chorus_proto::v1::{GenerateReply, GenerateRequest, Participation, SamplingOptions};
+use futures::{Stream, TryStreamExt as _};
 
 use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
@@ -123,21 +124,27 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
         at_line_start: true,
     };
     let refused = |status| sentence_of_status(&status, address);
-    let mut replies = connect(address).await?.generate(request).await.map_err(refused)?.into_inner();
-    let mut is_whole = false;
-    let ended = loop {
-        match replies.message().await {
-            Ok(Some(reply)) => {
-                is_whole |= reply.end.is_some();
-                printer.show(&reply)?;
-            }
-            Ok(None) if is_whole => break Ok(()),
-            Ok(None) => break Err(anyhow!("the answer broke off: its last message did not come")),
-            Err(status) => break Err(refused(status)),
-        }
-    };
+    let replies = connect(address).await?.generate(request).await.map_err(refused)?.into_inner();
+    let ended = show_all(replies.map_err(refused), &mut printer).await;
     printer.finish()?;
     ended
+}
+
+/// Shows every message of an answer, which is whole only with its last one.
+async fn show_all(
+    replies: impl Stream<Item = anyhow::Result<GenerateReply>>,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
+    let mut replies = std::pin::pin!(replies);
+    let mut is_whole = false;
+    while let Some(reply) = replies.try_next().await? {
+        is_whole |= reply.end.is_some();
+        printer.show(&reply)?;
+    }
+    if !is_whole {
+        bail!("the answer broke off: its last message did not come");
+    }
+    Ok(())
 }
 
 impl Printer {
@@ -210,7 +217,8 @@ fn log_prob_line(reply: &GenerateReply) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chorus_proto::v1::{GeneratedToken, MemberLogProb, Votes};
+    use chorus_proto::v1::{GeneratedToken, GenerationEnd, MemberLogProb, Votes};
+    use futures::stream;
 
     use super::*;
 
@@ -220,6 +228,19 @@ mod tests {
         assert!(arguments.options().is_none());
         arguments.seed = Some(7);
         assert_eq!(arguments.options().and_then(|options| options.seed), Some(7));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_its_last_message_is_no_success() {
+        let piece = GenerateReply { token: Some(GeneratedToken::default()), ..GenerateReply::default() };
+        let last = GenerateReply { end: Some(GenerationEnd::default()), ..GenerateReply::default() };
+        for (replies, whole) in [(vec![piece.clone(), last], true), (vec![piece], false), (vec![], false)] {
+            let mut printer =
+                Printer { json: false, log_probs: false, missing: Vec::new(), at_line_start: true };
+            let shown = show_all(stream::iter(replies.into_iter().map(Ok)), &mut printer).await;
+            assert_eq!(shown.is_ok(), whole);
+            assert!(shown.is_ok() || shown.unwrap_err().to_string().contains("broke off"));
+        }
     }
 
     #[test]
