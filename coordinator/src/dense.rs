@@ -9,7 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::plan::Ask;
 
 /// For all sessions together, of each member's answers, in KiB. A worker may have three times as much under way, so that
-/// answers to single tokens have room beside these; and this process holds no more of them, however many ask.
+/// answers to single tokens have room beside these; and this process holds not much more of them, however many ask (answers
+/// to those who gave up come on top, until they are there).
 const BUDGET: u32 = 16 * 1024;
 
 /// Bytes of rows that may be under way.

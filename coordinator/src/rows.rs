@@ -2,13 +2,13 @@
 //!
 //! Knows nothing about the wire or about rules.
 
-use crate::fusion::{Row, RowError};
+use crate::fusion::{Norm, Row, RowError};
 
-/// Rows of one answer, each of `vocabulary_size` finite logits with their log-sum-exp.
+/// Rows of one answer, each of `vocabulary_size` finite logits, checked by [`Row::new`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
     logits: Vec<f32>,
-    log_sum_exps: Vec<f32>,
+    norms: Vec<Norm>,
     vocabulary_size: usize,
 }
 
@@ -17,26 +17,26 @@ impl Rows {
     ///
     /// # Errors
     /// Another number of logits, or what [`Row::new`] refuses.
-    pub fn new(logits: Vec<f32>, log_sum_exps: Vec<f32>, vocabulary_size: usize) -> Result<Self, RowError> {
+    pub fn new(logits: Vec<f32>, log_sum_exps: &[f32], vocabulary_size: usize) -> Result<Self, RowError> {
         let expected = log_sum_exps.len() * vocabulary_size;
         if logits.len() != expected || vocabulary_size == 0 {
             return Err(RowError::Length { expected, got: logits.len() });
         }
-        let rows = Self { logits, log_sum_exps, vocabulary_size };
-        for (logits, log_sum_exp) in rows.logits.chunks_exact(vocabulary_size).zip(&rows.log_sum_exps) {
-            Row::new(logits, *log_sum_exp, vocabulary_size)?;
-        }
-        Ok(rows)
+        let rows = logits.chunks_exact(vocabulary_size).zip(log_sum_exps);
+        let checked =
+            rows.map(|(logits, log_sum_exp)| Ok(Row::new(logits, *log_sum_exp, vocabulary_size)?.norm()));
+        let norms = checked.collect::<Result<Vec<Norm>, RowError>>()?;
+        Ok(Self { logits, norms, vocabulary_size })
     }
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.log_sum_exps.len()
+        self.norms.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.log_sum_exps.is_empty()
+        self.norms.is_empty()
     }
 
     /// One row.
@@ -46,8 +46,8 @@ impl Rows {
     pub fn row(&self, index: usize) -> Result<Row<'_>, RowError> {
         let start = index * self.vocabulary_size;
         let logits = self.logits.get(start..start + self.vocabulary_size);
-        match (logits, self.log_sum_exps.get(index)) {
-            (Some(logits), Some(log_sum_exp)) => Ok(Row::checked(logits, *log_sum_exp)),
+        match (logits, self.norms.get(index)) {
+            (Some(logits), Some(norm)) => Ok(Row::checked(logits, *norm)),
             _ => Err(RowError::Length { expected: self.vocabulary_size, got: 0 }),
         }
     }

@@ -11,6 +11,7 @@ use chorus_proto::v1::ensemble_server::{self, EnsembleServer};
 use futures::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::service::LayerExt as _;
 use tonic::transport::server::TcpIncoming;
 use tower::util::MapResponseLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -102,9 +103,10 @@ async fn serve(
     let largest = largest_request(&ensemble.limits);
     let service = EnsembleServer::new(EnsembleService::new(Arc::clone(ensemble)));
     let service = service.max_decoding_message_size(largest);
+    // Not of the others, whose streams may well be silent for long.
+    let service = RequestBodyTimeoutLayer::new(ensemble.limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
-        .layer(RequestBodyTimeoutLayer::new(ensemble.limits.read_timeout()))
         .max_concurrent_streams(ensemble.limits.max_sessions.saturating_add(SPARE_STREAMS))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))

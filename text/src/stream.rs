@@ -101,7 +101,9 @@ impl TextStream {
     fn fresh_text(&self) -> String {
         let decode = |ids: &[u32]| document::decode(self.vocabulary.tokenizer(), ids).unwrap_or_default();
         let whole = decode(&self.window);
-        let before = decode(self.window.get(..self.given).unwrap_or_default());
+        // Some decoders take it ill when there is nothing to decode.
+        let before =
+            self.window.get(..self.given).filter(|given| !given.is_empty()).map(decode).unwrap_or_default();
         let common = whole.char_indices().zip(before.chars()).take_while(|((_, a), b)| a == b);
         let common: usize = common.map(|((_, character), _)| character.len_utf8()).sum();
         whole.get(common..).unwrap_or_default().to_owned()

@@ -48,7 +48,7 @@ impl Vocabulary {
     ///
     /// # Errors
     /// Bytes that are not JSON or no tokenizer, no tokens, ids that are not `0..n` without gap or duplicate, merges
-    /// that don't fit the vocabulary.
+    /// that don't fit the vocabulary, a decoder that can't write one of the tokens.
     pub fn from_json(json: &[u8]) -> Result<Self, VocabularyError> {
         let mut tokenizer = document::read(json)?;
         document::forget_training(&mut tokenizer)?;

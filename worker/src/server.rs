@@ -33,8 +33,6 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 24;
 /// Calls at a time on one connection: a coordinator's stream, its handshakes, and those who look at the health.
 const MAX_CALLS: u32 = 256;
-/// What connections have to take their last messages in, once every stream has its answers.
-const GOODBYE: Duration = Duration::from_secs(1);
 /// A coordinator's machine that vanishes without a word is noticed after two of these, and its sessions end.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -130,16 +128,23 @@ async fn drain(
         readers.wait().await;
         end_watches(health).await;
     };
+    let mut time_is_up = std::pin::pin!(tokio::time::sleep(limit));
     tokio::select! {
         served = &mut server => return served.map_err(WorkerError::Serve),
         () = streams => {}
-        () = tokio::time::sleep(limit) => {
-            tracing::warn!(?limit, "stopped without having all answers read");
+        () = &mut time_is_up => {
+            tracing::warn!(?limit, "stopped without having all answers taken");
             return Ok(());
         }
     }
-    // A connection that says nothing would be open for ever.
-    tokio::time::timeout(GOODBYE, server).await.unwrap_or(Ok(())).map_err(WorkerError::Serve)
+    // Every answer is handed to its connection, which may still have to write it. One that says nothing stays open.
+    tokio::select! {
+        served = server => served.map_err(WorkerError::Serve),
+        () = time_is_up => {
+            tracing::info!(?limit, "stopped with connections that their peers did not close");
+            Ok(())
+        }
+    }
 }
 
 async fn set_not_serving(health: &HealthReporter) {

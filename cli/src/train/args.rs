@@ -101,7 +101,7 @@ pub(crate) struct TrainArgs {
     /// How gradients become updates
     #[arg(long, value_enum, default_value = "adam", help_heading = "Training")]
     optimizer: OptimizerArg,
-    /// Initial learning rate [default: 0.002 for adam, 1 for sgd]
+    /// Initial learning rate [default: 0.002 for adam, 20 for sgd]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
     learning_rate: Option<f64>,
     /// How the learning rate falls: `none`, `cosine` (to zero at the last epoch's end), `epochs:FACTOR:N` (by the
@@ -256,6 +256,30 @@ fn decay(text: &str) -> Result<Decay, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: TrainArgs,
+    }
+
+    #[test]
+    fn defaults_in_the_help_are_those_of_the_optimizer() {
+        let help = <CommandLine as clap::CommandFactory>::command().render_long_help().to_string();
+        let words: Vec<&str> = help.split_whitespace().collect();
+        let help = words.join(" ");
+        let of = |optimizer: &str| {
+            let line =
+                format!("train --data a --valid b --out c --tokenizer characters --optimizer {optimizer}");
+            let parsed = <CommandLine as clap::Parser>::try_parse_from(line.split(' ')).unwrap();
+            parsed.arguments.options("characters".to_owned(), Start::ZeroState)
+        };
+        let (adam, sgd) = (of("adam"), of("sgd"));
+        for (adam, sgd) in [(adam.learning_rate, sgd.learning_rate), (adam.clip, sgd.clip)] {
+            let default = format!("[default: {adam} for adam, {sgd} for sgd]");
+            assert!(help.contains(&default), "{default} is not in {help}");
+        }
+    }
 
     #[test]
     fn words_of_the_command_line_are_read() {

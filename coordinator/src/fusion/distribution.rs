@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-/// The log-probability (natural, f64, at most 0) of every token, by id. The probabilities sum to one as nearly as the
-/// f32 log-sum-exps of the members allow (about 1e-6).
+/// The log-probability (natural, f64, at most 0) of every token, by id. The probabilities sum to one but for
+/// rounding (about 1e-7).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distribution {
     log_probs: Vec<f64>,

@@ -15,6 +15,7 @@ mod vote;
 mod tests;
 
 pub use distribution::{Candidate, Distribution};
+pub(crate) use row::Norm;
 pub use row::{Row, RowError, check_targets};
 pub use rule::{Fusion, Rule, UnknownRule};
 pub use vote::{VoteCandidate, Winner};

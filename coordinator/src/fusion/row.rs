@@ -6,7 +6,16 @@ use super::distribution::Distribution;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row<'a> {
     logits: &'a [f32],
-    log_sum_exp: f32,
+    norm: Norm,
+}
+
+/// The log-sum-exp of a row in two parts, which would lose the smaller one in their sum where logits are huge.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Norm {
+    /// The largest logit.
+    largest: f64,
+    /// ln Σ exp(logit - largest), between 0 and ln(vocabulary size).
+    log_sum: f64,
 }
 
 /// An answer that no honest member gives.
@@ -52,8 +61,9 @@ fn rounding(value: f64) -> f64 {
 }
 
 impl<'a> Row<'a> {
-    /// Checks a row: `vocabulary_size` finite logits, and the log-sum-exp that these logits have, but for rounding. A
-    /// wrong one would give the member another weight than it has, up to the size of the vocabulary times as much.
+    /// Checks a row: `vocabulary_size` finite logits, and the log-sum-exp that these logits have, but for rounding. What
+    /// is used is computed here: a wrong one would give the member another weight than it has, up to the size of the
+    /// vocabulary times as much, and at large logits even f32's rounding of it is a factor.
     ///
     /// ```
     /// use chorus_coordinator::fusion::Row;
@@ -73,20 +83,23 @@ impl<'a> Row<'a> {
         if let Some((index, value)) = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
             return Err(RowError::Logit { index, value: *value });
         }
-        let largest = logits.iter().copied().fold(f32::MIN, f32::max);
-        let sum: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
-        let expected = f64::from(largest) + sum.ln();
+        let norm = Norm::of(logits);
+        let expected = norm.largest + norm.log_sum;
         // A difference that is no number is no small one either.
         let off = (expected - f64::from(log_sum_exp)).abs();
         if off.is_nan() || off > rounding(expected) {
             return Err(RowError::LogSumExp { value: log_sum_exp, expected });
         }
-        Ok(Self { logits, log_sum_exp })
+        Ok(Self { logits, norm })
     }
 
-    /// A row that was checked before.
-    pub(crate) fn checked(logits: &'a [f32], log_sum_exp: f32) -> Self {
-        Self { logits, log_sum_exp }
+    /// A row that was checked before, with the norm that was computed then.
+    pub(crate) fn checked(logits: &'a [f32], norm: Norm) -> Self {
+        Self { logits, norm }
+    }
+
+    pub(crate) fn norm(&self) -> Norm {
+        self.norm
     }
 
     /// How many tokens the row covers, never 0.
@@ -115,10 +128,17 @@ impl<'a> Row<'a> {
         row.logits.iter().map(move |logit| row.log_prob_of(*logit))
     }
 
-    /// The subtraction is done in f64, where it is exact; rounding of the log-sum-exp must not make a probability
-    /// larger than 1.
+    /// At most 0, since the logit is at most the largest and the sum at least 1.
     fn log_prob_of(&self, logit: f32) -> f64 {
-        (f64::from(logit) - f64::from(self.log_sum_exp)).min(0.0)
+        f64::from(logit) - self.norm.largest - self.norm.log_sum
+    }
+}
+
+impl Norm {
+    fn of(logits: &[f32]) -> Self {
+        let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
+        Self { largest: f64::from(largest), log_sum: sum.ln() }
     }
 }
 
@@ -167,6 +187,16 @@ mod tests {
         assert!(Row::new(&[1e6, 1e6, -1e6], 1e6 + 0.693, 3).is_ok());
         assert!(Row::new(&[f32::MAX, f32::MIN], f32::MAX, 2).is_ok());
         assert!(Row::new(&[-1e30; 2], -1e30, 2).is_ok());
+    }
+
+    #[test]
+    fn no_log_sum_exp_that_passes_makes_more_of_a_member_than_one() {
+        for (base, lie) in [(0.0, 4_f32.ln() - 9e-4), (1e6, 1e6 - 8.0), (1e30, 0.999_995e30)] {
+            let logits = [base; 4];
+            let row = Row::new(&logits, lie, 4).unwrap();
+            let sum: f64 = (0..4).map(|id| row.log_prob(id).unwrap().exp()).sum();
+            assert!((sum - 1.0).abs() < 1e-6, "{base} {lie}: {sum}");
+        }
     }
 
     #[test]

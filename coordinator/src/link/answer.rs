@@ -46,11 +46,11 @@ impl Question {
         match answer.answer {
             Some(Kind::Failure(failure)) => Err(failed(&failure)),
             Some(Kind::Logits(logits)) if logits.values.len() > LARGE_ANSWER => {
-                tokio::task::spawn_blocking(move || self.rows(logits))
+                tokio::task::spawn_blocking(move || self.rows(&logits))
                     .await
                     .unwrap_or_else(|_| Err(violation("its rows could not be read")))
             }
-            Some(Kind::Logits(logits)) => self.rows(logits),
+            Some(Kind::Logits(logits)) => self.rows(&logits),
             Some(Kind::Targets(targets)) if self.ask == Ask::Targets => {
                 check_targets(&targets.log_probs, self.tokens).map_err(unsound)?;
                 // Rounding must not make a probability larger than 1.
@@ -61,15 +61,15 @@ impl Question {
         }
     }
 
-    fn rows(self, logits: v1::Logits) -> Result<Answer, MemberError> {
+    fn rows(self, logits: &v1::Logits) -> Result<Answer, MemberError> {
         let rows = match self.ask {
             Ask::LogitsNext => 1,
             Ask::LogitsEach => self.tokens,
             Ask::Nothing | Ask::Targets => return Err(violation("it answered rows that were not asked for")),
         };
-        let values = logits_to_values(&logits, rows, self.vocabulary_size)
+        let values = logits_to_values(logits, rows, self.vocabulary_size)
             .map_err(|error| violation(&error.to_string()))?;
-        Rows::new(values, logits.log_sum_exp, self.vocabulary_size).map(Answer::Rows).map_err(unsound)
+        Rows::new(values, &logits.log_sum_exp, self.vocabulary_size).map(Answer::Rows).map_err(unsound)
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
     async fn a_sound_answer_comes_through_to_the_bit() {
         let lse = 3_f32.ln();
         let answer = read(Ask::LogitsEach, logits(&[0.0; 6], vec![lse; 2])).await.unwrap();
-        assert_eq!(answer, Answer::Rows(Rows::new(vec![0.0; 6], vec![lse; 2], 3).unwrap()));
+        assert_eq!(answer, Answer::Rows(Rows::new(vec![0.0; 6], &[lse; 2], 3).unwrap()));
         let targets = Kind::Targets(v1::Targets { log_probs: vec![1e-9, -2.5] });
         assert_eq!(read(Ask::Targets, targets).await.unwrap(), Answer::Targets(vec![0.0, -2.5]));
         assert_eq!(read(Ask::Nothing, Kind::Advanced(v1::Advanced {})).await.unwrap(), Answer::Advanced);

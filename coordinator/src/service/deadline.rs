@@ -10,6 +10,9 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+/// A little earlier than its caller's deadline ends a call at most by this.
+const MOST_EARLIER: Duration = Duration::from_millis(100);
+
 /// When a call has to be over, if its caller said so.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
@@ -21,8 +24,9 @@ impl Deadline {
     /// before the caller's own clock, or the transport's, ends the call without one.
     pub(super) fn of_call(metadata: &MetadataMap) -> Self {
         let timeout = metadata.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
+        let earlier = |timeout: Duration| timeout - (timeout / 32).min(MOST_EARLIER);
         // A deadline beyond what the clock can count is none.
-        Self { at: timeout.and_then(|timeout| Instant::now().checked_add(timeout - timeout / 32)) }
+        Self { at: timeout.and_then(|timeout| Instant::now().checked_add(earlier(timeout))) }
     }
 
     /// Resolves when it has passed; never where there is none.

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing about the other members.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -75,6 +76,32 @@ impl MemberSession {
             }
             _ => Ok(session),
         }
+    }
+
+    /// Opens the session and reads the transcript from its beginning: what comes before the step without a question, the
+    /// step itself with it.
+    ///
+    /// # Errors
+    /// As [`Self::open`], those of the feeds, and a worker that takes less at once than the step holds, whose answer
+    /// would not be about all of it.
+    pub(crate) async fn read_again(
+        seat: &Arc<Seat>,
+        id: SessionId,
+        transcript: &Transcript,
+        patience: Patience,
+        step: Range<usize>,
+        ask: Ask,
+    ) -> Result<(Self, Answer), MemberError> {
+        let mut session = Self::open(seat, id, transcript, patience)?;
+        if step.start > 0 {
+            session.advance(transcript, step.start, Ask::Nothing).await?;
+        }
+        if matches!(ask, Ask::LogitsEach | Ask::Targets) && step.len() > session.max_feed_tokens(ask) {
+            let reason = "it is another worker, which takes less at once".to_owned();
+            return Err(MemberError::Lost { reason });
+        }
+        let answer = session.advance(transcript, step.end, ask).await?;
+        Ok((session, answer))
     }
 
     /// Tokens that the member has read.

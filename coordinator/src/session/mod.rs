@@ -11,6 +11,7 @@ mod place;
 mod transcript;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -107,6 +108,7 @@ impl EnsembleSession {
     pub(crate) async fn step(&mut self, tokens: &[u32], ask: Ask) -> Result<StepAnswers, StepError> {
         let budget = self.roster.dense.reserve(ask, tokens.len(), self.vocabulary_size).await;
         self.welcome_back();
+        let start = self.transcript.len();
         let end = self.transcript.extend(tokens);
         let transcript = &self.transcript;
         let feeds = self.places.iter_mut().enumerate().filter_map(|(index, place)| {
@@ -116,7 +118,7 @@ impl EnsembleSession {
         // Completion order is of no interest: the results come in member order.
         let mut results = join_all(feeds).await;
         if self.is_below_quorum(&results) {
-            self.ask_again(&mut results, end, ask).await;
+            self.ask_again(&mut results, start..end, ask).await;
         }
         self.settle(results, budget)
     }
@@ -129,26 +131,31 @@ impl EnsembleSession {
 
     /// Members that have only forgotten the session (it was idle for longer than they keep one) read it again at once,
     /// since without them the step fails. With a quorum left they come back beside the steps, like every lost member.
+    /// What is asked is about the tokens of this step, wherever the reading begins.
     async fn ask_again(
         &mut self,
         results: &mut [(usize, Result<Answer, MemberError>)],
-        end: usize,
+        step: Range<usize>,
         ask: Ask,
     ) {
         let forgotten = results.iter_mut().filter(|(_, result)| *result == Err(MemberError::UnknownSession));
         let (roster, transcript, patience) = (&self.roster, &self.transcript, self.patience);
-        let again = forgotten.map(|(index, result)| async move {
-            let id = roster.next_session.fetch_add(1, Ordering::Relaxed);
-            let opened = MemberSession::open(&roster.seats[*index], id, transcript, patience);
-            let mut session = match opened {
-                Ok(session) => session,
-                Err(error) => {
-                    *result = Err(error);
-                    return None;
+        let again = forgotten.map(|(index, result)| {
+            let step = step.clone();
+            async move {
+                let id = roster.next_session.fetch_add(1, Ordering::Relaxed);
+                let seat = &roster.seats[*index];
+                match MemberSession::read_again(seat, id, transcript, patience, step, ask).await {
+                    Ok((session, answer)) => {
+                        *result = Ok(answer);
+                        Some((*index, session))
+                    }
+                    Err(error) => {
+                        *result = Err(error);
+                        None
+                    }
                 }
-            };
-            *result = session.advance(transcript, end, ask).await;
-            Some((*index, session))
+            }
         });
         for (index, session) in join_all(again).await.into_iter().flatten() {
             self.places[index] = Place::InStep(session);

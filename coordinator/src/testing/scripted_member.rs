@@ -79,7 +79,7 @@ impl ScriptedModel {
             log_sum_exps.push(sum.ln() as f32);
             logits.extend(row);
         }
-        Rows::new(logits, log_sum_exps, self.vocabulary_size).unwrap()
+        Rows::new(logits, &log_sum_exps, self.vocabulary_size).unwrap()
     }
 
     pub(crate) fn answer(&self, ask: Ask, tokens: &[u32], fed: usize) -> Answer {
@@ -261,7 +261,8 @@ pub(crate) fn card(name: &str, vocabulary: &Vocabulary) -> ModelCard {
             max_sessions: 100,
             max_feed_tokens: 4,
             session_ttl_seconds: 60,
-            max_answer_rows: 4,
+            // Fewer than tokens of a feed, so that what is asked about and what is only read differ.
+            max_answer_rows: 3,
         }),
         incarnation: "1".to_owned(),
         version: "0".to_owned(),

@@ -64,7 +64,7 @@ async fn a_deadline_of_the_caller_ends_a_stream_too() {
         call
     };
     let mut client = EnsembleClient::new(coordinator.channel().await);
-    let mut stream = client.generate(call("300m")).await.unwrap().into_inner();
+    let mut stream = client.generate(call("3S")).await.unwrap().into_inner();
     let error = stream.message().await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(error.message().contains("grpc-timeout"), "{error}");

@@ -22,8 +22,8 @@ use crate::agreement::VocabularyAgreement;
 use crate::config::{Config, Overrides};
 use crate::ensemble::Ensemble;
 use crate::fusion::{Fused, fuse};
-use crate::member::Member;
-use crate::testing::scripted_member::{ScriptedMember, card};
+use crate::member::{Member, MemberError};
+use crate::testing::scripted_member::{Act, ScriptedMember, card};
 
 const NAMES: [&str; 3] = ["alto", "bass", "cello"];
 const WEIGHTS: [f64; 3] = [2.0, 1.0, 3.0];
@@ -63,6 +63,20 @@ impl Stage {
         let agreement = Arc::new(VocabularyAgreement::default());
         let ensemble = Arc::new(Ensemble::new(&config, dynamic.collect(), agreement).unwrap());
         Self { members, config, service: EnsembleService::new(Arc::clone(&ensemble)), ensemble }
+    }
+
+    /// Every member forgets a session once, when it would have read so many tokens.
+    fn forget_once(&self, at: usize) {
+        for member in &self.members {
+            let mut knows = true;
+            member.follow(move |read| {
+                if knows && read == at {
+                    knows = false;
+                    return Act::Fail(MemberError::UnknownSession);
+                }
+                Act::Answer
+            });
+        }
     }
 
     async fn stream(

@@ -44,6 +44,21 @@ async fn every_rule_with_a_distribution_scores_by_the_chain_rule() {
     }
 }
 
+/// What was asked about the tokens of a piece is answered about the same tokens, wherever the reading begins again.
+#[tokio::test]
+async fn members_that_have_all_forgotten_a_score_read_it_again_and_score_the_same() {
+    for rule in Rule::ALL {
+        let toml = format!("[fusion]\nrule = '{rule}'");
+        let undisturbed = Stage::new(&toml).await.score(score(&TOKENS)).await.unwrap();
+        // Pieces are of three tokens where rows are asked for, and of four otherwise.
+        for at in [3, 4, 6, 8, 9, 11] {
+            let stage = Stage::new(&toml).await;
+            stage.forget_once(at);
+            assert_eq!(stage.score(score(&TOKENS)).await.unwrap(), undisturbed, "{rule}, at {at}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_vote_scores_by_votes() {
     let stage = Stage::new("[fusion]\nrule = 'threshold_vote'\nthreshold = 0.2").await;
