@@ -83,7 +83,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
             Some(error) => sentence_of_io_error(error),
             None => cause.to_string(),
         };
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = without_backtrace(&text).split_whitespace().collect::<Vec<_>>().join(" ");
         // Some libraries repeat their cause in their own sentence.
         if line.ends_with(&text) {
             continue;
@@ -94,6 +94,11 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
         line.push_str(&text);
     }
     line
+}
+
+/// candle's errors carry a backtrace in their text where RUST_BACKTRACE is set; it is no part of the sentence.
+fn without_backtrace(text: &str) -> &str {
+    text.split_once("\n   0: ").map_or(text, |(sentence, _)| sentence)
 }
 
 /// "connection refused" instead of "Connection refused (os error 111)".
@@ -118,6 +123,13 @@ mod tests {
         let missing = std::fs::read("surely/not/here").unwrap_err();
         let error = Err::<(), _>(missing).context("can't read\nthe config").unwrap_err();
         assert_eq!(one_line(&error), "can't read the config: no such file or directory");
+    }
+
+    #[test]
+    fn a_backtrace_is_no_part_of_the_line() {
+        let cause = "no device\n   0: candle_core::error::bt\n             at error.rs:260:25\n   1: main\n";
+        let error = anyhow::anyhow!("{cause}").context("device \"cuda\" can't be opened");
+        assert_eq!(one_line(&error), "device \"cuda\" can't be opened: no device");
     }
 
     #[test]

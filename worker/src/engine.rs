@@ -262,7 +262,10 @@ fn guard<T>(call: impl FnOnce() -> Result<T, PredictorError>) -> Result<T, Failu
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             tracing::error!(error = error.as_ref(), "the model failed");
-            Err(failure::internal(format!("the model failed: {error}")))
+            // A backtrace may follow; it is in the log.
+            let sentence = error.to_string();
+            let sentence = sentence.lines().next().unwrap_or_default();
+            Err(failure::internal(format!("the model failed: {sentence}")))
         }
         Err(_) => Err(failure::internal("the model panicked, see the worker's log")),
     }
