@@ -1,7 +1,6 @@
 //! The vocabulary of a training run: made from the text, taken from a directory, or that of the run to resume.
 //! Knows nothing about training.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +8,7 @@ use chorus_model::Start;
 use chorus_text::Vocabulary;
 
 use super::args::{TokenizerKind, TrainArgs};
+use crate::text_file::{self, LARGEST_DATA};
 
 /// The vocabulary, and the name by which a resumed run recognises it.
 pub(super) fn choose(args: &TrainArgs, training_text: &str) -> Result<(Vocabulary, String)> {
@@ -59,8 +59,9 @@ fn make(kind: TokenizerKind, text: &str) -> Result<Vocabulary> {
 
 fn read(directory: &Path) -> Result<Vocabulary> {
     let path = directory.join("tokenizer.json");
-    let json = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
-    Vocabulary::from_json(&json).with_context(|| format!("{} is no usable tokenizer", path.display()))
+    let json = text_file::read(&path, LARGEST_DATA)?.text;
+    Vocabulary::from_json(json.as_bytes())
+        .with_context(|| format!("{} is no usable tokenizer", path.display()))
 }
 
 #[cfg(test)]

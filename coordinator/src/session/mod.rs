@@ -117,7 +117,7 @@ impl EnsembleSession {
         });
         // Completion order is of no interest: the results come in member order.
         let mut results = join_all(feeds).await;
-        if self.is_below_quorum(&results) {
+        if results.iter().any(|(_, result)| is_forgotten(result)) && self.is_below_quorum(&results) {
             self.ask_again(&mut results, start..end, ask).await;
         }
         self.settle(results, budget)
@@ -138,7 +138,7 @@ impl EnsembleSession {
         step: Range<usize>,
         ask: Ask,
     ) {
-        let forgotten = results.iter_mut().filter(|(_, result)| *result == Err(MemberError::UnknownSession));
+        let forgotten = results.iter_mut().filter(|(_, result)| is_forgotten(result));
         let (roster, transcript, patience) = (&self.roster, &self.transcript, self.patience);
         let again = forgotten.map(|(index, result)| {
             let step = step.clone();
@@ -262,6 +262,10 @@ impl EnsembleSession {
             Return::After(delay) => self.way_back(index, error.to_string(), delay),
         };
     }
+}
+
+fn is_forgotten(result: &Result<Answer, MemberError>) -> bool {
+    *result == Err(MemberError::UnknownSession)
 }
 
 /// The first sentence of members that all refused.
