@@ -403,7 +403,7 @@ pub(crate) mod tests {
         let all = RefCell::new(Measurements::new(plan.window));
         for index in 0..10 {
             let start = 1.0 + f64::from(index);
-            let mut watch = Watch::new(&all, Kind::Generate, seconds(start), seconds(start + 0.001));
+            let mut watch = Watch::new(&all, Kind::Generate, seconds(start), seconds(start + 0.0005));
             for token in 1..=3 {
                 watch.token(seconds(start + 0.1 * f64::from(token)));
             }

@@ -5,7 +5,7 @@ use std::{ffi::OsString, net::SocketAddr, path::Path};
 use super::{UpArgs, models::ModelDirectory, process::ProcessSpec};
 
 /// The worker process of a model directory.
-pub(super) fn worker_spec(arguments: &UpArgs, model: &ModelDirectory, program: &Path) -> ProcessSpec {
+pub(crate) fn worker_spec(arguments: &UpArgs, model: &ModelDirectory, program: &Path) -> ProcessSpec {
     let mut words: Vec<OsString> = vec!["worker".into(), "--model".into(), model.path.clone().into()];
     words.extend(["--device".into(), arguments.device.clone().into()]);
     words.extend(log_words(arguments));

@@ -207,7 +207,7 @@ async fn a_wish_to_stop_ends_both_loops_at_once_with_what_they_have() {
             assert_eq!((closed.calls.answered, closed.calls.unfinished()), (15, 1));
             let open = driver(Scripted::new(100 * MILLISECOND, 99..99), 1000);
             stopping(&open);
-            let arrivals = in_time((0..).map(|index| Duration::from_secs(index)));
+            let arrivals = in_time((0..).map(Duration::from_secs));
             let open = open.open_loop(arrivals, 10).await;
             assert_eq!((open.calls.answered, open.calls.unfinished()), (2, 0));
             assert!(start.elapsed() < Duration::from_secs(4));

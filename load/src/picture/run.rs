@@ -204,7 +204,7 @@ mod tests {
             "between tokens",
             "whole generation",
             "whole scoring",
-            "p99",
+            "p90",
             "throughput over time",
             "tokens/s",
             "errors",

@@ -30,6 +30,12 @@ pub struct Mix {
 pub struct MixError(String);
 
 impl Mix {
+    /// Generations and nothing else.
+    #[must_use]
+    pub fn only_generate() -> Self {
+        Self { generate: 1.0, score: 0.0 }
+    }
+
     /// Between 0 and 1.
     #[must_use]
     pub fn share_of_generate(self) -> f64 {
