@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use chorus_load::{
     Load, Plan,
     growth::{Line, Point},
@@ -32,6 +32,8 @@ Examples:
   chorus bench growth --members 1,2,4,8 --vocabulary 256 --sessions 1,64
   chorus bench growth --rule log_linear         # dense rows from every member
   chorus bench growth --mix score --json | jq .lines
+
+A point in whose time fewer than 50 tokens came is measured again, for longer.
 
 A coordinator in a process of its own over members that answer at once, in this
 process. Its cost is that process's time on the processors, user and system, of
@@ -80,6 +82,11 @@ pub(super) struct GrowthArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
+
+/// A point with fewer tokens says little about one of them, and is measured again for longer.
+const FEWEST_TOKENS: u64 = 50;
+/// How many times as long as asked for: at first, and after each time in which too few tokens came.
+const PATIENCE: [u32; 4] = [1, 4, 16, 64];
 
 /// What is printed with `--json`.
 #[derive(Debug, Serialize)]

@@ -18,6 +18,10 @@ use crate::{
     shutdown::Shutdown,
 };
 
+/// How the figures of a null server are read.
+const CEILING: &str = " ceiling     the server does nothing: no ensemble is measured at more than this throughput, unless by\n\
+             \x20            more --threads\n";
+
 /// What the coordinator cost; the keys are part of the interface.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct CoordinatorCost {
@@ -44,7 +48,8 @@ pub(super) async fn run(arguments: LoadTestArgs) -> anyhow::Result<()> {
     let target = &arguments.target;
     if target.null_server {
         let server = NullEnsemble::start().context("the null server can't be started")?;
-        return at(&server.address()?.into(), "null server", &arguments, &shutdown).await;
+        at(&server.address()?.into(), "null server", &arguments, &shutdown).await?;
+        return if arguments.output.json { Ok(()) } else { print(CEILING) };
     }
     let Some(members) = target.null_workers else {
         return at(&target.addr, "bench", &arguments, &shutdown).await;

@@ -93,7 +93,12 @@ impl Ensemble for Service {
         let end =
             GenerateReply { participation: Some(participation()), end: Some(end), ..Default::default() };
         let replies = (0..generated_tokens).map(token).chain([end]).map(Ok);
-        Ok(Response::new(stream::iter(replies).boxed()))
+        // One message at a time, as tokens come from a model: those of other calls get their turns in between.
+        let in_turns = stream::iter(replies).then(async |reply| {
+            tokio::task::yield_now().await;
+            reply
+        });
+        Ok(Response::new(in_turns.boxed()))
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
