@@ -97,7 +97,9 @@ mod tests {
     #[test]
     fn no_line_of_the_examples_is_wider_than_a_terminal() {
         let command = CommandLine::command();
-        for command in command.get_subcommands() {
+        let commands = command.get_subcommands();
+        for command in commands.flat_map(|command| std::iter::once(command).chain(command.get_subcommands()))
+        {
             let help =
                 command.get_after_help().unwrap_or_else(|| panic!("{} has no examples", command.get_name()));
             for line in help.to_string().lines() {

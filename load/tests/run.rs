@@ -1,6 +1,8 @@
 //! Whole runs over real gRPC against a scripted ensemble: what it answers is what is counted. No figure here depends on how
 //! fast anything is.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::{
     net::SocketAddr,
     sync::{

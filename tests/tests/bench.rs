@@ -25,11 +25,11 @@ async fn an_ensemble_is_measured_in_both_loops_and_a_replay() {
     let address = ensemble.address.to_string();
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let to = ["bench", "--addr", &address, "--warm-up", "0s", "--duration", "1s", "--max-tokens", "4"];
+    let to = ["bench", "--addr", &address, "--warm-up", "0s", "--duration", "1s"];
     let with = |words: &[&str]| Chorus::run(to.iter().chain(words));
 
     let picture = path("bench.svg");
-    let closed = json(&with(&["--concurrency", "2", "--json", "--picture", &picture]));
+    let closed = json(&with(&["--concurrency", "2", "--max-tokens", "4", "--json", "--picture", &picture]));
     assert_eq!(closed["load"], serde_json::json!({"kind": "closed", "concurrency": 2}));
     assert!(count(&closed, "answered") > 0);
     assert_eq!(
@@ -43,7 +43,7 @@ async fn an_ensemble_is_measured_in_both_loops_and_a_replay() {
     let prompts = path("prompts.jsonl");
     fs::write(&prompts, "ROMEO:\n{\"score\": \"What news?\"}\n{\"prompt\": \"KING\", \"max_tokens\": 2}\n")
         .unwrap();
-    let open = with(&["--rate", "30", "--prompts", &prompts, "--temperature", "0"]);
+    let open = with(&["--rate", "30", "--prompts", &prompts, "--max-tokens", "4", "--temperature", "0"]);
     assert!(open.status.success(), "{}", open.stderr);
     for words in ["open loop, 30.00 calls/s", "first token", "whole scoring", "p99.9"] {
         assert!(open.stdout.contains(words), "the tables lack {words}: {}", open.stdout);

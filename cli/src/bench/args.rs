@@ -21,21 +21,21 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  chorus bench                                  # 8 callers, 10 s, the local ensemble
+  chorus bench                                # 8 callers, 10 s
   chorus bench --concurrency 32 --duration 30s --temperature 0
   chorus bench --rate 50 --mix generate=3,score=1 --picture bench.svg
   chorus bench --rate 20 --prompts prompts.jsonl --json | jq .latency_ms
-  chorus bench --ramp first-token:p99:50ms      # the highest rate that meets it
-  chorus bench --null-server --concurrency 64   # this tool's own ceiling
+  chorus bench --ramp first-token:p99:50ms    # the highest rate that meets it
+  chorus bench --null-server --concurrency 64 # this tool's own ceiling
   chorus bench --null-workers 8 --vocabulary 10000 --sessions 64
-  chorus bench growth --picture growth.svg      # the coordinator's cost by members
-  chorus bench tax                              # served against called in one process
-  chorus bench step                             # where one step's time goes
+  chorus bench growth --picture growth.svg    # the coordinator's cost
+  chorus bench tax                            # served against in one process
+  chorus bench step                           # where one step's time goes
 
-Closed loop (--concurrency): callers who wait for an answer before they ask again.
-Open loop (--rate): Poisson arrivals, whatever the server does; a latency begins
-when the call should have started, so a stall counts for all who came in it. A
-closed loop asks less while the server stalls and hides that: take it for
+Closed loop (--concurrency): callers who wait for an answer before they ask
+again. Open loop (--rate): Poisson arrivals, whatever the server does; a latency
+begins when the call should have started, so a stall counts for all who came in
+it. A closed loop asks less while the server stalls and hides that: take it for
 throughput, and an open loop for latencies.
 
 What is measured: calls that should have started between the end of the warm-up

@@ -163,22 +163,29 @@ async fn measured(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Option<Point>> {
     let workload: Arc<Workload> = arguments.workload.workload(&status(&ensemble.address).await?)?;
-    let plan = plan(place, arguments.duration, ensemble.coordinator_id()?);
     let label = format!("{} members, V {}, {} sessions", place.members, place.vocabulary, place.sessions);
-    let result = measure(&label, &ensemble.address, &plan, &workload, &shutdown.drain).await?;
-    if result.interrupted {
-        return Ok(None);
+    let coordinator = ensemble.coordinator_id()?;
+    for patience in PATIENCE {
+        let plan = plan(place, arguments.duration.saturating_mul(patience), coordinator);
+        let result = measure(&label, &ensemble.address, &plan, &workload, &shutdown.drain).await?;
+        if result.interrupted {
+            return Ok(None);
+        }
+        let tokens = result.measurements.volume.tokens();
+        if tokens < FEWEST_TOKENS {
+            continue;
+        }
+        let cpu_us_per_token = coordinator_us_per_token(&result)
+            .with_context(|| format!("{label}: the system does not tell what a process costs"))?;
+        return Ok(Some(Point {
+            members: place.members as usize,
+            vocabulary: place.vocabulary,
+            sessions: place.sessions as usize,
+            tokens_per_second: tokens as f64 / result.measured.as_secs_f64(),
+            cpu_us_per_token,
+        }));
     }
-    let cpu_us_per_token = coordinator_us_per_token(&result).with_context(|| {
-        format!("{label}: no token came, or the system does not tell what a process costs")
-    })?;
-    Ok(Some(Point {
-        members: place.members as usize,
-        vocabulary: place.vocabulary,
-        sessions: place.sessions as usize,
-        tokens_per_second: result.measurements.volume.tokens() as f64 / result.measured.as_secs_f64(),
-        cpu_us_per_token,
-    }))
+    bail!("{label}: fewer than {FEWEST_TOKENS} tokens came in the longest time; a longer --duration has more")
 }
 
 fn plan(place: Place, duration: Duration, coordinator: u32) -> Plan {
