@@ -87,7 +87,7 @@ fn members(area: &Area<'_>, points: &[Point], lines: &[Line]) -> Drawn {
 }
 
 fn sessions(area: &Area<'_>, points: &[Point]) -> Drawn {
-    let (low, high) = bounds(points.iter().map(Point::cpu_us_per_token_and_member));
+    let (_, high) = bounds(points.iter().map(Point::cpu_us_per_token_and_member));
     let (fewest, most) = bounds(points.iter().map(|point| point.sessions as f64));
     let of = points
         .first()
@@ -97,7 +97,7 @@ fn sessions(area: &Area<'_>, points: &[Point]) -> Drawn {
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(72)
-        .build_cartesian_2d((fewest / 1.15..most * 1.15).log_scale(), (low / 1.5..high * 1.5).log_scale())?;
+        .build_cartesian_2d((fewest / 1.15..most * 1.15).log_scale(), 0.0..high * 1.25)?;
     chart
         .configure_mesh()
         .x_desc("sessions at a time")

@@ -12,6 +12,11 @@ use crate::report::{Curve, LoadReport, Report, SliceReport};
 const SIZE: (u32, u32) = (1000, 860);
 /// The rightmost percentile: one value in a hundred thousand is above it.
 const LEAST_ABOVE: f64 = 1e-5;
+/// The axis of latencies begins at the smallest of these percentiles: a few gaps of no time, where tokens came together, would
+/// press everything else to the upper edge.
+const LEAST_SHARE: f64 = 0.2;
+/// What a logarithmic axis takes for no time at all, in milliseconds.
+const LEAST_MS: f64 = 1e-4;
 /// Percentiles that are written at the axis, as how many values there are to each one above.
 const TICKS: [(f64, &str); 7] = [
     (1.0, "min"),
@@ -59,9 +64,10 @@ fn heading(area: &Area<'_>, title: &str, report: &Report) -> Drawn {
 
 /// The axis of percentiles is logarithmic in what is above them: every step to the right is ten times as rare.
 fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
-    let values = || curves.iter().flat_map(|curve| &curve.points).map(|(_, value)| value.max(1e-4));
+    let values = || curves.iter().flat_map(|curve| &curve.points).filter(|(share, _)| *share >= LEAST_SHARE);
+    let values = values().map(|(_, value)| value.max(LEAST_MS));
     let (low, high) =
-        values().fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
+        values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
     if !low.is_finite() {
         let style = LABEL.into_text_style(area).color(&INK);
         area.draw_text("no call was answered in the measured time", &style, (24, 24))?;
@@ -80,6 +86,8 @@ fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
         .configure_mesh()
         .disable_x_mesh()
         .x_labels(0)
+        // Percentiles are written below, in place of their logarithms.
+        .x_label_formatter(&|_| String::new())
         .y_label_formatter(&|value| short(*value))
         .light_line_style(WHITE)
         .bold_line_style(FAINT)
@@ -95,10 +103,9 @@ fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
     }
     for (index, curve) in curves.iter().enumerate() {
         let colour = colour(index);
-        let points = curve
-            .points
-            .iter()
-            .map(|(share, value)| ((1.0 / (1.0 - share).max(rarest)).min(1.0 / rarest), value.max(1e-4)));
+        let points = curve.points.iter().map(|(share, value)| {
+            ((1.0 / (1.0 - share).max(rarest)).min(1.0 / rarest), value.max(low / 1.3))
+        });
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
             .label(curve.name)
@@ -106,7 +113,7 @@ fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.85))
         .border_style(FAINT)
         .label_font(LABEL)
