@@ -3,9 +3,11 @@
 //! Written once over [`pulp::Simd`] and compiled for every instruction set; [`instructions`] picks the widest one that
 //! the processor has (AVX-512, AVX2 with FMA, NEON, else scalars). Knows nothing about models, members or wires.
 
+mod draw;
 mod functions;
 mod norm;
 
+pub use draw::draw;
 pub use functions::{exp, sigmoid, tanh};
 pub use norm::{Norm, add_probabilities, log_sum_exp, norm};
 

@@ -4,7 +4,7 @@ use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use crate::{batcher::BatchLimits, error::WorkerError};
 
-/// Largest allowed [`WorkerConfig::max_feed_tokens`]: keeps an answer's log-sum-exps within a message's framing.
+/// Largest allowed [`WorkerConfig::max_feed_tokens`]: keeps an answer's norms within a message's framing.
 pub const LARGEST_MAX_FEED_TOKENS: u32 = 8192;
 
 /// Everything that a worker needs to know to start.

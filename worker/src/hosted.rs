@@ -60,8 +60,8 @@ impl LoadedWorker {
 }
 
 fn limits(config: &WorkerConfig, vocabulary_size: usize) -> Result<OperationLimits, WorkerError> {
-    // What is left of a message when the log-sum-exps and the framing have their place.
-    let values = (MAX_MESSAGE_BYTES - 8 * LARGEST_MAX_FEED_TOKENS as usize) / size_of::<f32>();
+    // What is left of a message when the norms and the framing have their place.
+    let values = (MAX_MESSAGE_BYTES - 16 * LARGEST_MAX_FEED_TOKENS as usize) / size_of::<f32>();
     let max_feed_tokens = config.max_feed_tokens as usize;
     if vocabulary_size > values {
         return Err(WorkerError::VocabularyTooLarge { found: vocabulary_size, largest: values });

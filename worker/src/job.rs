@@ -59,7 +59,7 @@ pub(crate) struct Finished {
 
 impl Job {
     pub(crate) fn new(feed: Feed, credit: Credit) -> Self {
-        Self { gathering: Gathering::new(&feed), feed, credit, consumed: 0 }
+        Self { feed, credit, consumed: 0, gathering: Gathering::default() }
     }
 
     pub(crate) fn step(&self) -> u64 {
@@ -96,7 +96,7 @@ impl Job {
 
     /// The gathered answer.
     pub(crate) fn finish(self) -> Finished {
-        Finished { answer: self.gathering.finish(), feed: self.feed, credit: self.credit }
+        Finished { answer: self.gathering.finish(&self.feed), feed: self.feed, credit: self.credit }
     }
 
     /// Gives the job up.
@@ -116,7 +116,7 @@ impl Intake<'_> {
             return;
         }
         let target = self.feed.tokens.get(self.consumed + prediction.offset).copied();
-        self.gathering.receive(prediction.logits, prediction.norm, target);
+        self.gathering.receive(&self.feed.ask, prediction.logits, prediction.norm, target);
     }
 
     /// What was taken in, once the forward is over.
@@ -142,10 +142,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::operation::Ask;
+    use crate::operation::{Ask, Real, Rows};
 
     fn job(tokens: &[u32], ask: Ask) -> Job {
         Job::new(Feed { step: 1, tokens: tokens.to_vec(), ask }, Credit::default())
+    }
+
+    fn logits(rows: Rows) -> Ask {
+        Ask::Logits { rows, format: v1::RowFormat::F32 }
+    }
+
+    /// Every ask about the tokens of a feed.
+    fn asks() -> Vec<Ask> {
+        let log_threshold = Real::new(-1.5);
+        let top = |log_threshold| Ask::Top { rows: Rows::Each, k: 1, log_threshold };
+        vec![Ask::Targets, logits(Rows::Each), top(None), top(log_threshold)]
     }
 
     /// A forward of the next `tokens` tokens whose rows are these.
@@ -163,7 +174,7 @@ mod tests {
 
     #[test]
     fn only_the_last_chunk_of_a_feed_wants_the_next_distribution() {
-        let mut job = job(&[0, 1, 1], Ask::Next);
+        let mut job = job(&[0, 1, 1], logits(Rows::Next));
         let chunk = job.chunk(2);
         assert_eq!((chunk.tokens, chunk.want), (&[0, 1][..], Want::Nothing));
         forward(&mut job, 2, &[], 0).unwrap();
@@ -177,15 +188,15 @@ mod tests {
     #[test]
     fn an_empty_feed_needs_the_model_only_for_the_next_distribution() {
         assert!(job(&[], Ask::Nothing).is_complete());
-        assert!(job(&[], Ask::Each).is_complete());
+        assert!(job(&[], logits(Rows::Each)).is_complete());
         assert!(job(&[], Ask::Targets).is_complete());
-        assert!(!job(&[], Ask::Next).is_complete());
+        assert!(!job(&[], logits(Rows::Next)).is_complete());
     }
 
     #[test]
     fn another_number_of_distributions_than_was_wanted_is_a_failure() {
         for rows in [vec![&[0.0; 2][..]; 1], vec![&[0.0; 2]; 3]] {
-            let failure = forward(&mut job(&[0, 1], Ask::Each), 2, &rows, 0).unwrap_err();
+            let failure = forward(&mut job(&[0, 1], logits(Rows::Each)), 2, &rows, 0).unwrap_err();
             assert_eq!(failure.code(), v1::ErrorCode::Internal);
             let message = format!("the model answered {} distributions instead of 2", rows.len());
             assert_eq!(failure.message, message);
@@ -195,10 +206,11 @@ mod tests {
     #[test]
     fn a_distribution_that_is_not_finite_is_named_by_its_position() {
         let rows: [&[f32]; 2] = [&[0.0, 0.0], &[f32::NAN, 0.0]];
-        let failure = forward(&mut job(&[0, 1], Ask::Each), 2, &rows, 10).unwrap_err();
+        let failure = forward(&mut job(&[0, 1], logits(Rows::Each)), 2, &rows, 10).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::NotFinite);
         assert!(failure.message.contains("after 11 tokens"), "{}", failure.message);
-        let failure = forward(&mut job(&[0, 1], Ask::Next), 2, &[&[0.0, f32::INFINITY]], 10).unwrap_err();
+        let failure =
+            forward(&mut job(&[0, 1], logits(Rows::Next)), 2, &[&[0.0, f32::INFINITY]], 10).unwrap_err();
         assert!(failure.message.contains("after 12 tokens"), "{}", failure.message);
     }
 
@@ -207,7 +219,7 @@ mod tests {
         fn an_answer_does_not_depend_on_how_the_feed_was_cut(
             rows in prop::collection::vec((0_u32..3, prop::array::uniform3(-9.0_f32..9.0)), 1..12),
             chunk in 1_usize..5,
-            ask in prop::sample::select(vec![Ask::Targets, Ask::Each]),
+            ask in prop::sample::select(asks()),
         ) {
             let tokens: Vec<u32> = rows.iter().map(|row| row.0).collect();
             let values: Vec<&[f32]> = rows.iter().map(|row| row.1.as_slice()).collect();

@@ -17,6 +17,7 @@ mod job;
 mod model_thread;
 mod operation;
 mod predictor;
+mod reduce;
 mod remembered;
 mod server;
 mod service;

@@ -3,12 +3,12 @@
 
 use super::*;
 use crate::{
-    operation::Ask,
+    operation::{Ask, Rows},
     predictor::{Prediction, Want},
 };
 use chorus_proto::logits_to_values;
 use chorus_simd::norm;
-use v1::{ErrorCode, answer::Answer as Kind};
+use v1::{ErrorCode, RowFormat, answer::Answer as Kind};
 
 pub(super) const VOCABULARY: usize = 10;
 pub(super) const NOT_FINITE: u32 = 7;
@@ -126,13 +126,21 @@ impl Harness {
     }
 }
 
+pub(super) fn next() -> Ask {
+    Ask::Logits { rows: Rows::Next, format: RowFormat::F32 }
+}
+
+pub(super) fn each() -> Ask {
+    Ask::Logits { rows: Rows::Each, format: RowFormat::F32 }
+}
+
 pub(super) fn next_row(answer: &v1::Answer) -> Vec<f32> {
     rows(answer, 1)
 }
 
 pub(super) fn rows(answer: &v1::Answer, count: usize) -> Vec<f32> {
     match &answer.answer {
-        Some(Kind::Logits(logits)) => logits_to_values(logits, count, VOCABULARY).unwrap(),
+        Some(Kind::Logits(logits)) => logits_to_values(logits, RowFormat::F32, count, VOCABULARY).unwrap(),
         other => panic!("logits were asked for, the answer is {other:?}"),
     }
 }
