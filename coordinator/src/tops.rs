@@ -147,7 +147,7 @@ fn same(got: usize, expected: usize) -> Result<(), RowError> {
 fn check(top: &Top<'_>, shape: &TopShape) -> Result<(), RowError> {
     let Top { ids, logits, norm, .. } = *top;
     let size = shape.vocabulary_size;
-    if let Some([_, id]) = ids.array_windows().find(|[one, next]| one >= next) {
+    if let Some([_, id]) = ids.windows(2).find(|pair| pair.first() >= pair.last()) {
         return Err(RowError::Order { id: *id });
     }
     if let Some(id) = ids.last().filter(|id| **id as usize >= size) {

@@ -140,20 +140,20 @@ pub(crate) struct OperationLimits {
 ///
 /// # Errors
 /// The caller's mistake as an answer that can be sent back.
-pub(crate) fn read(operation: v1::Operation, limits: &OperationLimits) -> Result<Operation, v1::Answer> {
+pub(crate) fn read(operation: v1::Operation, limits: &OperationLimits) -> Result<Operation, Box<v1::Answer>> {
     let session = operation.session;
     match operation.operation {
         Some(v1::operation::Operation::Open(v1::Open {})) => Ok(Operation::Open),
         Some(v1::operation::Operation::Close(v1::Close { discard })) => Ok(Operation::Close { discard }),
         Some(v1::operation::Operation::Feed(feed)) => {
             let step = feed.step;
-            read_feed(feed, limits)
-                .map(Operation::Feed)
-                .map_err(|message| failure::answer(session, step, failure::invalid_argument(message)))
+            read_feed(feed, limits).map(Operation::Feed).map_err(|message| {
+                Box::new(failure::answer(session, step, failure::invalid_argument(message)))
+            })
         }
         None => {
             let message = "operation is missing, allowed are open, feed and close";
-            Err(failure::answer(session, 0, failure::invalid_argument(message)))
+            Err(Box::new(failure::answer(session, 0, failure::invalid_argument(message))))
         }
     }
 }
@@ -234,7 +234,7 @@ fn read_ids(ids: Vec<u32>, limits: &OperationLimits) -> Result<Ask, String> {
     if ids.is_empty() {
         return Err("feed.ids.ids is empty, allowed is at least one id".to_owned());
     }
-    if let Some(place) = ids.array_windows().position(|[one, next]| one >= next) {
+    if let Some(place) = ids.windows(2).position(|pair| pair.first() >= pair.last()) {
         return Err(format!(
             "feed.ids.ids[{}] is not above the id before it, allowed are ascending ids",
             place + 1

@@ -119,7 +119,7 @@ impl OperationReader {
                 }
                 Err(answer) => {
                     let credit = self.take_credit(1, &mut admitted).await?;
-                    let reply = Reply { stream: self.stream, answer, credit };
+                    let reply = Reply { stream: self.stream, answer: *answer, credit };
                     self.replies.send(Ok(vec![reply])).map_err(|_| Ending::Gone)?;
                 }
             }

@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 
-use super::{FuseError, Norm, RowError, Rule, arithmetic::log_of_mixture, shares};
+use super::{Candidate, FuseError, Norm, RowError, Rule, VoteCandidate, arithmetic::log_of_mixture, shares};
 use crate::tops::{Top, check_logit};
 
 /// Bounds are sums of rounded numbers, and so are the exact values: a token is below another where it is by more than
@@ -53,6 +53,18 @@ pub struct Leader {
     pub votes: u32,
     /// Its log-probability under the weighted average; known of all [`Places::Leaders`].
     pub log_prob: Option<f64>,
+}
+
+impl From<Candidate> for Leader {
+    fn from(candidate: Candidate) -> Self {
+        Self { id: candidate.id, votes: 0, log_prob: Some(candidate.log_prob) }
+    }
+}
+
+impl From<VoteCandidate> for Leader {
+    fn from(candidate: VoteCandidate) -> Self {
+        Self { id: candidate.id, votes: candidate.votes, log_prob: Some(candidate.log_prob) }
+    }
 }
 
 /// What the evidence proves.
@@ -148,10 +160,10 @@ impl Evidence {
 
     /// The member's likeliest tokens with their log-probabilities: likeliest first, equal ones by lower id. At most as many
     /// as are known to be the likeliest.
-    pub fn leading(&self, n: usize) -> Vec<(u32, f64)> {
-        let mut leading: Vec<(u32, f64)> =
-            self.known.iter().copied().filter(|(_, log_prob)| *log_prob >= self.bound).collect();
-        leading.sort_by(|(a, of_a), (b, of_b)| of_b.total_cmp(of_a).then(a.cmp(b)));
+    pub fn leading(&self, n: usize) -> Vec<Candidate> {
+        let known = self.known.iter().map(|(id, log_prob)| Candidate { id: *id, log_prob: *log_prob });
+        let mut leading: Vec<Candidate> = known.filter(|known| known.log_prob >= self.bound).collect();
+        leading.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob).then(a.id.cmp(&b.id)));
         leading.truncate(n);
         leading
     }

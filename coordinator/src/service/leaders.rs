@@ -11,7 +11,7 @@ use tonic::Status;
 use super::sound::make_of_rows;
 use crate::ensemble::{fuse_status, step_status};
 use crate::fusion::certificate::{Contest, Evidence, Leader, Places, Verdict, judge};
-use crate::fusion::{Fused, Fusion, RowError};
+use crate::fusion::{Candidate, Fused, Fusion, Row, RowError};
 use crate::member::Answer;
 use crate::plan::{Ask, Positions};
 use crate::session::{EnsembleSession, StepAnswers};
@@ -36,9 +36,8 @@ pub(super) struct Search {
 pub(super) struct Lead {
     /// Best first.
     pub(super) leaders: Vec<Leader>,
-    /// The likeliest tokens of each participant, in member order: (id, log-probability), likeliest first; as many as there
-    /// are leaders.
-    pub(super) members: Vec<(usize, Vec<(u32, f64)>)>,
+    /// The likeliest tokens of each participant, in member order, likeliest first; as many as there are leaders.
+    pub(super) members: Vec<(usize, Vec<Candidate>)>,
     pub(super) participation: Participation,
 }
 
@@ -171,24 +170,10 @@ pub(super) async fn lead_of_rows(
     let (search, size) = (search.clone(), search.size());
     let leaders = move |answers: &StepAnswers| {
         let leaders = match answers.fuse(0, &search.fusion, &search.weights)? {
-            Fused::Distribution(distribution) => {
-                let leader =
-                    |c: crate::fusion::Candidate| Leader { id: c.id, votes: 0, log_prob: Some(c.log_prob) };
-                distribution.top(size).into_iter().map(leader).collect()
-            }
-            Fused::Winner(winner) => {
-                let leader = |c: crate::fusion::VoteCandidate| Leader {
-                    id: c.id,
-                    votes: c.votes,
-                    log_prob: Some(c.log_prob),
-                };
-                winner.top(size).into_iter().map(leader).collect()
-            }
+            Fused::Distribution(fused) => fused.top(size).into_iter().map(Leader::from).collect(),
+            Fused::Winner(winner) => winner.top(size).into_iter().map(Leader::from).collect(),
         };
-        let of_member = |(index, row): (usize, crate::fusion::Row<'_>)| {
-            let top = row.distribution().top(size).into_iter();
-            (index, top.map(|candidate| (candidate.id, candidate.log_prob)).collect())
-        };
+        let of_member = |(index, row): (usize, Row<'_>)| (index, row.distribution().top(size));
         Ok((leaders, answers.rows(0).into_iter().map(of_member).collect()))
     };
     let ((leaders, members), answers) = make_of_rows(session, answers, numbers, leaders).await?;

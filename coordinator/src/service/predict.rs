@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::leaders::{self, Lead, Search};
 use crate::ensemble::{Ensemble, fuse_status, step_status};
-use crate::fusion::{certificate::Places, shares};
+use crate::fusion::{self, certificate::Places, shares};
 use crate::plan::{Ask, Plan};
 use crate::request::Prediction;
 use crate::roster::Roster;
@@ -73,12 +73,12 @@ fn reply(
     });
     let weights: Vec<f64> = lead.members.iter().map(|(index, _)| prediction.weights.of(*index)).collect();
     let shares = shares(rule, &weights).map_err(|error| fuse_status(error, &lead.participation))?;
-    let member = |((index, tokens), weight): (&(usize, Vec<(u32, f64)>), f64)| {
+    let member = |((index, tokens), weight): (&(usize, Vec<fusion::Candidate>), f64)| {
         let seat = roster.seats.get(*index)?;
         let tokens = tokens.iter();
         Some(MemberPrediction {
             name: seat.member.name().to_owned(),
-            candidates: tokens.map(|(id, log_prob)| written(*id, *log_prob, vocabulary)).collect(),
+            candidates: tokens.map(|token| written(token.id, token.log_prob, vocabulary)).collect(),
             weight,
             start: roster.card(*index).and_then(|card| card.start),
         })

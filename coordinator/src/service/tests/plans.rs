@@ -71,7 +71,7 @@ async fn predictions_are_those_of_whole_rows_to_the_bit() {
             for top_n in [1, 7, 40] {
                 let stage = Stage::with(style, &large_vocabulary(), "").await;
                 let request = |whole_rows| PredictRequest {
-                    prefix: ids(&[1, 2, 3, 4, 5, top_n.into()]),
+                    prefix: ids(&[1, 2, 3, 4, 5, top_n]),
                     top_n: Some(top_n),
                     fusion: fusing(rule, threshold, whole_rows),
                 };
