@@ -107,10 +107,11 @@ impl Step<'_> {
         let before = &self.before.values[(panel * self.before.rows + first) * 2 * lanes..][..after.len()];
         let (before, after) = (S::as_simd_f32s(before).0, S::as_mut_simd_f32s(after).0);
         let states = before.as_chunks::<2>().0.iter().zip(after.as_chunks_mut::<2>().0);
-        for ([input, forget, candidate, output], ([_, cell], after)) in sums.into_iter().zip(states) {
-            let added = simd.mul_f32s(sigmoid(simd, input), tanh(simd, candidate));
-            let cell = simd.mul_add_e_f32s(sigmoid(simd, forget), *cell, added);
-            *after = [simd.mul_f32s(sigmoid(simd, output), tanh(simd, cell)), cell];
+        // By reference: moving the sums would copy the room for a whole block.
+        for ([input, forget, candidate, output], ([_, cell], after)) in sums.iter().zip(states) {
+            let added = simd.mul_f32s(sigmoid(simd, *input), tanh(simd, *candidate));
+            let cell = simd.mul_add_e_f32s(sigmoid(simd, *forget), *cell, added);
+            *after = [simd.mul_f32s(sigmoid(simd, *output), tanh(simd, cell)), cell];
         }
     }
 
