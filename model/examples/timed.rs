@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, safetensors};
-use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Row, Start, State, Tensors, Want};
+use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Precision, Row, Start, State, Tensors, Want};
 use chorus_text::Vocabulary;
 
 type Failure = Box<dyn std::error::Error>;
@@ -24,16 +24,18 @@ struct Arguments {
     config: Config,
     weights: PathBuf,
     threads: usize,
+    precision: Precision,
 }
 
 fn main() -> Result<(), Failure> {
-    let Arguments { config, weights, threads } = arguments()?;
+    let Arguments { config, weights, threads, precision } = arguments()?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let tensors: Tensors = safetensors::load(&weights, &Device::Cpu)?.into_iter().collect();
     let characters: String =
         ('\u{4e00}'..).filter(|letter| letter.is_alphabetic()).take(config.vocab_size).collect();
     let vocabulary = Vocabulary::train_characters(&characters)?;
-    let model = LanguageModel::from_parts(ModelParts { config, vocabulary, tensors }, &Device::Cpu)?;
+    let model =
+        LanguageModel::from_parts(ModelParts { config, vocabulary, tensors }, &Device::Cpu, precision)?;
     let mut output = std::io::stdout();
     writeln!(output, "ready")?;
     for line in std::io::stdin().lock().lines() {
@@ -75,7 +77,8 @@ fn arguments() -> Result<Arguments, Failure> {
         start: Start::ZeroState,
         end: None,
     };
-    Ok(Arguments { config, weights: text("--weights")?.into(), threads: number("--threads")? })
+    let precision = text("--precision")?.parse()?;
+    Ok(Arguments { config, weights: text("--weights")?.into(), threads: number("--threads")?, precision })
 }
 
 /// Sequences that go on from call to call, each with tokens of its own.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Device, Result as TensorResult};
+use candle_core::{DType, Device, Result as TensorResult, bail};
 use candle_nn::VarBuilder;
 use chorus_simd::norm;
 use chorus_text::Vocabulary;
@@ -18,6 +18,7 @@ use crate::config::{Config, Start};
 use crate::directory::{LoadError, ModelParts};
 use crate::engine::Engine;
 use crate::network::Network;
+use crate::precision::Precision;
 use crate::row::{Output, Prediction, Row, State, Want};
 
 /// A model on a device. It has no state of its own: [`State`] is the caller's.
@@ -72,18 +73,27 @@ pub enum ForwardError {
 }
 
 impl LanguageModel {
-    /// Loads a model directory onto a device.
+    /// Loads a model directory onto a device, its weights as they are in the file.
     pub fn load(directory: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::from_parts(ModelParts::load(directory)?, device).map_err(LoadError::Device)
+        Self::load_as(directory, device, Precision::F32)
+    }
+
+    /// Loads a model directory onto a device in a precision.
+    pub fn load_as(directory: &Path, device: &Device, precision: Precision) -> Result<Self, LoadError> {
+        Self::from_parts(ModelParts::load(directory)?, device, precision).map_err(LoadError::Device)
     }
 
     /// From parts that fit together, as [`ModelParts::load`] and training make them.
-    pub fn from_parts(parts: ModelParts, device: &Device) -> TensorResult<Self> {
+    ///
+    /// # Errors
+    /// The device fails, or has no kernels for the precision: 8 bits are for the CPU.
+    pub fn from_parts(parts: ModelParts, device: &Device, precision: Precision) -> TensorResult<Self> {
         let tensors = parts.tensors.into_iter().collect();
         let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
         let network = Network::new(&parts.config, &builder)?;
         let backend = match device {
-            Device::Cpu => Backend::Engine(Box::new(Mutex::new(Engine::new(&network)?))),
+            Device::Cpu => Backend::Engine(Box::new(Mutex::new(Engine::new(&network, precision)?))),
+            _ if precision == Precision::Int8 => bail!("precision int8 is for the CPU; allowed here is f32"),
             _ => Backend::Tensors(network.arranged_for_inference()?),
         };
         Ok(Self { config: parts.config, vocabulary: parts.vocabulary, backend, device: device.clone() })

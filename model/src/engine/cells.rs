@@ -6,8 +6,9 @@ use arrayvec::ArrayVec;
 use chorus_simd::{sigmoid, tanh};
 use pulp::{Simd, WithSimd};
 
-use super::panels::{Panels, VECTORS};
-use super::product::{Activations, BLOCK_ROWS, Sums, add_product};
+use super::matrix::Rows;
+use super::panels::VECTORS;
+use super::product::{Activations, BLOCK_ROWS, Sums};
 use super::threads::for_panels;
 use super::weights::{Affine, Recurrent};
 
@@ -35,7 +36,7 @@ pub(super) enum GateInput<'a> {
         /// The input weights and biases.
         affine: &'a Affine,
         /// The rows of the layer below.
-        rows: Activations<'a>,
+        rows: Rows<'a>,
     },
 }
 
@@ -46,6 +47,8 @@ pub(super) struct Step<'a> {
     pub(super) recurrent: &'a Recurrent,
     /// h and c before the step, of this step's rows and maybe more.
     pub(super) before: Activations<'a>,
+    /// That h as the recurrent product takes it.
+    pub(super) hidden: Rows<'a>,
     /// The step's rows.
     pub(super) rows: usize,
 }
@@ -100,10 +103,9 @@ impl Step<'_> {
             sums.push(vectors::<S>(self.start(panel, row, VECTORS * lanes)));
         }
         if let GateInput::Below { affine, rows } = self.input {
-            add_product(simd, &mut sums, &rows, first, affine.weights().panel(panel));
+            affine.matrix().add_product(simd, &mut sums, rows, first, panel);
         }
-        let weights: &Panels = self.recurrent.weights();
-        add_product(simd, &mut sums, &self.before, first, weights.panel(panel));
+        self.recurrent.matrix().add_product(simd, &mut sums, self.hidden, first, panel);
         let before = &self.before.values[(panel * self.before.rows + first) * 2 * lanes..][..after.len()];
         let (before, after) = (S::as_simd_f32s(before).0, S::as_mut_simd_f32s(after).0);
         let states = before.as_chunks::<2>().0.iter().zip(after.as_chunks_mut::<2>().0);

@@ -5,11 +5,13 @@ use chorus_simd::{instructions, norm};
 use pulp::Arch;
 
 use super::cells::{GateInput, Step};
+use super::int8::QuantizedRows;
 use super::product::Activations;
 use super::projection::project;
 use super::weights::{Recurrent, TokenInput, Weights};
 use super::workspace::{Source, StateLayout, Wanted, Workspace};
 use crate::network::Network;
+use crate::precision::Precision;
 use crate::row::{Prediction, Row};
 
 /// Logits that are computed together, about: few enough for the second cache to hold what their reduction reads.
@@ -26,12 +28,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Packs a network for this processor's widest instruction set.
-    pub(crate) fn new(network: &Network) -> Result<Self> {
-        Self::for_instructions(network, instructions())
+    pub(crate) fn new(network: &Network, precision: Precision) -> Result<Self> {
+        Self::for_instructions(network, precision, instructions())
     }
 
-    fn for_instructions(network: &Network, instructions: Arch) -> Result<Self> {
-        let weights = Weights::new(network, instructions)?;
+    fn for_instructions(network: &Network, precision: Precision, instructions: Arch) -> Result<Self> {
+        let weights = Weights::new(network, instructions, precision)?;
         let workspace = Workspace::new(weights.layers.len(), weights.vocab_size)?;
         Ok(Self { weights, workspace })
     }
@@ -114,10 +116,13 @@ impl Engine {
         let layer = &self.weights.layers[index];
         let recurrent = &layer.recurrent;
         let (states, rows) = (&workspace.states[index], packing.rows());
+        let [below_scratch, own_scratch] = &workspace.quantized;
+        let (mut below_scratch, mut own_scratch) = (below_scratch.borrow_mut(), own_scratch.borrow_mut());
+        let (below_scratch, own_scratch) = (&mut *below_scratch, &mut *own_scratch);
         let affine = match (&layer.input, &self.weights.input) {
             (None, TokenInput::Table(table)) => {
                 return states.write("lstm-layer", |states| {
-                    steps(layout, states, recurrent, |step| GateInput::Table {
+                    steps(layout, states, recurrent, own_scratch, |step| GateInput::Table {
                         table,
                         tokens: &tokens[packing.span(step)],
                     });
@@ -131,8 +136,9 @@ impl Engine {
         } else if packing.steps() == 1 {
             // The hidden vectors below stand where that layer's only step left them.
             return states.write_from("lstm-layer", &workspace.states[index - 1], |states, below| {
-                let rows = Activations { values: &below[layout.after(0)], rows, stride: 2 * layout.lanes };
-                steps(layout, states, recurrent, |_| GateInput::Below { affine, rows });
+                let below = Activations { values: &below[layout.after(0)], rows, stride: 2 * layout.lanes };
+                let rows = affine.matrix().rows(below, rows, below_scratch);
+                steps(layout, states, recurrent, own_scratch, |_| GateInput::Below { affine, rows });
             });
         } else {
             workspace.below.write_from("lstm-hidden", &workspace.states[index - 1], |below, states| {
@@ -141,16 +147,18 @@ impl Engine {
         }
         if packing.steps() == 1 {
             return states.write_from("lstm-layer", &workspace.below, |states, below| {
-                let rows = Activations { values: below, rows, stride: layout.lanes };
-                steps(layout, states, recurrent, |_| GateInput::Below { affine, rows });
+                let below = Activations { values: below, rows, stride: layout.lanes };
+                let rows = affine.matrix().rows(below, rows, below_scratch);
+                steps(layout, states, recurrent, own_scratch, |_| GateInput::Below { affine, rows });
             });
         }
         workspace.gates.write_from("lstm-input", &workspace.below, |gates, below| {
             let below = Activations { values: below, rows, stride: layout.lanes };
-            project(affine, below, &mut gates[..rows * affine.panels() * affine.width()]);
+            let gates = &mut gates[..rows * affine.panels() * affine.width()];
+            project(affine, below, gates, below_scratch);
         })?;
         states.write_from("lstm-layer", &workspace.gates, |states, gates| {
-            steps(layout, states, recurrent, |step| GateInput::Projected {
+            steps(layout, states, recurrent, own_scratch, |step| GateInput::Projected {
                 gates,
                 rows,
                 first: packing.span(step).start,
@@ -224,12 +232,10 @@ impl Engine {
         let (output, lanes) = (&self.weights.output, self.weights.lanes);
         let numbers = count * output.panels() * output.width();
         self.workspace.logits.reserve(numbers)?;
+        let scratch = self.workspace.quantized[0].get_mut();
         self.workspace.logits.write_from("output", &self.workspace.selected, |logits, selected| {
-            project(
-                output,
-                Activations { values: selected, rows: count, stride: lanes },
-                &mut logits[..numbers],
-            );
+            let rows = Activations { values: selected, rows: count, stride: lanes };
+            project(output, rows, &mut logits[..numbers], scratch);
         })
     }
 
@@ -283,6 +289,7 @@ fn steps<'a>(
     layout: StateLayout<'_>,
     states: &mut [f32],
     recurrent: &Recurrent,
+    scratch: &mut QuantizedRows,
     input: impl Fn(usize) -> GateInput<'a>,
 ) {
     for (index, &size) in layout.packing.batch_sizes().iter().enumerate() {
@@ -290,7 +297,9 @@ fn steps<'a>(
         let after = layout.after(index);
         let (before, rest) = states.split_at_mut(after.start);
         let before = Activations { values: &before[region], rows, stride: 2 * layout.lanes };
-        Step { input: input(index), recurrent, before, rows: size }.run(&mut rest[..after.len()]);
+        let hidden = recurrent.matrix().rows(before, size, scratch);
+        let step = Step { input: input(index), recurrent, before, hidden, rows: size };
+        step.run(&mut rest[..after.len()]);
     }
 }
 
@@ -305,5 +314,70 @@ fn gather_hidden(layout: StateLayout<'_>, states: &[f32], hidden: &mut [f32]) {
                 hidden.copy_from_slice(&state[..lanes]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+    use candle_nn::{VarBuilder, VarMap};
+
+    use super::*;
+    use crate::config::{Config, FORMAT, Start};
+    use crate::packing::Packing;
+    use crate::row::{State, Want};
+
+    fn network(config: &Config) -> Result<Network> {
+        let variables = VarMap::new();
+        let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let network = Network::new(config, &builder)?;
+        for (seed, variable) in variables.all_vars().into_iter().enumerate() {
+            let count = variable.elem_count() as u32;
+            let values =
+                (Tensor::arange(0, count, &Device::Cpu)?.to_dtype(DType::F32)? + seed as f64)?.sin()?;
+            variable.set(&values.reshape(variable.shape())?)?;
+        }
+        Ok(network)
+    }
+
+    /// The tensor path is what training and other devices run; it knows nothing of panels.
+    #[test]
+    fn every_instruction_set_computes_what_the_tensor_operations_compute() -> Result<()> {
+        for (embedding_size, hidden_size, layers) in [(Some(5), 21, 3), (None, 33, 2), (Some(17), 16, 1)] {
+            let config = Config {
+                format: FORMAT,
+                name: "test".to_owned(),
+                vocab_size: 70,
+                embedding_size,
+                hidden_size,
+                layers,
+                tied: false,
+                lstm_bias: true,
+                output_bias: true,
+                start: Start::ZeroState,
+                end: None,
+            };
+            let network = network(&config)?;
+            let text: Vec<u32> = (0..9).map(|index| index * 13 % 70).collect();
+            let tokens = Tensor::new(text.as_slice(), &Device::Cpu)?;
+            let packing = Packing::rectangle(9, 1);
+            let (hidden, _) = network.hidden(&tokens, &packing, &network.zero_state(1)?, None)?;
+            let expected: Vec<f32> = network.logits(&hidden.narrow(0, 8, 1)?)?.flatten_all()?.to_vec1()?;
+            for instructions in chorus_simd::all_instructions() {
+                for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Int8, 0.3)] {
+                    let mut engine = Engine::for_instructions(&network, precision, instructions)?;
+                    let mut state = State { values: vec![0.0; config.state_size()].into() };
+                    let mut off = 0.0f32;
+                    let rows = &mut [Row { state: &mut state, tokens: &text, want: Want::Next }];
+                    engine.forward(rows, &mut |prediction| {
+                        for (found, expected) in prediction.logits.iter().zip(&expected) {
+                            off = off.max((found - expected).abs());
+                        }
+                    })?;
+                    assert!(off <= tolerance, "{instructions:?} {precision}: off by {off}");
+                }
+            }
+        }
+        Ok(())
     }
 }

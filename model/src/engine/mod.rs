@@ -6,6 +6,8 @@
 
 mod cells;
 mod forward;
+mod int8;
+mod matrix;
 mod operation;
 mod panels;
 mod product;

@@ -1,13 +1,16 @@
 //! A network's weights as the engine reads them: in panels, and the first layer's input side as a table where that is
 //! small enough.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 
-use super::panels::{Aligned, Columns, Panels, VECTORS, padded};
+use super::int8::QuantizedRows;
+use super::matrix::Matrix;
+use super::panels::{Aligned, Columns, VECTORS, padded};
 use super::product::Activations;
 use super::projection::project;
-use crate::network::{Input, Network};
+use crate::network::{self, Input, Network};
+use crate::precision::Precision;
 
 /// The largest table of the first layer's input projections, in bytes. It replaces a product for every token by a row
 /// that is read: less to compute, and at small batches less to read; but it is larger than the embedding by 4H / E.
@@ -52,7 +55,7 @@ pub(super) struct Layer {
 /// `x Wᵀ + b`.
 #[derive(Debug)]
 pub(super) struct Affine {
-    weights: Panels,
+    matrix: Matrix,
     bias: Aligned<f32>,
     shape: Shape,
 }
@@ -60,7 +63,7 @@ pub(super) struct Affine {
 /// `h Wᵀ`.
 #[derive(Debug)]
 pub(super) struct Recurrent {
-    weights: Panels,
+    matrix: Matrix,
     shape: Shape,
 }
 
@@ -74,24 +77,23 @@ struct Shape {
 
 impl Weights {
     /// Packs a network for an instruction set.
-    pub(super) fn new(network: &Network, instructions: Arch) -> Result<Self> {
+    pub(super) fn new(network: &Network, instructions: Arch, precision: Precision) -> Result<Self> {
         let hidden_size = network.hidden_size;
         let gates = Columns::Gates { hidden_size };
         let lanes = instructions.dispatch(Lanes);
+        let input = TokenInput::new(network, lanes, instructions)?;
         let mut layers = Vec::with_capacity(network.layers.len());
-        for layer in &network.layers {
-            let bias = layer.input.bias()?;
-            let input = Affine::new(&layer.input.weight, bias.as_ref(), gates, instructions)?;
+        for (index, layer) in network.layers.iter().enumerate() {
+            let in_table = index == 0 && matches!(input, TokenInput::Table(_));
+            let affine = || Affine::new(&layer.input, gates, instructions, precision);
             layers.push(Layer {
-                input: Some(input),
-                recurrent: Recurrent::new(&layer.weight_hh, gates, instructions)?,
+                input: if in_table { None } else { Some(affine()?) },
+                recurrent: Recurrent::new(&layer.weight_hh, gates, instructions, precision)?,
             });
         }
         let (vocab_size, _) = network.output.weight.dims2()?;
-        let output_bias = network.output.bias()?;
         let in_order = Columns::InOrder { count: vocab_size };
-        let output = Affine::new(&network.output.weight, output_bias.as_ref(), in_order, instructions)?;
-        let input = TokenInput::new(network, &mut layers, lanes)?;
+        let output = Affine::new(&network.output, in_order, instructions, precision)?;
         Ok(Self { input, layers, output, lanes, hidden_size, vocab_size })
     }
 
@@ -102,54 +104,46 @@ impl Weights {
             TokenInput::Embedding { rows, .. } => size_of_val(rows.as_slice()),
         };
         let layer = |layer: &Layer| {
-            layer.input.as_ref().map_or(0, |input| input.weights.bytes()) + layer.recurrent.weights.bytes()
+            layer.input.as_ref().map_or(0, |input| input.matrix.bytes()) + layer.recurrent.matrix.bytes()
         };
-        input + self.layers.iter().map(layer).sum::<usize>() + self.output.weights.bytes()
+        input + self.layers.iter().map(layer).sum::<usize>() + self.output.matrix.bytes()
     }
 }
 
 impl TokenInput {
-    /// From the network's input; takes the first layer's input side out where a table has it.
-    fn new(network: &Network, layers: &mut [Layer], lanes: usize) -> Result<Self> {
-        let Some(first) = layers.first_mut() else {
-            candle_core::bail!("a network needs at least one layer")
+    fn new(network: &Network, lanes: usize, instructions: Arch) -> Result<Self> {
+        let gates = Columns::Gates { hidden_size: network.hidden_size };
+        let Some(first) = network.layers.first() else { bail!("a network needs at least one layer") };
+        let embedding = match &network.input {
+            Input::OneHot => return one_hot_table(&first.input, gates, lanes).map(Self::Table),
+            Input::Embedding(embedding) => embedding,
         };
-        let width = first.recurrent.panels() * VECTORS * lanes;
-        match &network.input {
-            Input::OneHot => {
-                // The rows of Wᵀ that one-hot vectors would pick.
-                let columns = Columns::Gates { hidden_size: network.hidden_size };
-                let layer = &network.layers[0].input;
-                let bias = columns.arrange(lanes, layer.bias()?.as_ref())?;
-                let weight = layer.weight.t()?.contiguous()?.to_vec2::<f32>()?;
-                let mut table: Aligned<f32> = Aligned::with_capacity(64, weight.len() * width);
-                for row in weight {
-                    let gates = columns.rows(lanes).map(|column| column.map_or(0.0, |column| row[column]));
-                    gates.zip(&bias).for_each(|(gate, bias)| table.push(gate + bias));
-                }
-                first.input = None;
-                Ok(Self::Table(table))
-            }
-            Input::Embedding(embedding) => {
-                let (vocab_size, size) = embedding.dims2()?;
-                let padded_size = padded(size, lanes);
-                let mut rows = vec![0.0; vocab_size * padded_size];
-                let values = embedding.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
-                for (row, values) in rows.chunks_exact_mut(padded_size).zip(values.chunks_exact(size)) {
-                    row[..size].copy_from_slice(values);
-                }
-                match first.input.take() {
-                    Some(affine) if vocab_size * width * size_of::<f32>() <= TABLE_BYTES => {
-                        Ok(Self::Table(table(&affine, &rows, padded_size)))
-                    }
-                    affine => {
-                        first.input = affine;
-                        Ok(Self::Embedding { rows, width: padded_size })
-                    }
-                }
-            }
+        let (vocab_size, size) = embedding.dims2()?;
+        let width = padded(size, lanes);
+        let mut rows = vec![0.0; vocab_size * width];
+        let values = embedding.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+        for (row, values) in rows.chunks_exact_mut(width).zip(values.chunks_exact(size)) {
+            row[..size].copy_from_slice(values);
         }
+        let bytes = vocab_size * gates.panels(lanes) * VECTORS * lanes * size_of::<f32>();
+        if bytes > TABLE_BYTES {
+            return Ok(Self::Embedding { rows, width });
+        }
+        let affine = Affine::new(&first.input, gates, instructions, Precision::F32)?;
+        Ok(Self::Table(table(&affine, &rows, width)))
     }
+}
+
+/// The rows of Wᵀ that one-hot vectors would pick, with the bias.
+fn one_hot_table(layer: &network::Affine, gates: Columns, lanes: usize) -> Result<Aligned<f32>> {
+    let bias = gates.arrange(lanes, layer.bias()?.as_ref())?;
+    let weight = layer.weight.t()?.contiguous()?.to_vec2::<f32>()?;
+    let mut table: Aligned<f32> = Aligned::with_capacity(64, weight.len() * bias.len());
+    for row in weight {
+        let values = gates.rows(lanes).map(|column| column.map_or(0.0, |column| row[column]));
+        values.zip(&bias).for_each(|(value, bias)| table.push(value + bias));
+    }
+    Ok(table)
 }
 
 /// Every token's gates, by the very kernel that would compute them at each step: the bits are the same.
@@ -165,7 +159,8 @@ fn table(affine: &Affine, embedding: &[f32], width: usize) -> Aligned<f32> {
         let count = embedding.len() / width;
         scatter_rows(embedding, width, lanes, &mut rows[..count * width]);
         let gates = &mut gates[..count * panels * gate_width];
-        project(affine, Activations { values: &rows[..count * width], rows: count, stride: lanes }, gates);
+        let rows = Activations { values: &rows[..count * width], rows: count, stride: lanes };
+        project(affine, rows, gates, &mut QuantizedRows::default());
         for (panel, gates) in gates.chunks_exact(count * gate_width).enumerate() {
             for (row, gates) in gates.chunks_exact(gate_width).enumerate() {
                 table[(row * panels + panel) * gate_width..][..gate_width].copy_from_slice(gates);
@@ -193,15 +188,20 @@ impl Shape {
 }
 
 impl Affine {
-    fn new(weight: &Tensor, bias: Option<&Tensor>, columns: Columns, instructions: Arch) -> Result<Self> {
-        let shape = Shape::new(weight, columns, instructions)?;
-        let weights = Panels::pack(weight, columns, shape.lanes)?;
-        let bias = Aligned::from_iter(64, columns.arrange(shape.lanes, bias)?);
-        Ok(Self { weights, bias, shape })
+    fn new(
+        affine: &network::Affine,
+        columns: Columns,
+        instructions: Arch,
+        precision: Precision,
+    ) -> Result<Self> {
+        let shape = Shape::new(&affine.weight, columns, instructions)?;
+        let matrix = Matrix::pack(&affine.weight, columns, shape.lanes, instructions, precision)?;
+        let bias = Aligned::from_iter(64, columns.arrange(shape.lanes, affine.bias()?.as_ref())?);
+        Ok(Self { matrix, bias, shape })
     }
 
-    pub(super) fn weights(&self) -> &Panels {
-        &self.weights
+    pub(super) fn matrix(&self) -> &Matrix {
+        &self.matrix
     }
 
     /// A panel's biases, `[4][lanes]`.
@@ -228,13 +228,13 @@ impl Affine {
 }
 
 impl Recurrent {
-    fn new(weight: &Tensor, columns: Columns, instructions: Arch) -> Result<Self> {
+    fn new(weight: &Tensor, columns: Columns, instructions: Arch, precision: Precision) -> Result<Self> {
         let shape = Shape::new(weight, columns, instructions)?;
-        Ok(Self { weights: Panels::pack(weight, columns, shape.lanes)?, shape })
+        Ok(Self { matrix: Matrix::pack(weight, columns, shape.lanes, instructions, precision)?, shape })
     }
 
-    pub(super) fn weights(&self) -> &Panels {
-        &self.weights
+    pub(super) fn matrix(&self) -> &Matrix {
+        &self.matrix
     }
 
     pub(super) fn instructions(&self) -> Arch {
@@ -255,7 +255,7 @@ impl Recurrent {
 }
 
 /// How many f32 a vector of an instruction set has.
-struct Lanes;
+pub(super) struct Lanes;
 
 impl WithSimd for Lanes {
     type Output = usize;

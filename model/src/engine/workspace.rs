@@ -2,10 +2,12 @@
 //!
 //! Knows where each row of a block stands in the buffers, and nothing about arithmetic.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use candle_core::Result;
 
+use super::int8::QuantizedRows;
 use super::operation::Buffer;
 use crate::packing::Packing;
 use crate::row::{Row, Want};
@@ -23,6 +25,8 @@ pub(super) struct Workspace {
     /// The hidden vectors whose logits are wanted.
     pub(super) selected: Buffer,
     pub(super) logits: Buffer,
+    /// Rows in 8 bits, of the layer below and of a layer's own hidden vectors.
+    pub(super) quantized: [RefCell<QuantizedRows>; 2],
     /// One row of logits in the order of the vocabulary.
     pub(super) row: Vec<f32>,
 }
@@ -83,6 +87,7 @@ impl Workspace {
             gates: Buffer::empty()?,
             selected: Buffer::empty()?,
             logits: Buffer::empty()?,
+            quantized: Default::default(),
             row: vec![0.0; vocab_size],
         })
     }
