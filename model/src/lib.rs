@@ -19,6 +19,7 @@ mod precision;
 mod projection;
 mod recurrence;
 mod row;
+mod threads;
 pub mod train;
 mod weights;
 
@@ -34,4 +35,5 @@ pub use network::{Dropout, Network, NetworkState};
 pub use packing::{Packing, PackingError};
 pub use precision::{Precision, PrecisionError};
 pub use row::{Output, Prediction, Row, State, Want};
+pub use threads::{ThreadsError, use_threads};
 pub use weights::{Tensors, WeightType, WeightsError};

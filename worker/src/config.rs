@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use chorus_model::Precision;
+
 use crate::{batcher::BatchLimits, error::WorkerError};
 
 /// Largest allowed [`WorkerConfig::max_feed_tokens`]: keeps an answer's log-sum-exps within a message's framing.
@@ -14,6 +16,8 @@ pub struct WorkerConfig {
     pub model: PathBuf,
     /// The device's name: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// The numbers of the weights.
+    pub precision: Precision,
     /// Sessions held at a time, over all streams.
     pub max_sessions: u32,
     /// Tokens in one Feed.
@@ -33,6 +37,7 @@ impl WorkerConfig {
         Self {
             model: model.into(),
             device: "cpu".to_owned(),
+            precision: Precision::default(),
             max_sessions: 1024,
             max_feed_tokens: 4096,
             session_ttl: Duration::from_secs(300),

@@ -22,6 +22,7 @@ mod sessions;
 mod stream;
 
 pub use batcher::BatchLimits;
+pub use chorus_model::Precision;
 pub use config::{LARGEST_MAX_FEED_TOKENS, WorkerConfig};
 pub use error::WorkerError;
 pub use hosted::{LoadedWorker, load};

@@ -6,12 +6,13 @@ use anyhow::Context as _;
 use chorus_worker::{WorkerConfig, WorkerError};
 
 use super::{ProcessArgs, announce, listen, until_drained};
-use crate::{failure::UsageError, values::socket_address};
+use crate::{compute::ComputeArgs, failure::UsageError, values::socket_address};
 
 const EXAMPLES: &str = "\
 Examples:
   chorus worker --model deploy/demo/alto --listen 127.0.0.1:50061
   chorus worker --model alto --device cuda:1 --listen 0.0.0.0:50061
+  chorus worker --model alto --threads 4 --precision int8
   chorus worker --model alto --log debug --log-format json
 
 Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`).
@@ -25,12 +26,11 @@ pub(crate) struct WorkerArgs {
     /// The model directory: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The device that computes: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
     /// Where it listens; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = socket_address)]
     listen: SocketAddr,
+    #[command(flatten)]
+    compute: ComputeArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -71,6 +71,7 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
     config.validate().map_err(in_terms_of_flags)?;
+    arguments.compute.start()?;
     let load = move || chorus_worker::load(config).map_err(anyhow::Error::from);
     let loading = tokio::task::spawn_blocking(load);
     let loaded = tokio::select! {
@@ -102,7 +103,8 @@ fn in_terms_of_flags(error: WorkerError) -> anyhow::Error {
 fn config(arguments: &WorkerArgs) -> WorkerConfig {
     let limits = &arguments.limits;
     let mut config = WorkerConfig::new(&arguments.model);
-    config.device.clone_from(&arguments.device);
+    config.device.clone_from(&arguments.compute.device);
+    config.precision = arguments.compute.precision;
     config.max_sessions = limits.max_sessions.unwrap_or(config.max_sessions);
     config.max_feed_tokens = limits.max_feed_tokens.unwrap_or(config.max_feed_tokens);
     config.session_ttl = limits.session_ttl.map_or(config.session_ttl, Duration::from_secs);
@@ -138,6 +140,7 @@ mod tests {
     fn every_flag_reaches_its_field() {
         let config = parsed(&[
             "--device=cuda:1",
+            "--precision=int8",
             "--max-sessions=2",
             "--max-feed-tokens=3",
             "--session-ttl=4",
@@ -146,6 +149,7 @@ mod tests {
             "--drain-timeout=7",
         ]);
         assert_eq!((config.device.as_str(), config.max_sessions), ("cuda:1", 2));
+        assert_eq!(config.precision, chorus_worker::Precision::Int8);
         assert_eq!((config.max_feed_tokens, config.session_ttl.as_secs()), (3, 4));
         assert_eq!((config.batch.chunk_tokens, config.batch.tokens), (5, 6));
         assert_eq!(config.drain_timeout.as_secs(), 7);

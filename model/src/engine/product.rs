@@ -122,10 +122,9 @@ fn prefetch<T>(weights: &T) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..size_of::<T>()).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = std::ptr::from_ref(weights).cast::<i8>().wrapping_add(AHEAD + line);
         // SAFETY: a prefetch reads nothing that the program sees, and no address makes it fail.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(weights).cast::<i8>().wrapping_add(AHEAD + line))
-        };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = weights;
