@@ -32,10 +32,10 @@ Examples:
 
 Each model directory is a member with the directory's name and a process of its
 own. The threads that compute (--threads, or one for each processor) are shared
-out among the workers. A process that dies is started again, after a wait that doubles with every
-death. Ctrl-C (or SIGTERM) drains the coordinator, then the workers, and stops
-everything; a second Ctrl-C kills. Nothing stays behind, even if `chorus up`
-itself is killed.";
+out among the workers. A process that dies is started again, after a wait that
+doubles with every death. Ctrl-C (or SIGTERM) drains the coordinator, then the
+workers, and stops everything; a second Ctrl-C kills. Nothing stays behind, even
+if `chorus up` itself is killed.";
 
 /// Start a whole ensemble on this machine: a worker for each model, and a coordinator
 #[derive(Debug, clap::Args)]
