@@ -7,21 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chorus_proto::v1::{self, Failure};
-use rayon::prelude::*;
-
 use crate::{
     batcher::{BatchLimits, Batcher, Waiting},
     credit::Credit,
     failure,
-    job::{Finished, Job},
+    job::{Chunk, Finished, Intake, Job},
     operation::{Feed, Operation, SessionKey},
     predictor::{Predictor, PredictorError, Row},
     sessions::{Session, SessionTable, Step},
 };
+use chorus_proto::v1::{self, Failure};
 
-/// From this many logits in a batch their log-sum-exps are computed by several threads.
-const PARALLEL_LOGITS: usize = 1 << 16;
 /// Bytes of answers that are kept for repeated steps, over all sessions: two of the largest answers, or one row of
 /// 16,000 logits for each of 1,000 sessions.
 const REMEMBERED_BYTES: usize = 64 << 20;
@@ -49,6 +45,17 @@ struct Running<S> {
     session: Session<S>,
     job: Job,
     tokens: usize,
+}
+
+/// A job's part of a forward, while it runs.
+struct Taker<'a> {
+    intake: Intake<'a>,
+    /// Tokens that the session had consumed before.
+    position: u64,
+    /// Tokens that are fed.
+    tokens: usize,
+    /// Distributions that have to come.
+    wanted: usize,
 }
 
 impl<P: Predictor> Engine<P> {
@@ -185,49 +192,29 @@ impl<P: Predictor> Engine<P> {
 
     /// One forward, and each session's share of it gathered in its job.
     fn forward(&mut self, running: &mut [Running<P::State>]) -> Vec<Result<(), Failure>> {
-        let mut rows: Vec<Row<'_, P::State>> = running
-            .iter_mut()
-            .map(|Running { session, job, tokens, .. }| {
-                let (tokens, want) = job.chunk(*tokens);
-                Row { state: &mut session.state, tokens, want }
-            })
-            .collect();
-        let count = rows.len();
+        let (mut rows, mut takers) = (Vec::with_capacity(running.len()), Vec::with_capacity(running.len()));
+        for Running { session, job, tokens, .. } in running.iter_mut() {
+            let Chunk { tokens, want, intake } = job.chunk(*tokens);
+            let wanted = want.rows(tokens.len());
+            takers.push(Taker { intake, position: session.position, tokens: tokens.len(), wanted });
+            rows.push(Row { state: &mut session.state, tokens, want });
+        }
         let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
-        let _span = tracing::debug_span!("forward", sessions = count, tokens).entered();
-        let outputs = guard(|| {
-            let outputs = self.predictor.forward(&mut rows)?;
-            if outputs.len() != count {
-                return Err(format!("the model answered {} rows instead of {count}", outputs.len()).into());
-            }
-            Ok(outputs)
-        });
-        match outputs {
-            Ok(outputs) => self.absorb(running, outputs),
-            Err(failure) => vec![Err(failure); count],
-        }
-    }
-
-    fn absorb(&self, running: &mut [Running<P::State>], outputs: Vec<Vec<f32>>) -> Vec<Result<(), Failure>> {
-        let vocabulary_size = self.predictor.vocabulary_size();
-        let logits: usize = outputs.iter().map(Vec::len).sum();
-        let shares: Vec<_> = running
-            .iter_mut()
-            .zip(outputs)
-            .map(|(Running { session, job, tokens, .. }, output)| {
-                let before = session.position;
-                session.position += *tokens as u64;
-                (job, *tokens, output, before)
+        let _span = tracing::debug_span!("forward", sessions = rows.len(), tokens).entered();
+        let computed = guard(|| {
+            self.predictor.forward(&mut rows, &mut |prediction| {
+                if let Some(Taker { intake, position, tokens, .. }) = takers.get_mut(prediction.row) {
+                    intake.receive(&prediction, *position, *tokens);
+                }
             })
-            .collect();
-        let absorb = |(job, tokens, output, before): (&mut Job, usize, Vec<f32>, u64)| {
-            job.absorb(tokens, output, vocabulary_size, before)
-        };
-        if logits < PARALLEL_LOGITS {
-            shares.into_iter().map(absorb).collect()
-        } else {
-            shares.into_par_iter().map(absorb).collect()
+        });
+        let results = takers.into_iter().map(|taker| computed.clone().and(taker.intake.finish(taker.wanted)));
+        let results = results.collect();
+        for Running { session, job, tokens, .. } in running {
+            session.position += *tokens as u64;
+            job.advance(*tokens);
         }
+        results
     }
 
     /// Ends what a session has under way and waiting: each feed is answered as cancelled, in order.

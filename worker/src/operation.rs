@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use chorus_proto::v1;
 
-use crate::failure;
+use crate::{failure, predictor::Want};
 
 /// A session's address: the stream that it belongs to and the number that the coordinator chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,17 @@ pub(crate) enum Ask {
     Each,
     /// Each token's log-probability.
     Targets,
+}
+
+impl Ask {
+    /// The distributions from which it is answered.
+    pub(crate) fn want(&self) -> Want {
+        match self {
+            Self::Nothing => Want::Nothing,
+            Self::Next => Want::Next,
+            Self::Each | Self::Targets => Want::Each,
+        }
+    }
 }
 
 /// What an operation may hold.

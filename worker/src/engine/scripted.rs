@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::{operation::Ask, predictor::Want};
+use crate::{
+    operation::Ask,
+    predictor::{Prediction, Want},
+};
 use chorus_proto::logits_to_values;
+use chorus_simd::norm;
 use v1::{ErrorCode, answer::Answer as Kind};
 
 pub(super) const VOCABULARY: usize = 10;
@@ -30,28 +34,39 @@ impl Predictor for Scripted {
         Ok(vec![])
     }
 
-    fn forward(&mut self, rows: &mut [Row<'_, Vec<u32>>]) -> Result<Vec<Vec<f32>>, PredictorError> {
+    fn forward(
+        &mut self,
+        rows: &mut [Row<'_, Vec<u32>>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), PredictorError> {
         self.forwards.push(rows.iter().map(|row| row.tokens.to_vec()).collect());
-        rows.iter_mut().map(forward_one).collect()
+        rows.iter_mut().enumerate().try_for_each(|(index, row)| forward_one(index, row, receive))
     }
 }
 
-fn forward_one(row: &mut Row<'_, Vec<u32>>) -> Result<Vec<f32>, PredictorError> {
-    let mut output = Vec::new();
-    for &token in row.tokens {
+fn forward_one(
+    index: usize,
+    row: &mut Row<'_, Vec<u32>>,
+    receive: &mut dyn FnMut(Prediction<'_>),
+) -> Result<(), PredictorError> {
+    let mut predict = |offset, tokens: &[u32]| {
+        let logits = logits_after(tokens);
+        receive(Prediction { row: index, offset, logits: &logits, norm: norm(&logits) });
+    };
+    for (offset, &token) in row.tokens.iter().enumerate() {
         assert_ne!(token, PANIC, "scripted panic");
         if token == ERROR {
             return Err("scripted error".into());
         }
         if row.want == Want::Each {
-            output.extend(logits_after(row.state));
+            predict(offset, row.state);
         }
         row.state.push(token);
     }
     if row.want == Want::Next {
-        output.extend(logits_after(row.state));
+        predict(0, row.state);
     }
-    Ok(output)
+    Ok(())
 }
 
 pub(super) fn logits_after(tokens: &[u32]) -> Vec<f32> {

@@ -4,7 +4,8 @@ use super::{
     scripted::{ERROR, Harness, NOT_FINITE, PANIC, TTL, code, logits_after, next_row, only, rows},
     *,
 };
-use crate::{job::log_sum_exp, operation::Ask};
+use crate::operation::Ask;
+use chorus_simd::norm;
 use v1::{ErrorCode, answer::Answer as Kind};
 
 #[test]
@@ -177,9 +178,8 @@ fn rows_for_each_token_are_the_distributions_that_the_tokens_are_drawn_from() {
     let Some(Kind::Logits(logits)) = &answers[0].answer else { unreachable!("rows() has read it") };
     let Some(Kind::Targets(targets)) = &answers[1].answer else { panic!("targets were asked for") };
     for (place, row) in expected.iter().enumerate() {
-        let log_sum_exp = log_sum_exp(row).unwrap();
-        assert_eq!(logits.log_sum_exp[place], log_sum_exp as f32);
-        assert_eq!(targets.log_probs[place], f64::from(row[tokens[place] as usize]) - log_sum_exp);
+        assert_eq!(logits.log_sum_exp[place], norm(row).log_sum_exp() as f32);
+        assert_eq!(targets.log_probs[place], norm(row).log_prob(row[tokens[place] as usize]));
     }
     assert_eq!(targets.log_probs.len(), tokens.len());
 }

@@ -29,7 +29,7 @@ async fn a_session_equals_the_model_to_the_bit() {
     let answer = stream.ask(feed(1, 1, &[], next())).await;
     let row = forward(&model, &mut state, &[], Want::Next);
     assert_eq!(bits(&values(&answer, 1)), bits(&row), "the distribution of the first token");
-    assert_eq!(log_sum_exps(&answer), [chorus_model::log_sum_exp(&row) as f32]);
+    assert_eq!(log_sum_exps(&answer), [chorus_simd::log_sum_exp(&row) as f32]);
 
     let answer = stream.ask(feed(1, 2, &[3, 1, 4], next())).await;
     let row = forward(&model, &mut state, &[3, 1, 4], Want::Next);
@@ -42,7 +42,7 @@ async fn a_session_equals_the_model_to_the_bit() {
 
     let answer = stream.ask(feed(1, 4, &[6, 5], targets())).await;
     let rows = forward(&model, &mut state, &[6, 5], Want::Each);
-    let log_prob = |(row, token): (&[f32], usize)| f64::from(row[token]) - chorus_model::log_sum_exp(row);
+    let log_prob = |(row, token): (&[f32], usize)| f64::from(row[token]) - chorus_simd::log_sum_exp(row);
     let expected: Vec<f64> = rows.chunks(VOCABULARY).zip([6, 5]).map(log_prob).collect();
     assert_eq!(log_probs(&answer), expected);
 
@@ -105,7 +105,7 @@ async fn a_text_is_scored_in_one_frame() {
     let answer = stream.answer().await;
     let rows = forward(&model, &mut model.fresh_state().unwrap(), &text, Want::Each);
     let log_prob =
-        |(row, &token): (&[f32], &u32)| f64::from(row[token as usize]) - chorus_model::log_sum_exp(row);
+        |(row, &token): (&[f32], &u32)| f64::from(row[token as usize]) - chorus_simd::log_sum_exp(row);
     let expected: f64 = rows.chunks(VOCABULARY).zip(&text).map(log_prob).sum();
     assert!((log_probs(&answer).iter().sum::<f64>() - expected).abs() < 1e-4);
 }
