@@ -54,6 +54,7 @@ impl WorkerConfig {
         check("max_sessions", self.max_sessions, 1..=1_000_000)?;
         check("max_feed_tokens", self.max_feed_tokens, 1..=LARGEST_MAX_FEED_TOKENS)?;
         check("session_ttl in seconds", self.session_ttl.as_secs(), 1..=u64::from(u32::MAX))?;
+        check("batch.duration in milliseconds", self.batch.duration.as_millis(), 1..=60_000)?;
         check("batch.chunk_tokens", self.batch.chunk_tokens, 1..=1_000_000)?;
         check("batch.tokens", self.batch.tokens, 1..=1_000_000)?;
         check("batch.logits", self.batch.logits, 1..=1 << 31)

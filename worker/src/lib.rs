@@ -16,6 +16,7 @@ mod hosted_model;
 mod job;
 mod model_thread;
 mod operation;
+mod pace;
 mod predictor;
 mod remembered;
 mod server;

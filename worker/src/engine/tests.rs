@@ -152,7 +152,8 @@ fn a_long_feed_goes_in_chunks_between_which_others_get_their_tokens() {
 
 #[test]
 fn a_forward_that_is_full_serves_the_others_next() {
-    let mut harness = Harness::with(BatchLimits { chunk_tokens: 2, tokens: 4, logits: 1000 }, 8);
+    let mut harness =
+        Harness::with(BatchLimits { chunk_tokens: 2, tokens: 4, logits: 1000, ..BatchLimits::default() }, 8);
     for session in 1..=3 {
         harness.open(1, session);
         harness.feed(1, session, 1, &[1, 2, 3, 4], Ask::Nothing);
