@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -35,8 +34,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the weights (default: 1)")
     parser.add_argument("--chorus", type=Path, metavar="FILE", help="this binary, instead of the one that cargo builds")
     parser.add_argument("--triton", metavar="HOST:PORT", help="a Triton that serves the repository (see the README)")
-    parser.add_argument("--bench-score", default="", metavar="WORDS", help="further arguments of `chorus bench --mix score=1`")
-    parser.add_argument("--bench-generate", default="", metavar="WORDS", help="and of `chorus bench --mix generate=1`")
     parser.add_argument("--without-bench", action="store_true", help="ask with the clients in Python alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     arguments = parser.parse_args()
@@ -77,13 +74,12 @@ def prepared(arguments: argparse.Namespace, scratch: Path) -> Context:
     generated.write(modules)
     models.write(scratch / "models", arguments.seed)
     chorus = (arguments.chorus or built()).resolve()
-    words = {work.SCORE: shlex.split(arguments.bench_score), work.GENERATE: shlex.split(arguments.bench_generate)}
     wheel = Path(sys.prefix) / "triton"
     return Context(
         models=scratch / "models",
         environment=environment(threads=1) | {"PYTHONPATH": os.pathsep.join([str(PACKAGES), str(modules)])},
         chorus=chorus,
-        bench=None if arguments.without_bench else bench.find(chorus, words),
+        bench=None if arguments.without_bench else bench.find(chorus),
         triton_wheel=wheel if wheel.is_dir() else None,
         triton_address=arguments.triton,
     )

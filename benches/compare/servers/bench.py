@@ -1,7 +1,7 @@
 """`chorus bench`, the load generator of the program itself. Knows its flags and its JSON, and nothing about systems.
 
-A client in Python spends more on a streamed token than a fast server does, so that it would measure itself; this one does
-not. Servers in Python that speak `chorus.v1` are asked by it too.
+A client in Python spends so much on a streamed token that it takes a good part of a core from a fast server beside it;
+this one does not. Servers in Python that speak `chorus.v1` are asked by it too.
 """
 
 from __future__ import annotations
@@ -11,57 +11,49 @@ import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from servers import work
 
 # Above the measured seconds; a run that takes longer hangs.
 PATIENCE_SECONDS = 120
-# What the program calls its figure, wherever in the document it stands.
-FIGURE = "requests_per_second"
+WARM_UP_SECONDS = 1
 
 
 class BenchError(Exception):
-    """`chorus bench` failed, or did not say how many requests a second it made."""
+    """`chorus bench` failed, or calls of it did."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The program, and the words that make its requests those of this comparison."""
+    """A `chorus` binary that has the command."""
 
     program: Path
-    # For scoring and for generating: prompt and lengths, as this version of the program takes them.
-    arguments: dict[str, list[str]]
 
     def requests_per_second(self, address: str, kind: str, concurrency: int, seconds: float) -> float:
-        """Asks in a closed loop.
+        """Asks in a closed loop for what `servers.load` asks for.
 
         Raises BenchError.
         """
-        command = [str(self.program), "bench", "--server", address, "--concurrency", str(concurrency)]
-        command += ["--duration", f"{max(1, round(seconds))}s", "--mix", f"{kind}=1", "--json", *self.arguments[kind]]
+        command = [str(self.program), "bench", "--server", address, "--json", "--mix", f"{kind}=1"]
+        command += ["--concurrency", str(concurrency), "--temperature", "0"]
+        command += ["--duration", f"{round(1e3 * seconds)}ms", "--warm-up", f"{WARM_UP_SECONDS}s"]
+        command += ["--prompt-tokens", str(work.PROMPT_TOKENS), "--max-tokens", str(work.GENERATED_TOKENS)]
+        command += ["--score-tokens", str(work.SCORED_TOKENS)]
+        words = shlex.join(command)
         patience = seconds + PATIENCE_SECONDS
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
         except subprocess.TimeoutExpired as error:
-            raise BenchError(f"`{shlex.join(command)}` did not end within {patience:.0f} s") from error
+            raise BenchError(f"`{words}` did not end within {patience:.0f} s") from error
         if done.returncode != 0:
-            raise BenchError(f"`{shlex.join(command)}` failed:\n{done.stderr.strip()[-2000:]}")
-        rate = figure(json.loads(done.stdout))
-        if rate is None:
-            raise BenchError(f"`{shlex.join(command)}` printed no {FIGURE}")
-        return rate
+            raise BenchError(f"`{words}` failed:\n{done.stderr.strip()[-2000:]}")
+        report = json.loads(done.stdout)
+        if report["calls"]["failed"]:
+            raise BenchError(f"`{words}`: {report['calls']['failed']} calls failed: {report['errors']}")
+        return float(report["per_second"]["answers"])
 
 
-def find(program: Path, arguments: dict[str, list[str]]) -> Bench | None:
+def find(program: Path) -> Bench | None:
     """None where this `chorus` has no load generator."""
     asked = subprocess.run([str(program), "bench", "--help"], capture_output=True, check=False)
-    return Bench(program, arguments) if asked.returncode == 0 else None
-
-
-def figure(document: Any) -> float | None:
-    if isinstance(document, dict):
-        if isinstance(document.get(FIGURE), (int, float)):
-            return float(document[FIGURE])
-        parts = list(document.values())
-    else:
-        parts = document if isinstance(document, list) else []
-    return next((found for part in parts if (found := figure(part)) is not None), None)
+    return Bench(program) if asked.returncode == 0 else None

@@ -11,7 +11,7 @@ import member_pb2_grpc
 import numpy
 import uvloop
 from chorus.v1 import ensemble_pb2_grpc
-from chorus.v1.ensemble_pb2 import GenerateRequest, ScoreReply, ScoreRequest
+from chorus.v1.ensemble_pb2 import GenerateRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest
 
 from servers import wire
 from servers.coordinator import DESIGNS, Coordinator
@@ -46,6 +46,9 @@ class Ensemble(ensemble_pb2_grpc.EnsembleServicer):
     async def Score(self, request: ScoreRequest, _context: grpc.aio.ServicerContext) -> ScoreReply:
         tokens = wire.input_tokens(request.input)
         return wire.score_reply(tokens, await self.coordinator.score(tokens))
+
+    async def Status(self, _request: StatusRequest, _context: grpc.aio.ServicerContext) -> StatusReply:
+        return wire.status_reply()
 
 
 async def serve(arguments: argparse.Namespace) -> None:

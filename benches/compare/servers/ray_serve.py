@@ -96,6 +96,11 @@ def application(folder: Path, library: str, design: str) -> Any:
             tokens = wire.input_tokens(request.input)
             return wire.score_reply(tokens, await self.coordinator().score(tokens))
 
+        async def Status(self, _request: Any) -> Any:
+            from servers import wire
+
+            return wire.status_reply()
+
     members = models.read(folder)
     handles = [
         Member.options(name=member.directory.name).bind(str(member.directory)) for member in members

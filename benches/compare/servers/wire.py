@@ -10,7 +10,7 @@ import numpy
 from chorus.v1 import ensemble_pb2 as v1
 
 from servers import models
-from servers.hosted import Group
+from servers.hosted import SLOTS, Group
 from servers.models import SHAPE
 
 def frame(groups: list[Group]) -> member_pb2.Frame:
@@ -73,3 +73,11 @@ def score_request(tokens: list[int]) -> v1.ScoreRequest:
 
 def score_reply(tokens: list[int], log_probability: float) -> v1.ScoreReply:
     return v1.ScoreReply(tokens=len(tokens), log_prob=log_probability)
+
+
+def status_reply() -> v1.StatusReply:
+    """As much as a load generator has to know."""
+    limits = v1.RequestLimits(
+        max_input_tokens=1_000, max_generated_tokens=1_000, max_input_bytes=10_000, max_sessions=SLOTS
+    )
+    return v1.StatusReply(vocabulary_size=SHAPE.vocabulary, limits=limits, serving=True)
