@@ -21,6 +21,9 @@ from servers.systems import ClientError, Context, System, everything
 REPOSITORY = Path(__file__).resolve().parents[3]
 PACKAGES = Path(__file__).resolve().parents[1]
 
+# By system, work and concurrency.
+Cells = dict[tuple[str, str, int], report.Cell]
+
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="compare servers", description=__doc__)
@@ -46,6 +49,7 @@ def main() -> int:
     arguments = parsed()
     # A polite end ends the children too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    cells: Cells = {}
     with tempfile.TemporaryDirectory(prefix="compare-servers-") as scratch:
         try:
             context = prepared(arguments, Path(scratch))
@@ -53,18 +57,31 @@ def main() -> int:
             if arguments.list:
                 print("\n".join(system.name for system in systems))
                 return 0
-            cells = compared(arguments, context, systems)
-        except (RuntimeError, StartError, ClientError, bench.BenchError, subprocess.SubprocessError) as error:
+            code = measured_to_the_end(arguments, context, systems, cells)
+        except (RuntimeError, StartError, ClientError, bench.BenchError, subprocess.SubprocessError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             return 130
-    tables = [report.table(cells, kind) for kind in arguments.work or work.WORKS]
-    print("\n" + "\n\n".join(tables))
+    show(arguments, list(cells.values()))
+    return code
+
+
+def measured_to_the_end(arguments: argparse.Namespace, context: Context, systems: list[System], cells: Cells) -> int:
+    """The exit code: that of Ctrl-C is 130, and what was measured before it is shown all the same."""
+    try:
+        compared(arguments, context, systems, cells)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def show(arguments: argparse.Namespace, cells: list[report.Cell]) -> None:
+    kinds = [kind for kind in arguments.work or work.WORKS if any(cell.kind == kind for cell in cells)]
+    print("\n" + "\n\n".join(report.table(cells, kind) for kind in kinds))
     if arguments.json:
         document = {"machine": machine.name(), "cells": [cell.as_json() for cell in cells]}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
-    return 0
 
 
 def prepared(arguments: argparse.Namespace, scratch: Path) -> Context:
@@ -112,13 +129,10 @@ def chosen(systems: list[System], wanted: list[str] | None) -> list[System]:
     return found
 
 
-def compared(arguments: argparse.Namespace, context: Context, systems: list[System]) -> list[report.Cell]:
+def compared(arguments: argparse.Namespace, context: Context, systems: list[System], cells: Cells) -> None:
     """Rounds over systems: each is started, asked and ended before the next one, so that nobody idles beside another."""
     print(f"{machine.name()}; medians of {arguments.rounds} rounds of {arguments.seconds:g} s", flush=True)
-    kinds, loads = arguments.work or work.WORKS, arguments.concurrency or (1, 8, 32)
-    cells = {
-        (system.name, kind, load): report.Cell(system, kind, load) for kind in kinds for system in systems for load in loads
-    }
+    kinds = arguments.work or work.WORKS
     expected: dict[str, list[Any]] = {}
     for number in range(arguments.rounds):
         for system in systems:
@@ -129,11 +143,11 @@ def compared(arguments: argparse.Namespace, context: Context, systems: list[Syst
                         found = running.answers(kind, work.CHECKED)
                         if wrong := agreement.difference(kind, expected.setdefault(kind, found), found):
                             raise RuntimeError(f"{system.name} does not compute what {systems[0].name} does: {wrong}")
-                    for load in loads:
+                    for load in arguments.concurrency or (1, 8, 32):
                         measured = running.measure(kind, load, arguments.seconds)
-                        cells[system.name, kind, load].rounds.append(measured)
+                        cell = cells.setdefault((system.name, kind, load), report.Cell(system, kind, load))
+                        cell.rounds.append(measured)
                         print(f"round {number + 1}, {system.name}, {kind}, {load}: {measured.requests_per_second:.1f}", flush=True)
-    return list(cells.values())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 
 LISTENING = "listening on "
@@ -14,6 +15,13 @@ LISTENING = "listening on "
 
 def announce(address: str) -> None:
     print(f"{LISTENING}{address}", flush=True)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on, for servers that can't choose one and say which."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 async def until_stopped() -> None:

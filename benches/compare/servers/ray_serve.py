@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy
 
 from servers import models
 from servers.hosted import LIBRARIES, SLOTS, Group, Hosted
-from servers.life import announce, until_stopped
+from servers.life import announce, free_port, until_stopped
 
 # Serve's own switches for speed: no threads and loops of its own between a request and the code that answers it, gRPC
 # between deployments, and no access log.
@@ -106,12 +105,6 @@ def application(folder: Path, library: str, design: str) -> Any:
         Member.options(name=member.directory.name).bind(str(member.directory)) for member in members
     ]
     return Ensemble.bind([member.weight for member in members], *handles)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def serve_until_stopped(arguments: argparse.Namespace) -> None:

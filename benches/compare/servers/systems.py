@@ -57,30 +57,33 @@ class Measured:
 
 
 class Running:
-    """A system that serves: what to ask, and with which clients."""
+    """A system that serves: the client in Python that asks it, and its address where `chorus bench` can ask too."""
 
-    def __init__(self, context: Context, clients: dict[str, list[str]], bench_address: str | None = None) -> None:
-        self.context, self.clients, self.bench_address = context, clients, bench_address
+    def __init__(self, context: Context, client: list[str], bench_address: str | None = None) -> None:
+        self.context, self.client, self.bench_address = context, client, bench_address
 
     def answers(self, kind: str, count: int) -> list[Any]:
-        command = next(iter(self.clients.values()))
-        return self.python_client([*command, "--work", kind, "--answers", str(count)])["answers"]
+        """What it answers to the first requests, in order."""
+        return self.ask(["--work", kind, "--answers", str(count)])["answers"]
 
     def measure(self, kind: str, concurrency: int, seconds: float) -> Measured:
         """The best that any of the clients gets out of the system."""
-        found = []
-        for name, command in self.clients.items():
-            words = [*command, "--work", kind, "--concurrency", str(concurrency), "--seconds", str(seconds)]
-            result = self.python_client(words)
-            found.append(Measured(result["requests_per_second"], result["client_cores"], name))
+        words = ["--work", kind, "--concurrency", str(concurrency), "--seconds", str(seconds)]
+        result = self.ask(words)
+        found = [Measured(result["requests_per_second"], result["client_cores"], "python")]
         if self.context.bench and self.bench_address:
             rate = self.context.bench.requests_per_second(self.bench_address, kind, concurrency, seconds)
             found.append(Measured(rate, None, "chorus bench"))
         return max(found, key=lambda one: one.requests_per_second)
 
-    def python_client(self, command: list[str]) -> dict[str, Any]:
+    def ask(self, words: list[str]) -> dict[str, Any]:
+        """One run of the client in Python.
+
+        Raises ClientError with the client's words.
+        """
+        command = [sys.executable, "-m", *self.client, *words]
         done = subprocess.run(
-            [sys.executable, "-m", *command],
+            command,
             env=self.context.environment,
             capture_output=True,
             text=True,
@@ -89,7 +92,7 @@ class Running:
             check=False,
         )
         if done.returncode != 0:
-            raise ClientError(f"`python -m {' '.join(command)}` failed:\n{done.stderr.strip()[-2000:]}")
+            raise ClientError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-2000:]}")
         return json.loads(done.stdout)
 
 
@@ -142,7 +145,7 @@ def started(stack: ExitStack, context: Context, command: list[str], mark: str = 
 def served(context: Context, protocol: str, address: str) -> Running:
     """A system behind an address; whatever speaks `chorus.v1` can be asked by `chorus bench` too."""
     command = ["servers.load", "--protocol", protocol, "--address", address]
-    return Running(context, {"python": command}, address if protocol == "chorus" else None)
+    return Running(context, command, address if protocol == "chorus" else None)
 
 
 def start_chorus(context: Context, stack: ExitStack) -> Running:
@@ -186,7 +189,7 @@ def given_triton(context: Context, _stack: ExitStack) -> Running:
 def in_process(library: str, threads: int) -> Callable[[Context, ExitStack], Running]:
     def start(context: Context, _stack: ExitStack) -> Running:
         command = ["servers.in_process", "--models", str(context.models), "--library", library]
-        return Running(context, {"calls": [*command, "--threads", str(threads)]})
+        return Running(context, [*command, "--threads", str(threads)])
 
     return start
 

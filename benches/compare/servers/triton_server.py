@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import shutil
-import socket
 import sys
 import sysconfig
 import tempfile
@@ -21,7 +20,7 @@ import grpc
 
 from servers import models, work
 from servers.hosted import LIBRARIES
-from servers.life import announce, until_stopped
+from servers.life import announce, free_port, until_stopped
 from servers.models import SHAPE
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +32,6 @@ GATHER_MICROSECONDS = 1_000
 READY_SECONDS = 60
 SHARED_MEMORY_BYTES = 64 << 20
 
-STATE = [SHAPE.layers, SHAPE.hidden]
 FLOAT, DOUBLE, INTEGER = "TYPE_FP32", "TYPE_FP64", "TYPE_INT32"
 
 
@@ -42,17 +40,16 @@ def write_repository(folder: Path, directory: Path, library: str) -> None:
     members = models.read(directory)
     for member in members:
         name, parameters = member.directory.name, {"directory": str(member.directory), "library": library}
-        step_inputs = [("TOKENS", INTEGER, [-1]), ("H", FLOAT, STATE), ("C", FLOAT, STATE)]
-        step_outputs = [("PROBABILITIES", FLOAT, [SHAPE.vocabulary]), ("H_AFTER", FLOAT, STATE), ("C_AFTER", FLOAT, STATE)]
-        write_model(folder, name, "step", step_inputs, step_outputs, parameters)
-        text_outputs = [("LOG_PROBABILITIES", FLOAT, [-1])]
-        write_model(folder, f"{name}_texts", "texts", step_inputs[:1], text_outputs, parameters)
+        tokens, sessions = ("TOKENS", INTEGER, [-1]), [("SLOTS", INTEGER, [1]), ("FRESH", INTEGER, [1])]
+        rows = [("PROBABILITIES", FLOAT, [SHAPE.vocabulary])]
+        write_model(folder, name, "step", [tokens, *sessions], rows, parameters)
+        write_model(folder, f"{name}_texts", "texts", [tokens], [("LOG_PROBABILITIES", FLOAT, [-1])], parameters)
     names = [member.directory.name for member in members]
-    tokens = [("INPUT", INTEGER, [-1])]
+    asked = [("INPUT", INTEGER, [-1])]
     parameters = {"members": ",".join(names), "count": str(work.GENERATED_TOKENS)}
-    write_model(folder, work.GENERATE, "generate", tokens, [("TOKENS", INTEGER, [-1])], parameters, GATHER_MICROSECONDS)
+    write_model(folder, work.GENERATE, "generate", asked, [("TOKENS", INTEGER, [-1])], parameters, GATHER_MICROSECONDS)
     parameters = {"members": ",".join(f"{name}_texts" for name in names)}
-    write_model(folder, work.SCORE, "score", tokens, [("LOG_PROBABILITY", DOUBLE, [1])], parameters)
+    write_model(folder, work.SCORE, "score", asked, [("LOG_PROBABILITY", DOUBLE, [1])], parameters)
 
 
 def write_model(
@@ -99,12 +96,6 @@ def environment(wheel: Path) -> dict[str, str]:
     """The stub embeds Python: it has to find this one's library and standard modules."""
     libraries = [str(wheel / "nvidia_pytriton.libs"), sysconfig.get_config_var("LIBDIR") or ""]
     return os.environ | {"LD_LIBRARY_PATH": ":".join(libraries), "PYTHONHOME": sys.base_prefix}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def serve(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """The ensemble on Triton, generating: Triton gathers requests, and all of a batch go through the members in lock step.
 
-States travel with the calls; between two models of one Triton they go through shared memory.
+There is one instance of this model, so one batch at a time has the members' slots.
 """
 
 from __future__ import annotations
@@ -8,13 +8,9 @@ from __future__ import annotations
 import asyncio
 
 import numpy
-import triton_python_backend_utils as triton
 
 from servers import fusion
-from servers.hosted import started, zeros
-from servers.triton.tensors import read_all, read_answer, responses, settings, tensor
-
-OUTPUTS = ("PROBABILITIES", "H_AFTER", "C_AFTER")
+from servers.triton.tensors import ask, read, responses, settings
 
 
 class TritonPythonModel:
@@ -25,21 +21,17 @@ class TritonPythonModel:
         self.count = int(chosen["count"])
 
     async def execute(self, requests: list) -> list:
-        sizes, prompts = read_all(requests, "INPUT")
-        tokens = started(prompts.T.astype(numpy.int64)).T.astype(numpy.int32)
-        zero = zeros(len(prompts)).transpose(1, 0, 2)
-        states = [(zero, zero)] * len(self.members)
+        """Triton puts only requests of one shape into a batch, so their prompts have one length."""
+        prompts = [read(request, "INPUT")[0] for request in requests]
+        tokens = numpy.concatenate(prompts)
+        slots = numpy.arange(len(tokens), dtype=numpy.int32)[:, None]
         generated: list[list[int]] = []
-        for _ in range(self.count):
-            calls = [self.call(name, tokens, *state) for name, state in zip(self.members, states, strict=True)]
-            answers = await asyncio.gather(*calls)
-            states = [(h, c) for _, h, c in answers]
-            generated.append(fusion.next_tokens([rows for rows, _, _ in answers], self.weights))
+        while len(generated) < self.count:
+            fresh = numpy.full_like(slots, not generated)
+            inputs = {"SLOTS": slots, "FRESH": fresh, "TOKENS": tokens}
+            answers = await asyncio.gather(*(ask(name, inputs, "PROBABILITIES") for name in self.members))
+            generated.append(fusion.next_tokens(list(answers), self.weights))
             tokens = numpy.array(generated[-1:], numpy.int32).T
-        return responses(sizes, ("TOKENS",), (numpy.array(generated, numpy.int32).T,))
-
-    async def call(self, name: str, tokens: numpy.ndarray, h: numpy.ndarray, c: numpy.ndarray) -> list[numpy.ndarray]:
-        arrays = {"TOKENS": tokens, "H": h, "C": c}
-        inputs = [tensor(of, array) for of, array in arrays.items()]
-        request = triton.InferenceRequest(model_name=name, requested_output_names=list(OUTPUTS), inputs=inputs)
-        return read_answer(await request.async_exec(), *OUTPUTS)
+        bounds = numpy.cumsum([len(prompt) for prompt in prompts])[:-1]
+        parts = numpy.split(numpy.array(generated, numpy.int32).T, bounds)
+        return responses(("TOKENS",), [(part,) for part in parts])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import numpy
-import triton_python_backend_utils as triton
 
 from servers import fusion
-from servers.triton.tensors import read_all, read_answer, responses, settings, tensor
+from servers.triton.tensors import ask, read, responses, settings
 
 
 class TritonPythonModel:
@@ -17,13 +16,10 @@ class TritonPythonModel:
         self.weights = [1 / len(self.members)] * len(self.members)
 
     async def execute(self, requests: list) -> list:
-        sizes, texts = read_all(requests, "INPUT")
-        answers = await asyncio.gather(*(self.call(name, texts) for name in self.members))
-        score = fusion.log_probability([rows.T for rows in answers], self.weights)
-        return responses(sizes, ("LOG_PROBABILITY",), (score[:, None],))
-
-    async def call(self, name: str, texts: numpy.ndarray) -> numpy.ndarray:
-        inputs = [tensor("TOKENS", texts)]
-        names = ["LOG_PROBABILITIES"]
-        request = triton.InferenceRequest(model_name=name, requested_output_names=names, inputs=inputs)
-        return read_answer(await request.async_exec(), *names)[0]
+        """Triton puts only requests of one shape into a batch, so their texts have one length."""
+        texts = [read(request, "INPUT")[0] for request in requests]
+        inputs = {"TOKENS": numpy.concatenate(texts)}
+        answers = await asyncio.gather(*(ask(name, inputs, "LOG_PROBABILITIES") for name in self.members))
+        score = fusion.log_probability([rows.T for rows in answers], self.weights)[:, None]
+        bounds = numpy.cumsum([len(text) for text in texts])[:-1]
+        return responses(("LOG_PROBABILITY",), [(part,) for part in numpy.split(score, bounds)])

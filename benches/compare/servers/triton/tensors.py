@@ -1,4 +1,4 @@
-"""Between the batches of Triton's Python backend and arrays. Knows nothing about models."""
+"""Between the requests of Triton's Python backend and arrays. Knows nothing about models."""
 
 from __future__ import annotations
 
@@ -14,36 +14,32 @@ def settings(arguments: dict[str, str]) -> dict[str, str]:
     return {name: value["string_value"] for name, value in parameters.items()}
 
 
-def tensor(name: str, array: numpy.ndarray) -> triton.Tensor:
+def tensor(name: str, values: numpy.ndarray) -> triton.Tensor:
     """By DLPack: the backend was built for NumPy 1, and misreads the arrays of NumPy 2."""
-    return triton.Tensor.from_dlpack(name, numpy.require(array, requirements=["C", "W"]))
+    return triton.Tensor.from_dlpack(name, numpy.require(values, requirements=["C", "W"]))
 
 
-def array(of: triton.Tensor) -> numpy.ndarray:
-    return numpy.from_dlpack(of)
+def read(request: triton.InferenceRequest, *names: str) -> list[numpy.ndarray]:
+    """Inputs of a request, each [B, ...]."""
+    return [numpy.from_dlpack(triton.get_input_tensor_by_name(request, name)) for name in names]
 
 
-def read_all(requests: list, *names: str) -> tuple:
-    """How many rows each request has, then each tensor of all requests, joined along the first dimension."""
-    columns = [[array(triton.get_input_tensor_by_name(request, name)) for request in requests] for name in names]
-    return [len(rows) for rows in columns[0]], *(numpy.concatenate(rows) for rows in columns)
-
-
-def responses(sizes: list[int], names: tuple[str, ...], arrays: tuple[numpy.ndarray, ...]) -> list:
-    """One response for each request: its rows of every array."""
-    bounds = numpy.cumsum(sizes)[:-1]
-    columns = zip(*(numpy.split(array, bounds) for array in arrays), strict=True)
+def responses(names: tuple[str, ...], answers: list[tuple[numpy.ndarray, ...]]) -> list[triton.InferenceResponse]:
+    """One response for each request."""
     return [
-        triton.InferenceResponse([tensor(name, rows) for name, rows in zip(names, parts, strict=True)])
-        for parts in columns
+        triton.InferenceResponse([tensor(name, values) for name, values in zip(names, answer, strict=True)])
+        for answer in answers
     ]
 
 
-def read_answer(response: object, *names: str) -> list[numpy.ndarray]:
-    """The tensors of a member's answer.
+async def ask(model: str, inputs: dict[str, numpy.ndarray], output: str) -> numpy.ndarray:
+    """Calls another model of this Triton.
 
-    Raises TritonModelException where it is an error.
+    Raises TritonModelException where its answer is an error.
     """
+    tensors = [tensor(name, values) for name, values in inputs.items()]
+    request = triton.InferenceRequest(model_name=model, requested_output_names=[output], inputs=tensors)
+    response = await request.async_exec()
     if response.has_error():
         raise triton.TritonModelException(response.error().message())
-    return [array(triton.get_output_tensor_by_name(response, name)) for name in names]
+    return numpy.from_dlpack(triton.get_output_tensor_by_name(response, output))

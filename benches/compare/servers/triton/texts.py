@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 
 from servers.hosted import Hosted
-from servers.triton.tensors import read_all, responses, settings
+from servers.triton.tensors import read, responses, settings
 
 
 class TritonPythonModel:
@@ -16,6 +16,5 @@ class TritonPythonModel:
         self.hosted = Hosted(Path(chosen["directory"]), chosen["library"], threads=1)
 
     def execute(self, requests: list) -> list:
-        sizes, tokens = read_all(requests, "TOKENS")
-        rows = self.hosted.log_probabilities(tokens.T)
-        return responses(sizes, ("LOG_PROBABILITIES",), (rows.T.astype(numpy.float32),))
+        rows = self.hosted.score([read(request, "TOKENS")[0].T for request in requests])
+        return responses(("LOG_PROBABILITIES",), [(one.T.astype(numpy.float32),) for one in rows])
