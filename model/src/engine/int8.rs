@@ -5,11 +5,11 @@
 //! scale · scale' · (Σ u q - 128 Σ q), of which the last term is known beforehand. Integer sums have no order, so a row
 //! has the same bits in any batch. Knows nothing about LSTMs.
 
-use bytemuck::cast_slice_mut;
+use bytemuck::{cast_slice, cast_slice_mut};
 use candle_core::{Result, Tensor, bail};
-use pulp::{Arch, Simd};
+use pulp::{Arch, Simd, WithSimd};
 
-use super::panels::{Aligned, Columns, VECTORS};
+use super::panels::{Aligned, Columns, VECTORS, padded};
 use super::product::{Activations, Sums};
 
 mod kernels;
@@ -31,6 +31,7 @@ pub(super) struct Int8Panels {
     /// -128 Σ q of each column.
     starts: Aligned<i32>,
     kernel: Kernel,
+    instructions: Arch,
     depth: usize,
     lanes: usize,
 }
@@ -58,10 +59,16 @@ pub(super) struct QuantizedRows {
 impl Int8Panels {
     /// Quantises and packs a weight `[out, in]`.
     pub(super) fn pack(weight: &Tensor, columns: Columns, lanes: usize, instructions: Arch) -> Result<Self> {
-        Self::pack_for(weight, columns, lanes, Kernel::of(instructions))
+        Self::pack_for(weight, columns, lanes, instructions, Kernel::of(instructions))
     }
 
-    fn pack_for(weight: &Tensor, columns: Columns, lanes: usize, kernel: Kernel) -> Result<Self> {
+    fn pack_for(
+        weight: &Tensor,
+        columns: Columns,
+        lanes: usize,
+        instructions: Arch,
+        kernel: Kernel,
+    ) -> Result<Self> {
         let (_, depth) = weight.dims2()?;
         if depth > MAX_DEPTH {
             bail!("a sum of {depth} products of 8 bits does not fit 32 bits; allowed is {MAX_DEPTH}");
@@ -75,6 +82,7 @@ impl Int8Panels {
             scales: aligned_vec::avec!([64]| 0.0; all),
             starts: aligned_vec::avec!([64]| 0; all),
             kernel,
+            instructions,
             depth,
             lanes,
         };
@@ -102,8 +110,8 @@ impl Int8Panels {
         self.depth
     }
 
-    pub(super) fn lanes(&self) -> usize {
-        self.lanes
+    pub(super) fn instructions(&self) -> Arch {
+        self.instructions
     }
 
     /// Bytes of all weights, scales and padding included.
@@ -134,37 +142,8 @@ impl Int8Panels {
 impl QuantizedRows {
     /// Quantises the first `count` rows of activations. A row with a value that is not finite gets a scale that is
     /// not finite either: its sums show it.
-    pub(super) fn fill(&mut self, rows: Activations<'_>, count: usize, depth: usize, lanes: usize) {
-        self.depth = depth.next_multiple_of(kernels::LARGEST_GROUP);
-        self.values.clear();
-        self.values.resize(count * self.depth, ZERO as u8);
-        self.scales.clear();
-        for row in 0..count {
-            let groups = || {
-                (0..depth.div_ceil(lanes)).map(|group| {
-                    let values = &rows.values[(group * rows.rows + row) * rows.stride..];
-                    &values[..lanes.min(depth - group * lanes)]
-                })
-            };
-            let mut largest = 0.0f32;
-            let mut off = 0.0f32;
-            for values in groups() {
-                for value in values {
-                    largest = largest.max(value.abs());
-                    off += value * 0.0;
-                }
-            }
-            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            let slots = self.values[row * self.depth..][..self.depth].chunks_mut(lanes);
-            for (slots, values) in slots.zip(groups()) {
-                for (slot, value) in slots.iter_mut().zip(values) {
-                    // Adding 1.5 · 2^23 rounds to the nearest integer, which then stands in the lowest bits.
-                    let shifted = value * inverse + 12_582_912.0;
-                    *slot = (shifted.to_bits() as u8).wrapping_add(ZERO as u8);
-                }
-            }
-            self.scales.push(largest / 127.0 + off);
-        }
+    pub(super) fn fill(&mut self, rows: Activations<'_>, count: usize, depth: usize, instructions: Arch) {
+        instructions.dispatch(Fill { quantized: self, rows, count, depth });
     }
 
     /// A row's numbers and its scale.
@@ -174,11 +153,57 @@ impl QuantizedRows {
     }
 }
 
+/// [`QuantizedRows::fill`] in vectors: a group of the activations is one, zero beyond the depth.
+struct Fill<'a, 'b> {
+    quantized: &'a mut QuantizedRows,
+    rows: Activations<'b>,
+    count: usize,
+    depth: usize,
+}
+
+impl WithSimd for Fill<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        /// Adding 1.5 · 2^23 rounds to the nearest integer, which then stands in the lowest bits.
+        const ROUND: f32 = 12_582_912.0;
+        let Self { quantized, rows, count, depth } = self;
+        let lanes = S::F32_LANES;
+        quantized.depth = padded(depth, lanes).next_multiple_of(kernels::LARGEST_GROUP);
+        quantized.values.clear();
+        quantized.values.resize(count * quantized.depth, ZERO as u8);
+        quantized.scales.clear();
+        for row in 0..count {
+            let group = |group: usize| {
+                let values = &rows.values[(group * rows.rows + row) * rows.stride..][..lanes];
+                simd.partial_load_f32s(values)
+            };
+            let groups = depth.div_ceil(lanes);
+            let (mut largest, mut off) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+            for values in (0..groups).map(group) {
+                largest = simd.max_f32s(largest, simd.abs_f32s(values));
+                // Zero, and NaN where a value is not finite, which a maximum need not keep.
+                off = simd.mul_add_e_f32s(values, simd.splat_f32s(0.0), off);
+            }
+            let (largest, off) = (simd.reduce_max_f32s(largest), simd.reduce_sum_f32s(off));
+            let inverse = simd.splat_f32s(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            let slots = quantized.values[row * quantized.depth..][..quantized.depth].chunks_mut(lanes);
+            for (slots, values) in slots.zip((0..groups).map(group)) {
+                let shifted = simd.mul_add_e_f32s(values, inverse, simd.splat_f32s(ROUND));
+                for (slot, bits) in slots.iter_mut().zip(cast_slice::<_, u32>(&[shifted])) {
+                    *slot = (*bits as u8).wrapping_add(ZERO as u8);
+                }
+            }
+            quantized.scales.push(largest / 127.0 + off);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
     use proptest::prelude::*;
-    use pulp::WithSimd;
 
     use super::*;
 
@@ -224,7 +249,7 @@ mod tests {
             for (arch, kernel) in kernels() {
                 let lanes = arch.dispatch(super::super::weights::Lanes);
                 let columns = Columns::InOrder { count: out };
-                let panels = Int8Panels::pack_for(&tensor, columns, lanes, kernel).unwrap();
+                let panels = Int8Panels::pack_for(&tensor, columns, lanes, arch, kernel).unwrap();
                 let mut activations = vec![0.0; depth.next_multiple_of(lanes) * count];
                 for (row, input) in input.chunks(depth).enumerate() {
                     for (k, value) in input.iter().enumerate() {
@@ -233,7 +258,7 @@ mod tests {
                 }
                 let rows = Activations { values: &activations, rows: count, stride: lanes };
                 let mut quantized = QuantizedRows::default();
-                quantized.fill(rows, count, depth, lanes);
+                quantized.fill(rows, count, depth, arch);
                 for panel in 0..columns.panels(lanes) {
                     let sums = arch.dispatch(Multiply { panels: &panels, rows: &quantized, count, panel });
                     for (row, sums) in sums.chunks(VECTORS * lanes).enumerate() {
@@ -271,8 +296,15 @@ mod tests {
     fn what_is_not_finite_shows_in_the_sums() {
         for value in [f32::NAN, f32::INFINITY] {
             let mut rows = QuantizedRows::default();
-            rows.fill(Activations { values: &[1.0, value], rows: 1, stride: 2 }, 1, 2, 2);
-            assert!(!rows.row(0).1.is_finite());
+            for place in [0, 3, 17] {
+                let mut values = [1.0; 32];
+                values[place] = value;
+                for arch in chorus_simd::all_instructions() {
+                    let stride = arch.dispatch(super::super::weights::Lanes);
+                    rows.fill(Activations { values: &values, rows: 1, stride }, 1, 18, arch);
+                    assert!(!rows.row(0).1.is_finite(), "{value} {place} {arch:?}");
+                }
+            }
         }
     }
 }

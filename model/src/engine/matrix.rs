@@ -47,7 +47,7 @@ impl Matrix {
         match self {
             Self::Float(_) => Rows::Float(activations),
             Self::Int8(panels) => {
-                scratch.fill(activations, count, panels.depth(), panels.lanes());
+                scratch.fill(activations, count, panels.depth(), panels.instructions());
                 Rows::Int8(scratch)
             }
         }
