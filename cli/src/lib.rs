@@ -3,6 +3,7 @@
 //! `main.rs` (and the binary under test of the cross-process tests) only calls [`main`].
 
 mod client;
+mod compute;
 mod eval;
 mod failure;
 mod import;

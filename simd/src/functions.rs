@@ -4,6 +4,16 @@ use std::f32::consts::LOG2_E;
 
 use pulp::Simd;
 
+/// Replaces every value by `function` of it; a last vector that is not full is filled up with zeros.
+#[inline(always)]
+pub fn map_in_place<S: Simd>(simd: S, values: &mut [f32], function: impl Fn(S::f32s) -> S::f32s) {
+    let (vectors, rest) = S::as_mut_simd_f32s(values);
+    vectors.iter_mut().for_each(|vector| *vector = function(*vector));
+    if !rest.is_empty() {
+        simd.partial_store_f32s(rest, function(simd.partial_load_f32s(rest)));
+    }
+}
+
 /// exp, saturating at both ends: 2^n by the exponent's bits times a polynomial on |r| <= ln 2 / 2. Coefficients:
 /// Cephes, `expf`. NaN stays NaN.
 #[inline(always)]
@@ -93,17 +103,12 @@ mod tests {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
             let Each(function, values) = self;
-            let mut results = vec![0.0; values.len()];
-            let width = S::F32_LANES;
-            for (values, results) in values.chunks(width).zip(results.chunks_mut(width)) {
-                let x = simd.partial_load_f32s(values);
-                let result = match function {
-                    Function::Exp => exp(simd, x),
-                    Function::Sigmoid => sigmoid(simd, x),
-                    Function::Tanh => tanh(simd, x),
-                };
-                simd.partial_store_f32s(results, result);
-            }
+            let mut results = values.to_vec();
+            map_in_place(simd, &mut results, |x| match function {
+                Function::Exp => exp(simd, x),
+                Function::Sigmoid => sigmoid(simd, x),
+                Function::Tanh => tanh(simd, x),
+            });
             results
         }
     }

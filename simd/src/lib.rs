@@ -8,7 +8,7 @@ mod functions;
 mod norm;
 
 pub use draw::draw;
-pub use functions::{exp, sigmoid, tanh};
+pub use functions::{exp, map_in_place, sigmoid, tanh};
 pub use norm::{Norm, add_probabilities, log_sum_exp, norm};
 
 use std::sync::LazyLock;

@@ -13,6 +13,7 @@ use crate::{
     failure,
     job::{Chunk, Finished, Intake, Job},
     operation::{Feed, Operation, SessionKey},
+    pace::Pace,
     predictor::{Predictor, PredictorError, Row},
     sessions::{Session, SessionTable, Step},
 };
@@ -37,6 +38,7 @@ pub(crate) struct Engine<P: Predictor> {
     predictor: P,
     sessions: SessionTable<P::State>,
     batcher: Batcher,
+    pace: Pace,
 }
 
 /// A session and its job, taken out for a forward.
@@ -62,7 +64,8 @@ impl<P: Predictor> Engine<P> {
     pub(crate) fn new(predictor: P, max_sessions: usize, ttl: Duration, limits: BatchLimits) -> Self {
         let batcher = Batcher::new(limits, predictor.vocabulary_size());
         let sessions = SessionTable::new(max_sessions, ttl, REMEMBERED_BYTES);
-        Self { predictor, sessions, batcher }
+        let pace = Pace::new(limits.duration, limits.tokens);
+        Self { predictor, sessions, batcher, pace }
     }
 
     /// Whether [`Engine::run_batch`] has anything to do.
@@ -103,15 +106,16 @@ impl<P: Predictor> Engine<P> {
         self.sessions.close_stream(stream);
     }
 
-    /// Runs one forward over the next chunk of as many sessions as fit.
-    pub(crate) fn run_batch(&mut self, now: Instant, replies: &mut Vec<Reply>) {
+    /// Runs one forward over the next chunk of as many sessions as fit; returns how many tokens it fed.
+    pub(crate) fn run_batch(&mut self, now: Instant, replies: &mut Vec<Reply>) -> usize {
         let mut running: Vec<Running<P::State>> = Vec::new();
-        for (key, job, tokens) in self.batcher.next_batch() {
+        for (key, job, tokens) in self.batcher.next_batch(self.pace.tokens()) {
             // A session with a job is never closed and never expires before the job is done.
             if let Some(session) = self.sessions.take(key) {
                 running.push(Running { key, session, job, tokens });
             }
         }
+        let tokens = running.iter().map(|running| running.tokens).sum();
         let results = self.forward(&mut running);
         let keys: Vec<SessionKey> = running.iter().map(|running| running.key).collect();
         for (running, result) in running.into_iter().zip(results) {
@@ -121,6 +125,12 @@ impl<P: Predictor> Engine<P> {
         for key in keys {
             self.settle(key, now, replies);
         }
+        tokens
+    }
+
+    /// Takes in how long a forward of so many tokens took: the next ones follow.
+    pub(crate) fn note_pace(&mut self, tokens: usize, took: Duration) {
+        self.pace.note(tokens, took);
     }
 
     /// Works off what a session has waiting, up to the first feed that needs the model.

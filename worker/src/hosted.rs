@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chorus_model::LanguageModel;
+use chorus_model::{LanguageModel, Precision};
 use chorus_proto::{MAX_MESSAGE_BYTES, v1};
 
 use crate::{
@@ -39,7 +39,7 @@ pub struct LoadedWorker {
 pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
     config.validate()?;
     let device = chorus_model::open_device(&config.device)?;
-    let model = LanguageModel::load(&config.model, &device)?;
+    let model = LanguageModel::load_as(&config.model, &device, config.precision)?;
     let limits = limits(&config, model.config().vocab_size)?;
     let card = card(&config, &model, &limits);
     let tokenizer = Bytes::from(model.vocabulary().to_json().to_owned());
@@ -84,7 +84,7 @@ fn card(config: &WorkerConfig, model: &LanguageModel, limits: &OperationLimits) 
         start: Some(v1::Start { start: Some(start) }),
         end_token: shape.end,
         parameters: shape.parameters(),
-        device: config.device.clone(),
+        device: device(config),
         limits: Some(v1::WorkerLimits {
             max_sessions: config.max_sessions,
             max_feed_tokens: config.max_feed_tokens,
@@ -93,6 +93,14 @@ fn card(config: &WorkerConfig, model: &LanguageModel, limits: &OperationLimits) 
         }),
         incarnation: incarnation(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// The device for people, with the precision where it is not the file's.
+fn device(config: &WorkerConfig) -> String {
+    match config.precision {
+        Precision::F32 => config.device.clone(),
+        other => format!("{} ({other})", config.device),
     }
 }
 

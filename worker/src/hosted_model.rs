@@ -35,13 +35,10 @@ impl Predictor for HostedModel {
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<(), PredictorError> {
         let mut rows: Vec<_> = rows.iter_mut().map(model_row).collect();
-        let outputs = self.model.forward(&mut rows)?;
-        let vocabulary_size = self.vocabulary_size();
-        for (row, output) in outputs.iter().enumerate() {
-            for (offset, logits) in output.logits.chunks_exact(vocabulary_size).enumerate() {
-                receive(Prediction { row, offset, logits, norm: chorus_simd::norm(logits) });
-            }
-        }
+        self.model.predict(&mut rows, &mut |prediction| {
+            let chorus_model::Prediction { row, offset, logits, norm } = prediction;
+            receive(Prediction { row, offset, logits, norm });
+        })?;
         Ok(())
     }
 }

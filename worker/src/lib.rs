@@ -16,6 +16,7 @@ mod hosted_model;
 mod job;
 mod model_thread;
 mod operation;
+mod pace;
 mod predictor;
 mod reduce;
 mod remembered;
@@ -25,6 +26,7 @@ mod sessions;
 mod stream;
 
 pub use batcher::BatchLimits;
+pub use chorus_model::Precision;
 pub use config::{LARGEST_MAX_FEED_TOKENS, WorkerConfig};
 pub use error::WorkerError;
 pub use hosted::{LoadedWorker, load};

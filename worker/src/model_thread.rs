@@ -135,7 +135,9 @@ where
                 self.asked.drain(..).for_each(|asked| {
                     span.follows_from(asked);
                 });
-                span.in_scope(|| self.engine.run_batch(Instant::now(), &mut self.replies));
+                let begin = Instant::now();
+                let tokens = span.in_scope(|| self.engine.run_batch(begin, &mut self.replies));
+                self.engine.note_pace(tokens, begin.elapsed());
                 self.deliver();
             }
         }

@@ -86,7 +86,10 @@ pub(super) struct Harness {
 
 impl Harness {
     pub(super) fn new() -> Self {
-        Self::with(BatchLimits { chunk_tokens: 4, tokens: 100, logits: 100 * VOCABULARY }, 8)
+        Self::with(
+            BatchLimits { chunk_tokens: 4, tokens: 100, logits: 100 * VOCABULARY, ..BatchLimits::default() },
+            8,
+        )
     }
 
     pub(super) fn with(limits: BatchLimits, max_sessions: usize) -> Self {

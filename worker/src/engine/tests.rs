@@ -145,16 +145,17 @@ fn a_long_feed_goes_in_chunks_between_which_others_get_their_tokens() {
     let second = only(harness.run_batch());
     assert_eq!((first.session, first.step, second.session, second.step), (2, 1, 2, 2));
     let third = harness.run_batch();
-    assert_eq!(third.iter().map(|answer| answer.session).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(next_row(&third[0]), logits_after(&long));
+    assert_eq!(third.iter().map(|answer| answer.session).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(next_row(&third[1]), logits_after(&long));
     let fed: Vec<Vec<usize>> =
         harness.forwards().iter().map(|rows| rows.iter().map(Vec::len).collect()).collect();
-    assert_eq!(fed, [[4, 1], [4, 1], [2, 1]]);
+    assert_eq!(fed, [[1, 4], [1, 4], [1, 2]]);
 }
 
 #[test]
 fn a_forward_that_is_full_serves_the_others_next() {
-    let mut harness = Harness::with(BatchLimits { chunk_tokens: 2, tokens: 4, logits: 1000 }, 8);
+    let mut harness =
+        Harness::with(BatchLimits { chunk_tokens: 2, tokens: 4, logits: 1000, ..BatchLimits::default() }, 8);
     for session in 1..=3 {
         harness.open(1, session);
         harness.feed(1, session, 1, &[1, 2, 3, 4], Ask::Nothing);
