@@ -223,7 +223,7 @@ mod tests {
         ) {
             let tokens: Vec<u32> = rows.iter().map(|row| row.0).collect();
             let values: Vec<&[f32]> = rows.iter().map(|row| row.1.as_slice()).collect();
-            let mut whole = job(&tokens, ask);
+            let mut whole = job(&tokens, ask.clone());
             forward(&mut whole, tokens.len(), &values, 0).unwrap();
             let mut cut = job(&tokens, ask);
             for piece in values.chunks(chunk) {
