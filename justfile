@@ -35,3 +35,11 @@ demo-train DATA:
 # Licences, sources and known defects of all dependencies; needs `cargo install cargo-deny`.
 deny:
     cargo deny check
+
+# The engine beside PyTorch and ONNX Runtime: medians and ratios (installs them below target/ first).
+compare-engines *ARGS:
+    benches/compare/compare engines {{ARGS}}
+
+# Chorus beside Python over gRPC, Ray Serve, Triton and no server at all: requests a second.
+compare-servers *ARGS:
+    benches/compare/compare servers {{ARGS}}

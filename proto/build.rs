@@ -17,6 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         // Parts of a received frame share its buffer.
         .bytes(".chorus.v1.Logits.values")
+        .bytes(".chorus.v1.TopTokens.logits")
+        .bytes(".chorus.v1.TopTokens.target_logits")
+        .bytes(".chorus.v1.IdLogits.logits")
         .bytes(".chorus.v1.TokenizerChunk.data")
         .compile_fds(descriptors)?;
     Ok(())

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::client::print;
+use crate::compute::ComputeArgs;
 use crate::text_file::{self, LARGEST_DATA, Text};
 
 const EXAMPLES: &str = "\
@@ -18,6 +19,7 @@ Examples:
   chorus eval --model deploy/demo/alto test.txt
   chorus eval --model alto test.txt --json | jq .perplexity
   chorus eval --model alto test.txt --lanes 64
+  chorus eval --model alto test.txt --precision int8
   echo \"To be, or not to be\" | chorus eval --model alto -
 
 The first token is predicted from what the model's config calls its start, every
@@ -56,9 +58,8 @@ pub(crate) struct EvalArgs {
     /// Read the text as N parts side by side, each from a fresh state, as batched evaluations do
     #[arg(long, value_name = "N", value_parser = lanes)]
     lanes: Option<NonZeroUsize>,
-    /// The device that computes: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -91,8 +92,9 @@ enum Reading {
 #[expect(clippy::needless_pass_by_value, reason = "every command's run takes its arguments")]
 pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     let Text { text, origin } = text_file::read(&arguments.file, LARGEST_DATA)?;
-    let device = open_device(&arguments.device)?;
-    let model = LanguageModel::load(&arguments.model, &device)?;
+    arguments.compute.start()?;
+    let device = open_device(&arguments.compute.device)?;
+    let model = LanguageModel::load_as(&arguments.model, &device, arguments.compute.precision)?;
     let tokens = model.vocabulary().encode(&text).with_context(|| {
         format!("the vocabulary of {} can't express the text of {origin}", arguments.model.display())
     })?;

@@ -4,6 +4,7 @@
 
 mod bench;
 mod client;
+mod compute;
 mod eval;
 mod failure;
 mod import;

@@ -32,17 +32,17 @@ impl Default for DenseBudget {
 
 impl DenseBudget {
     /// Waits for room for what each member answers to this ask about so many tokens, in the order of asking; nothing where
-    /// the answer is no more than a row. An answer that is larger than the whole budget has it for itself.
+    /// the answer is no more than a row, or a number a token. An answer that is larger than the whole budget has it for itself.
     pub(crate) async fn reserve(
         &self,
-        ask: Ask,
+        ask: &Ask,
         tokens: usize,
         vocabulary_size: usize,
     ) -> Option<DenseShare> {
-        if ask != Ask::LogitsEach {
+        if !ask.is_about_each() || *ask == Ask::Targets {
             return None;
         }
-        let bytes = tokens.saturating_mul(vocabulary_size).saturating_mul(size_of::<f32>());
+        let bytes = ask.answer_bytes(tokens, vocabulary_size);
         let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(BUDGET);
         // The semaphore is never closed.
         let permit = Arc::clone(&self.kibibytes).acquire_many_owned(kibibytes).await.ok()?;
@@ -52,24 +52,27 @@ impl DenseBudget {
 
 #[cfg(test)]
 mod tests {
+    use chorus_proto::v1::RowFormat;
     use futures::FutureExt;
 
     use super::*;
+    use crate::plan::Plan;
 
     #[tokio::test]
     async fn rows_of_whole_inputs_wait_for_each_other_and_nothing_else_waits() {
         let budget = DenseBudget::default();
-        let half = || budget.reserve(Ask::LogitsEach, 8 * 1024, 256);
+        let each = Plan::Dense(RowFormat::F32).each();
+        let half = || budget.reserve(&each, 8 * 1024, 256);
         let (one, _two) = (half().await.unwrap(), half().await.unwrap());
         let mut third = Box::pin(half());
         assert!(third.as_mut().now_or_never().is_none(), "there is no room");
-        for ask in [Ask::Nothing, Ask::LogitsNext, Ask::Targets] {
-            assert!(budget.reserve(ask, 1 << 20, 1 << 20).now_or_never().unwrap().is_none());
+        for ask in [Ask::Nothing, Ask::next_row(RowFormat::F32), Ask::Targets, Ask::Draw { uniform: 0.0 }] {
+            assert!(budget.reserve(&ask, 1 << 20, 1 << 20).now_or_never().unwrap().is_none());
         }
         drop(one);
         let third = third.await.unwrap();
         drop((third, _two));
-        let all = budget.reserve(Ask::LogitsEach, usize::MAX, usize::MAX).await;
+        let all = budget.reserve(&each, usize::MAX, usize::MAX).await;
         assert!(all.is_some(), "what is larger than the budget is not kept waiting for ever");
         assert_eq!(budget.kibibytes.available_permits(), 0);
     }

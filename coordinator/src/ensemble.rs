@@ -17,9 +17,10 @@ use crate::agreement::VocabularyAgreement;
 use crate::config::{Config, Limits};
 use crate::fusion::{FuseError, Fusion};
 use crate::member::Member;
+use crate::plan::Plan;
 use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
-use crate::session::{Patience, StepError};
+use crate::session::{Patience, SessionTerms, StepError};
 use crate::weights::WeightsError;
 
 /// What a member has for each token of a feed, beside the time for a step: many times what a token takes on a CPU, so
@@ -138,9 +139,10 @@ impl Ensemble {
         checked.await?
     }
 
-    /// How long members may take.
-    pub(crate) fn patience(&self) -> Patience {
-        Patience { step: self.limits.step_timeout(), token: PATIENCE_PER_TOKEN }
+    /// What holds for a session that is led for this plan.
+    pub(crate) fn session_terms(&self, plan: Plan) -> SessionTerms {
+        let patience = Patience { step: self.limits.step_timeout(), token: PATIENCE_PER_TOKEN };
+        SessionTerms { patience, plan: plan.kind() }
     }
 }
 
@@ -196,6 +198,8 @@ pub(crate) fn fuse_status(error: FuseError, participation: &Participation) -> St
             let message = format!("{error}; missing: {}", missing.join(", "));
             status(ErrorCode::Unavailable, message)
         }
-        FuseError::Lengths { .. } => status(ErrorCode::Internal, error.to_string()),
+        FuseError::Lengths { .. } | FuseError::Unsound { .. } => {
+            status(ErrorCode::Internal, error.to_string())
+        }
     }
 }

@@ -16,6 +16,8 @@ pub mod request;
 pub mod rows;
 pub mod sampling;
 pub mod stop_strings;
+pub mod tops;
+pub mod traffic;
 pub mod weights;
 
 mod agreement;

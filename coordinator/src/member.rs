@@ -9,8 +9,11 @@ use chorus_proto::v1::ModelCard;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::plan::Ask;
+use crate::fusion::Norm;
+use crate::plan::{Ask, PlanKind};
 use crate::rows::Rows;
+use crate::tops::Tops;
+use crate::traffic::TrafficCounts;
 
 /// Names one opening of a session at one member. Never used twice, so a late answer can't be taken for a new one.
 pub type SessionId = u64;
@@ -39,12 +42,18 @@ pub trait Member: Send + Sync + 'static {
     /// does the same.
     fn late(&self);
 
+    /// Says that an answer which looked sound was not, as others showed: the member broke the protocol.
+    fn discredit(&self);
+
     /// Ends a session; one that is not open is ignored.
     fn close(&self, session: SessionId);
+
+    /// What has gone over its link, for each plan.
+    fn traffic(&self, plan: PlanKind) -> TrafficCounts;
 }
 
 /// One numbered step of one session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Feed {
     /// The session, opened before.
     pub session: SessionId,
@@ -54,6 +63,8 @@ pub struct Feed {
     pub tokens: Vec<u32>,
     /// What is asked.
     pub ask: Ask,
+    /// For which plan, by which its bytes are counted.
+    pub plan: PlanKind,
 }
 
 /// What a member answers, in the shape that was asked for.
@@ -65,6 +76,17 @@ pub enum Answer {
     Rows(Rows),
     /// The log-probability of each fed token, natural logarithm.
     Targets(Vec<f64>),
+    /// The likeliest tokens: of the next token's distribution, or of that of each fed token.
+    Top(Tops),
+    /// The logits of the tokens that were asked for.
+    Ids {
+        /// In the order of the ask.
+        logits: Vec<f32>,
+        /// Of the whole row.
+        norm: Norm,
+    },
+    /// A token, drawn.
+    Drawn(u32),
 }
 
 /// Whether a member can be asked.

@@ -13,19 +13,18 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Checks `logits` (rows * `vocabulary_size`, row after row) with one log-sum-exp for each row.
+    /// Checks `logits` (rows * `vocabulary_size`, row after row) with one norm for each row.
     ///
     /// # Errors
     /// Another number of logits, or what [`Row::new`] refuses.
-    pub fn new(logits: Vec<f32>, log_sum_exps: &[f32], vocabulary_size: usize) -> Result<Self, RowError> {
-        let expected = log_sum_exps.len() * vocabulary_size;
+    pub fn new(logits: Vec<f32>, norms: Vec<Norm>, vocabulary_size: usize) -> Result<Self, RowError> {
+        let expected = norms.len() * vocabulary_size;
         if logits.len() != expected || vocabulary_size == 0 {
             return Err(RowError::Length { expected, got: logits.len() });
         }
-        let rows = logits.chunks_exact(vocabulary_size).zip(log_sum_exps);
-        let checked =
-            rows.map(|(logits, log_sum_exp)| Ok(Row::new(logits, *log_sum_exp, vocabulary_size)?.norm()));
-        let norms = checked.collect::<Result<Vec<Norm>, RowError>>()?;
+        for (logits, norm) in logits.chunks_exact(vocabulary_size).zip(&norms) {
+            Row::new(logits, *norm, vocabulary_size)?;
+        }
         Ok(Self { logits, norms, vocabulary_size })
     }
 

@@ -30,22 +30,75 @@ impl Default for Sampling {
 /// The uniform number in [0, 1) for the token of this index: 53 bits of the ChaCha8 stream of the seed, read at the
 /// index, whatever was read before.
 pub fn uniform(seed: u64, index: u32) -> f64 {
-    let mut stream = ChaCha8Rng::seed_from_u64(seed);
+    uniform_of_stream(seed, index, 0)
+}
+
+/// Which of these members (each with its place in member order and its weight) draws the token of this index, each with a
+/// probability that is its share of the weights; none where all weights are 0.
+///
+/// The members race: each arrives after a time that is exponentially distributed with its weight as the rate, and the first
+/// one draws. So the winner among any members follows from the seed, the index and those members alone: a member that is
+/// lost leaves the race among the others as it was, whether it is lost before the draw or in it.
+///
+/// With the token drawn from the winner's own distribution this is a draw from the weighted average, exactly
+/// (arXiv:2605.00419).
+///
+/// ```
+/// use chorus_coordinator::sampling::drawing_member;
+///
+/// let all = [(0, 2.0), (1, 1.0), (2, 1.0)];
+/// let winner = drawing_member(7, 0, all).unwrap();
+/// let without = |lost: usize| all.into_iter().filter(move |(member, _)| *member != lost);
+/// for lost in (0..3).filter(|lost| *lost != winner) {
+///     assert_eq!(drawing_member(7, 0, without(lost)), Some(winner));
+/// }
+/// assert_eq!(drawing_member(7, 0, [(0, 0.0)]), None);
+/// ```
+pub fn drawing_member(
+    seed: u64,
+    index: u32,
+    members: impl IntoIterator<Item = (usize, f64)>,
+) -> Option<usize> {
+    let racing = members.into_iter().filter(|(_, weight)| *weight > 0.0);
+    let arrivals = racing.map(|(member, weight)| {
+        let uniform = uniform_of_stream(seed, index, 1 + member as u64);
+        // Logarithms of the times, since a quotient by a tiny weight may be infinite; one minus the number is never 0.
+        (member, (-(1.0 - uniform).ln()).ln() - weight.ln())
+    });
+    // Of equal ones the first.
+    arrivals.min_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(member, _)| member)
+}
+
+/// Stream 0 is for tokens, the others for members.
+fn uniform_of_stream(seed: u64, index: u32, stream: u64) -> f64 {
+    let mut numbers = ChaCha8Rng::seed_from_u64(seed);
+    numbers.set_stream(stream);
     // Two words of 32 bits for each token.
-    stream.set_word_pos(u128::from(index) * 2);
-    (stream.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    numbers.set_word_pos(u128::from(index) * 2);
+    (numbers.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 impl Sampling {
+    /// Whether it takes the likeliest token, whatever else it says.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature <= 0.0
+    }
+
+    /// Whether it draws from the distribution as it is.
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The token at `uniform` (in [0, 1)) of the cumulative distribution of what temperature, top-k and top-p leave.
     /// Equal tokens are ordered by id, here and where truncation cuts between them.
     ///
     /// ```
-    /// use chorus_coordinator::fusion::Row;
+    /// use chorus_coordinator::fusion::{Norm, Row};
     /// use chorus_coordinator::sampling::Sampling;
     ///
     /// let logits = [0.2_f32.ln(), 0.7_f32.ln(), 0.1_f32.ln()];
-    /// let distribution = Row::new(&logits, 0.0, 3)?.distribution();
+    /// let norm = Norm { largest: 0.7_f32.ln(), log_sum: -0.7_f64.ln() };
+    /// let distribution = Row::new(&logits, norm, 3)?.distribution();
     /// let plain = Sampling::default();
     /// assert_eq!([0.1, 0.3, 0.95].map(|uniform| plain.choose(&distribution, uniform)), [0, 1, 2]);
     /// assert_eq!(Sampling { temperature: 0.0, ..plain }.choose(&distribution, 0.1), 1);
@@ -55,7 +108,7 @@ impl Sampling {
     /// ```
     pub fn choose(&self, distribution: &Distribution, uniform: f64) -> u32 {
         let likeliest = distribution.argmax();
-        if self.temperature <= 0.0 {
+        if self.is_greedy() {
             return likeliest;
         }
         let largest = distribution.log_prob(likeliest).unwrap_or(0.0);
@@ -134,8 +187,7 @@ mod tests {
     use crate::fusion::Row;
 
     fn distribution(logits: &[f32]) -> Distribution {
-        let exact: f64 = logits.iter().map(|z| f64::from(*z).exp()).sum();
-        Row::new(logits, exact.ln() as f32, logits.len()).unwrap().distribution()
+        Row::new(logits, chorus_simd::norm(logits), logits.len()).unwrap().distribution()
     }
 
     fn sampling(temperature: f64, top_k: u32, top_p: f64) -> Sampling {
@@ -223,6 +275,41 @@ mod tests {
         // Recorded once: a change here changes every text that a seed stands for.
         let recorded = [uniform(0, 0), uniform(0, 1), uniform(u64::MAX, u32::MAX)].map(f64::to_bits);
         assert_eq!(recorded, [4604562003098661703, 4602064919497455152, 4601744338986430034]);
+    }
+
+    #[test]
+    fn members_draw_as_often_as_their_weights_say() {
+        let weights = [2.0, 0.0, 1.0, 5.0];
+        let members = || weights.into_iter().enumerate();
+        let draws = 20_000;
+        let mut counts = [0_u32; 4];
+        for index in 0..draws {
+            counts[drawing_member(3, index, members()).unwrap()] += 1;
+        }
+        let expected = weights.map(|weight| weight / 8.0 * f64::from(draws));
+        let terms = counts.iter().zip(expected).filter(|(_, expected)| *expected > 0.0);
+        let chi_squared: f64 = terms.map(|(count, e)| (f64::from(*count) - e).powi(2) / e).sum();
+        // The 99.9th percentile with two degrees of freedom.
+        assert!(chi_squared < 13.8, "{counts:?}: {chi_squared}");
+        assert_eq!(counts[1], 0);
+        let huge = drawing_member(3, 0, members().map(|(member, weight)| (member, weight * 1e307)));
+        let tiny = drawing_member(3, 0, members().map(|(member, weight)| (member, weight * 1e-307)));
+        assert_eq!((huge, tiny), (drawing_member(3, 0, members()), drawing_member(3, 0, members())));
+    }
+
+    #[test]
+    fn who_draws_says_nothing_about_what_is_drawn() {
+        let members = [(0, 1.0), (1, 1.0)];
+        // How often each member draws with a number in each quarter of [0, 1).
+        let mut counts = [[0_u32; 4]; 2];
+        for index in 0..20_000 {
+            let member = drawing_member(5, index, members).unwrap();
+            counts[member][(uniform(5, index) * 4.0) as usize] += 1;
+        }
+        let chi_squared: f64 =
+            counts.iter().flatten().map(|count| (f64::from(*count) - 2500.0).powi(2) / 2500.0).sum();
+        // The 99.9th percentile with seven degrees of freedom.
+        assert!(chi_squared < 24.3, "{counts:?}: {chi_squared}");
     }
 
     #[test]

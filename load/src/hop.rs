@@ -7,7 +7,7 @@ use std::time::Instant;
 use chorus_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
-        Answer, AskLogits, Close, Feed, Open, Operation, OperationFrame, answer, ask_logits::Rows, feed,
+        Answer, AskLogits, Close, Feed, Open, Operation, OperationFrame, RowFormat, Rows, answer, feed,
         operation, worker_client::WorkerClient,
     },
 };
@@ -70,7 +70,7 @@ pub async fn steps_of_worker(
 
 impl Hop {
     async fn step(&mut self, step: u64, token: u32) -> Result<(), HopError> {
-        let ask = feed::Ask::Logits(AskLogits { rows: Rows::Next.into() });
+        let ask = feed::Ask::Logits(AskLogits { rows: Rows::Next.into(), format: RowFormat::F32.into() });
         self.send(operation::Operation::Feed(Feed { step, tokens: vec![token], ask: Some(ask) })).await?;
         let frame = self.answers.message().await.map_err(Box::new)?;
         let answer = frame.and_then(|frame| frame.answers.into_iter().next());

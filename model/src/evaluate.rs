@@ -6,7 +6,6 @@
 use std::num::NonZeroUsize;
 
 use crate::language_model::{ForwardError, LanguageModel};
-use crate::log_sum_exp;
 use crate::row::{Row, Want};
 
 /// Tokens fed at a time; it bounds memory and changes nothing in the result.
@@ -105,13 +104,14 @@ fn read(
         let rows = states.iter_mut().zip(lanes);
         let mut rows: Vec<Row<'_>> =
             rows.map(|(state, lane)| Row { state, tokens: &lane[block.clone()], want: Want::Each }).collect();
-        for (output, lane) in model.forward(&mut rows)?.iter().zip(lanes) {
-            let rows = output.logits.chunks_exact(model.config().vocab_size).zip(&lane[block.clone()]);
-            for (logits, &token) in rows.skip(context.saturating_sub(begin)) {
-                evaluation.nats += log_sum_exp(logits) - f64::from(logits[token as usize]);
+        let skipped = context.saturating_sub(begin);
+        model.predict(&mut rows, &mut |prediction| {
+            if prediction.offset >= skipped {
+                let token = lanes[prediction.row][block.start + prediction.offset];
+                evaluation.nats -= prediction.norm.log_prob(prediction.logits[token as usize]);
                 evaluation.tokens += 1;
             }
-        }
+        })?;
         progress((block.end * lanes.len()) as u64);
     }
     Ok(evaluation)

@@ -1,28 +1,40 @@
-//! A language model ready for inference: states go in with tokens, logits come out.
+//! A language model ready for inference: states go in with tokens, distributions come out.
 //!
-//! One call runs the rows of any number of sequences at any position as one packed block. Knows nothing about
-//! sessions, threads or where tokens come from.
+//! One call runs the rows of any number of sequences at any position as one packed block: on the CPU by the engine, on
+//! another device as plain tensor operations. Knows nothing about sessions, threads or where tokens come from.
 
 use std::fmt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Device, Result as TensorResult};
+use candle_core::{DType, Device, Result as TensorResult, bail};
 use candle_nn::VarBuilder;
+use chorus_simd::norm;
 use chorus_text::Vocabulary;
 use thiserror::Error;
 
 use crate::batch::Batch;
 use crate::config::{Config, Start};
 use crate::directory::{LoadError, ModelParts};
+use crate::engine::Engine;
 use crate::network::Network;
-use crate::row::{Output, Row, State, Want};
+use crate::precision::Precision;
+use crate::row::{Output, Prediction, Row, State, Want};
 
 /// A model on a device. It has no state of its own: [`State`] is the caller's.
 pub struct LanguageModel {
     config: Config,
     vocabulary: Vocabulary,
-    network: Network,
+    backend: Backend,
     device: Device,
+}
+
+/// What computes.
+enum Backend {
+    /// On the CPU. The lock guards the workspace: calls run one at a time.
+    Engine(Box<Mutex<Engine>>),
+    /// On another device.
+    Tensors(Network),
 }
 
 /// Why nothing was computed. All states are as before.
@@ -61,17 +73,30 @@ pub enum ForwardError {
 }
 
 impl LanguageModel {
-    /// Loads a model directory onto a device.
+    /// Loads a model directory onto a device, its weights as they are in the file.
     pub fn load(directory: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::from_parts(ModelParts::load(directory)?, device).map_err(LoadError::Device)
+        Self::load_as(directory, device, Precision::F32)
+    }
+
+    /// Loads a model directory onto a device in a precision.
+    pub fn load_as(directory: &Path, device: &Device, precision: Precision) -> Result<Self, LoadError> {
+        Self::from_parts(ModelParts::load(directory)?, device, precision).map_err(LoadError::Device)
     }
 
     /// From parts that fit together, as [`ModelParts::load`] and training make them.
-    pub fn from_parts(parts: ModelParts, device: &Device) -> TensorResult<Self> {
+    ///
+    /// # Errors
+    /// The device fails, or has no kernels for the precision: 8 bits are for the CPU.
+    pub fn from_parts(parts: ModelParts, device: &Device, precision: Precision) -> TensorResult<Self> {
         let tensors = parts.tensors.into_iter().collect();
         let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
-        let network = Network::new(&parts.config, &builder)?.arranged_for_inference()?;
-        Ok(Self { config: parts.config, vocabulary: parts.vocabulary, network, device: device.clone() })
+        let network = Network::new(&parts.config, &builder)?;
+        let backend = match device {
+            Device::Cpu => Backend::Engine(Box::new(Mutex::new(Engine::new(&network, precision)?))),
+            _ if precision == Precision::Int8 => bail!("precision int8 is for the CPU; allowed here is f32"),
+            _ => Backend::Tensors(network.arranged_for_inference()?),
+        };
+        Ok(Self { config: parts.config, vocabulary: parts.vocabulary, backend, device: device.clone() })
     }
 
     /// What the model is.
@@ -93,7 +118,10 @@ impl LanguageModel {
     pub fn fresh_state(&self) -> Result<State, ForwardError> {
         let mut state = State { values: vec![0.0; self.config.state_size()].into() };
         if let Start::Token(token) = self.config.start {
-            self.forward(&mut [Row { state: &mut state, tokens: &[token], want: Want::Nothing }])?;
+            self.predict(
+                &mut [Row { state: &mut state, tokens: &[token], want: Want::Nothing }],
+                &mut |_| {},
+            )?;
         }
         Ok(state)
     }
@@ -107,10 +135,49 @@ impl LanguageModel {
         }
     }
 
-    /// Feeds every row's tokens and returns what every row wants, in the rows' order.
+    /// Feeds every row's tokens and hands every distribution that a row wants to `receive`, in the rows' order and in
+    /// order within a row.
     ///
-    /// Rows of all lengths run together; the output layer runs once, over the wanted rows only. On an error no state
-    /// has changed. Memory grows with the rows wanted: `vocab_size` numbers for each.
+    /// Rows of all lengths run together; the output layer runs over the wanted rows only, a block of them at a time.
+    /// On an error no state has changed. On the CPU a call allocates nothing once one of its size has run.
+    ///
+    /// ```
+    /// use candle_core::Device;
+    /// use chorus_model::{LanguageModel, Row, Want};
+    ///
+    /// let model = LanguageModel::load("../deploy/demo/alto".as_ref(), &Device::Cpu)?;
+    /// let mut state = model.fresh_state()?;
+    /// // The log-probability of a text: of each token under the distribution before it.
+    /// let tokens = [40, 41, 42];
+    /// let mut log_prob = 0.0;
+    /// let rows = &mut [Row { state: &mut state, tokens: &tokens, want: Want::Each }];
+    /// model.predict(rows, &mut |prediction| {
+    ///     let token = tokens[prediction.offset] as usize;
+    ///     log_prob += prediction.norm.log_prob(prediction.logits[token]);
+    /// })?;
+    /// assert!(log_prob < 0.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn predict(
+        &self,
+        rows: &mut [Row<'_>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), ForwardError> {
+        for (index, row) in rows.iter().enumerate() {
+            self.check_row(index, row)?;
+        }
+        match &self.backend {
+            Backend::Engine(engine) => {
+                // A call that panicked leaves numbers in the workspace that the next one writes again.
+                let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+                engine.forward(rows, receive)?;
+            }
+            Backend::Tensors(network) => self.predict_with_tensors(network, rows, receive)?,
+        }
+        Ok(())
+    }
+
+    /// The same, with all logits kept: memory grows with the rows wanted, `vocab_size` numbers for each.
     ///
     /// ```
     /// use candle_core::Device;
@@ -128,16 +195,41 @@ impl LanguageModel {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Vec<Output>, ForwardError> {
-        for (index, row) in rows.iter().enumerate() {
-            self.check_row(index, row)?;
+        let mut outputs = vec![Output { logits: Vec::new() }; rows.len()];
+        self.predict(rows, &mut |prediction| {
+            outputs[prediction.row].logits.extend_from_slice(prediction.logits);
+        })?;
+        Ok(outputs)
+    }
+
+    /// Bytes of the weights as they are held in memory; on the CPU with the table of the first layer's projections.
+    pub fn weight_bytes(&self) -> u64 {
+        match &self.backend {
+            Backend::Engine(engine) => {
+                engine.lock().unwrap_or_else(PoisonError::into_inner).weight_bytes() as u64
+            }
+            Backend::Tensors(_) => self.config.parameters() * size_of::<f32>() as u64,
         }
+    }
+
+    fn predict_with_tensors(
+        &self,
+        network: &Network,
+        rows: &mut [Row<'_>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> TensorResult<()> {
         let batch = Batch::new(rows, self.config.layers, self.config.hidden_size);
-        let fed = batch.feed(&self.network, &self.device)?;
-        let outputs = batch.outputs(&self.network, &self.device, &fed)?;
+        let fed = batch.feed(network, &self.device)?;
+        let outputs = batch.outputs(network, &self.device, &fed)?;
         for (index, state) in batch.states_after(&fed)? {
             *rows[index].state = state;
         }
-        Ok(outputs)
+        for (row, output) in outputs.iter().enumerate() {
+            for (offset, logits) in output.logits.chunks_exact(self.config.vocab_size).enumerate() {
+                receive(Prediction { row, offset, logits, norm: norm(logits) });
+            }
+        }
+        Ok(())
     }
 
     fn check_row(&self, row: usize, request: &Row<'_>) -> Result<(), ForwardError> {

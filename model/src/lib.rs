@@ -7,6 +7,7 @@ mod cell;
 mod config;
 mod device;
 mod directory;
+mod engine;
 mod evaluate;
 mod files;
 pub mod import;
@@ -14,13 +15,15 @@ mod language_model;
 mod matrix;
 mod network;
 mod packing;
+mod precision;
 mod projection;
 mod recurrence;
 mod row;
-mod simd;
+mod threads;
 pub mod train;
 mod weights;
 
+pub use chorus_simd::{Norm, log_sum_exp};
 pub use config::{
     Config, ConfigError, FORMAT, MAX_DIMENSION, MAX_LAYERS, MAX_NAME_CHARACTERS, MAX_VOCAB_SIZE, Start,
 };
@@ -30,6 +33,7 @@ pub use evaluate::{Evaluation, evaluate, evaluate_in_lanes};
 pub use language_model::{ForwardError, LanguageModel};
 pub use network::{Dropout, Network, NetworkState};
 pub use packing::{Packing, PackingError};
-pub use row::{Output, Row, State, Want};
-pub use simd::log_sum_exp;
+pub use precision::{Precision, PrecisionError};
+pub use row::{Output, Prediction, Row, State, Want};
+pub use threads::{ThreadsError, use_threads};
 pub use weights::{Tensors, WeightType, WeightsError};

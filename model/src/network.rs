@@ -24,14 +24,14 @@ pub struct NetworkState {
 /// Weights of an LSTM language model, arranged to be run.
 #[derive(Debug, Clone)]
 pub struct Network {
-    input: Input,
-    layers: Vec<Layer>,
-    output: Affine,
-    hidden_size: usize,
+    pub(crate) input: Input,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) output: Affine,
+    pub(crate) hidden_size: usize,
 }
 
 #[derive(Debug, Clone)]
-enum Input {
+pub(crate) enum Input {
     /// `[V, E]`.
     Embedding(Tensor),
     /// One-hot input needs no matrix of its own: the first layer's projection is a row lookup.
@@ -39,17 +39,17 @@ enum Input {
 }
 
 #[derive(Debug, Clone)]
-struct Layer {
+pub(crate) struct Layer {
     /// Input weights `[4H, in]` and both biases `[4H]`.
-    input: Affine,
+    pub(crate) input: Affine,
     /// Recurrent weights `[4H, H]`.
-    weight_hh: Tensor,
+    pub(crate) weight_hh: Tensor,
 }
 
 /// `x Wᵀ` plus every bias.
 #[derive(Debug, Clone)]
-struct Affine {
-    weight: Tensor,
+pub(crate) struct Affine {
+    pub(crate) weight: Tensor,
     /// Summed when they are used, not before: a trained variable changes its values.
     biases: Vec<Tensor>,
 }
@@ -204,7 +204,7 @@ impl Affine {
     }
 
     /// The sum of the biases.
-    fn bias(&self) -> Result<Option<Tensor>> {
+    pub(crate) fn bias(&self) -> Result<Option<Tensor>> {
         match self.biases.split_first() {
             Some((first, others)) => others.iter().try_fold(first.clone(), |sum, bias| sum + bias).map(Some),
             None => Ok(None),

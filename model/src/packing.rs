@@ -17,7 +17,7 @@ use thiserror::Error;
 /// assert_eq!(order, [1, 2, 0]);
 /// assert_eq!(packing.row(2, 0), 5); // the last row of the longest
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Packing {
     batch_sizes: Vec<usize>,
     /// Where each step's rows begin, and N at the end.
@@ -63,25 +63,40 @@ impl Packing {
     /// Sequences of the given lengths, in any order. The second result says which of them stands at each place of
     /// the packed batch: the longest first, ties in their own order, empty ones left out.
     pub fn from_lengths(lengths: &[usize]) -> (Self, Vec<usize>) {
-        let mut order: Vec<usize> = (0..lengths.len()).filter(|&index| lengths[index] > 0).collect();
-        order.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
+        let (mut packing, mut order) = (Self::default(), Vec::new());
+        packing.refill(lengths, &mut order);
+        (packing, order)
+    }
+
+    /// The same into memory that is there already.
+    pub(crate) fn refill(&mut self, lengths: &[usize], order: &mut Vec<usize>) {
+        order.clear();
+        order.extend((0..lengths.len()).filter(|&index| lengths[index] > 0));
+        // Unstable, for a stable sort allocates; ties are told apart by their own order.
+        order.sort_unstable_by_key(|&index| (std::cmp::Reverse(lengths[index]), index));
         let time = order.first().map_or(0, |&index| lengths[index]);
-        let mut batch_sizes = vec![0; time];
-        for &index in &order {
-            batch_sizes[..lengths[index]].iter_mut().for_each(|size| *size += 1);
+        self.batch_sizes.clear();
+        self.batch_sizes.resize(time, 0);
+        for &index in &*order {
+            self.batch_sizes[..lengths[index]].iter_mut().for_each(|size| *size += 1);
         }
-        (Self::from_checked(batch_sizes), order)
+        self.sum_offsets();
     }
 
     fn from_checked(batch_sizes: Vec<usize>) -> Self {
-        let mut offsets = Vec::with_capacity(batch_sizes.len() + 1);
-        offsets.push(0);
+        let mut packing = Self { batch_sizes, offsets: Vec::new() };
+        packing.sum_offsets();
+        packing
+    }
+
+    fn sum_offsets(&mut self) {
+        self.offsets.clear();
+        self.offsets.push(0);
         let mut rows = 0;
-        for size in &batch_sizes {
+        for size in &self.batch_sizes {
             rows += size;
-            offsets.push(rows);
+            self.offsets.push(rows);
         }
-        Self { batch_sizes, offsets }
     }
 
     /// How many sequences reach each step.

@@ -1,16 +1,16 @@
 //! What goes into one inference call and comes out of it, row by row. Knows nothing about how a call is computed.
 
-use std::sync::Arc;
+use chorus_simd::Norm;
 
-/// One sequence's LSTM state: h and c of every layer, `[layers, 2, hidden_size]`. A clone is cheap and independent.
+/// One sequence's LSTM state: h and c of every layer, `[layers, 2, hidden_size]`. A clone is independent.
 ///
 /// The top layer's h is among them, so every state has a next-token distribution, a fresh one too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
-    pub(crate) values: Arc<[f32]>,
+    pub(crate) values: Box<[f32]>,
 }
 
-/// One sequence's part of a [`crate::LanguageModel::forward`].
+/// One sequence's part of a [`crate::LanguageModel::predict`].
 #[derive(Debug)]
 pub struct Row<'a> {
     /// Replaced by the state after the tokens.
@@ -32,7 +32,20 @@ pub enum Want {
     Each,
 }
 
-/// What a row asked for.
+/// One distribution that a row asked for, lent to whoever reduces it to what is needed.
+#[derive(Debug, Clone, Copy)]
+pub struct Prediction<'a> {
+    /// Which row of the call.
+    pub row: usize,
+    /// Which of the row's distributions, from 0.
+    pub offset: usize,
+    /// `[vocab_size]`.
+    pub logits: &'a [f32],
+    /// Their log-sum-exp; not finite where a logit is not.
+    pub norm: Norm,
+}
+
+/// What a row asked for, kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     /// Logits `[rows, vocab_size]`, row-major.

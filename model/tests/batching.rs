@@ -7,8 +7,8 @@ mod common;
 use std::num::NonZeroUsize;
 
 use chorus_model::{
-    Config, ForwardError, LanguageModel, Output, Row, Start, State, Want, evaluate, evaluate_in_lanes,
-    log_sum_exp,
+    Config, ForwardError, LanguageModel, Output, Precision, Row, Start, State, Want, evaluate,
+    evaluate_in_lanes, log_sum_exp,
 };
 
 use common::{config, difference, model, tokens};
@@ -71,23 +71,71 @@ fn a_ragged_batch_with_mixed_wants_equals_its_rows_one_by_one() {
 /// Other programs' rows in the same batch, and how a text is cut, must not show in a model's answers.
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size() {
-    for (hidden_size, vocab_size) in [(1, 3), (2, 3), (9, 11), (128, 70), (650, 5), (650, 70), (1030, 3)] {
-        let config = Config { hidden_size, vocab_size, layers: 1, ..config() };
-        let model = model(config);
-        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        let text = tokens(1, 3, vocab_size);
-        let mut alone = state(&model, 0);
-        let expected = forward(&model, &mut alone, &text, Want::Each);
-        for size in [2, 5, 16, 64, 65, 100] {
-            let mut states: Vec<State> = (0..size).map(|row| state(&model, row * 5)).collect();
-            let others: Vec<Vec<u32>> = (0..size).map(|row| tokens(row + 1, 3, vocab_size)).collect();
-            let rows = states.iter_mut().zip(&others);
-            let mut rows: Vec<Row<'_>> =
-                rows.map(|(state, tokens)| Row { state, tokens, want: Want::Each }).collect();
-            let outputs = model.forward(&mut rows).unwrap();
-            assert!(bits(&outputs[0].logits) == bits(&expected.logits), "{hidden_size} {vocab_size} {size}");
-            assert!(bits(states[0].values()) == bits(alone.values()), "{hidden_size} {vocab_size} {size}");
+    for precision in [Precision::F32, Precision::Int8] {
+        for (hidden_size, vocab_size) in [(1, 3), (2, 3), (9, 11), (128, 70), (650, 5), (650, 70), (1030, 3)]
+        {
+            let config = Config { hidden_size, vocab_size, layers: 2, ..config() };
+            let model =
+                LanguageModel::from_parts(common::parts(config), &candle_core::Device::Cpu, precision)
+                    .unwrap();
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let text = tokens(1, 3, vocab_size);
+            let mut alone = state(&model, 0);
+            let expected = forward(&model, &mut alone, &text, Want::Each);
+            // Token by token: a call with one step goes another way than one with several.
+            let mut stepwise = state(&model, 0);
+            let steps = text.iter().flat_map(|token| {
+                forward(&model, &mut stepwise, std::slice::from_ref(token), Want::Each).logits
+            });
+            assert!(bits(&steps.collect::<Vec<_>>()) == bits(&expected.logits), "{hidden_size} {vocab_size}");
+            assert!(bits(stepwise.values()) == bits(alone.values()), "{hidden_size} {vocab_size}");
+            for size in [2, 5, 7, 16, 64, 65, 100] {
+                let mut states: Vec<State> = (0..size).map(|row| state(&model, row * 5)).collect();
+                // The row in question in the middle, beside rows that end before it and after it.
+                let mine = size / 2;
+                states.swap(0, mine);
+                let mut others: Vec<Vec<u32>> =
+                    (0..size).map(|row| tokens(row + 1, 1 + row % 5, vocab_size)).collect();
+                others[mine].clone_from(&text);
+                let rows = states.iter_mut().zip(&others);
+                let mut rows: Vec<Row<'_>> =
+                    rows.map(|(state, tokens)| Row { state, tokens, want: Want::Each }).collect();
+                let outputs = model.forward(&mut rows).unwrap();
+                let place = format!("{precision} {hidden_size} {vocab_size} {size}");
+                assert!(bits(&outputs[mine].logits) == bits(&expected.logits), "{place}");
+                assert!(bits(states[mine].values()) == bits(alone.values()), "{place}");
+            }
         }
+    }
+}
+
+/// The first layer's table is made by the kernel that it replaces; above its size the embedding is projected.
+#[test]
+fn a_vocabulary_too_large_for_the_table_gives_the_same_logits() {
+    // 4 · 500 · 4 bytes a token: 17,000 tokens are more than 128 MiB, 16,000 are not.
+    let config = |vocab_size| Config {
+        vocab_size,
+        hidden_size: 500,
+        embedding_size: Some(3),
+        layers: 1,
+        start: Start::ZeroState,
+        ..config()
+    };
+    let large = common::parts(config(17_000));
+    let mut small = common::parts(config(16_000));
+    for (name, tensor) in &mut small.tensors {
+        let rows = tensor.dim(0).unwrap();
+        *tensor = large.tensors[name].narrow(0, 0, rows).unwrap().contiguous().unwrap();
+    }
+    let device = candle_core::Device::Cpu;
+    let [large, small] =
+        [large, small].map(|parts| LanguageModel::from_parts(parts, &device, Precision::F32).unwrap());
+    assert!(large.weight_bytes() < small.weight_bytes(), "only the small one has a table");
+    let text = tokens(3, 5, 16_000);
+    for text in [&text[..], &text[..1]] {
+        let [large, small] = [&large, &small]
+            .map(|model| forward(model, &mut model.fresh_state().unwrap(), text, Want::Next).logits);
+        assert!(large[..16_000] == small);
     }
 }
 
@@ -121,7 +169,7 @@ fn next_is_what_each_says_of_the_following_token() {
 fn a_zero_state_start_predicts_the_output_bias() {
     let parts = common::parts(Config { start: Start::ZeroState, ..config() });
     let bias: Vec<f32> = parts.tensors["linear.bias"].to_vec1().unwrap();
-    let model = LanguageModel::from_parts(parts, &candle_core::Device::Cpu).unwrap();
+    let model = LanguageModel::from_parts(parts, &candle_core::Device::Cpu, Precision::F32).unwrap();
     let mut state = model.fresh_state().unwrap();
     assert_eq!(forward(&model, &mut state, &[], Want::Next).logits, bias);
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device};
 use chorus_model::{
-    Config, Evaluation, LanguageModel, ModelParts, Row, Tensors, Want, evaluate, evaluate_in_lanes,
+    Config, Evaluation, LanguageModel, ModelParts, Precision, Row, Tensors, Want, evaluate, evaluate_in_lanes,
 };
 
 use common::difference;
@@ -45,7 +45,7 @@ fn golden(case: &str) -> Golden {
     let vocabulary = common::vocabulary(config.vocab_size);
     let parts = ModelParts { config, vocabulary, tensors };
     Golden {
-        model: LanguageModel::from_parts(parts, &Device::Cpu).unwrap(),
+        model: LanguageModel::from_parts(parts, &Device::Cpu, Precision::F32).unwrap(),
         tokens: tokens.to_vec1().unwrap(),
         logits: logits.flatten_all().unwrap().to_vec1().unwrap(),
         nats,

@@ -6,7 +6,9 @@ mod error_code;
 mod logits;
 
 pub use error_code::{code_of, error_code_of, shortened, status};
-pub use logits::{LogitsError, logits_from_rows, logits_to_values};
+pub use logits::{
+    LogitsError, logits_from_rows, logits_to_values, put_values, rounded, value_bytes, values_of,
+};
 
 /// Messages and services of package `chorus.v1`, generated from `proto/chorus/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
@@ -23,4 +25,4 @@ pub const MAX_OPERATION_FRAME_BYTES: usize = 1024 * 1024;
 
 /// The largest gRPC message on the hop between coordinator and worker, in bytes: 64 rows of 100,000 f32 logits and
 /// their framing.
-pub const MAX_MESSAGE_BYTES: usize = 64 * 100_000 * 4 + 64 * 1024;
+pub const MAX_MESSAGE_BYTES: usize = 64 * 100_000 * 4 + 128 * 1024;

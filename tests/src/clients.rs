@@ -58,3 +58,14 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
         sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// The plans for which anything has gone to a member, by name.
+pub async fn plans(client: &mut EnsembleClient) -> Vec<String> {
+    let status = client.status(StatusRequest {}).await.expect("it serves").into_inner();
+    let traffic = status.members.iter().flat_map(|member| &member.traffic);
+    let mut plans: Vec<String> =
+        traffic.filter(|plan| plan.tokens > 0).map(|plan| plan.plan.clone()).collect();
+    plans.sort_unstable();
+    plans.dedup();
+    plans
+}

@@ -10,6 +10,6 @@ pub mod ensemble;
 pub mod models;
 pub mod process;
 
-pub use clients::{generate, joined_text, score_text, text_input, until};
+pub use clients::{generate, joined_text, plans, score_text, text_input, until};
 pub use ensemble::{Ensemble, MemberProcess};
 pub use process::Chorus;

@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// (crate, what it must not depend on, not even through another crate of the workspace)
-const WALLS: [(&str, &[&str]); 6] = [
+const WALLS: [(&str, &[&str]); 7] = [
+    ("chorus-simd", &["tokio", "tonic", "candle-core", "chorus-proto", "chorus-model", "rayon"]),
     ("chorus-text", &["tokio", "tonic", "candle-core", "candle-nn", "chorus-proto", "chorus-model"]),
     ("chorus-proto", &["tokio", "candle-core", "candle-nn", "tokenizers", "chorus-text", "chorus-model"]),
     ("chorus-model", &["tokio", "tonic", "prost", "chorus-proto", "chorus-worker", "chorus-coordinator"]),

@@ -4,10 +4,12 @@
 
 use candle_core::Device;
 use chorus_coordinator::fusion::{Fused, Fusion, Row, Rule, fuse};
-use chorus_model::{LanguageModel, State, Want, log_sum_exp};
+use chorus_coordinator::sampling::{drawing_member, uniform};
+use chorus_model::{LanguageModel, State, Want};
 use chorus_proto::v1::{
     self, FusionOptions, GenerateReply, GenerateRequest, PredictRequest, SamplingOptions, ScoreRequest, Votes,
 };
+use chorus_simd::norm;
 use chorus_tests::{Ensemble, generate, models, text_input};
 
 const PROMPT: &str = "First Citizen:\nBefore we proceed any further, hear me speak.\n";
@@ -41,6 +43,20 @@ impl InProcess {
         self.fuse_of(&[0, 1, 2], rule, states, tokens, want)
     }
 
+    /// Feeds every member, and draws from the one whose turn it is.
+    fn draw(&self, states: &mut [State], tokens: &[u32], seed: u64, index: u32) -> u32 {
+        let drawing = drawing_member(seed, index, WEIGHTS.into_iter().enumerate()).unwrap();
+        let mut drawn = None;
+        for (member, (model, state)) in self.models.iter().zip(states).enumerate() {
+            let row = chorus_model::Row { state, tokens, want: Want::Next };
+            let logits = model.forward(&mut [row]).unwrap().remove(0).logits;
+            if member == drawing {
+                drawn = Some(chorus_simd::draw(&logits, norm(&logits), uniform(seed, index)));
+            }
+        }
+        drawn.unwrap() as u32
+    }
+
     /// Feeds every member and fuses what some of them say, row by row.
     fn fuse_of(
         &self,
@@ -64,7 +80,7 @@ impl InProcess {
             .map(|index| {
                 let row = |&member: &usize| {
                     let row = &logits[member][index * size..][..size];
-                    (WEIGHTS[member], Row::new(row, log_sum_exp(row) as f32, size).unwrap())
+                    (WEIGHTS[member], Row::new(row, norm(row), size).unwrap())
                 };
                 let rows: Vec<(f64, Row<'_>)> = participants.iter().map(row).collect();
                 fuse(&Fusion { rule, threshold: THRESHOLD }, &rows).unwrap()
@@ -120,11 +136,6 @@ async fn scores_equal_the_in_process_fusion_to_the_bit() {
         for ((score, token), fused) in reply.token_scores.iter().zip(&tokens).zip(fused) {
             assert_eq!(score.id, *token);
             match fused {
-                // Members answer with log-probabilities in f64 here, not with rows in f32.
-                Fused::Distribution(fused) if rule == Rule::WeightedAverage => {
-                    let difference = score.log_prob.unwrap() - fused.log_prob(*token).unwrap();
-                    assert!(difference.abs() < 1e-6, "{difference}");
-                }
                 Fused::Distribution(fused) => {
                     assert_eq!(
                         score.log_prob.unwrap().to_bits(),
@@ -155,7 +166,7 @@ async fn scoring_by_targets_equals_fusing_the_members_own_log_probabilities() {
         let row = chorus_model::Row { state: &mut state, tokens: &tokens, want: Want::Each };
         let logits = model.forward(&mut [row]).unwrap().remove(0).logits;
         let rows = logits.chunks_exact(size).zip(&tokens);
-        own.push(rows.map(|(row, token)| f64::from(row[*token as usize]) - log_sum_exp(row)).collect());
+        own.push(rows.map(|(row, token)| norm(row).log_prob(row[*token as usize])).collect());
     }
     let members: Vec<(f64, &[f64])> = WEIGHTS.into_iter().zip(own.iter().map(Vec::as_slice)).collect();
     let expected = chorus_coordinator::fusion::fuse_targets(&members).unwrap();
@@ -199,6 +210,43 @@ async fn greedy_generations_equal_the_in_process_fusion_to_the_bit() {
             feed = vec![token.id];
         }
     }
+}
+
+/// Without log-probabilities the members are asked for their likeliest tokens only, or one of them for a draw.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generations_that_need_no_rows_equal_the_in_process_fusion() {
+    let (ensemble, local) = (weighted_demo().await, InProcess::load());
+    let mut client = ensemble.client().await;
+    for temperature in [0.0, 1.0] {
+        let request = GenerateRequest {
+            prompt: text_input(PROMPT),
+            max_tokens: Some(300),
+            sampling: Some(SamplingOptions {
+                temperature: Some(temperature),
+                seed: Some(5),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let replies = generate(&mut client, request).await.unwrap();
+        let served = replies.iter().filter_map(|reply: &GenerateReply| reply.token.as_ref());
+        let (mut states, mut feed) = (local.fresh(), local.encode(PROMPT));
+        for token in served {
+            let expected = if temperature == 0.0 {
+                match local.fuse(Rule::WeightedAverage, &mut states, &feed, Want::Next).remove(0) {
+                    Fused::Distribution(fused) => fused.argmax(),
+                    Fused::Winner(_) => panic!("the weighted average is a distribution"),
+                }
+            } else {
+                local.draw(&mut states, &feed, 5, token.index)
+            };
+            assert_eq!(token.id, expected, "token {} at temperature {temperature}", token.index);
+            feed = vec![token.id];
+        }
+    }
+    let sent = chorus_tests::plans(&mut client).await;
+    assert!(sent.iter().all(|plan| plan != "dense"), "no row crosses the wire: {sent:?}");
+    assert!(["certified", "drawn"].iter().all(|plan| sent.iter().any(|sent| sent == plan)), "{sent:?}");
 }
 
 /// Whoever took part in a token, its probability is that of the same members fused here: a member that came back knows

@@ -1,10 +1,16 @@
 //! The batching policy: which sessions' tokens go into the next forward.
 //!
-//! Within a session first come, first served; between sessions a round: whoever got a chunk goes to the end of the line.
-//! Long feeds are cut into chunks, so that one long prompt does not hold up the others' next tokens. Pure: knows
-//! nothing about states, models or time.
+//! Cellular batching: whatever is queued when the engine is free, of any session at any position and for any ask, forms the
+//! next batch. Within a session first come, first served; between sessions a round: whoever got a chunk goes to the end of
+//! its line. There are two lines, since a generation's next token must not wait behind documents: jobs of a single token
+//! go first, and leave a quarter of the forward to the others, whose feeds are cut into chunks. So a next token waits for
+//! the forward that is under way and no other, as long as three quarters of a forward hold all that wait like it. Pure:
+//! knows nothing about states, models or time.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use crate::{
     credit::Credit,
@@ -16,9 +22,12 @@ use crate::{
 /// How much one forward computes at most. A single token, or a single row of logits, always fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
+    /// About how long it should take: how much longer a next token waits at most because of what others asked. From the
+    /// pace of the forwards before follows how many tokens that are.
+    pub duration: Duration,
     /// Tokens of one session.
     pub chunk_tokens: usize,
-    /// Tokens of all sessions together.
+    /// Tokens of all sessions together, however fast the model is.
     pub tokens: usize,
     /// Values in all rows of logits together (rows * vocabulary size).
     pub logits: usize,
@@ -35,8 +44,10 @@ pub(crate) struct Waiting {
 #[derive(Debug)]
 pub(crate) struct Batcher {
     queues: HashMap<SessionKey, Queue>,
-    /// Sessions with a job, in the order in which they get the next chunks.
-    line: VecDeque<SessionKey>,
+    /// Sessions with a job of one token at most, in the order in which they get on.
+    short_line: VecDeque<SessionKey>,
+    /// Sessions with a longer job, in the order in which they get the next chunks.
+    long_line: VecDeque<SessionKey>,
     limits: BatchLimits,
     max_rows: usize,
 }
@@ -49,19 +60,20 @@ struct Queue {
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self { chunk_tokens: 64, tokens: 2048, logits: 1 << 24 }
+        Self { duration: Duration::from_millis(20), chunk_tokens: 64, tokens: 2048, logits: 1 << 24 }
     }
 }
 
 impl Batcher {
     pub(crate) fn new(limits: BatchLimits, vocabulary_size: usize) -> Self {
         let max_rows = limits.logits / vocabulary_size.max(1);
-        Self { queues: HashMap::new(), line: VecDeque::new(), limits, max_rows }
+        let (short_line, long_line) = (VecDeque::new(), VecDeque::new());
+        Self { queues: HashMap::new(), short_line, long_line, limits, max_rows }
     }
 
     /// Whether there is anything to compute.
     pub(crate) fn has_jobs(&self) -> bool {
-        !self.line.is_empty()
+        !(self.short_line.is_empty() && self.long_line.is_empty())
     }
 
     /// Whether a session has a job.
@@ -84,53 +96,95 @@ impl Batcher {
         next
     }
 
-    /// Puts a job at the end of the line: a new one, or one that goes on.
+    /// Puts a job at the end of its line: a new one, or one that goes on.
     pub(crate) fn enqueue(&mut self, key: SessionKey, job: Job) {
+        let line = if job.demand().tokens <= 1 { &mut self.short_line } else { &mut self.long_line };
+        line.push_back(key);
         self.queues.entry(key).or_default().job = Some(job);
-        self.line.push_back(key);
     }
 
-    /// Takes the jobs of the next forward out, each with the number of tokens that it may feed.
-    pub(crate) fn next_batch(&mut self) -> Vec<(SessionKey, Job, usize)> {
-        let demands = self.line.iter().filter_map(|key| self.queues.get(key)?.job.as_ref()).map(Job::demand);
-        let shares = share(&self.limits, self.max_rows, demands);
-        let mut batch = Vec::with_capacity(shares.len());
-        for (key, tokens) in self.line.drain(..shares.len()).zip(shares) {
-            if let Some(job) = self.queues.get_mut(&key).and_then(|queue| queue.job.take()) {
-                batch.push((key, job, tokens));
-            }
-        }
+    /// Takes the jobs of the next forward of so many tokens out, each with the number of tokens that it may feed.
+    pub(crate) fn next_batch(&mut self, tokens: usize) -> Vec<(SessionKey, Job, usize)> {
+        let mut room =
+            Room { tokens: tokens.clamp(1, self.limits.tokens.max(1)), rows: self.max_rows.max(1) };
+        let kept = if self.long_line.is_empty() { Room { tokens: 0, rows: 0 } } else { room.quarter() };
+        room.take(&kept);
+        let mut batch = Vec::new();
+        fill(&mut batch, &mut self.queues, &mut self.short_line, &mut room, &self.limits);
+        room.give(&kept);
+        fill(&mut batch, &mut self.queues, &mut self.long_line, &mut room, &self.limits);
         batch
     }
 
     /// Gives up everything that a session has waiting and under way, in order.
     pub(crate) fn discard(&mut self, key: SessionKey) -> (Option<Job>, VecDeque<Waiting>) {
-        self.line.retain(|&other| other != key);
+        self.short_line.retain(|&other| other != key);
+        self.long_line.retain(|&other| other != key);
         self.queues.remove(&key).map_or_else(Default::default, |queue| (queue.job, queue.waiting))
     }
 
     /// Gives up everything of a stream.
     pub(crate) fn discard_stream(&mut self, stream: u64) {
-        self.line.retain(|key| key.stream != stream);
+        self.short_line.retain(|key| key.stream != stream);
+        self.long_line.retain(|key| key.stream != stream);
         self.queues.retain(|key, _| key.stream != stream);
     }
 }
 
-/// How many tokens each of the first jobs in line may feed; the line is cut where the forward is full.
-fn share(limits: &BatchLimits, max_rows: usize, demands: impl Iterator<Item = Demand>) -> Vec<usize> {
-    let (mut tokens_left, mut rows_left) = (limits.tokens.max(1), max_rows.max(1));
+/// What a forward has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    tokens: usize,
+    /// Of logits.
+    rows: usize,
+}
+
+impl Room {
+    fn quarter(&self) -> Self {
+        Self { tokens: self.tokens / 4, rows: self.rows / 4 }
+    }
+
+    fn take(&mut self, other: &Self) {
+        self.tokens -= other.tokens;
+        self.rows -= other.rows;
+    }
+
+    fn give(&mut self, other: &Self) {
+        self.tokens += other.tokens;
+        self.rows += other.rows;
+    }
+}
+
+/// Takes the first jobs of a line out, as far as the room goes.
+fn fill(
+    batch: &mut Vec<(SessionKey, Job, usize)>,
+    queues: &mut HashMap<SessionKey, Queue>,
+    line: &mut VecDeque<SessionKey>,
+    room: &mut Room,
+    limits: &BatchLimits,
+) {
+    let demands = line.iter().filter_map(|key| queues.get(key)?.job.as_ref()).map(Job::demand);
+    let shares = share(limits.chunk_tokens, room, demands);
+    for (key, tokens) in line.drain(..shares.len()).zip(shares) {
+        if let Some(job) = queues.get_mut(&key).and_then(|queue| queue.job.take()) {
+            batch.push((key, job, tokens));
+        }
+    }
+}
+
+/// How many tokens each of the first jobs in a line may feed; the line is cut where the room is used up.
+fn share(chunk_tokens: usize, room: &mut Room, demands: impl Iterator<Item = Demand>) -> Vec<usize> {
     let mut shares = Vec::new();
     for Demand { tokens, want } in demands {
-        let mut share = tokens.min(limits.chunk_tokens.max(1)).min(tokens_left);
+        let mut share = tokens.min(chunk_tokens.max(1)).min(room.tokens);
         if want == Want::Each {
-            share = share.min(rows_left);
+            share = share.min(room.rows);
         }
         let rows = if want == Want::Next && share < tokens { 0 } else { want.rows(share) };
-        if rows > rows_left || (share == 0 && tokens > 0) {
+        if rows > room.rows || (share == 0 && tokens > 0) {
             break;
         }
-        tokens_left -= share;
-        rows_left -= rows;
+        room.take(&Room { tokens: share, rows });
         shares.push(share);
     }
     shares
@@ -141,15 +195,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::operation::{Ask, Feed};
 
-    const LIMITS: BatchLimits = BatchLimits { chunk_tokens: 4, tokens: 10, logits: 0 };
+    const LIMITS: BatchLimits =
+        BatchLimits { duration: Duration::ZERO, chunk_tokens: 4, tokens: 10, logits: 1 << 10 };
 
     fn demand(tokens: usize, want: Want) -> Demand {
         Demand { tokens, want }
     }
 
     fn shares(max_rows: usize, demands: &[Demand]) -> Vec<usize> {
-        share(&LIMITS, max_rows, demands.iter().copied())
+        share(LIMITS.chunk_tokens, &mut Room { tokens: 10, rows: max_rows }, demands.iter().copied())
     }
 
     #[test]
@@ -190,16 +246,55 @@ mod tests {
         ) {
             let wants = [Want::Nothing, Want::Next, Want::Each];
             let demands: Vec<Demand> = demands.into_iter().map(|(tokens, want)| demand(tokens, wants[want as usize])).collect();
-            let limits = BatchLimits { chunk_tokens, tokens, logits: 0 };
-            let shares = share(&limits, max_rows, demands.iter().copied());
+            let (tokens, max_rows) = (tokens.max(1), max_rows.max(1));
+            let mut room = Room { tokens, rows: max_rows };
+            let shares = share(chunk_tokens, &mut room, demands.iter().copied());
             prop_assert!(!shares.is_empty());
             prop_assert!(shares[0] > 0 || demands[0].tokens == 0);
-            prop_assert!(shares.iter().sum::<usize>() <= tokens.max(1));
+            prop_assert!(shares.iter().sum::<usize>() <= tokens);
             let rows = |(&share, demand): (&usize, &Demand)| match demand.want {
                 Want::Next if share < demand.tokens => 0,
                 want => want.rows(share),
             };
-            prop_assert!(shares.iter().zip(&demands).map(rows).sum::<usize>() <= max_rows.max(1));
+            prop_assert!(shares.iter().zip(&demands).map(rows).sum::<usize>() <= max_rows);
+        }
+
+        /// Every single token is in the very next forward, whatever documents wait, and these get on in each one.
+        #[test]
+        fn a_next_token_never_waits_behind_documents(
+            documents in prop::collection::vec((2_usize..400, any::<bool>()), 1..20),
+            singles in 0_usize..30,
+            tokens in 40_usize..80,
+        ) {
+            let limits = BatchLimits { tokens: 1000, ..LIMITS };
+            let mut batcher = Batcher::new(limits, 1);
+            let job = |tokens: usize, ask| {
+                Job::new(Feed { step: 1, tokens: vec![0; tokens], ask }, Credit::default())
+            };
+            let key = |session| SessionKey { stream: 1, session };
+            for (session, (tokens, scored)) in (100..).zip(&documents) {
+                batcher.enqueue(key(session), job(*tokens, if *scored { Ask::Targets } else { Ask::Nothing }));
+            }
+            let mut forwards = 0;
+            while !batcher.long_line.is_empty() {
+                for session in 0..singles as u64 {
+                    batcher.enqueue(key(session), job(1, Ask::Nothing));
+                }
+                let batch = batcher.next_batch(tokens);
+                let alone = batch.iter().filter(|(key, ..)| key.session < 100).count();
+                prop_assert_eq!(alone, singles, "all of them, in this forward");
+                prop_assert!(batcher.short_line.is_empty());
+                let fed: usize = batch.iter().map(|(_, _, tokens)| tokens).sum();
+                prop_assert!(fed <= tokens && fed > singles);
+                for (key, mut job, fed) in batch {
+                    job.advance(fed);
+                    if key.session >= 100 && job.demand().tokens > 1 {
+                        batcher.enqueue(key, job);
+                    }
+                }
+                forwards += 1;
+                prop_assert!(forwards < 10_000, "the documents are done at some time");
+            }
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use chorus_model::Precision;
+
 use crate::{batcher::BatchLimits, error::WorkerError};
 
-/// Largest allowed [`WorkerConfig::max_feed_tokens`]: keeps an answer's log-sum-exps within a message's framing.
+/// Largest allowed [`WorkerConfig::max_feed_tokens`]: keeps an answer's norms within a message's framing.
 pub const LARGEST_MAX_FEED_TOKENS: u32 = 8192;
 
 /// Everything that a worker needs to know to start.
@@ -14,6 +16,8 @@ pub struct WorkerConfig {
     pub model: PathBuf,
     /// The device's name: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// The numbers of the weights.
+    pub precision: Precision,
     /// Sessions held at a time, over all streams.
     pub max_sessions: u32,
     /// Tokens in one Feed.
@@ -33,6 +37,7 @@ impl WorkerConfig {
         Self {
             model: model.into(),
             device: "cpu".to_owned(),
+            precision: Precision::default(),
             max_sessions: 1024,
             max_feed_tokens: 4096,
             session_ttl: Duration::from_secs(300),
@@ -49,6 +54,7 @@ impl WorkerConfig {
         check("max_sessions", self.max_sessions, 1..=1_000_000)?;
         check("max_feed_tokens", self.max_feed_tokens, 1..=LARGEST_MAX_FEED_TOKENS)?;
         check("session_ttl in seconds", self.session_ttl.as_secs(), 1..=u64::from(u32::MAX))?;
+        check("batch.duration in milliseconds", self.batch.duration.as_millis(), 1..=60_000)?;
         check("batch.chunk_tokens", self.batch.chunk_tokens, 1..=1_000_000)?;
         check("batch.tokens", self.batch.tokens, 1..=1_000_000)?;
         check("batch.logits", self.batch.logits, 1..=1 << 31)

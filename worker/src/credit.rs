@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chorus_proto::MAX_MESSAGE_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::operation::{Ask, Operation};
+use crate::operation::Operation;
 
 /// Bytes that one unit of credit stands for.
 const UNIT_BYTES: usize = 1024;
@@ -55,13 +55,7 @@ pub(crate) fn units(operation: &Operation, vocabulary_size: usize) -> u32 {
         Operation::Open | Operation::Close { .. } => 0,
         Operation::Feed(feed) => {
             let tokens = feed.tokens.len();
-            let answer = match feed.ask {
-                Ask::Nothing => 0,
-                Ask::Next => 4 * vocabulary_size,
-                Ask::Each => 4 * vocabulary_size * tokens,
-                Ask::Targets => 8 * tokens,
-            };
-            4 * tokens + answer
+            4 * tokens + feed.ask.answer_bytes(tokens, vocabulary_size)
         }
     };
     u32::try_from(1 + bytes / UNIT_BYTES).map_or(STREAM_UNITS, |units| units.min(STREAM_UNITS))
@@ -69,8 +63,10 @@ pub(crate) fn units(operation: &Operation, vocabulary_size: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use chorus_proto::v1::RowFormat;
+
     use super::*;
-    use crate::operation::Feed;
+    use crate::operation::{Ask, Feed, Rows};
 
     #[test]
     fn credit_comes_back_when_it_is_dropped() {
@@ -86,10 +82,18 @@ mod tests {
 
     #[test]
     fn an_operation_never_costs_more_than_a_stream_has() {
-        let feed = Feed { step: 1, tokens: vec![0; 8192], ask: Ask::Each };
+        let ask = |rows, format| Ask::Logits { rows, format };
+        let feed = Feed { step: 1, tokens: vec![0; 8192], ask: ask(Rows::Each, RowFormat::F32) };
         assert_eq!(units(&Operation::Feed(feed), 100_000), STREAM_UNITS);
         assert_eq!(units(&Operation::Open, 100_000), 1);
-        let feed = Feed { step: 1, tokens: vec![0; 1], ask: Ask::Next };
-        assert_eq!(units(&Operation::Feed(feed), 1024), 1 + 4);
+        for (ask, bytes) in [
+            (ask(Rows::Next, RowFormat::F32), 4),
+            (ask(Rows::Next, RowFormat::F16), 2),
+            (Ask::Top { rows: Rows::Next, k: 1024, log_threshold: None }, 9),
+            (Ask::Ids((0..1024).collect()), 4),
+        ] {
+            let feed = Feed { step: 1, tokens: vec![0; 1], ask };
+            assert_eq!(units(&Operation::Feed(feed), 1024), 1 + bytes);
+        }
     }
 }

@@ -7,21 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chorus_proto::v1::{self, Failure};
-use rayon::prelude::*;
-
 use crate::{
     batcher::{BatchLimits, Batcher, Waiting},
     credit::Credit,
     failure,
-    job::{Finished, Job},
+    job::{Chunk, Finished, Intake, Job},
     operation::{Feed, Operation, SessionKey},
+    pace::Pace,
     predictor::{Predictor, PredictorError, Row},
     sessions::{Session, SessionTable, Step},
 };
+use chorus_proto::v1::{self, Failure};
 
-/// From this many logits in a batch their log-sum-exps are computed by several threads.
-const PARALLEL_LOGITS: usize = 1 << 16;
 /// Bytes of answers that are kept for repeated steps, over all sessions: two of the largest answers, or one row of
 /// 16,000 logits for each of 1,000 sessions.
 const REMEMBERED_BYTES: usize = 64 << 20;
@@ -41,6 +38,7 @@ pub(crate) struct Engine<P: Predictor> {
     predictor: P,
     sessions: SessionTable<P::State>,
     batcher: Batcher,
+    pace: Pace,
 }
 
 /// A session and its job, taken out for a forward.
@@ -51,11 +49,23 @@ struct Running<S> {
     tokens: usize,
 }
 
+/// A job's part of a forward, while it runs.
+struct Taker<'a> {
+    intake: Intake<'a>,
+    /// Tokens that the session had consumed before.
+    position: u64,
+    /// Tokens that are fed.
+    tokens: usize,
+    /// Distributions that have to come.
+    wanted: usize,
+}
+
 impl<P: Predictor> Engine<P> {
     pub(crate) fn new(predictor: P, max_sessions: usize, ttl: Duration, limits: BatchLimits) -> Self {
         let batcher = Batcher::new(limits, predictor.vocabulary_size());
         let sessions = SessionTable::new(max_sessions, ttl, REMEMBERED_BYTES);
-        Self { predictor, sessions, batcher }
+        let pace = Pace::new(limits.duration, limits.tokens);
+        Self { predictor, sessions, batcher, pace }
     }
 
     /// Whether [`Engine::run_batch`] has anything to do.
@@ -96,15 +106,16 @@ impl<P: Predictor> Engine<P> {
         self.sessions.close_stream(stream);
     }
 
-    /// Runs one forward over the next chunk of as many sessions as fit.
-    pub(crate) fn run_batch(&mut self, now: Instant, replies: &mut Vec<Reply>) {
+    /// Runs one forward over the next chunk of as many sessions as fit; returns how many tokens it fed.
+    pub(crate) fn run_batch(&mut self, now: Instant, replies: &mut Vec<Reply>) -> usize {
         let mut running: Vec<Running<P::State>> = Vec::new();
-        for (key, job, tokens) in self.batcher.next_batch() {
+        for (key, job, tokens) in self.batcher.next_batch(self.pace.tokens()) {
             // A session with a job is never closed and never expires before the job is done.
             if let Some(session) = self.sessions.take(key) {
                 running.push(Running { key, session, job, tokens });
             }
         }
+        let tokens = running.iter().map(|running| running.tokens).sum();
         let results = self.forward(&mut running);
         let keys: Vec<SessionKey> = running.iter().map(|running| running.key).collect();
         for (running, result) in running.into_iter().zip(results) {
@@ -114,6 +125,12 @@ impl<P: Predictor> Engine<P> {
         for key in keys {
             self.settle(key, now, replies);
         }
+        tokens
+    }
+
+    /// Takes in how long a forward of so many tokens took: the next ones follow.
+    pub(crate) fn note_pace(&mut self, tokens: usize, took: Duration) {
+        self.pace.note(tokens, took);
     }
 
     /// Works off what a session has waiting, up to the first feed that needs the model.
@@ -185,49 +202,29 @@ impl<P: Predictor> Engine<P> {
 
     /// One forward, and each session's share of it gathered in its job.
     fn forward(&mut self, running: &mut [Running<P::State>]) -> Vec<Result<(), Failure>> {
-        let mut rows: Vec<Row<'_, P::State>> = running
-            .iter_mut()
-            .map(|Running { session, job, tokens, .. }| {
-                let (tokens, want) = job.chunk(*tokens);
-                Row { state: &mut session.state, tokens, want }
-            })
-            .collect();
-        let count = rows.len();
+        let (mut rows, mut takers) = (Vec::with_capacity(running.len()), Vec::with_capacity(running.len()));
+        for Running { session, job, tokens, .. } in running.iter_mut() {
+            let Chunk { tokens, want, intake } = job.chunk(*tokens);
+            let wanted = want.rows(tokens.len());
+            takers.push(Taker { intake, position: session.position, tokens: tokens.len(), wanted });
+            rows.push(Row { state: &mut session.state, tokens, want });
+        }
         let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
-        let _span = tracing::debug_span!("forward", sessions = count, tokens).entered();
-        let outputs = guard(|| {
-            let outputs = self.predictor.forward(&mut rows)?;
-            if outputs.len() != count {
-                return Err(format!("the model answered {} rows instead of {count}", outputs.len()).into());
-            }
-            Ok(outputs)
-        });
-        match outputs {
-            Ok(outputs) => self.absorb(running, outputs),
-            Err(failure) => vec![Err(failure); count],
-        }
-    }
-
-    fn absorb(&self, running: &mut [Running<P::State>], outputs: Vec<Vec<f32>>) -> Vec<Result<(), Failure>> {
-        let vocabulary_size = self.predictor.vocabulary_size();
-        let logits: usize = outputs.iter().map(Vec::len).sum();
-        let shares: Vec<_> = running
-            .iter_mut()
-            .zip(outputs)
-            .map(|(Running { session, job, tokens, .. }, output)| {
-                let before = session.position;
-                session.position += *tokens as u64;
-                (job, *tokens, output, before)
+        let _span = tracing::debug_span!("forward", sessions = rows.len(), tokens).entered();
+        let computed = guard(|| {
+            self.predictor.forward(&mut rows, &mut |prediction| {
+                if let Some(Taker { intake, position, tokens, .. }) = takers.get_mut(prediction.row) {
+                    intake.receive(&prediction, *position, *tokens);
+                }
             })
-            .collect();
-        let absorb = |(job, tokens, output, before): (&mut Job, usize, Vec<f32>, u64)| {
-            job.absorb(tokens, output, vocabulary_size, before)
-        };
-        if logits < PARALLEL_LOGITS {
-            shares.into_iter().map(absorb).collect()
-        } else {
-            shares.into_par_iter().map(absorb).collect()
+        });
+        let results = takers.into_iter().map(|taker| computed.clone().and(taker.intake.finish(taker.wanted)));
+        let results = results.collect();
+        for Running { session, job, tokens, .. } in running {
+            session.position += *tokens as u64;
+            job.advance(*tokens);
         }
+        results
     }
 
     /// Ends what a session has under way and waiting: each feed is answered as cancelled, in order.

@@ -1,5 +1,5 @@
-//! A model directory on a device, ready to be served: the predictor, its card and its tokenizer. The only place that
-//! knows `chorus_model`; knows nothing about sessions or streams.
+//! A model directory on a device, ready to be served: the predictor, its card and its tokenizer. With
+//! [`crate::hosted_model`] the only place that knows `chorus_model`; knows nothing about sessions or streams.
 
 use std::{
     collections::hash_map::RandomState,
@@ -11,15 +11,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use chorus_model::{ForwardError, LanguageModel, State};
+use chorus_model::{LanguageModel, Precision};
 use chorus_proto::{MAX_MESSAGE_BYTES, v1};
 
 use crate::{
     config::{LARGEST_MAX_FEED_TOKENS, WorkerConfig},
     error::WorkerError,
-    job::log_sum_exp,
+    hosted_model::HostedModel,
     operation::OperationLimits,
-    predictor::{Predictor, PredictorError, Row, Want},
+    predictor::{Predictor as _, Row, Want},
 };
 
 /// A loaded model with the config that it was loaded for. Nothing is bound or served yet.
@@ -32,14 +32,6 @@ pub struct LoadedWorker {
     card: v1::ModelCard,
 }
 
-/// A language model as the engine sees it.
-#[derive(Debug)]
-pub(crate) struct HostedModel {
-    model: LanguageModel,
-    /// Computed once: every session starts with a copy.
-    fresh_state: State,
-}
-
 /// Loads the model directory onto the device and lets it predict a few tokens. Takes its time: not for an async task.
 ///
 /// # Errors
@@ -47,7 +39,7 @@ pub(crate) struct HostedModel {
 pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
     config.validate()?;
     let device = chorus_model::open_device(&config.device)?;
-    let model = LanguageModel::load(&config.model, &device)?;
+    let model = LanguageModel::load_as(&config.model, &device, config.precision)?;
     let limits = limits(&config, model.config().vocab_size)?;
     let card = card(&config, &model, &limits);
     let tokenizer = Bytes::from(model.vocabulary().to_json().to_owned());
@@ -68,8 +60,8 @@ impl LoadedWorker {
 }
 
 fn limits(config: &WorkerConfig, vocabulary_size: usize) -> Result<OperationLimits, WorkerError> {
-    // What is left of a message when the log-sum-exps and the framing have their place.
-    let values = (MAX_MESSAGE_BYTES - 8 * LARGEST_MAX_FEED_TOKENS as usize) / size_of::<f32>();
+    // What is left of a message when the norms and the framing have their place.
+    let values = (MAX_MESSAGE_BYTES - 16 * LARGEST_MAX_FEED_TOKENS as usize) / size_of::<f32>();
     let max_feed_tokens = config.max_feed_tokens as usize;
     if vocabulary_size > values {
         return Err(WorkerError::VocabularyTooLarge { found: vocabulary_size, largest: values });
@@ -92,7 +84,7 @@ fn card(config: &WorkerConfig, model: &LanguageModel, limits: &OperationLimits) 
         start: Some(v1::Start { start: Some(start) }),
         end_token: shape.end,
         parameters: shape.parameters(),
-        device: config.device.clone(),
+        device: device(config),
         limits: Some(v1::WorkerLimits {
             max_sessions: config.max_sessions,
             max_feed_tokens: config.max_feed_tokens,
@@ -101,6 +93,14 @@ fn card(config: &WorkerConfig, model: &LanguageModel, limits: &OperationLimits) 
         }),
         incarnation: incarnation(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// The device for people, with the precision where it is not the file's.
+fn device(config: &WorkerConfig) -> String {
+    match config.precision {
+        Precision::F32 => config.device.clone(),
+        other => format!("{} ({other})", config.device),
     }
 }
 
@@ -117,40 +117,6 @@ fn incarnation() -> String {
     format!("{:016x}", hasher.finish())
 }
 
-impl HostedModel {
-    fn new(model: LanguageModel) -> Result<Self, ForwardError> {
-        let fresh_state = model.fresh_state()?;
-        Ok(Self { model, fresh_state })
-    }
-}
-
-impl Predictor for HostedModel {
-    type State = State;
-
-    fn vocabulary_size(&self) -> usize {
-        self.model.config().vocab_size
-    }
-
-    fn fresh_state(&mut self) -> Result<State, PredictorError> {
-        Ok(self.fresh_state.clone())
-    }
-
-    fn forward(&mut self, rows: &mut [Row<'_, State>]) -> Result<Vec<Vec<f32>>, PredictorError> {
-        let mut rows: Vec<_> = rows.iter_mut().map(model_row).collect();
-        let outputs = self.model.forward(&mut rows)?;
-        Ok(outputs.into_iter().map(|output| output.logits).collect())
-    }
-}
-
-fn model_row<'a>(row: &'a mut Row<'_, State>) -> chorus_model::Row<'a> {
-    let want = match row.want {
-        Want::Nothing => chorus_model::Want::Nothing,
-        Want::Next => chorus_model::Want::Next,
-        Want::Each => chorus_model::Want::Each,
-    };
-    chorus_model::Row { state: &mut *row.state, tokens: row.tokens, want }
-}
-
 /// Tokens that a model has to predict before it is served.
 const FIRST_TOKENS: u32 = 16;
 
@@ -159,16 +125,18 @@ const FIRST_TOKENS: u32 = 16;
 fn predict_first(predictor: &mut HostedModel) -> Result<(), WorkerError> {
     let vocabulary_size = predictor.vocabulary_size();
     let tokens: Vec<u32> = (0..FIRST_TOKENS.min(saturating(vocabulary_size))).collect();
-    let mut state = predictor.fresh_state.clone();
+    let mut state = predictor.fresh_state().map_err(|error| unusable(error.as_ref()))?;
+    let mut are_finite = true;
     for (tokens, want) in [(tokens.as_slice(), Want::Each), (&[], Want::Next)] {
         let row = Row { state: &mut state, tokens, want };
-        let outputs = predictor.forward(&mut [row]).map_err(|error| unusable(error.as_ref()))?;
-        let mut rows = outputs.iter().flat_map(|logits| logits.chunks(vocabulary_size));
-        if rows.any(|logits| log_sum_exp(logits).is_none()) {
-            return Err(WorkerError::Unusable { reason: "its logits are not finite".to_owned() });
-        }
+        let fed = predictor.forward(&mut [row], &mut |prediction| are_finite &= prediction.norm.is_finite());
+        fed.map_err(|error| unusable(error.as_ref()))?;
     }
-    Ok(())
+    if are_finite {
+        Ok(())
+    } else {
+        Err(WorkerError::Unusable { reason: "its logits are not finite".to_owned() })
+    }
 }
 
 /// The whole chain of causes in one line.

@@ -1,16 +1,14 @@
 //! A job: one feed on its way through as many forwards as it needs, gathering its answer. Knows nothing about other
 //! sessions, nor about the model.
 
-use chorus_proto::{
-    logits_from_rows,
-    v1::{self, Failure},
-};
+use chorus_proto::v1::{self, Failure};
 
 use crate::{
     credit::Credit,
     failure,
-    operation::{Ask, Feed},
-    predictor::Want,
+    gathering::Gathering,
+    operation::Feed,
+    predictor::{Prediction, Want},
 };
 
 /// A feed that is being computed.
@@ -19,10 +17,8 @@ pub(crate) struct Job {
     feed: Feed,
     credit: Credit,
     consumed: usize,
-    /// Rows gathered so far, row after row; their log-sum-exps.
-    logits: Vec<f32>,
-    log_sum_exp: Vec<f32>,
-    log_probs: Vec<f64>,
+    /// The answer as far as it is computed.
+    gathering: Gathering,
 }
 
 /// What a job's next forward needs.
@@ -32,6 +28,25 @@ pub(crate) struct Demand {
     pub(crate) tokens: usize,
     /// What the forward that feeds the last of them wants; [`Want::Each`] is wanted of every one.
     pub(crate) want: Want,
+}
+
+/// A job's part of one forward: what is fed, and what takes in the distributions that come of it.
+#[derive(Debug)]
+pub(crate) struct Chunk<'a> {
+    pub(crate) tokens: &'a [u32],
+    pub(crate) want: Want,
+    pub(crate) intake: Intake<'a>,
+}
+
+/// Takes in the distributions of one forward, one after the other; only what the ask needs of them is kept.
+#[derive(Debug)]
+pub(crate) struct Intake<'a> {
+    feed: &'a Feed,
+    gathering: &'a mut Gathering,
+    /// Tokens of the feed that were fed before.
+    consumed: usize,
+    received: usize,
+    failure: Option<Failure>,
 }
 
 /// A feed that was computed.
@@ -44,7 +59,7 @@ pub(crate) struct Finished {
 
 impl Job {
     pub(crate) fn new(feed: Feed, credit: Credit) -> Self {
-        Self { feed, credit, consumed: 0, logits: Vec::new(), log_sum_exp: Vec::new(), log_probs: Vec::new() }
+        Self { feed, credit, consumed: 0, gathering: Gathering::default() }
     }
 
     pub(crate) fn step(&self) -> u64 {
@@ -52,182 +67,167 @@ impl Job {
     }
 
     pub(crate) fn demand(&self) -> Demand {
-        Demand { tokens: self.feed.tokens.len() - self.consumed, want: self.want() }
+        Demand { tokens: self.feed.tokens.len() - self.consumed, want: self.feed.ask.want() }
     }
 
     /// Whether there is nothing left to ask the model.
     pub(crate) fn is_complete(&self) -> bool {
-        self.demand().tokens == 0 && (self.feed.ask != Ask::Next || !self.log_sum_exp.is_empty())
+        let Demand { tokens, want } = self.demand();
+        tokens == 0 && (want != Want::Next || self.gathering.distributions() > 0)
     }
 
-    /// The next `tokens` tokens and what is wanted of them.
-    pub(crate) fn chunk(&self, tokens: usize) -> (&[u32], Want) {
-        let rest = self.feed.tokens.get(self.consumed..).unwrap_or_default();
-        let chunk = rest.get(..tokens).unwrap_or(rest);
-        let want =
-            if self.want() == Want::Next && chunk.len() < rest.len() { Want::Nothing } else { self.want() };
-        (chunk, want)
+    /// The next `tokens` tokens, what is wanted of them, and what takes it in.
+    pub(crate) fn chunk(&mut self, tokens: usize) -> Chunk<'_> {
+        let Self { feed, consumed, gathering, .. } = self;
+        let rest = feed.tokens.get(*consumed..).unwrap_or_default();
+        let tokens = rest.get(..tokens).unwrap_or(rest);
+        let want = match feed.ask.want() {
+            Want::Next if tokens.len() < rest.len() => Want::Nothing,
+            want => want,
+        };
+        let intake = Intake { feed, gathering, consumed: *consumed, received: 0, failure: None };
+        Chunk { tokens, want, intake }
     }
 
-    /// Takes the logits that the model answered for the chunk of `tokens` tokens. `position` is the number of tokens
-    /// that the session had consumed before the chunk.
-    ///
-    /// # Errors
-    /// The model answered another number of values than was wanted, or values that are not finite.
-    pub(crate) fn absorb(
-        &mut self,
-        tokens: usize,
-        logits: Vec<f32>,
-        vocabulary_size: usize,
-        position: u64,
-    ) -> Result<(), Failure> {
-        let (chunk, want) = self.chunk(tokens);
-        let (rows, targets) = (want.rows(chunk.len()), chunk.to_vec());
-        if logits.len() != rows * vocabulary_size {
-            let (wanted, found) = (rows * vocabulary_size, logits.len());
-            return Err(failure::internal(format!("the model answered {found} logits instead of {wanted}")));
-        }
-        let before_first = if want == Want::Next { position + targets.len() as u64 } else { position };
-        let mut log_sum_exps = Vec::with_capacity(rows);
-        for (row, position) in logits.chunks_exact(vocabulary_size).zip(before_first..) {
-            log_sum_exps.push(log_sum_exp(row).ok_or_else(|| failure::not_finite(position))?);
-        }
-        self.consumed += targets.len();
-        if self.feed.ask == Ask::Targets {
-            let rows = logits.chunks_exact(vocabulary_size).zip(&targets).zip(&log_sum_exps);
-            let log_prob = |((row, &target), log_sum_exp): ((&[f32], &u32), &f64)| {
-                row.get(target as usize).map(|&logit| f64::from(logit) - log_sum_exp)
-            };
-            self.log_probs.extend(rows.filter_map(log_prob));
-            return Ok(());
-        }
-        self.log_sum_exp.extend(log_sum_exps.iter().map(|&value| value as f32));
-        if self.logits.is_empty() {
-            self.logits = logits;
-        } else {
-            self.logits.extend_from_slice(&logits);
-        }
-        Ok(())
+    /// Counts `tokens` tokens as fed.
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.consumed += tokens;
     }
 
     /// The gathered answer.
     pub(crate) fn finish(self) -> Finished {
-        let answer = match self.feed.ask {
-            Ask::Nothing => v1::answer::Answer::Advanced(v1::Advanced {}),
-            Ask::Next | Ask::Each => {
-                v1::answer::Answer::Logits(logits_from_rows(&self.logits, self.log_sum_exp))
-            }
-            Ask::Targets => v1::answer::Answer::Targets(v1::Targets { log_probs: self.log_probs }),
-        };
-        Finished { feed: self.feed, answer, credit: self.credit }
+        Finished { answer: self.gathering.finish(&self.feed), feed: self.feed, credit: self.credit }
     }
 
     /// Gives the job up.
     pub(crate) fn abandon(self) -> Credit {
         self.credit
     }
+}
 
-    fn want(&self) -> Want {
-        match self.feed.ask {
-            Ask::Nothing => Want::Nothing,
-            Ask::Next => Want::Next,
-            Ask::Each | Ask::Targets => Want::Each,
+impl Intake<'_> {
+    /// Takes one distribution in. `position` is the number of tokens that the session had consumed before the forward,
+    /// `tokens` how many are fed in it.
+    pub(crate) fn receive(&mut self, prediction: &Prediction<'_>, position: u64, tokens: usize) {
+        self.received += 1;
+        if !prediction.norm.is_finite() {
+            let offset = if self.feed.ask.want() == Want::Next { tokens } else { prediction.offset };
+            self.failure.get_or_insert_with(|| failure::not_finite(position + offset as u64));
+            return;
+        }
+        let target = self.feed.tokens.get(self.consumed + prediction.offset).copied();
+        self.gathering.receive(&self.feed.ask, prediction.logits, prediction.norm, target);
+    }
+
+    /// What was taken in, once the forward is over.
+    ///
+    /// # Errors
+    /// Another number of distributions than `wanted`, or one that is not finite.
+    pub(crate) fn finish(self, wanted: usize) -> Result<(), Failure> {
+        let received = self.received;
+        match self.failure {
+            Some(failure) => Err(failure),
+            None if received == wanted => Ok(()),
+            None => {
+                let message = format!("the model answered {received} distributions instead of {wanted}");
+                Err(failure::internal(message))
+            }
         }
     }
 }
 
-/// log Σ exp(row) in f64; none where a value is not finite.
-pub(crate) fn log_sum_exp(row: &[f32]) -> Option<f64> {
-    // All exponent bits are set in NaN and infinities, and in nothing else: a maximum over integers is fast.
-    let largest = row.iter().map(|value| value.to_bits() & !(1 << 31)).max()?;
-    (largest < f32::INFINITY.to_bits()).then(|| chorus_model::log_sum_exp(row))
-}
-
 #[cfg(test)]
 mod tests {
+    use chorus_simd::norm;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::operation::{Ask, Real, Rows};
 
     fn job(tokens: &[u32], ask: Ask) -> Job {
         Job::new(Feed { step: 1, tokens: tokens.to_vec(), ask }, Credit::default())
     }
 
-    #[test]
-    fn the_largest_value_does_not_overflow() {
-        assert_eq!(log_sum_exp(&[1e38, 0.0]), Some(f64::from(1e38_f32)));
-        assert!((log_sum_exp(&[0.0, 0.0]).unwrap() - 2.0_f64.ln()).abs() < 1e-6);
+    fn logits(rows: Rows) -> Ask {
+        Ask::Logits { rows, format: v1::RowFormat::F32 }
     }
 
-    #[test]
-    fn a_value_that_is_not_finite_is_found_wherever_it_is() {
-        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for place in 0..3 {
-                let mut row = [1.0, 2.0, 3.0];
-                row[place] = value;
-                assert_eq!(log_sum_exp(&row), None, "{row:?}");
-            }
+    /// Every ask about the tokens of a feed.
+    fn asks() -> Vec<Ask> {
+        let log_threshold = Real::new(-1.5);
+        let top = |log_threshold| Ask::Top { rows: Rows::Each, k: 1, log_threshold };
+        vec![Ask::Targets, logits(Rows::Each), top(None), top(log_threshold)]
+    }
+
+    /// A forward of the next `tokens` tokens whose rows are these.
+    fn forward(job: &mut Job, tokens: usize, rows: &[&[f32]], position: u64) -> Result<(), Failure> {
+        let Chunk { tokens: fed, want, mut intake } = job.chunk(tokens);
+        let (count, wanted) = (fed.len(), want.rows(fed.len()));
+        for (offset, logits) in rows.iter().enumerate() {
+            let prediction = Prediction { row: 0, offset, logits, norm: norm(logits) };
+            intake.receive(&prediction, position, count);
         }
-        assert_eq!(log_sum_exp(&[f32::MAX, f32::MAX, f32::MIN]).map(f64::is_finite), Some(true));
+        intake.finish(wanted)?;
+        job.advance(count);
+        Ok(())
     }
 
     #[test]
     fn only_the_last_chunk_of_a_feed_wants_the_next_distribution() {
-        let mut job = job(&[0, 1, 1], Ask::Next);
-        assert_eq!(job.chunk(2), (&[0, 1][..], Want::Nothing));
-        job.absorb(2, vec![], 2, 0).unwrap();
+        let mut job = job(&[0, 1, 1], logits(Rows::Next));
+        let chunk = job.chunk(2);
+        assert_eq!((chunk.tokens, chunk.want), (&[0, 1][..], Want::Nothing));
+        forward(&mut job, 2, &[], 0).unwrap();
         assert!(!job.is_complete());
-        assert_eq!(job.chunk(2), (&[1][..], Want::Next));
-        job.absorb(1, vec![0.0, 0.0], 2, 2).unwrap();
+        let chunk = job.chunk(2);
+        assert_eq!((chunk.tokens, chunk.want), (&[1][..], Want::Next));
+        forward(&mut job, 1, &[&[0.0, 0.0]], 2).unwrap();
         assert!(job.is_complete());
     }
 
     #[test]
     fn an_empty_feed_needs_the_model_only_for_the_next_distribution() {
         assert!(job(&[], Ask::Nothing).is_complete());
-        assert!(job(&[], Ask::Each).is_complete());
+        assert!(job(&[], logits(Rows::Each)).is_complete());
         assert!(job(&[], Ask::Targets).is_complete());
-        assert!(!job(&[], Ask::Next).is_complete());
+        assert!(!job(&[], logits(Rows::Next)).is_complete());
     }
 
     #[test]
-    fn an_answer_of_another_size_is_a_failure() {
-        let failure = job(&[0, 1], Ask::Each).absorb(2, vec![0.0; 3], 2, 0).unwrap_err();
-        assert_eq!(failure.code(), v1::ErrorCode::Internal);
-        assert_eq!(failure.message, "the model answered 3 logits instead of 4");
+    fn another_number_of_distributions_than_was_wanted_is_a_failure() {
+        for rows in [vec![&[0.0; 2][..]; 1], vec![&[0.0; 2]; 3]] {
+            let failure = forward(&mut job(&[0, 1], logits(Rows::Each)), 2, &rows, 0).unwrap_err();
+            assert_eq!(failure.code(), v1::ErrorCode::Internal);
+            let message = format!("the model answered {} distributions instead of 2", rows.len());
+            assert_eq!(failure.message, message);
+        }
     }
 
     #[test]
-    fn a_row_that_is_not_finite_is_named_by_its_position() {
-        let failure = job(&[0, 1], Ask::Each).absorb(2, vec![0.0, 0.0, f32::NAN, 0.0], 2, 10).unwrap_err();
+    fn a_distribution_that_is_not_finite_is_named_by_its_position() {
+        let rows: [&[f32]; 2] = [&[0.0, 0.0], &[f32::NAN, 0.0]];
+        let failure = forward(&mut job(&[0, 1], logits(Rows::Each)), 2, &rows, 10).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::NotFinite);
         assert!(failure.message.contains("after 11 tokens"), "{}", failure.message);
-        let failure = job(&[0, 1], Ask::Next).absorb(2, vec![0.0, f32::INFINITY], 2, 10).unwrap_err();
+        let failure =
+            forward(&mut job(&[0, 1], logits(Rows::Next)), 2, &[&[0.0, f32::INFINITY]], 10).unwrap_err();
         assert!(failure.message.contains("after 12 tokens"), "{}", failure.message);
     }
 
     proptest! {
         #[test]
-        fn log_sum_exp_makes_probabilities_that_sum_to_one(row in prop::collection::vec(-60.0_f32..60.0, 1..50)) {
-            let log_sum_exp = log_sum_exp(&row).unwrap();
-            let sum: f64 = row.iter().map(|&value| (f64::from(value) - log_sum_exp).exp()).sum();
-            prop_assert!((sum - 1.0).abs() < 1e-6);
-        }
-
-        #[test]
         fn an_answer_does_not_depend_on_how_the_feed_was_cut(
             rows in prop::collection::vec((0_u32..3, prop::array::uniform3(-9.0_f32..9.0)), 1..12),
             chunk in 1_usize..5,
-            targets in any::<bool>(),
+            ask in prop::sample::select(asks()),
         ) {
-            let ask = if targets { Ask::Targets } else { Ask::Each };
             let tokens: Vec<u32> = rows.iter().map(|row| row.0).collect();
-            let values: Vec<f32> = rows.iter().flat_map(|row| row.1).collect();
-            let mut whole = job(&tokens, ask);
-            whole.absorb(tokens.len(), values.clone(), 3, 0).unwrap();
+            let values: Vec<&[f32]> = rows.iter().map(|row| row.1.as_slice()).collect();
+            let mut whole = job(&tokens, ask.clone());
+            forward(&mut whole, tokens.len(), &values, 0).unwrap();
             let mut cut = job(&tokens, ask);
-            for piece in values.chunks(3 * chunk) {
-                cut.absorb(piece.len() / 3, piece.to_vec(), 3, 0).unwrap();
+            for piece in values.chunks(chunk) {
+                forward(&mut cut, piece.len(), piece, 0).unwrap();
             }
             prop_assert!(cut.is_complete());
             prop_assert_eq!(whole.finish().answer, cut.finish().answer);

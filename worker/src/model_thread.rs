@@ -135,7 +135,9 @@ where
                 self.asked.drain(..).for_each(|asked| {
                     span.follows_from(asked);
                 });
-                span.in_scope(|| self.engine.run_batch(Instant::now(), &mut self.replies));
+                let begin = Instant::now();
+                let tokens = span.in_scope(|| self.engine.run_batch(begin, &mut self.replies));
+                self.engine.note_pace(tokens, begin.elapsed());
                 self.deliver();
             }
         }
@@ -217,28 +219,37 @@ mod tests {
     use crate::{
         batcher::BatchLimits,
         operation::{Ask, Feed},
-        predictor::{PredictorError, Row},
+        predictor::{Prediction, PredictorError, Row},
     };
 
-    /// Breaks what the engine does not guard against: its vocabulary is lost in the first forward.
-    struct Broken {
-        vocabulary_size: Option<usize>,
+    /// Breaks where the engine does not guard against it: when a session's state is dropped.
+    struct Broken;
+
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("scripted panic");
+        }
     }
 
     impl Predictor for Broken {
-        type State = ();
+        type State = Bomb;
 
         fn vocabulary_size(&self) -> usize {
-            self.vocabulary_size.unwrap()
+            1
         }
 
-        fn fresh_state(&mut self) -> Result<(), PredictorError> {
+        fn fresh_state(&mut self) -> Result<Bomb, PredictorError> {
+            Ok(Bomb)
+        }
+
+        fn forward(
+            &mut self,
+            _: &mut [Row<'_, Bomb>],
+            _: &mut dyn FnMut(Prediction<'_>),
+        ) -> Result<(), PredictorError> {
             Ok(())
-        }
-
-        fn forward(&mut self, rows: &mut [Row<'_, ()>]) -> Result<Vec<Vec<f32>>, PredictorError> {
-            self.vocabulary_size = None;
-            Ok(vec![vec![]; rows.len()])
         }
     }
 
@@ -258,8 +269,12 @@ mod tests {
             self.state.take().ok_or_else(|| "there is one session".into())
         }
 
-        fn forward(&mut self, rows: &mut [Row<'_, Self::State>]) -> Result<Vec<Vec<f32>>, PredictorError> {
-            Ok(vec![vec![]; rows.len()])
+        fn forward(
+            &mut self,
+            _: &mut [Row<'_, Self::State>],
+            _: &mut dyn FnMut(Prediction<'_>),
+        ) -> Result<(), PredictorError> {
+            Ok(())
         }
     }
 
@@ -294,8 +309,12 @@ mod tests {
             Ok(())
         }
 
-        fn forward(&mut self, rows: &mut [Row<'_, ()>]) -> Result<Vec<Vec<f32>>, PredictorError> {
-            Ok(vec![vec![]; rows.len()])
+        fn forward(
+            &mut self,
+            _: &mut [Row<'_, ()>],
+            _: &mut dyn FnMut(Prediction<'_>),
+        ) -> Result<(), PredictorError> {
+            Ok(())
         }
     }
 
@@ -328,12 +347,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
-        let broken = Broken { vocabulary_size: Some(1) };
-        let engine = Engine::new(broken, 1, Duration::from_secs(1), BatchLimits::default());
+        let engine = Engine::new(Broken, 1, Duration::from_secs(1), BatchLimits::default());
         let mut thread = ModelThread::spawn(engine).unwrap();
         let (replies, mut receiver) = mpsc::unbounded_channel();
         let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
-        let operations = [Operation::Open, feed]
+        let operations = [Operation::Open, feed, Operation::Close { discard: false }]
             .map(|operation| Admitted { session: 1, operation, credit: Credit::default() })
             .into();
         let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use chorus_simd::Norm;
+
 /// Why a model could not compute.
 pub(crate) type PredictorError = Box<dyn Error + Send + Sync>;
 
@@ -16,9 +18,27 @@ pub(crate) trait Predictor {
     /// The state of a sequence without tokens; it has a next-token distribution too.
     fn fresh_state(&mut self) -> Result<Self::State, PredictorError>;
 
-    /// Feeds every row's tokens to its state and answers, in the rows' order, with the logits that each row wants:
-    /// `rows * vocabulary_size` values, row after row. After an error the states are undefined.
-    fn forward(&mut self, rows: &mut [Row<'_, Self::State>]) -> Result<Vec<Vec<f32>>, PredictorError>;
+    /// Feeds every row's tokens to its state, and calls `receive` once for each distribution that a row wants, in order
+    /// for each row; between rows any order will do. After an error the states are undefined.
+    fn forward(
+        &mut self,
+        rows: &mut [Row<'_, Self::State>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), PredictorError>;
+}
+
+/// One distribution that a row wanted. The logits are the predictor's and gone after the call: whoever receives them
+/// keeps what it needs of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Prediction<'a> {
+    /// Which row of the forward.
+    pub(crate) row: usize,
+    /// Which of the distributions that the row wants, from 0.
+    pub(crate) offset: usize,
+    /// One for each token of the vocabulary.
+    pub(crate) logits: &'a [f32],
+    /// That of these logits.
+    pub(crate) norm: Norm,
 }
 
 /// One session's part of a forward.
@@ -30,19 +50,19 @@ pub(crate) struct Row<'a, S> {
     pub(crate) want: Want,
 }
 
-/// The logits that a [`Row`] wants.
+/// The distributions that a [`Row`] wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
     /// None.
     Nothing,
-    /// One row: what follows the last token.
+    /// One: what follows the last token.
     Next,
-    /// One row for each token: the distribution before it.
+    /// One for each token: the distribution before it.
     Each,
 }
 
 impl Want {
-    /// Rows of logits for a number of tokens.
+    /// How many distributions that is for a number of tokens.
     pub(crate) fn rows(self, tokens: usize) -> usize {
         match self {
             Self::Nothing => 0,

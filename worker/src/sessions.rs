@@ -171,7 +171,7 @@ impl<S> SessionTable<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::Ask;
+    use crate::operation::{Ask, Real, Rows};
 
     const TTL: Duration = Duration::from_secs(10);
     /// For all answers of a test.
@@ -181,8 +181,12 @@ mod tests {
         SessionKey { stream, session }
     }
 
+    fn rows(rows: Rows) -> Ask {
+        Ask::Logits { rows, format: v1::RowFormat::F32 }
+    }
+
     fn feed(step: u64) -> Feed {
-        Feed { step, tokens: vec![4, 5], ask: Ask::Next }
+        Feed { step, tokens: vec![4, 5], ask: rows(Rows::Next) }
     }
 
     fn idle(_: SessionKey) -> bool {
@@ -308,7 +312,8 @@ mod tests {
         let others = [
             Feed { tokens: vec![5, 4], ..feed(1) },
             Feed { tokens: vec![], ..feed(1) },
-            Feed { ask: Ask::Each, ..feed(1) },
+            Feed { ask: rows(Rows::Each), ..feed(1) },
+            Feed { ask: Ask::Draw { uniform: Real::new(0.5).unwrap() }, ..feed(1) },
         ];
         for other in others {
             let failure = table.check_step(key(1, 1), &other, now).unwrap_err();

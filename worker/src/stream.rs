@@ -119,7 +119,7 @@ impl OperationReader {
                 }
                 Err(answer) => {
                     let credit = self.take_credit(1, &mut admitted).await?;
-                    let reply = Reply { stream: self.stream, answer, credit };
+                    let reply = Reply { stream: self.stream, answer: *answer, credit };
                     self.replies.send(Ok(vec![reply])).map_err(|_| Ending::Gone)?;
                 }
             }
@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     fn reply(session: u64, bytes: usize) -> Reply {
-        let logits = v1::Logits { values: Bytes::from(vec![0; bytes]), log_sum_exp: vec![] };
+        let logits = v1::Logits { values: Bytes::from(vec![0; bytes]), norms: None };
         let answer = Answer { session, step: 1, answer: Some(v1::answer::Answer::Logits(logits)) };
         Reply { stream: 1, answer, credit: Credit::default() }
     }
@@ -277,7 +277,7 @@ mod tests {
 
     /// One frame that asks for one row of 100,000 logits, about 400 KB.
     fn ask_for_a_large_row() -> OperationFrame {
-        let ask = v1::feed::Ask::Logits(v1::AskLogits { rows: v1::ask_logits::Rows::Next.into() });
+        let ask = v1::feed::Ask::Logits(v1::AskLogits { rows: v1::Rows::Next.into(), ..Default::default() });
         let feed = v1::Feed { step: 1, tokens: vec![1], ask: Some(ask) };
         let operation = Some(v1::operation::Operation::Feed(feed));
         OperationFrame { operations: vec![v1::Operation { session: 1, operation }] }

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use chorus_coordinator::fusion::{Fused, Fusion, Row, fuse};
 use chorus_load::measure::Latencies;
-use chorus_model::{LanguageModel, State, Want, log_sum_exp, open_device};
+use chorus_model::{LanguageModel, Norm, State, Want, open_device};
 
-use crate::up::ModelDirectory;
+use crate::{compute::ComputeArgs, up::ModelDirectory};
+
+/// A row of logits, and its norm.
+type NextRow = (Vec<f32>, Norm);
 
 /// Models of one vocabulary, in member order, of equal weights.
 pub(super) struct InProcess {
@@ -28,13 +31,15 @@ pub(super) struct BatchShape {
 }
 
 impl InProcess {
-    /// Loads the models onto the CPU.
+    /// Loads the models onto the device.
     ///
     /// # Errors
     /// A model can't be loaded, or has another vocabulary than the first.
-    pub(super) fn load(directories: &[ModelDirectory]) -> anyhow::Result<Self> {
-        let device = open_device("cpu")?;
-        let models = directories.iter().map(|directory| LanguageModel::load(&directory.path, &device));
+    pub(super) fn load(directories: &[ModelDirectory], compute: &ComputeArgs) -> anyhow::Result<Self> {
+        let device = open_device(&compute.device)?;
+        let load =
+            |directory: &ModelDirectory| LanguageModel::load_as(&directory.path, &device, compute.precision);
+        let models = directories.iter().map(load);
         let models: Vec<LanguageModel> = models.collect::<Result<_, _>>()?;
         let first = models.first().context("there are no models")?;
         if let Some(other) = models.iter().find(|model| model.vocabulary() != first.vocabulary()) {
@@ -109,12 +114,12 @@ impl InProcess {
     }
 
     /// The likeliest token of the weighted average of what the models say about a sequence.
-    fn greedy(&self, answers: &[Vec<Vec<f32>>], sequence: usize) -> anyhow::Result<u32> {
+    fn greedy(&self, answers: &[Vec<NextRow>], sequence: usize) -> anyhow::Result<u32> {
         let mut rows = Vec::with_capacity(answers.len());
         for answer in answers {
-            let logits = answer.get(sequence).context("a model answered fewer rows than were asked for")?;
-            let row = Row::new(logits, log_sum_exp(logits) as f32, self.vocabulary_size as usize)?;
-            rows.push((1.0, row));
+            let (logits, norm) =
+                answer.get(sequence).context("a model answered fewer rows than were asked for")?;
+            rows.push((1.0, Row::new(logits, *norm, self.vocabulary_size as usize)?));
         }
         match fuse(&Fusion::default(), &rows)? {
             Fused::Distribution(distribution) => Ok(distribution.argmax()),
@@ -128,10 +133,11 @@ fn next_rows(
     model: &LanguageModel,
     states: &mut [State],
     tokens: &[Vec<u32>],
-) -> anyhow::Result<Vec<Vec<f32>>> {
+) -> anyhow::Result<Vec<NextRow>> {
     let rows = states.iter_mut().zip(tokens);
     let mut rows: Vec<_> =
         rows.map(|(state, tokens)| chorus_model::Row { state, tokens, want: Want::Next }).collect();
-    let outputs = model.forward(&mut rows)?;
-    Ok(outputs.into_iter().map(|output| output.logits).collect())
+    let mut next = Vec::with_capacity(rows.len());
+    model.predict(&mut rows, &mut |prediction| next.push((prediction.logits.to_vec(), prediction.norm)))?;
+    Ok(next)
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Address,
+    compute::ComputeArgs,
     up::{ModelDirectory, Process, ProcessSpec, UpArgs, until_ready, worker_spec},
 };
 
@@ -31,11 +32,11 @@ impl LocalEnsemble {
     ///
     /// # Errors
     /// A process can't be started, or ended before it listened.
-    pub(super) async fn of_models(models: &[ModelDirectory]) -> anyhow::Result<Self> {
+    pub(super) async fn of_models(models: &[ModelDirectory], compute: &ComputeArgs) -> anyhow::Result<Self> {
         let program = this_program()?;
-        let arguments = UpArgs::at_any_port();
+        let arguments = UpArgs::at_any_port(compute.clone());
         // All are started before the first is waited for: loading takes its time.
-        let specs = models.iter().map(|model| worker_spec(&arguments, model, &program));
+        let specs = models.iter().map(|model| worker_spec(&arguments, model, models.len(), &program));
         let mut workers =
             specs.map(|spec| Process::start(&spec, ANY_PORT)).collect::<anyhow::Result<Vec<Process>>>()?;
         let mut members = Vec::new();

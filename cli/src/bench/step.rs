@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     client::{Address, endpoint, print, print_json, table},
+    compute::ComputeArgs,
     failure::Interrupted,
     shutdown::Shutdown,
     up::{ModelDirectory, find_models},
@@ -62,6 +63,8 @@ pub(super) struct StepArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// What is printed with `--json`; the keys are part of the interface.
@@ -92,10 +95,11 @@ const GENERATED_TOKENS: u32 = 128;
 pub(super) async fn run(arguments: StepArgs) -> anyhow::Result<()> {
     let models = find_models(arguments.models.as_deref())?;
     let shutdown = Shutdown::on_signals()?;
+    arguments.compute.start()?;
     let (steps, warm_up) = (arguments.steps as usize, arguments.steps as usize / 10);
     // The models are let go before anything else is measured.
-    let (in_process, tokens) = in_process(&models, steps, warm_up)?;
-    let ensemble = LocalEnsemble::of_models(&models).await?;
+    let (in_process, tokens) = in_process(&models, &arguments.compute, steps, warm_up)?;
+    let ensemble = LocalEnsemble::of_models(&models, &arguments.compute).await?;
     let measured = over_the_wire(&ensemble, &tokens, warm_up, arguments.duration, &shutdown).await;
     ensemble.stop(&shutdown.kill).await?;
     let (hops, through) = measured?;
@@ -109,10 +113,11 @@ pub(super) async fn run(arguments: StepArgs) -> anyhow::Result<()> {
 /// What a step lasts in each model, and the tokens that were fed.
 fn in_process(
     models: &[ModelDirectory],
+    compute: &ComputeArgs,
     steps: usize,
     warm_up: usize,
 ) -> anyhow::Result<(Vec<Latencies>, Vec<u32>)> {
-    let in_process = InProcess::load(models)?;
+    let in_process = InProcess::load(models, compute)?;
     let tokens = in_process.tokens().take(steps + warm_up).collect();
     Ok((in_process.steps(steps, warm_up)?, tokens))
 }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     client::{print, print_json, table},
+    compute::ComputeArgs,
     failure::{Interrupted, note},
     shutdown::Shutdown,
     up::find_models,
@@ -66,6 +67,8 @@ pub(super) struct TaxArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// What is printed with `--json`; the keys are part of the interface.
@@ -87,8 +90,9 @@ struct Tax {
 pub(super) async fn run(arguments: TaxArgs) -> anyhow::Result<()> {
     let models = find_models(arguments.models.as_deref())?;
     let shutdown = Shutdown::on_signals()?;
-    let in_process = Arc::new(InProcess::load(&models)?);
-    let ensemble = LocalEnsemble::of_models(&models).await?;
+    arguments.compute.start()?;
+    let in_process = Arc::new(InProcess::load(&models, &arguments.compute)?);
+    let ensemble = LocalEnsemble::of_models(&models, &arguments.compute).await?;
     let measured = rounds(&arguments, &in_process, &ensemble, &shutdown).await;
     ensemble.stop(&shutdown.kill).await?;
     let tax = measured?;

@@ -21,6 +21,21 @@ pub(crate) struct FusionArgs {
     /// A member's weight; once for each member, for all of them or for none
     #[arg(long = "weight", value_name = "NAME=W", value_parser = parse_weight)]
     weights: Vec<(String, f64)>,
+    /// Fetch whole rows from every member even where less makes the same answer
+    #[arg(long)]
+    whole_rows: bool,
+    /// How logits travel where whole rows do: in 2 bytes answers are a little off
+    #[arg(long, value_name = "FORMAT", value_parser = row_format_parser())]
+    row_format: Option<v1::RowFormat>,
+}
+
+/// Reads a row format's name.
+fn row_format_parser() -> impl TypedValueParser<Value = v1::RowFormat> {
+    PossibleValuesParser::new(["f32", "f16", "bf16"]).map(|name| match name.as_str() {
+        "f16" => v1::RowFormat::F16,
+        "bf16" => v1::RowFormat::Bf16,
+        _ => v1::RowFormat::F32,
+    })
 }
 
 /// Reads a rule's name. The names are the coordinator's.
@@ -34,19 +49,22 @@ impl FusionArgs {
     /// # Errors
     /// A member was given two weights.
     pub(crate) fn options(&self) -> Result<Option<v1::FusionOptions>, UsageError> {
-        if self.rule.is_none() && self.threshold.is_none() && self.weights.is_empty() {
+        let Self { rule, threshold, weights: given, whole_rows, row_format } = self;
+        if rule.is_none() && threshold.is_none() && given.is_empty() && !whole_rows && row_format.is_none() {
             return Ok(None);
         }
         let mut weights = HashMap::new();
-        for (name, weight) in &self.weights {
+        for (name, weight) in given {
             if weights.insert(name.clone(), *weight).is_some() {
                 return Err(UsageError(format!("--weight names the member {name:?} twice")));
             }
         }
         Ok(Some(v1::FusionOptions {
-            rule: self.rule.map_or(v1::Rule::Unspecified, v1::Rule::from).into(),
-            threshold: self.threshold,
+            rule: rule.map_or(v1::Rule::Unspecified, v1::Rule::from).into(),
+            threshold: *threshold,
             weights,
+            whole_rows: *whole_rows,
+            row_format: row_format.unwrap_or_default().into(),
         }))
     }
 }

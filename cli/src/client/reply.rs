@@ -3,8 +3,8 @@
 //! What is absent in an answer is absent in the JSON; a number that JSON can't hold (minus infinity) is null.
 
 use chorus_proto::v1::{
-    Candidate, GenerateReply, GeneratedToken, GenerationEnd, Participation, PredictReply, ScoreReply,
-    StatusReply, Votes, generation_end::Reason, member_status::Health,
+    Candidate, GenerateReply, GeneratedToken, GenerationEnd, Participation, PlanTraffic, PredictReply,
+    ScoreReply, StatusReply, Votes, generation_end::Reason, member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -83,6 +83,7 @@ pub(super) fn status(reply: &StatusReply) -> Value {
             "device": member.device,
             "start": start_name(member.start.as_ref()),
             "sessions": member.sessions,
+            "traffic": member.traffic.iter().map(plan_traffic).collect::<Value>(),
         })
     });
     let mut object = Map::new();
@@ -107,6 +108,16 @@ pub(super) fn status(reply: &StatusReply) -> Value {
     object.insert("sessions".into(), json!(reply.sessions));
     object.insert("members".into(), members.collect());
     Value::Object(object)
+}
+
+fn plan_traffic(traffic: &PlanTraffic) -> Value {
+    json!({
+        "plan": traffic.plan,
+        "bytes_sent": traffic.bytes_sent,
+        "bytes_received": traffic.bytes_received,
+        "tokens": traffic.tokens,
+        "output_rows": traffic.output_rows,
+    })
 }
 
 /// A member's health in lower case: `up`, `down`, `connecting`, `refused`.

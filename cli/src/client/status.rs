@@ -21,7 +21,8 @@ With --json one object with the keys
            max_sessions, max_top_n}
   vocabulary_size, vocabulary_fingerprint
   members  [{name, address, weight, health (connecting, up, down, refused),
-           reason, model, architecture, parameters, device, start, sessions}]";
+           reason, model, architecture, parameters, device, start, sessions,
+           traffic [{plan, bytes_sent, bytes_received, tokens, output_rows}]}]";
 
 /// Show members, weights, health and sessions
 #[derive(Debug, clap::Args)]
@@ -47,7 +48,8 @@ pub(crate) async fn run(arguments: StatusArgs) -> anyhow::Result<()> {
         return print_json(&reply::status(&reply));
     }
     print(&summary(&reply))?;
-    print(&member_table(&reply))
+    print(&member_table(&reply))?;
+    print(&traffic_table(&reply))
 }
 
 /// What holds for the ensemble as a whole.
@@ -111,9 +113,33 @@ fn member_table(reply: &StatusReply) -> String {
     table(&header, &texts, rows)
 }
 
+/// What went over the members' links, for each plan; nothing before anything has.
+fn traffic_table(reply: &StatusReply) -> String {
+    let traffic = reply.members.iter().flat_map(|member| {
+        member.traffic.iter().map(|plan| {
+            let bytes = (plan.bytes_sent + plan.bytes_received) as f64;
+            vec![
+                member.name.clone(),
+                plan.plan.clone(),
+                plan.tokens.to_string(),
+                plan.output_rows.to_string(),
+                plan.bytes_sent.to_string(),
+                plan.bytes_received.to_string(),
+                format!("{:.1}", bytes / plan.tokens.max(1) as f64),
+            ]
+        })
+    });
+    let rows: Vec<Vec<String>> = traffic.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let header = ["member", "plan", "tokens", "output rows", "bytes sent", "bytes received", "bytes/token"];
+    format!("\n{}", table(&header, &["plan"], rows))
+}
+
 #[cfg(test)]
 mod tests {
-    use chorus_proto::v1::{MemberStatus, member_status::Health};
+    use chorus_proto::v1::{MemberStatus, PlanTraffic, member_status::Health};
 
     use super::*;
 
@@ -135,5 +161,22 @@ mod tests {
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(words, ["bass", "down", "1", "0", "0", "http://127.0.0.1:9", "connection", "refused"]);
         assert!(summary(&reply).contains("no, below quorum"));
+    }
+
+    #[test]
+    fn traffic_is_shown_once_there_is_some() {
+        let traffic = PlanTraffic {
+            plan: "drawn".into(),
+            bytes_sent: 100,
+            bytes_received: 25,
+            tokens: 10,
+            output_rows: 4,
+        };
+        let member = |traffic| MemberStatus { name: "bass".into(), traffic, ..MemberStatus::default() };
+        let reply = |traffic| StatusReply { members: vec![member(traffic)], ..StatusReply::default() };
+        assert_eq!(traffic_table(&reply(vec![])), "");
+        let text = traffic_table(&reply(vec![traffic]));
+        let words: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(words, ["bass", "drawn", "10", "4", "100", "25", "12.5"]);
     }
 }

@@ -6,12 +6,13 @@ use anyhow::Context as _;
 use chorus_worker::{WorkerConfig, WorkerError};
 
 use super::{ProcessArgs, announce, listen, until_drained};
-use crate::{failure::UsageError, values::socket_address};
+use crate::{compute::ComputeArgs, failure::UsageError, values::socket_address};
 
 const EXAMPLES: &str = "\
 Examples:
   chorus worker --model deploy/demo/alto --listen 127.0.0.1:50061
   chorus worker --model alto --device cuda:1 --listen 0.0.0.0:50061
+  chorus worker --model alto --threads 4 --precision int8
   chorus worker --model alto --log debug --log-format json
 
 Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`).
@@ -25,12 +26,11 @@ pub(crate) struct WorkerArgs {
     /// The model directory: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The device that computes: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
     /// Where it listens; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = socket_address)]
     listen: SocketAddr,
+    #[command(flatten)]
+    compute: ComputeArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -50,10 +50,14 @@ struct LimitArgs {
     /// Seconds after which an idle session is dropped (default: 300)
     #[arg(long, value_name = "SECONDS")]
     session_ttl: Option<u64>,
+    /// Milliseconds that a forward should take, about: how much longer a next token waits because of other work
+    /// (default: 20)
+    #[arg(long, value_name = "MS")]
+    batch_duration: Option<u64>,
     /// Tokens of one session in one forward (default: 64)
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
-    /// Tokens of all sessions in one forward (default: 2048)
+    /// Tokens of all sessions in one forward, however fast the model is (default: 2048)
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
     /// Seconds that a shutdown waits for answers to be read (default: 5)
@@ -71,6 +75,7 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
     config.validate().map_err(in_terms_of_flags)?;
+    arguments.compute.start()?;
     let load = move || chorus_worker::load(config).map_err(anyhow::Error::from);
     let loading = tokio::task::spawn_blocking(load);
     let loaded = tokio::select! {
@@ -91,6 +96,7 @@ fn in_terms_of_flags(error: WorkerError) -> anyhow::Error {
         "max_sessions" => "--max-sessions",
         "max_feed_tokens" => "--max-feed-tokens",
         "session_ttl in seconds" => "--session-ttl",
+        "batch.duration in milliseconds" => "--batch-duration",
         "batch.chunk_tokens" => "--chunk-tokens",
         "batch.tokens" => "--batch-tokens",
         // Without a flag.
@@ -102,10 +108,12 @@ fn in_terms_of_flags(error: WorkerError) -> anyhow::Error {
 fn config(arguments: &WorkerArgs) -> WorkerConfig {
     let limits = &arguments.limits;
     let mut config = WorkerConfig::new(&arguments.model);
-    config.device.clone_from(&arguments.device);
+    config.device.clone_from(&arguments.compute.device);
+    config.precision = arguments.compute.precision;
     config.max_sessions = limits.max_sessions.unwrap_or(config.max_sessions);
     config.max_feed_tokens = limits.max_feed_tokens.unwrap_or(config.max_feed_tokens);
     config.session_ttl = limits.session_ttl.map_or(config.session_ttl, Duration::from_secs);
+    config.batch.duration = limits.batch_duration.map_or(config.batch.duration, Duration::from_millis);
     config.batch.chunk_tokens = limits.chunk_tokens.unwrap_or(config.batch.chunk_tokens);
     config.batch.tokens = limits.batch_tokens.unwrap_or(config.batch.tokens);
     config.drain_timeout = limits.drain_timeout.map_or(config.drain_timeout, Duration::from_secs);
@@ -138,24 +146,33 @@ mod tests {
     fn every_flag_reaches_its_field() {
         let config = parsed(&[
             "--device=cuda:1",
+            "--precision=int8",
             "--max-sessions=2",
             "--max-feed-tokens=3",
             "--session-ttl=4",
+            "--batch-duration=9",
             "--chunk-tokens=5",
             "--batch-tokens=6",
             "--drain-timeout=7",
         ]);
         assert_eq!((config.device.as_str(), config.max_sessions), ("cuda:1", 2));
+        assert_eq!(config.precision, chorus_worker::Precision::Int8);
         assert_eq!((config.max_feed_tokens, config.session_ttl.as_secs()), (3, 4));
         assert_eq!((config.batch.chunk_tokens, config.batch.tokens), (5, 6));
+        assert_eq!(config.batch.duration.as_millis(), 9);
         assert_eq!(config.drain_timeout.as_secs(), 7);
     }
 
     #[test]
     fn a_number_out_of_its_range_is_named_by_its_flag() {
-        for flag in
-            ["--max-sessions", "--max-feed-tokens", "--session-ttl", "--chunk-tokens", "--batch-tokens"]
-        {
+        for flag in [
+            "--batch-duration",
+            "--max-sessions",
+            "--max-feed-tokens",
+            "--session-ttl",
+            "--chunk-tokens",
+            "--batch-tokens",
+        ] {
             let error = in_terms_of_flags(parsed(&[&format!("{flag}=0")]).validate().unwrap_err());
             assert!(error.is::<UsageError>());
             assert!(error.to_string().starts_with(&format!("{flag} is 0, allowed is 1 to ")), "{error}");
@@ -171,6 +188,7 @@ mod tests {
             u64::from(defaults.max_sessions),
             u64::from(defaults.max_feed_tokens),
             defaults.session_ttl.as_secs(),
+            defaults.batch.duration.as_millis() as u64,
             defaults.batch.chunk_tokens as u64,
             defaults.batch.tokens as u64,
             defaults.drain_timeout.as_secs(),

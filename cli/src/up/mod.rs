@@ -18,6 +18,7 @@ use chorus_coordinator::fusion::Rule;
 
 use crate::{
     client::rule_parser,
+    compute::ComputeArgs,
     values::{number, socket_address},
 };
 
@@ -34,10 +35,11 @@ Examples:
   chorus up --config ensemble.toml -v
 
 Each model directory is a member with the directory's name and a process of its
-own. A process that dies is started again, after a wait that doubles with every
-death. Ctrl-C (or SIGTERM) drains the coordinator, then the workers, and stops
-everything; a second Ctrl-C kills. Nothing stays behind, even if `chorus up`
-itself is killed.";
+own. The threads that compute (--threads, or one for each processor) are shared
+out among the workers. A process that dies is started again, after a wait that
+doubles with every death. Ctrl-C (or SIGTERM) drains the coordinator, then the
+workers, and stops everything; a second Ctrl-C kills. Nothing stays behind, even
+if `chorus up` itself is killed.";
 
 /// Start a whole ensemble on this machine: a worker for each model, and a coordinator
 #[derive(Debug, clap::Args)]
@@ -49,9 +51,6 @@ pub(crate) struct UpArgs {
     /// Where the ensemble listens; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051", value_parser = socket_address)]
     listen: SocketAddr,
-    /// The device of every worker: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
     /// A configuration file for the coordinator (see `chorus coordinator --help`); its members are replaced
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -67,20 +66,23 @@ pub(crate) struct UpArgs {
     /// Show the processes' log lines from info on; twice: from debug on (default: warnings)
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
+    // Of every worker.
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 impl UpArgs {
-    /// What `chorus up` is without flags, but at a port that the system chooses.
-    pub(crate) fn at_any_port() -> Self {
+    /// What `chorus up` is with these flags and no others, but at a port that the system chooses.
+    pub(crate) fn at_any_port(compute: ComputeArgs) -> Self {
         Self {
             models: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            device: "cpu".to_owned(),
             config: None,
             rule: None,
             threshold: None,
             start_timeout: 120,
             verbose: 0,
+            compute,
         }
     }
 }

@@ -58,7 +58,7 @@ async fn live(
     show(&format!("starting a coordinator and a worker for each of: {}\n", names(models)));
     let listening: Vec<Listening> = models
         .iter()
-        .map(|model| workers.start(worker_spec(arguments, model, &program_path), WORKER_LISTEN))
+        .map(|model| workers.start(worker_spec(arguments, model, models.len(), &program_path), WORKER_LISTEN))
         .collect();
     let starting = async {
         let workers_at = workers.all_listening(listening).await?;

@@ -3,11 +3,21 @@
 use std::{ffi::OsString, net::SocketAddr, path::Path};
 
 use super::{UpArgs, models::ModelDirectory, process::ProcessSpec};
+use crate::compute::share_of_threads;
 
-/// The worker process of a model directory.
-pub(crate) fn worker_spec(arguments: &UpArgs, model: &ModelDirectory, program: &Path) -> ProcessSpec {
+/// The worker process of a model directory, one of `workers` on this machine.
+pub(crate) fn worker_spec(
+    arguments: &UpArgs,
+    model: &ModelDirectory,
+    workers: usize,
+    program: &Path,
+) -> ProcessSpec {
     let mut words: Vec<OsString> = vec!["worker".into(), "--model".into(), model.path.clone().into()];
-    words.extend(["--device".into(), arguments.device.clone().into()]);
+    let compute = &arguments.compute;
+    let threads = share_of_threads(compute.threads, workers);
+    words.extend(["--device".into(), compute.device.clone().into()]);
+    words.extend(["--threads".into(), threads.to_string().into()]);
+    words.extend(["--precision".into(), compute.precision.to_string().into()]);
     words.extend(log_words(arguments));
     ProcessSpec { name: model.name.clone(), program: program.to_owned(), arguments: words }
 }
@@ -63,8 +73,20 @@ mod tests {
     #[test]
     fn a_worker_hosts_its_model_directory_on_the_device() {
         let model = ModelDirectory { name: "alto".into(), path: "demo/alto".into() };
-        let spec = worker_spec(&arguments(&["--device=cuda:1", "-v"]), &model, Path::new("chorus"));
-        assert_eq!(words(&spec), ["worker", "--model", "demo/alto", "--device", "cuda:1", "--log", "info"]);
+        let spec = worker_spec(
+            &arguments(&["--device=cuda:1", "--threads=7", "-v"]),
+            &model,
+            3,
+            Path::new("chorus"),
+        );
+        let expected = [
+            ["worker", "--model"],
+            ["demo/alto", "--device"],
+            ["cuda:1", "--threads"],
+            ["2", "--precision"],
+            ["f32", "--log"],
+        ];
+        assert_eq!(words(&spec), [expected.as_flattened(), &["info"]].concat());
         assert_eq!(spec.name, "alto");
     }
 

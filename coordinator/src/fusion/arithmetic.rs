@@ -6,20 +6,27 @@ use super::{Distribution, Row};
 const SMALLEST_SUM: f64 = 1e-290;
 
 /// The mixture of rows with these shares (positive, sum to one). One pass over each row, one exponential for each logit
-/// and one logarithm for each token, in f64.
-pub(super) fn mixture(shared: &[(f64, Row<'_>)]) -> Distribution {
+/// and one logarithm for each token, in f64. With it comes what the probabilities of each row sum to.
+pub(super) fn mixture(shared: &[(f64, Row<'_>)]) -> (Distribution, Vec<f64>) {
     let tokens = shared.first().map_or(0, |(_, row)| row.len());
     let mut sums = vec![0.0_f64; tokens];
-    for (share, row) in shared {
+    let add = |(share, row): &(f64, Row<'_>)| {
+        let mut mass = 0.0;
         for (sum, log_prob) in sums.iter_mut().zip(row.log_probs()) {
-            *sum += share * log_prob.exp();
+            // Rounding must not make a probability larger than 1.
+            let probability = log_prob.min(0.0).exp();
+            *sum += share * probability;
+            mass += probability;
         }
-    }
+        mass
+    };
+    let masses = shared.iter().map(add).collect();
     for (id, sum) in (0..).zip(&mut sums) {
-        let column = || shared.iter().filter_map(move |(share, row)| Some((*share, row.log_prob(id)?)));
+        let column =
+            || shared.iter().filter_map(move |(share, row)| Some((*share, row.log_prob(id)?.min(0.0))));
         *sum = log_of_sum(*sum, column);
     }
-    Distribution::from_log_probs(sums)
+    (Distribution::from_log_probs(sums), masses)
 }
 
 /// log sum_j a_j exp(l_j) for one token, from (a_j, l_j) in member order: the same bits as [`mixture`] gives. Alone, a

@@ -4,6 +4,7 @@
 //! member order, never in the order of arrival, so the same participants give the same bits.
 
 mod arithmetic;
+pub mod certificate;
 mod distribution;
 mod geometric;
 mod maximum;
@@ -14,9 +15,10 @@ mod vote;
 #[cfg(test)]
 mod tests;
 
+pub use chorus_simd::Norm;
 pub use distribution::{Candidate, Distribution};
-pub(crate) use row::Norm;
 pub use row::{Row, RowError, check_targets};
+pub(crate) use row::{check_norm, check_partial_mass};
 pub use rule::{Fusion, Rule, UnknownRule};
 pub use vote::{VoteCandidate, Winner};
 
@@ -32,7 +34,7 @@ pub enum Fused {
 }
 
 /// Why rows could not be fused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum FuseError {
     /// Nobody answered.
     #[error("no member answered, so there is nothing to fuse")]
@@ -49,6 +51,14 @@ pub enum FuseError {
         /// The length that differs.
         other: usize,
     },
+    /// A row whose norm is not that of its logits: nothing may be made of it.
+    #[error("the answer at place {place} is unsound: {error}")]
+    Unsound {
+        /// Which of the rows.
+        place: usize,
+        /// What is wrong with it.
+        error: RowError,
+    },
 }
 
 /// Fuses one row of every participant, in member order, each with the member's weight (finite, not negative).
@@ -58,30 +68,40 @@ pub enum FuseError {
 /// One contributing member is passed through to the bit.
 ///
 /// ```
-/// use chorus_coordinator::fusion::{Fused, Fusion, Row, Rule, fuse};
+/// use chorus_coordinator::fusion::{Fused, Fusion, Norm, Row, Rule, fuse};
 ///
 /// let fusion = Fusion { rule: Rule::WeightedAverage, threshold: 0.1 };
-/// let (sure, unsure) = ([0.9_f32.ln(), 0.1_f32.ln()], [0.5_f32.ln(), 0.5_f32.ln()]);
-/// let rows = [(3.0, Row::new(&sure, 0.0, 2)?), (1.0, Row::new(&unsure, 0.0, 2)?)];
+/// // Logits of 0.9 and 0.1, and of 0.5 and 0.5. The sum of exp(logit - largest) is one over the likeliest's probability.
+/// let (sure, unsure) = ([0.9_f32.ln(), 0.1_f32.ln()], [0.0, 0.0]);
+/// let of_sure = Norm { largest: 0.9_f32.ln(), log_sum: -0.9_f64.ln() };
+/// let of_unsure = Norm { largest: 0.0, log_sum: 2_f64.ln() };
+/// let rows = [(3.0, Row::new(&sure, of_sure, 2)?), (1.0, Row::new(&unsure, of_unsure, 2)?)];
 /// let Fused::Distribution(fused) = fuse(&fusion, &rows)? else { unreachable!() };
 /// assert!((fused.log_probs()[0].exp() - 0.8).abs() < 1e-6);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
-/// No rows, rows of different lengths, or a rule with weights whose participants all have weight 0.
+/// No rows, rows of different lengths, a row whose probabilities do not sum to one, or a rule with weights whose
+/// participants all have weight 0.
 pub fn fuse(fusion: &Fusion, rows: &[(f64, Row<'_>)]) -> Result<Fused, FuseError> {
     same_length(rows.iter().map(|(_, row)| row.len()))?;
     let weights: Vec<f64> = rows.iter().map(|(weight, _)| *weight).collect();
     let shares = shares(fusion.rule, &weights)?;
     let shared = shares.into_iter().zip(rows).map(|(share, (_, row))| (share, *row));
-    let shared: Vec<(f64, Row<'_>)> = shared.filter(|(share, _)| *share > 0.0).collect();
-    let distribution = match (fusion.rule, shared.as_slice()) {
-        (_, [(_, only)]) => only.distribution(),
+    let (shared, silent): (Vec<_>, Vec<_>) = shared.enumerate().partition(|(_, (share, _))| *share > 0.0);
+    let (places, shared): (Vec<usize>, Vec<(f64, Row<'_>)>) = shared.into_iter().unzip();
+    let masses = || shared.iter().map(|(_, row)| row.mass()).collect();
+    let (distribution, masses): (_, Vec<f64>) = match (fusion.rule, shared.as_slice()) {
+        (_, [(_, only)]) => (only.distribution(), masses()),
         (Rule::WeightedAverage | Rule::ThresholdVote, shared) => arithmetic::mixture(shared),
-        (Rule::LogLinear | Rule::LogitMean, shared) => geometric::mixture(shared),
-        (Rule::LogitMax, shared) => maximum::softmax_of_maximum(shared),
+        (Rule::LogLinear | Rule::LogitMean, shared) => (geometric::mixture(shared), masses()),
+        (Rule::LogitMax, shared) => (maximum::softmax_of_maximum(shared), masses()),
     };
+    let silent = silent.into_iter().map(|(place, (_, row))| (place, row.mass()));
+    for (place, mass) in places.into_iter().zip(masses).chain(silent) {
+        row::check_mass(mass).map_err(|error| FuseError::Unsound { place, error })?;
+    }
     if fusion.rule != Rule::ThresholdVote {
         return Ok(Fused::Distribution(distribution));
     }

@@ -1,8 +1,9 @@
 //! What every rule must hold for any rows and weights, and the rules against their formulas written down naively.
 
+use chorus_simd::norm;
 use proptest::prelude::*;
 
-use super::{Distribution, FuseError, Fused, Fusion, Row, Rule, Winner, fuse, fuse_targets};
+use super::{Distribution, FuseError, Fused, Fusion, Norm, Row, RowError, Rule, Winner, fuse, fuse_targets};
 
 /// The exponentials of a log-sum-exp are taken in f32.
 const F32: f64 = 5e-7;
@@ -15,10 +16,7 @@ struct Member {
 
 impl Member {
     fn row(&self) -> Row<'_> {
-        let largest = self.logits.iter().copied().fold(f32::MIN, f32::max);
-        let sum: f64 = self.logits.iter().map(|z| f64::from(z - largest).exp()).sum();
-        let log_sum_exp = (f64::from(largest) + sum.ln()) as f32;
-        Row::new(&self.logits, log_sum_exp, self.logits.len()).unwrap()
+        Row::new(&self.logits, norm(&self.logits), self.logits.len()).unwrap()
     }
 
     /// softmax in f64.
@@ -293,6 +291,26 @@ fn equal_votes_go_to_the_likelier_and_then_to_the_lower_id() {
     assert_eq!((lower.id, lower.votes), (1, 1));
     let lowest = vote(0.9, &[member(1.0, &[2.0, 2.0])]);
     assert_eq!((lowest.id, lowest.by_weighted_average), (0, true));
+}
+
+#[test]
+fn a_row_whose_probabilities_do_not_sum_to_one_is_named() {
+    let (honest, loud) = ([1.0, 0.0], [0.0, 2.0]);
+    for rule in Rule::ALL {
+        for (weight, off) in [(1.0, -0.1), (1.0, 0.1), (0.0, 0.1)] {
+            let lie = Norm { log_sum: norm(&loud).log_sum + off, ..norm(&loud) };
+            let rows = [
+                (1.0, Row::new(&honest, norm(&honest), 2).unwrap()),
+                (weight, Row::new(&loud, lie, 2).unwrap()),
+                (2.0, Row::new(&honest, norm(&honest), 2).unwrap()),
+            ];
+            let error = fuse(&Fusion { rule, threshold: 0.1 }, &rows).unwrap_err();
+            assert!(
+                matches!(error, FuseError::Unsound { place: 1, error: RowError::Mass { .. } }),
+                "{rule}: {error}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chorus_proto::shortened;
 use chorus_proto::v1::{self, AnswerFrame, Operation, answer::Answer as Kind, operation};
+use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -16,6 +17,7 @@ use tonic::Streaming;
 use super::answer::{self, LONGEST_REASON, Question};
 use super::frames::{OperationFrames, QueuedOperation};
 use crate::member::{Answer, Feed, MemberError, SessionId};
+use crate::traffic::{Traffic, TrafficCounts};
 
 /// Feeds that may wait to be written. One more waits for room, as long as whoever asks waits for it.
 const QUEUED_FEEDS: usize = 1024;
@@ -27,6 +29,7 @@ const MOST_LATE: u32 = 4;
 
 pub(super) struct Attachment {
     vocabulary_size: u32,
+    traffic: Arc<Traffic>,
     queue: Mutex<Option<mpsc::UnboundedSender<QueuedOperation>>>,
     room: Arc<Semaphore>,
     room_for_notices: Arc<Semaphore>,
@@ -68,10 +71,11 @@ struct Registration<'a> {
 
 impl Attachment {
     /// An attachment to a model of so many tokens, and the frames to be sent.
-    pub(super) fn new(vocabulary_size: u32) -> (Self, OperationFrames) {
+    pub(super) fn new(vocabulary_size: u32, traffic: Arc<Traffic>) -> (Self, OperationFrames) {
         let (queue, queued) = mpsc::unbounded_channel();
         let attachment = Self {
             vocabulary_size,
+            traffic,
             queue: Mutex::new(Some(queue)),
             room: Arc::new(Semaphore::new(QUEUED_FEEDS)),
             room_for_notices: Arc::new(Semaphore::new(QUEUED_NOTICES)),
@@ -87,7 +91,7 @@ impl Attachment {
     /// Queues an operation that nobody waits for.
     pub(super) fn send(&self, session: SessionId, operation: operation::Operation) {
         match Arc::clone(&self.room_for_notices).try_acquire_owned() {
-            Ok(room) => self.enqueue(session, operation, room),
+            Ok(room) => self.enqueue(Operation { session, operation: Some(operation) }, room),
             Err(_) => self.reset(Fault::Hung),
         }
     }
@@ -95,15 +99,22 @@ impl Attachment {
     /// Queues a feed and waits for its answer.
     pub(super) async fn feed(&self, feed: Feed) -> Result<Answer, MemberError> {
         let question = Question::of(&feed, self.vocabulary_size);
-        let (session, step) = (feed.session, feed.step);
+        let (session, step, plan) = (feed.session, feed.step, feed.plan);
+        let (tokens, rows) = (feed.tokens.len(), feed.ask.rows(feed.tokens.len()));
         let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
             return Err(self.lost());
         };
         let (reply, answer) = oneshot::channel();
         let registration = self.register(session, WaitingFeed { step, reply })?;
-        self.enqueue(session, operation::Operation::Feed(answer::wire_feed(feed)), room);
+        let operation = operation::Operation::Feed(answer::wire_feed(feed));
+        let operation = Operation { session, operation: Some(operation) };
+        let sent = operation.encoded_len() as u64;
+        self.traffic.add(plan, TrafficCounts { sent, received: 0, tokens: tokens as u64, rows: rows as u64 });
+        self.enqueue(operation, room);
         let answer = answer.await.map_err(|_| self.lost())?;
         drop(registration);
+        let received = answer.encoded_len() as u64;
+        self.traffic.add(plan, TrafficCounts { received, ..TrafficCounts::default() });
         let answer = question.read(answer).await;
         match answer {
             Ok(_) => self.useful.store(true, Ordering::Relaxed),
@@ -118,6 +129,11 @@ impl Attachment {
         if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_LATE {
             self.reset(Fault::Hung);
         }
+    }
+
+    /// An answer that looked sound was not.
+    pub(super) fn discredit(&self) {
+        self.reset(Fault::BrokeProtocol);
     }
 
     /// Whether a sound answer came.
@@ -174,10 +190,9 @@ impl Attachment {
         }
     }
 
-    fn enqueue(&self, session: SessionId, operation: operation::Operation, room: OwnedSemaphorePermit) {
+    fn enqueue(&self, operation: Operation, room: OwnedSemaphorePermit) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queue.as_ref() {
-            let operation = Operation { session, operation: Some(operation) };
             // A receiver that is gone means that the stream ends: the waiting feeds hear of it from `end`.
             let _ = queue.send(QueuedOperation { operation, _room: room });
         }
@@ -249,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_worker_leaves_unread_is_bounded() {
-        let (attachment, mut frames) = Attachment::new(8);
+        let (attachment, mut frames) = Attachment::new(8, Arc::default());
         (0..QUEUED_NOTICES as u64).for_each(|session| attachment.send(session, close()));
         assert!(!attachment.is_hung());
         let written = frames.next().await.unwrap().operations.len();
@@ -268,7 +283,7 @@ mod tests {
         for (kind, broken) in
             [(Kind::Failure(v1::Failure::default()), false), (Kind::Advanced(v1::Advanced {}), true)]
         {
-            let (attachment, _frames) = Attachment::new(8);
+            let (attachment, _frames) = Attachment::new(8, Arc::default());
             let (reply, mut heard) = oneshot::channel();
             let _registration = attachment.register(7, WaitingFeed { step: 1, reply }).unwrap();
             attachment.route(answer(kind));
@@ -279,7 +294,7 @@ mod tests {
 
     #[test]
     fn only_an_unbroken_silence_is_hung() {
-        let (attachment, _frames) = Attachment::new(8);
+        let (attachment, _frames) = Attachment::new(8, Arc::default());
         for _ in 0..3 {
             (1..MOST_LATE).for_each(|_| attachment.late());
             attachment.route(v1::Answer { session: 7, step: 1, answer: None });

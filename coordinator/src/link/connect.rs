@@ -14,6 +14,7 @@ use tonic::{Code, Status, Streaming};
 use super::answer::LONGEST_REASON;
 use super::attachment::Attachment;
 use crate::agreement::{Delegate, Disagreement};
+use crate::traffic::Traffic;
 
 /// For each half of the handshake, before and after the members before this one had their turn; a tokenizer of tens of
 /// megabytes included.
@@ -81,11 +82,15 @@ pub(super) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
 }
 
 /// Connects and attaches, or says why that was not possible.
-pub(super) async fn connect(endpoint: &Endpoint, delegate: &Delegate) -> Result<Connection, ConnectError> {
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    delegate: &Delegate,
+    traffic: &Arc<Traffic>,
+) -> Result<Connection, ConnectError> {
     let (mut client, card) = in_time(describe(endpoint)).await?;
     // No time of this handshake's: the members before this one have limits of their own.
     delegate.turn().await;
-    in_time(attach(&mut client, card, delegate)).await
+    in_time(attach(&mut client, card, delegate, traffic)).await
 }
 
 async fn in_time<T>(part: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
@@ -108,9 +113,10 @@ async fn attach(
     client: &mut WorkerClient<Channel>,
     card: ModelCard,
     delegate: &Delegate,
+    traffic: &Arc<Traffic>,
 ) -> Result<Connection, ConnectError> {
     agree(client, &card, delegate).await?;
-    let (attachment, frames) = Attachment::new(card.vocabulary_size);
+    let (attachment, frames) = Attachment::new(card.vocabulary_size, Arc::clone(traffic));
     let answers = client.attach(frames).await.map_err(|status| handshake(&status))?.into_inner();
     Ok(Connection { card: Arc::new(card), attachment: Arc::new(attachment), answers })
 }

@@ -35,7 +35,7 @@ impl Keeper {
                 // A member that goes away does not wait for a handshake.
                 biased;
                 () = self.shutdown.cancelled() => return,
-                connected = connect::connect(&self.endpoint, &self.delegate) => connected,
+                connected = connect::connect(&self.endpoint, &self.delegate, &self.line.traffic) => connected,
             };
             let delay = match connected {
                 Ok(connection) => {

@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agreement::VocabularyAgreement;
 use crate::member::{Answer, Feed, Member, MemberError, Presence, SessionId};
+use crate::plan::PlanKind;
+use crate::traffic::{Traffic, TrafficCounts};
 
 use attachment::Attachment;
 use keeper::Keeper;
@@ -44,6 +46,8 @@ struct Line {
     card: watch::Sender<Option<Arc<ModelCard>>>,
     /// The stream in use; absent while there is none. Held for the length of a clone only.
     attachment: Mutex<Option<Arc<Attachment>>>,
+    /// What has gone over all streams.
+    traffic: Arc<Traffic>,
 }
 
 impl GrpcMember {
@@ -136,6 +140,16 @@ impl Member for GrpcMember {
         }
     }
 
+    fn discredit(&self) {
+        if let Some(attachment) = self.line.attachment() {
+            attachment.discredit();
+        }
+    }
+
+    fn traffic(&self, plan: PlanKind) -> TrafficCounts {
+        self.line.traffic.counts(plan)
+    }
+
     fn close(&self, session: SessionId) {
         if let Some(attachment) = self.line.attachment() {
             attachment.send(session, operation::Operation::Close(Close { discard: true }));
@@ -150,6 +164,7 @@ impl Line {
             presence: watch::Sender::new(Presence::Connecting { reason }),
             card: watch::Sender::new(None),
             attachment: Mutex::new(None),
+            traffic: Arc::default(),
         }
     }
 

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use chorus_proto::v1::RowFormat;
 use chorus_text::Vocabulary;
 use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::*;
-use crate::plan::Ask;
+use crate::plan::{Ask, Plan, Positions};
 use crate::testing::scripted_worker::{Manner, ScriptedWorker};
 
 /// Long enough that only what never happens takes longer.
@@ -27,8 +28,16 @@ async fn becomes(member: &GrpcMember, what: impl FnMut(&Presence) -> bool) -> Pr
     reached.unwrap().clone()
 }
 
+fn next() -> Ask {
+    Ask::next_row(RowFormat::F32)
+}
+
+fn each() -> Ask {
+    Plan::Dense(RowFormat::F32).each()
+}
+
 fn feed(session: SessionId, tokens: &[u32], ask: Ask) -> Feed {
-    Feed { session, step: 1, tokens: tokens.to_vec(), ask }
+    Feed { session, step: 1, tokens: tokens.to_vec(), ask, plan: PlanKind::Dense }
 }
 
 #[tokio::test]
@@ -39,10 +48,10 @@ async fn a_frame_carries_everything_that_is_queued() {
     let sessions = 1..=30;
     sessions.clone().for_each(|session| member.open(session));
     // On one thread nothing is written before all of them are queued.
-    let feeds = sessions.map(|session| member.feed(feed(session, &[2, session as u32 % 8], Ask::LogitsNext)));
+    let feeds = sessions.map(|session| member.feed(feed(session, &[2, session as u32 % 8], next())));
     let answers = timeout(NEVER, join_all(feeds)).await.unwrap();
     for (session, answer) in (1..=30).zip(answers) {
-        let expected = worker.model.answer(Ask::LogitsNext, &[2, session % 8], 2);
+        let expected = worker.model.answer(&next(), &[2, session % 8], 2);
         assert_eq!(answer.unwrap(), expected);
     }
     let frames: Vec<usize> = worker.frames().iter().map(|frame| frame.operations.len()).collect();
@@ -54,10 +63,21 @@ async fn every_ask_is_answered_to_the_bit() {
     let worker = ScriptedWorker::start(&vocabulary(), 3, Manner::Faithful);
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
-    for (session, ask) in (1..).zip([Ask::Nothing, Ask::LogitsNext, Ask::LogitsEach, Ask::Targets]) {
+    let top = |positions, k| Ask::Top { positions, k, log_threshold: Some(0.2_f64.ln()) };
+    let asks = [
+        Ask::Nothing,
+        next(),
+        each(),
+        Ask::Targets,
+        top(Positions::Next, 2),
+        top(Positions::Each, 0),
+        Ask::Ids([0, 7].into()),
+        Ask::Draw { uniform: 0.7 },
+    ];
+    for (session, ask) in (1..).zip(asks) {
         member.open(session);
-        let answer = member.feed(feed(session, &[1, 0, 7], ask)).await;
-        assert_eq!(answer.unwrap(), worker.model.answer(ask, &[1, 0, 7], 3));
+        let answer = member.feed(feed(session, &[1, 0, 7], ask.clone())).await;
+        assert_eq!(answer.unwrap(), worker.model.answer(&ask, &[1, 0, 7], 3), "{ask:?}");
     }
 }
 
@@ -67,7 +87,7 @@ async fn a_killed_worker_fails_what_waits_at_once_and_is_found_again() {
     let member = member(&worker, &Arc::default());
     let before = becomes(&member, Presence::is_up).await;
     member.open(1);
-    let waiting = tokio::spawn(member.feed(feed(1, &[1], Ask::LogitsNext)));
+    let waiting = tokio::spawn(member.feed(feed(1, &[1], next())));
     worker.until_open(1).await;
     worker.kill();
     let error = timeout(NEVER, waiting).await.unwrap().unwrap().unwrap_err();
@@ -111,9 +131,9 @@ async fn numbers_that_are_not_finite_leave_the_link_alone() {
     let member = member(&worker, &Arc::default());
     let before = becomes(&member, Presence::is_up).await;
     member.open(1);
-    let error = member.feed(feed(1, &[1], Ask::LogitsNext)).await.unwrap_err();
+    let error = member.feed(feed(1, &[1], next())).await.unwrap_err();
     assert!(matches!(error, MemberError::NotFinite { .. }), "{error:?}");
-    let mut again = feed(1, &[1], Ask::LogitsNext);
+    let mut again = feed(1, &[1], next());
     again.step = 2;
     let error = member.feed(again).await.unwrap_err();
     assert!(matches!(error, MemberError::NotFinite { .. }), "the session is still there: {error:?}");
@@ -126,7 +146,7 @@ async fn an_answer_of_another_shape_resets_the_link() {
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
     member.open(1);
-    let error = member.feed(feed(1, &[1], Ask::LogitsNext)).await.unwrap_err();
+    let error = member.feed(feed(1, &[1], next())).await.unwrap_err();
     assert!(matches!(error, MemberError::Protocol { .. }), "{error:?}");
     let down = becomes(&member, |presence| !presence.is_up()).await;
     assert_eq!(down.reason(), "it broke the protocol");
@@ -140,7 +160,7 @@ async fn a_worker_that_hangs_is_down_after_a_few_deadlines() {
     becomes(&member, Presence::is_up).await;
     for session in 1..=4 {
         member.open(session);
-        let waiting = member.feed(feed(session, &[1], Ask::LogitsNext));
+        let waiting = member.feed(feed(session, &[1], next()));
         assert!(timeout(Duration::from_millis(5), waiting).await.is_err());
         member.late();
     }
@@ -156,7 +176,7 @@ async fn the_rows_of_a_huge_vocabulary_pass() {
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
     member.open(1);
-    let answer = member.feed(feed(1, &[99_999; 64], Ask::LogitsEach)).await.unwrap();
+    let answer = member.feed(feed(1, &[99_999; 64], each())).await.unwrap();
     let Answer::Rows(rows) = answer else { panic!("rows were asked for") };
     assert_eq!((rows.len(), rows.row(63).unwrap().len()), (64, 100_000));
 }

@@ -1,20 +1,23 @@
 //! What a request may change of the configured fusion. Knows nothing about the other fields.
 
-use chorus_proto::v1::{self, FusionOptions};
+use chorus_proto::v1::{self, FusionOptions, RowFormat};
 
 use super::{RequestError, Terms};
 use crate::{
     fusion::{Fusion, Rule},
+    plan::RowOptions,
     weights::Weights,
 };
 
-/// The rule, threshold and weights of a request: the configured ones with what the request overrides.
+/// The rule, threshold and weights of a request: the configured ones with what the request overrides. And how it wants
+/// whole rows to be used.
 pub(super) fn check(
     options: Option<FusionOptions>,
     terms: &Terms<'_>,
-) -> Result<(Fusion, Weights), RequestError> {
+) -> Result<(Fusion, Weights, RowOptions), RequestError> {
     let options = options.unwrap_or_default();
     let rule = check_rule(options.rule)?.unwrap_or(terms.fusion.rule);
+    let rows = RowOptions { whole: options.whole_rows, format: check_format(options.row_format, rule)? };
     let threshold = match options.threshold {
         Some(threshold) => check_threshold(threshold, rule)?,
         None => terms.fusion.threshold,
@@ -28,7 +31,7 @@ pub(super) fn check(
         let message = format!("{rule} uses no weights; allowed: none, or a rule that uses them");
         return Err(RequestError::new("fusion.weights", message));
     };
-    Ok((Fusion { rule, threshold }, weights))
+    Ok((Fusion { rule, threshold }, weights, rows))
 }
 
 fn check_rule(number: i32) -> Result<Option<Rule>, RequestError> {
@@ -38,6 +41,18 @@ fn check_rule(number: i32) -> Result<Option<Rule>, RequestError> {
         RequestError::new("fusion.rule", message)
     })?;
     Ok(Rule::from_proto(rule))
+}
+
+fn check_format(number: i32, rule: Rule) -> Result<RowFormat, RequestError> {
+    let error = |message: String| RequestError::new("fusion.row_format", message);
+    let format = RowFormat::try_from(number)
+        .map_err(|_| error(format!("{number} is no format; allowed: 0 (f32), 1 (f16), 2 (bf16)")))?;
+    if format != RowFormat::F32 && rule == Rule::LogitMax {
+        let message = "logit_max compares the members' own logits, of which only distances travel in two bytes; allowed: f32, \
+                       or another rule";
+        return Err(error(message.to_owned()));
+    }
+    Ok(format)
 }
 
 fn check_threshold(threshold: f64, rule: Rule) -> Result<f64, RequestError> {

@@ -14,7 +14,13 @@ use std::fmt;
 use chorus_proto::v1::{self, ErrorCode};
 use chorus_text::Vocabulary;
 
-use crate::{config::Limits, fusion::Fusion, plan::Plan, sampling::Sampling, weights::Weights};
+use crate::{
+    config::Limits,
+    fusion::Fusion,
+    plan::{Plan, RowOptions},
+    sampling::Sampling,
+    weights::Weights,
+};
 
 /// What requests are judged by.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +63,8 @@ pub struct Generation {
     pub fusion: Fusion,
     /// The weights of this request, in member order.
     pub weights: Weights,
+    /// How whole rows are to be used.
+    pub rows: RowOptions,
     /// Whether every token comes with log-probabilities.
     pub log_probs: bool,
 }
@@ -70,6 +78,8 @@ pub struct Scoring {
     pub fusion: Fusion,
     /// The weights of this request, in member order.
     pub weights: Weights,
+    /// How whole rows are to be used.
+    pub rows: RowOptions,
     /// Whether there is a row for each token.
     pub per_token: bool,
 }
@@ -85,6 +95,8 @@ pub struct Prediction {
     pub fusion: Fusion,
     /// The weights of this request, in member order.
     pub weights: Weights,
+    /// How whole rows are to be used.
+    pub rows: RowOptions,
 }
 
 /// Tokens to generate where a request does not say.
@@ -117,7 +129,7 @@ impl Generation {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::GenerateRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights) = fusion::check(request.fusion, terms)?;
+        let (fusion, weights, rows) = fusion::check(request.fusion, terms)?;
         let (sampling, seed) = sampling::check(request.sampling, fusion.rule)?;
         if request.log_probs && !fusion.rule.yields_distribution() {
             let message = "threshold_vote has no distribution and so no log-probabilities; allowed: false, or another rule";
@@ -135,14 +147,15 @@ impl Generation {
             seed,
             fusion,
             weights,
+            rows,
             log_probs: request.log_probs,
             prompt: input::check("prompt", request.prompt, terms)?,
         })
     }
 
-    /// What goes to the members.
-    pub fn plan(&self) -> Plan {
-        Plan::for_generate()
+    /// What goes to the members, with a vocabulary of so many tokens.
+    pub fn plan(&self, vocabulary_size: usize) -> Plan {
+        Plan::for_generate(&self.fusion, &self.sampling, self.log_probs, self.rows, vocabulary_size)
     }
 }
 
@@ -152,18 +165,19 @@ impl Scoring {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::ScoreRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights) = fusion::check(request.fusion, terms)?;
+        let (fusion, weights, rows) = fusion::check(request.fusion, terms)?;
         Ok(Self {
             fusion,
             weights,
+            rows,
             per_token: request.per_token,
             tokens: input::check("input", request.input, terms)?,
         })
     }
 
-    /// What goes to the members.
-    pub fn plan(&self) -> Plan {
-        Plan::for_score(self.fusion.rule)
+    /// What goes to the members, with a vocabulary of so many tokens.
+    pub fn plan(&self, vocabulary_size: usize) -> Plan {
+        Plan::for_score(&self.fusion, self.rows, vocabulary_size)
     }
 }
 
@@ -173,18 +187,19 @@ impl Prediction {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::PredictRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights) = fusion::check(request.fusion, terms)?;
+        let (fusion, weights, rows) = fusion::check(request.fusion, terms)?;
         Ok(Self {
             top_n: count("top_n", request.top_n, DEFAULT_TOP_N, terms.limits.max_top_n)?,
             fusion,
             weights,
+            rows,
             prefix: input::check("prefix", request.prefix, terms)?,
         })
     }
 
-    /// What goes to the members.
-    pub fn plan(&self) -> Plan {
-        Plan::for_predict()
+    /// What goes to the members, with a vocabulary of so many tokens.
+    pub fn plan(&self, vocabulary_size: usize) -> Plan {
+        Plan::for_predict(&self.fusion, self.top_n, self.rows, vocabulary_size)
     }
 }
 

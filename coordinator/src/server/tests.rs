@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod half_requests;
+mod wire;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,7 +33,7 @@ struct Coordinator {
 }
 
 async fn coordinator(workers: &[&ScriptedWorker], toml: &str) -> Coordinator {
-    let flags = workers.iter().zip(["alto", "bass"]);
+    let flags = workers.iter().zip(["alto", "bass", "cello", "drum", "flute"]);
     let flags = flags.map(|(worker, name)| format!("{name}={}", worker.url()).parse().unwrap());
     let overrides = Overrides { members: flags.collect(), ..Overrides::default() };
     let config = Config::new(Some(toml), overrides).unwrap();
@@ -69,9 +70,9 @@ async fn until(health: &mut Streaming<HealthCheckResponse>, status: ServingStatu
     tokio::time::timeout(Duration::from_secs(60), reached).await.expect("it never came to that");
 }
 
-/// One of two is a quorum already, so health says nothing about the second.
-async fn until_both_are_up(client: &mut EnsembleClient<Channel>) {
-    let both = async {
+/// One is a quorum already, so health says nothing about the others.
+async fn until_all_are_up(client: &mut EnsembleClient<Channel>) {
+    let all = async {
         loop {
             let status = client.status(StatusRequest {}).await.unwrap().into_inner();
             if status.members.iter().all(|member| member.health() == Health::Up) {
@@ -79,7 +80,7 @@ async fn until_both_are_up(client: &mut EnsembleClient<Channel>) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), both).await.expect("it never came to that");
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("it never came to that");
 }
 
 fn vocabulary() -> Vocabulary {
@@ -113,7 +114,7 @@ async fn it_serves_while_a_quorum_is_up_and_survives_its_workers() {
     until(&mut overall, ServingStatus::Serving).await;
     let mut client = EnsembleClient::new(coordinator.channel().await);
 
-    until_both_are_up(&mut client).await;
+    until_all_are_up(&mut client).await;
     let mut stream = client.generate(request(3000)).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
     alto.kill();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chorus_proto::status;
 use chorus_proto::v1::{
-    ErrorCode, GenerateReply, GeneratedToken, GenerationEnd, MemberLogProb, Participation, Votes,
+    ErrorCode, GenerateReply, GeneratedToken, GenerationEnd, MemberLogProb, Participation, RowFormat, Votes,
     generation_end::Reason,
 };
 use chorus_text::Vocabulary;
@@ -16,12 +16,17 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::deadline::Deadline;
+use super::leaders::{Lead, Search};
 use super::participation::Attendance;
+use super::sound::make_of_rows;
 use super::text::GeneratedText;
-use crate::ensemble::{Admission, Ensemble, compute, fuse_status, shutting_down, step_status};
-use crate::fusion::Fused;
+use super::{drawn, leaders};
+use crate::ensemble::{Admission, Ensemble, shutting_down, step_status};
+use crate::fusion::certificate::Places;
+use crate::fusion::{FuseError, Fused, Rule};
+use crate::plan::{Ask, Plan};
 use crate::request::Generation;
-use crate::sampling::uniform;
+use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
 
 /// How long a client may leave its messages unread before the work for it ends.
@@ -98,17 +103,15 @@ fn seed(generation: &Generation) -> u64 {
 impl Run<'_> {
     /// Sends every token; gives the last message.
     async fn until_the_end(mut self) -> Result<GenerateReply, Status> {
+        let plan = self.generation.plan(self.vocabulary.len() as usize);
+        let terms = self.ensemble.session_terms(plan);
         let roster = &self.ensemble.roster;
-        let patience = self.ensemble.patience();
         let mut session =
-            EnsembleSession::begin(roster, &self.vocabulary, patience, Rejoin::Allowed, &BTreeMap::new());
-        let ask = self.generation.plan().last;
+            EnsembleSession::begin(roster, &self.vocabulary, terms, Rejoin::Allowed, &BTreeMap::new());
         let mut tokens = self.generation.prompt.clone();
         for index in 0..self.generation.max_tokens {
-            let answers = session.step(&tokens, ask).await;
-            let answers = answers.map_err(|error| step_status(&error))?;
-            self.attendance.record(&answers.participation);
-            let (token, participation) = self.choose(answers, index).await?;
+            let (token, participation) = self.next_token(&mut session, &tokens, plan, index).await?;
+            self.attendance.record(&participation);
             let id = token.id;
             if let Some(reason) = self.send(token, participation).await? {
                 return Ok(self.end(reason, index + 1));
@@ -119,24 +122,53 @@ impl Run<'_> {
         Ok(self.end(Reason::MaxTokens, generated))
     }
 
-    async fn choose(
+    /// The token that follows what the session has read and `tokens`.
+    async fn next_token(
         &self,
-        answers: StepAnswers,
+        session: &mut EnsembleSession,
+        tokens: &[u32],
+        plan: Plan,
         index: u32,
     ) -> Result<(GeneratedToken, Participation), Status> {
+        let generation = &self.generation;
+        match plan {
+            Plan::Drawn => {
+                let (id, participation) =
+                    drawn::draw(session, tokens, &generation.weights, self.seed, index).await?;
+                Ok((GeneratedToken { id, index, ..GeneratedToken::default() }, participation))
+            }
+            Plan::Certified { k, log_threshold } => {
+                let search = Search {
+                    fusion: generation.fusion,
+                    weights: generation.weights.clone(),
+                    places: Places::Winner,
+                    k,
+                    log_threshold,
+                    vocabulary_size: self.vocabulary.len() as usize,
+                };
+                let lead = leaders::find(session, tokens, &search).await?;
+                Ok((winner(generation, index, &lead), lead.participation))
+            }
+            Plan::Dense(format) => self.of_rows(session, tokens, format, index).await,
+            // No generation has this plan; rows answer everything.
+            Plan::Targets => self.of_rows(session, tokens, RowFormat::F32, index).await,
+        }
+    }
+
+    async fn of_rows(
+        &self,
+        session: &mut EnsembleSession,
+        tokens: &[u32],
+        format: RowFormat,
+        index: u32,
+    ) -> Result<(GeneratedToken, Participation), Status> {
+        let answers = session.step(tokens, &Ask::next_row(format)).await;
+        let answers = answers.map_err(|error| step_status(&error))?;
+        let numbers = self.vocabulary.len() as usize * answers.answers.len();
         let (generation, seed) = (Arc::clone(&self.generation), self.seed);
-        let vocabulary = self.vocabulary.len() as usize;
-        let numbers = vocabulary * answers.answers.len();
-        let names: Vec<_> = answers.participation.participants.clone();
-        compute(numbers, move || {
-            let token = choose(&generation, seed, index, &answers, names);
-            (token, answers.participation)
-        })
-        .await
-        .and_then(|(token, participation)| {
-            let token = token.map_err(|error| fuse_status(error, &participation))?;
-            Ok((token, participation))
-        })
+        let choose = move |answers: &StepAnswers| choose(&generation, seed, index, answers);
+        let (token, answers) = make_of_rows(session, answers, numbers, choose).await?;
+        Ok((token, answers.participation))
     }
 
     /// Sends a token with the text that it makes certain; says why it was the last where it was.
@@ -183,18 +215,30 @@ impl Run<'_> {
     }
 }
 
-/// Fuses the answers and takes the next token; `names` are the participants'.
+/// The token that leads.
+fn winner(generation: &Generation, index: u32, lead: &Lead) -> GeneratedToken {
+    let leader = lead.leaders.first();
+    let is_vote = generation.fusion.rule == Rule::ThresholdVote;
+    let votes = leader
+        .filter(|_| is_vote)
+        .map(|leader| Votes { count: leader.votes, by_weighted_average: leader.votes == 0 });
+    GeneratedToken { id: leader.map_or(0, |leader| leader.id), index, votes, ..GeneratedToken::default() }
+}
+
+/// Fuses the participants' rows and takes the next token.
 fn choose(
     generation: &Generation,
     seed: u64,
     index: u32,
     answers: &StepAnswers,
-    names: Vec<String>,
-) -> Result<GeneratedToken, crate::fusion::FuseError> {
+) -> Result<GeneratedToken, FuseError> {
     let mut token = GeneratedToken { index, ..GeneratedToken::default() };
     match answers.fuse(0, &generation.fusion, &generation.weights)? {
         Fused::Distribution(distribution) => {
-            token.id = generation.sampling.choose(&distribution, uniform(seed, index));
+            let by_member = generation.fusion.rule == Rule::WeightedAverage && generation.sampling.is_plain();
+            let drawn = by_member.then(|| draw_of_member(generation, seed, index, answers)).flatten();
+            token.id =
+                drawn.unwrap_or_else(|| generation.sampling.choose(&distribution, uniform(seed, index)));
             token.log_prob = generation.log_probs.then(|| distribution.log_prob(token.id)).flatten();
         }
         Fused::Winner(winner) => {
@@ -204,10 +248,19 @@ fn choose(
         }
     }
     if generation.log_probs {
-        let rows = names.into_iter().zip(answers.rows(0));
-        let of_member = rows
+        let names = answers.participation.participants.iter().cloned();
+        let of_member = names
+            .zip(answers.rows(0))
             .filter_map(|(name, (_, row))| Some(MemberLogProb { name, log_prob: row.log_prob(token.id)? }));
         token.members = of_member.collect();
     }
     Ok(token)
+}
+
+/// What [`Plan::Drawn`] draws, from rows: a seed's text does not depend on whether log-probabilities are wanted.
+fn draw_of_member(generation: &Generation, seed: u64, index: u32, answers: &StepAnswers) -> Option<u32> {
+    let rows = answers.rows(0);
+    let members = rows.iter().map(|(member, _)| (*member, generation.weights.of(*member)));
+    let drawing = drawing_member(seed, index, members)?;
+    rows.iter().find(|(member, _)| *member == drawing).map(|(_, row)| row.draw(uniform(seed, index)))
 }

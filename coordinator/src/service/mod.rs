@@ -3,11 +3,14 @@
 //! Knows nothing about links to members or about how the process is started and stopped.
 
 mod deadline;
+mod drawn;
 mod generate;
+mod leaders;
 mod participation;
 mod predict;
 mod score;
 mod score_columns;
+mod sound;
 mod status;
 mod text;
 mod unreadable;

@@ -10,12 +10,16 @@ use chorus_proto::v1::{self, MemberScore, Participation, ScoreReply, TokenScore,
 use chorus_text::Vocabulary;
 use tonic::Status;
 
+use super::leaders::{self, Search};
 use super::score_columns::{Columns, FusedToken};
+use super::sound::make_of_rows;
 use crate::ensemble::{Ensemble, compute, fuse_status, step_status};
+use crate::fusion::certificate::Places;
 use crate::fusion::{FuseError, shares};
+use crate::plan::{Plan, pieces};
 use crate::request::Scoring;
 use crate::roster::Roster;
-use crate::session::{EnsembleSession, Rejoin};
+use crate::session::{EnsembleSession, Rejoin, StepAnswers};
 
 pub(super) async fn score(
     ensemble: &Arc<Ensemble>,
@@ -36,7 +40,7 @@ pub(super) async fn score(
     reply.await?.map_err(|error| fuse_status(error, &missing))
 }
 
-/// One pass over the input. `None` where a member was lost that is in fused numbers already: it is barred now, and the
+/// One scoring of the input. `None` where a member was lost that is in fused numbers already: it is barred now, and the
 /// input has to be scored again without it. That happens at most once for each member.
 async fn pass(
     ensemble: &Arc<Ensemble>,
@@ -45,28 +49,76 @@ async fn pass(
     barred: &mut BTreeMap<usize, String>,
 ) -> Result<Option<(Columns, Participation)>, Status> {
     let vocabulary_size = vocabulary.len() as usize;
-    let plan = scoring.plan();
-    let mut session =
-        EnsembleSession::begin(&ensemble.roster, vocabulary, ensemble.patience(), Rejoin::Never, barred);
-    let most = session.max_feed_tokens(plan.passing).min(session.max_feed_tokens(plan.last));
+    let plan = scoring.plan(vocabulary_size);
+    let (ask, terms) = (plan.each(), ensemble.session_terms(plan));
+    let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, barred);
+    let most = session.max_feed_tokens(&ask);
     let mut columns = Columns::default();
     let mut participation = Participation::default();
-    for piece in plan.pieces(scoring.tokens.len(), vocabulary_size, most) {
-        let tokens = scoring.tokens.get(piece.tokens).unwrap_or_default().to_vec();
-        let answers = session.step(&tokens, piece.ask).await;
+    for piece in pieces(&ask, scoring.tokens.len(), vocabulary_size, most) {
+        let tokens: Arc<[u32]> = scoring.tokens.get(piece).unwrap_or_default().into();
+        let answers = session.step(&tokens, &ask).await;
         let answers = answers.map_err(|error| step_status(&error))?;
-        participation = answers.participation.clone();
-        let numbers = tokens.len() * vocabulary_size * answers.answers.len();
-        let of_piece = Arc::clone(scoring);
-        let next = compute(numbers, move || Columns::read(&of_piece, &tokens, &answers)).await?;
-        let next = next.map_err(|error| fuse_status(error, &participation))?;
+        let numbers = ask.answer_bytes(tokens.len(), vocabulary_size) / size_of::<f32>();
+        let (numbers, of_piece) = (numbers * answers.answers.len(), Arc::clone(scoring));
+        let read = move |answers: &StepAnswers| Columns::read(&of_piece, &tokens, vocabulary_size, answers);
+        let (next, answers) = make_of_rows(&mut session, answers, numbers, read).await?;
+        participation = answers.participation;
         if !columns.continues_with(&next) {
             bar(&ensemble.roster, &participation, barred);
             return Ok(None);
         }
         columns.append(next);
     }
-    Ok(Some((columns, participation)))
+    drop(session);
+    let settled = settle(ensemble, scoring, vocabulary, &mut columns, &participation, barred).await?;
+    Ok(settled.then_some((columns, participation)))
+}
+
+/// Finds the winners at the positions where the members' likeliest tokens left them open: the text is read again up to
+/// each of them. False where a member was lost on the way: it is barred now.
+async fn settle(
+    ensemble: &Arc<Ensemble>,
+    scoring: &Scoring,
+    vocabulary: &Vocabulary,
+    columns: &mut Columns,
+    participation: &Participation,
+    barred: &mut BTreeMap<usize, String>,
+) -> Result<bool, Status> {
+    let vocabulary_size = vocabulary.len() as usize;
+    let (open, plan) = (columns.open_positions(), scoring.plan(vocabulary_size));
+    let Plan::Certified { k, log_threshold } = plan else {
+        return Ok(true);
+    };
+    if open.is_empty() {
+        return Ok(true);
+    }
+    let search = Search {
+        fusion: scoring.fusion,
+        weights: scoring.weights.clone(),
+        places: Places::Winner,
+        k,
+        log_threshold,
+        vocabulary_size,
+    };
+    // Whoever is not in the numbers has no say in who won.
+    let mut absent = barred.clone();
+    bar(&ensemble.roster, participation, &mut absent);
+    let terms = ensemble.session_terms(plan);
+    let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, &absent);
+    let mut read = 0;
+    for position in open {
+        let tokens = scoring.tokens.get(read..position).unwrap_or_default();
+        let lead = leaders::find(&mut session, tokens, &search).await?;
+        read = position;
+        if lead.participation.participants != participation.participants {
+            bar(&ensemble.roster, &lead.participation, barred);
+            return Ok(false);
+        }
+        let winner = lead.leaders.first().map(|leader| leader.id);
+        columns.settle(position, winner == scoring.tokens.get(position).copied());
+    }
+    Ok(true)
 }
 
 fn bar(roster: &Roster, participation: &Participation, barred: &mut BTreeMap<usize, String>) {
@@ -183,7 +235,7 @@ impl FusedToken {
     fn winner(&self) -> Option<bool> {
         match self {
             Self::LogProb(_) => None,
-            Self::Vote { winner, .. } => Some(*winner),
+            Self::Vote { winner, .. } => *winner,
         }
     }
 }

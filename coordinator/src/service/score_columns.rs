@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use chorus_proto::v1::Votes;
 
+use crate::fusion::certificate::{Contest, Evidence, Outcome, Places, outcome};
 use crate::fusion::{FuseError, Fused, fuse_targets};
 use crate::member::Answer;
 use crate::request::Scoring;
@@ -16,8 +17,8 @@ use crate::session::StepAnswers;
 pub(super) enum FusedToken {
     /// Its log-probability under the fused distribution.
     LogProb(f64),
-    /// Its votes, and whether it was the rule's winner.
-    Vote { votes: Votes, winner: bool },
+    /// Its votes, and whether it was the rule's winner; none where what the members said leaves that open.
+    Vote { votes: Votes, winner: Option<bool> },
 }
 
 /// The numbers of one piece of the input, or of all pieces so far.
@@ -30,21 +31,46 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Reads one piece's answers about `tokens`. Rows are fused here; log-probabilities wait for the end, so that a
-    /// member that is lost on the way leaves no trace in the result.
-    pub(super) fn read(scoring: &Scoring, tokens: &[u32], answers: &StepAnswers) -> Result<Self, FuseError> {
+    /// Reads one piece's answers about `tokens`. Rows and likeliest tokens are fused here; log-probabilities wait for the
+    /// end, so that a member that is lost on the way leaves no trace in the result.
+    pub(super) fn read(
+        scoring: &Scoring,
+        tokens: &[u32],
+        vocabulary_size: usize,
+        answers: &StepAnswers,
+    ) -> Result<Self, FuseError> {
         let mut columns = Self::default();
         for (index, answer) in &answers.answers {
             if let Answer::Targets(log_probs) = answer {
                 columns.members.insert(*index, log_probs.clone());
             }
         }
-        if columns.members.is_empty() {
-            for (number, token) in tokens.iter().enumerate() {
+        if !columns.members.is_empty() {
+            return Ok(columns);
+        }
+        let are_rows = answers.answers.iter().any(|(_, answer)| matches!(answer, Answer::Rows(_)));
+        for (number, token) in tokens.iter().enumerate() {
+            if are_rows {
                 columns.read_rows(scoring, number, *token, answers)?;
+            } else {
+                columns.read_tops(scoring, number, *token, vocabulary_size, answers)?;
             }
         }
         Ok(columns)
+    }
+
+    /// Positions whose winner is open.
+    pub(super) fn open_positions(&self) -> Vec<usize> {
+        let fused = self.fused.iter().enumerate();
+        let is_open = |fused: &FusedToken| matches!(fused, FusedToken::Vote { winner: None, .. });
+        fused.filter(|(_, fused)| is_open(fused)).map(|(position, _)| position).collect()
+    }
+
+    /// Says whether the token at a position is the winner.
+    pub(super) fn settle(&mut self, position: usize, wins: bool) {
+        if let Some(FusedToken::Vote { winner, .. }) = self.fused.get_mut(position) {
+            *winner = Some(wins);
+        }
     }
 
     /// Whether nothing was read.
@@ -107,9 +133,40 @@ impl Columns {
                     count: winner.votes_for(token),
                     by_weighted_average: winner.by_weighted_average,
                 },
-                winner: winner.id == token,
+                winner: Some(winner.id == token),
             },
         });
+        Ok(())
+    }
+
+    fn read_tops(
+        &mut self,
+        scoring: &Scoring,
+        number: usize,
+        token: u32,
+        vocabulary_size: usize,
+        answers: &StepAnswers,
+    ) -> Result<(), FuseError> {
+        let mut said = Vec::with_capacity(answers.answers.len());
+        for (place, (index, answer)) in answers.answers.iter().enumerate() {
+            let unsound = |error| FuseError::Unsound { place, error };
+            // An answer is checked against its question where it comes in.
+            let Answer::Top(tops) = answer else { continue };
+            let top = tops.row(number).map_err(unsound)?;
+            let mut evidence = Evidence::new(&top);
+            let target = top.target.as_slice();
+            evidence.learn(&[token], target, top.norm).map_err(unsound)?;
+            let log_prob = evidence.log_prob(token).unwrap_or(f64::NEG_INFINITY);
+            self.members.entry(*index).or_default().push(log_prob);
+            said.push((scoring.weights.of(*index), evidence));
+        }
+        let participants: Vec<(f64, &Evidence)> =
+            said.iter().map(|(weight, evidence)| (*weight, evidence)).collect();
+        let log_threshold = Some(scoring.fusion.threshold.ln());
+        let contest = Contest { log_threshold, places: Places::Winner, vocabulary_size };
+        let Outcome { votes, by_weighted_average, wins } = outcome(token, &contest, &participants)?;
+        self.fused
+            .push(FusedToken::Vote { votes: Votes { count: votes, by_weighted_average }, winner: wins });
         Ok(())
     }
 }

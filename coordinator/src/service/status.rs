@@ -4,11 +4,13 @@
 
 use std::sync::atomic::Ordering;
 
-use chorus_proto::v1::{self, MemberStatus, StatusReply, member_status::Health};
+use chorus_proto::v1::{self, MemberStatus, PlanTraffic, StatusReply, member_status::Health};
 
 use crate::ensemble::Ensemble;
 use crate::member::Presence;
+use crate::plan::PlanKind;
 use crate::roster::Seat;
+use crate::traffic::TrafficCounts;
 
 pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
     let roster = &ensemble.roster;
@@ -53,7 +55,20 @@ fn member_status(seat: &Seat, weight: f64) -> MemberStatus {
         device: card.map_or_else(String::new, |card| card.device.clone()),
         start: card.and_then(|card| card.start),
         sessions: seat.sessions.load(Ordering::Relaxed),
+        traffic: PlanKind::ALL.into_iter().filter_map(|plan| traffic(seat, plan)).collect(),
     }
+}
+
+/// What a plan took of the member's link, if it did.
+fn traffic(seat: &Seat, plan: PlanKind) -> Option<PlanTraffic> {
+    let counts = seat.member.traffic(plan);
+    (counts != TrafficCounts::default()).then(|| PlanTraffic {
+        plan: plan.name().to_owned(),
+        bytes_sent: counts.sent,
+        bytes_received: counts.received,
+        tokens: counts.tokens,
+        output_rows: counts.rows,
+    })
 }
 
 fn health(presence: &Presence) -> Health {

@@ -12,25 +12,29 @@ use crate::weights::Weights;
 /// The answers of one step, in member order.
 #[derive(Debug)]
 pub(crate) struct StepAnswers {
-    /// Member index and answer.
+    /// Member index and answer of each member that was asked.
     pub(crate) answers: Vec<(usize, Answer)>,
-    /// Who answered and who did not, as replies state it.
+    /// Indices of the members that take part in the step, in member order: those, and those that were not asked more.
+    pub(crate) participants: Vec<usize>,
+    /// Who takes part and who does not, as replies state it.
     pub(crate) participation: Participation,
     /// Until these are dropped, their rows count against what may be under way.
     pub(crate) _budget: Option<DenseShare>,
 }
 
 impl StepAnswers {
-    /// Indices of the members that answered, in member order.
-    pub(crate) fn participants(&self) -> Vec<usize> {
-        self.answers.iter().map(|(index, _)| *index).collect()
+    /// Leaves a member out, whose answer was unsound.
+    pub(crate) fn leave_out(&mut self, index: usize, participation: Participation) {
+        self.answers.retain(|(other, _)| *other != index);
+        self.participants.retain(|other| *other != index);
+        self.participation = participation;
     }
 
     /// The row of this number of every participant that answered rows, with the member's index.
     pub(crate) fn rows(&self, number: usize) -> Vec<(usize, Row<'_>)> {
         let rows = self.answers.iter().filter_map(|(index, answer)| match answer {
             Answer::Rows(rows) => Some((*index, rows.row(number).ok()?)),
-            Answer::Advanced | Answer::Targets(_) => None,
+            _ => None,
         });
         rows.collect()
     }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::member_session::{MemberSession, Patience};
+use super::member_session::{MemberSession, SessionTerms};
 use super::transcript::Transcript;
 use crate::member::{MemberError, Presence};
 use crate::roster::{Roster, Seat};
@@ -43,11 +43,11 @@ impl CatchUp {
         roster: &Arc<Roster>,
         seat: &Arc<Seat>,
         transcript: &Transcript,
-        patience: Patience,
+        terms: SessionTerms,
         delay: Duration,
     ) -> Self {
         let (arrived, arrival) = oneshot::channel();
-        let way = way_back(Arc::clone(roster), Arc::clone(seat), transcript.clone(), patience);
+        let way = way_back(Arc::clone(roster), Arc::clone(seat), transcript.clone(), terms);
         let task = async move {
             tokio::time::sleep(delay).await;
             // A receiver that is gone belonged to a session that ended.
@@ -73,7 +73,7 @@ async fn way_back(
     roster: Arc<Roster>,
     seat: Arc<Seat>,
     transcript: Transcript,
-    patience: Patience,
+    terms: SessionTerms,
 ) -> Result<MemberSession, MemberError> {
     let mut presence = seat.member.presence();
     let mut delays = ExponentialBuilder::new()
@@ -87,7 +87,7 @@ async fn way_back(
             return Err(MemberError::Lost { reason: "it is no longer a member".to_owned() });
         }
         let id = roster.next_session.fetch_add(1, Ordering::Relaxed);
-        let session = MemberSession::open(&seat, id, &transcript, patience)?;
+        let session = MemberSession::open(&seat, id, &transcript, terms)?;
         match catch_up(session, &transcript).await {
             Err(refused @ MemberError::Refused { .. }) => return Err(refused),
             Err(error) => {

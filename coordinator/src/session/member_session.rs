@@ -11,7 +11,7 @@ use chorus_proto::v1::WorkerLimits;
 
 use super::transcript::Transcript;
 use crate::member::{Answer, Feed, MemberError, SessionId};
-use crate::plan::Ask;
+use crate::plan::{Ask, PlanKind, Positions};
 use crate::roster::Seat;
 
 /// Tokens in one feed at most, whatever a worker allows: a deadline and a batch stay within reason.
@@ -26,6 +26,14 @@ pub(crate) struct Patience {
     pub(crate) token: Duration,
 }
 
+/// What holds for a session at every member.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionTerms {
+    pub(crate) patience: Patience,
+    /// For which its bytes are counted.
+    pub(crate) plan: PlanKind,
+}
+
 /// A session that is open at one member, and how far it is.
 pub(crate) struct MemberSession {
     seat: Arc<Seat>,
@@ -33,7 +41,7 @@ pub(crate) struct MemberSession {
     step: u64,
     position: usize,
     limits: WorkerLimits,
-    patience: Patience,
+    terms: SessionTerms,
     _counted: Counted,
 }
 
@@ -54,7 +62,7 @@ impl MemberSession {
         seat: &Arc<Seat>,
         id: SessionId,
         transcript: &Transcript,
-        patience: Patience,
+        terms: SessionTerms,
     ) -> Result<Self, MemberError> {
         seat.member.open(id);
         // Looked at after the opening, the card is that of the worker that heard of it, or a newer one, and then the
@@ -67,7 +75,7 @@ impl MemberSession {
             step: 0,
             position: 0,
             limits,
-            patience,
+            terms,
             _counted: Counted::new(&seat.sessions),
         };
         match card {
@@ -88,15 +96,15 @@ impl MemberSession {
         seat: &Arc<Seat>,
         id: SessionId,
         transcript: &Transcript,
-        patience: Patience,
+        terms: SessionTerms,
         step: Range<usize>,
         ask: Ask,
     ) -> Result<(Self, Answer), MemberError> {
-        let mut session = Self::open(seat, id, transcript, patience)?;
+        let mut session = Self::open(seat, id, transcript, terms)?;
         if step.start > 0 {
             session.advance(transcript, step.start, Ask::Nothing).await?;
         }
-        if matches!(ask, Ask::LogitsEach | Ask::Targets) && step.len() > session.max_feed_tokens(ask) {
+        if ask.is_about_each() && step.len() > session.max_feed_tokens(&ask) {
             let reason = "it is another worker, which takes less at once".to_owned();
             return Err(MemberError::Lost { reason });
         }
@@ -110,10 +118,12 @@ impl MemberSession {
     }
 
     /// The most tokens of one feed with this ask.
-    pub(crate) fn max_feed_tokens(&self, ask: Ask) -> usize {
+    pub(crate) fn max_feed_tokens(&self, ask: &Ask) -> usize {
         let allowed = match ask {
-            Ask::LogitsEach => self.limits.max_feed_tokens.min(self.limits.max_answer_rows),
-            Ask::Nothing | Ask::LogitsNext | Ask::Targets => self.limits.max_feed_tokens,
+            Ask::Logits { positions: Positions::Each, .. } => {
+                self.limits.max_feed_tokens.min(self.limits.max_answer_rows)
+            }
+            _ => self.limits.max_feed_tokens,
         };
         (allowed as usize).clamp(1, MAX_FEED_TOKENS)
     }
@@ -126,7 +136,7 @@ impl MemberSession {
         end: usize,
         ask: Ask,
     ) -> Result<Answer, MemberError> {
-        let most = self.max_feed_tokens(Ask::Nothing);
+        let most = self.max_feed_tokens(&Ask::Nothing);
         while end.saturating_sub(self.position) > most {
             self.feed(transcript, self.position + most, Ask::Nothing).await?;
         }
@@ -135,15 +145,16 @@ impl MemberSession {
 
     /// Reads one feed's worth of what is there, or less.
     pub(crate) async fn catch_up(&mut self, transcript: &Transcript) -> Result<(), MemberError> {
-        let end = transcript.len().min(self.position + self.max_feed_tokens(Ask::Nothing));
+        let end = transcript.len().min(self.position + self.max_feed_tokens(&Ask::Nothing));
         self.feed(transcript, end, Ask::Nothing).await.map(|_| ())
     }
 
     async fn feed(&mut self, transcript: &Transcript, end: usize, ask: Ask) -> Result<Answer, MemberError> {
         let tokens = transcript.part(self.position..end);
-        let patience = self.patience.for_tokens(tokens.len());
+        let SessionTerms { patience, plan } = self.terms;
+        let patience = patience.for_tokens(tokens.len());
         self.step += 1;
-        let answer = self.seat.member.feed(Feed { session: self.id, step: self.step, tokens, ask });
+        let answer = self.seat.member.feed(Feed { session: self.id, step: self.step, tokens, ask, plan });
         let Ok(answer) = tokio::time::timeout(patience, answer).await else {
             self.seat.member.late();
             return Err(MemberError::Late { milliseconds: patience.as_millis() });
@@ -187,8 +198,9 @@ mod tests {
         member.start();
         let seat = Arc::new(Seat { member, sessions: Arc::default() });
         let patience = Patience { step: Duration::from_secs(1), token: Duration::ZERO };
+        let terms = SessionTerms { patience, plan: PlanKind::Dense };
         let open = |id, vocabulary: &Vocabulary| {
-            MemberSession::open(&seat, id, &Transcript::new(vocabulary.fingerprint()), patience)
+            MemberSession::open(&seat, id, &Transcript::new(vocabulary.fingerprint()), terms)
         };
         assert!(open(1, &ours).is_ok());
         let error = open(2, &other).err().expect("other tokens would be read");

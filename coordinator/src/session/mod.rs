@@ -20,7 +20,7 @@ use chorus_proto::v1::{MissingMember, Participation};
 use chorus_text::Vocabulary;
 use futures::future::join_all;
 
-use crate::dense::DenseShare;
+use crate::fusion::RowError;
 use crate::member::{Answer, MemberError};
 use crate::plan::Ask;
 use crate::quorum::QuorumError;
@@ -33,7 +33,7 @@ use place::Place;
 use transcript::Transcript;
 
 pub(crate) use answers::StepAnswers;
-pub(crate) use member_session::Patience;
+pub(crate) use member_session::{Patience, SessionTerms};
 
 /// Whether a lost member may come back into a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) enum Rejoin {
 /// One client sequence in progress. Dropping it closes the session at every member.
 pub(crate) struct EnsembleSession {
     roster: Arc<Roster>,
-    patience: Patience,
+    terms: SessionTerms,
     rejoin: Rejoin,
     transcript: Transcript,
     vocabulary_size: usize,
@@ -77,13 +77,13 @@ impl EnsembleSession {
     pub(crate) fn begin(
         roster: &Arc<Roster>,
         vocabulary: &Vocabulary,
-        patience: Patience,
+        terms: SessionTerms,
         rejoin: Rejoin,
         barred: &BTreeMap<usize, String>,
     ) -> Self {
         let mut session = Self {
             roster: Arc::clone(roster),
-            patience,
+            terms,
             rejoin,
             transcript: Transcript::new(vocabulary.fingerprint()),
             vocabulary_size: vocabulary.len() as usize,
@@ -100,32 +100,99 @@ impl EnsembleSession {
         session
     }
 
-    /// Appends tokens and asks every member in step about them. Members that fail are out at once; the step goes on
-    /// with the others.
+    /// Appends tokens and asks every member in step the same about them. Members that fail are out at once; the step goes
+    /// on with the others.
     ///
     /// # Errors
     /// Below quorum, or refused by everybody. The session is of no use then.
-    pub(crate) async fn step(&mut self, tokens: &[u32], ask: Ask) -> Result<StepAnswers, StepError> {
+    pub(crate) async fn step(&mut self, tokens: &[u32], ask: &Ask) -> Result<StepAnswers, StepError> {
         let budget = self.roster.dense.reserve(ask, tokens.len(), self.vocabulary_size).await;
+        let answers = self.step_of_each(tokens, |_| |_: usize| ask.clone()).await?;
+        Ok(StepAnswers { _budget: budget, ..answers })
+    }
+
+    /// As [`Self::step`], where each member may be asked something else: `asks` is called once with the indices of the
+    /// members that are in step, and gives what a member is asked.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub(crate) async fn step_of_each<A: FnMut(usize) -> Ask>(
+        &mut self,
+        tokens: &[u32],
+        asks: impl FnOnce(&[usize]) -> A,
+    ) -> Result<StepAnswers, StepError> {
         self.welcome_back();
+        let places = self.places.iter_mut().enumerate();
+        let in_step: Vec<usize> =
+            places.filter_map(|(index, place)| place.in_step().map(|_| index)).collect();
+        let mut ask = asks(&in_step);
+        let asks = in_step.into_iter().map(|index| (index, ask(index))).collect();
         let start = self.transcript.len();
         let end = self.transcript.extend(tokens);
+        let results = self.ask(&asks, start..end, &[]).await;
+        self.settle(results, &[])
+    }
+
+    /// Asks some of the participants of the last step more about the session as it stands. Those that fail are out of the
+    /// step, as if they had failed in it. The answers are those of the members that were asked now; the participation is
+    /// that of the whole step.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub(crate) async fn follow_up(
+        &mut self,
+        participants: &[usize],
+        asks: &BTreeMap<usize, Ask>,
+    ) -> Result<StepAnswers, StepError> {
+        let others: Vec<usize> =
+            participants.iter().copied().filter(|index| !asks.contains_key(index)).collect();
+        let end = self.transcript.len();
+        let results = self.ask(asks, end..end, &others).await;
+        self.settle(results, &others)
+    }
+
+    /// Puts a participant out of the last step whose answer looked sound and was not; gives the participation of the
+    /// others.
+    ///
+    /// # Errors
+    /// Below quorum without it.
+    pub(crate) fn discredit(
+        &mut self,
+        participants: &[usize],
+        index: usize,
+        error: &RowError,
+    ) -> Result<Participation, StepError> {
+        self.roster.seats[index].member.discredit();
+        self.lose(index, &MemberError::Protocol { violation: error.to_string() });
+        let others: Vec<usize> = participants.iter().copied().filter(|other| *other != index).collect();
+        let participation = self.participation_of(&others);
+        self.roster.check_quorum(&participation).map_err(StepError::BelowQuorum)?;
+        Ok(participation)
+    }
+
+    /// Asks members about a step. `others` take part in it, too, but are not asked.
+    async fn ask(
+        &mut self,
+        asks: &BTreeMap<usize, Ask>,
+        step: Range<usize>,
+        others: &[usize],
+    ) -> Vec<(usize, Result<Answer, MemberError>)> {
         let transcript = &self.transcript;
         let feeds = self.places.iter_mut().enumerate().filter_map(|(index, place)| {
-            let session = place.in_step()?;
-            Some(async move { (index, session.advance(transcript, end, ask).await) })
+            let (session, ask) = (place.in_step()?, asks.get(&index)?.clone());
+            Some(async move { (index, session.advance(transcript, step.end, ask).await) })
         });
         // Completion order is of no interest: the results come in member order.
         let mut results = join_all(feeds).await;
-        if results.iter().any(|(_, result)| is_forgotten(result)) && self.is_below_quorum(&results) {
-            self.ask_again(&mut results, start..end, ask).await;
+        if results.iter().any(|(_, result)| is_forgotten(result)) && self.is_below_quorum(&results, others) {
+            self.ask_again(&mut results, step, asks).await;
         }
-        self.settle(results, budget)
+        results
     }
 
-    fn is_below_quorum(&self, results: &[(usize, Result<Answer, MemberError>)]) -> bool {
-        let answered = results.iter().filter(|(_, result)| result.is_ok());
-        let participants: Vec<usize> = answered.map(|(index, _)| *index).collect();
+    fn is_below_quorum(&self, results: &[(usize, Result<Answer, MemberError>)], others: &[usize]) -> bool {
+        let answered = results.iter().filter(|(_, result)| result.is_ok()).map(|(index, _)| *index);
+        let participants: Vec<usize> = others.iter().copied().chain(answered).collect();
         self.roster.check_quorum(&self.participation_of(&participants)).is_err()
     }
 
@@ -136,16 +203,17 @@ impl EnsembleSession {
         &mut self,
         results: &mut [(usize, Result<Answer, MemberError>)],
         step: Range<usize>,
-        ask: Ask,
+        asks: &BTreeMap<usize, Ask>,
     ) {
         let forgotten = results.iter_mut().filter(|(_, result)| is_forgotten(result));
-        let (roster, transcript, patience) = (&self.roster, &self.transcript, self.patience);
+        let (roster, transcript, terms) = (&self.roster, &self.transcript, self.terms);
         let again = forgotten.map(|(index, result)| {
             let step = step.clone();
             async move {
                 let id = roster.next_session.fetch_add(1, Ordering::Relaxed);
                 let seat = &roster.seats[*index];
-                match MemberSession::read_again(seat, id, transcript, patience, step, ask).await {
+                let ask = asks.get(index).cloned().unwrap_or(Ask::Nothing);
+                match MemberSession::read_again(seat, id, transcript, terms, step, ask).await {
                     Ok((session, answer)) => {
                         *result = Ok(answer);
                         Some((*index, session))
@@ -163,7 +231,7 @@ impl EnsembleSession {
     }
 
     /// The most tokens of one feed that every member in step takes with this ask.
-    pub(crate) fn max_feed_tokens(&mut self, ask: Ask) -> usize {
+    pub(crate) fn max_feed_tokens(&mut self, ask: &Ask) -> usize {
         let sessions = self.places.iter_mut().filter_map(Place::in_step);
         sessions.map(|session| session.max_feed_tokens(ask)).min().unwrap_or(1)
     }
@@ -189,7 +257,7 @@ impl EnsembleSession {
         let presence = presence.borrow();
         if presence.is_up() {
             let id = self.roster.next_session.fetch_add(1, Ordering::Relaxed);
-            return match MemberSession::open(seat, id, &self.transcript, self.patience) {
+            return match MemberSession::open(seat, id, &self.transcript, self.terms) {
                 Ok(session) => Place::InStep(session),
                 Err(error) => Place::Out { reason: error.to_string() },
             };
@@ -202,7 +270,7 @@ impl EnsembleSession {
             Rejoin::Never => Place::Out { reason },
             Rejoin::Allowed => {
                 let seat = &self.roster.seats[index];
-                let way = CatchUp::start(&self.roster, seat, &self.transcript, self.patience, delay);
+                let way = CatchUp::start(&self.roster, seat, &self.transcript, self.terms, delay);
                 Place::CatchingUp { reason, way }
             }
         }
@@ -223,7 +291,7 @@ impl EnsembleSession {
     fn settle(
         &mut self,
         results: Vec<(usize, Result<Answer, MemberError>)>,
-        budget: Option<DenseShare>,
+        others: &[usize],
     ) -> Result<StepAnswers, StepError> {
         let mut answers = Vec::new();
         let mut failures = Vec::new();
@@ -236,7 +304,9 @@ impl EnsembleSession {
                 }
             }
         }
-        let participants: Vec<usize> = answers.iter().map(|(index, _)| *index).collect();
+        let answered = answers.iter().map(|(index, _)| *index);
+        let mut participants: Vec<usize> = others.iter().copied().chain(answered).collect();
+        participants.sort_unstable();
         let participation = self.participation_of(&participants);
         if failures.len() == self.places.len()
             && let Some(refusal) = refusal_of_all(&failures)
@@ -244,7 +314,7 @@ impl EnsembleSession {
             return Err(StepError::Refused(refusal));
         }
         match self.roster.check_quorum(&participation) {
-            Ok(()) => Ok(StepAnswers { answers, participation, _budget: budget }),
+            Ok(()) => Ok(StepAnswers { answers, participants, participation, _budget: None }),
             Err(error) if are_exhausted(&failures) => Err(StepError::Exhausted(error)),
             Err(error) => Err(StepError::BelowQuorum(error)),
         }

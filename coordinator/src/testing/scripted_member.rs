@@ -8,14 +8,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chorus_proto::v1::{ModelCard, Start, WorkerLimits, start};
+use chorus_proto::v1::{ModelCard, RowFormat, Start, WorkerLimits, start};
+use chorus_simd::norm;
 use chorus_text::Vocabulary;
 use futures::future::{self, BoxFuture, FutureExt};
 use tokio::sync::watch;
 
 use crate::member::{Answer, Feed, Member, MemberError, Presence, SessionId};
-use crate::plan::Ask;
+use crate::plan::{Ask, PlanKind, Positions};
 use crate::rows::Rows;
+use crate::tops::{TopParts, TopShape, Tops};
+use crate::traffic::TrafficCounts;
 
 /// What a member does with a feed.
 pub(crate) enum Act {
@@ -24,6 +27,8 @@ pub(crate) enum Act {
     /// Never answers.
     Hang,
     Fail(MemberError),
+    /// Answers what this makes of the true answer.
+    Lie(fn(Answer) -> Answer),
     /// Its process is gone, and all its sessions.
     Die,
 }
@@ -36,6 +41,19 @@ type Script = Box<dyn FnMut(usize) -> Act + Send>;
 pub(crate) struct ScriptedModel {
     pub(crate) seed: u64,
     pub(crate) vocabulary_size: usize,
+    pub(crate) style: Style,
+}
+
+/// What its distributions are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Flat, and no two members agree about anything.
+    Noise,
+    /// As of language: a token's probability falls with a power of its rank, at some positions steeply and at others not,
+    /// and the members rank alike.
+    Language,
+    /// All logits are among three values, the same for all members: nearly everything is a tie.
+    Ties,
 }
 
 pub(crate) struct ScriptedMember {
@@ -55,6 +73,8 @@ struct State {
     feeds: Vec<usize>,
     starts: u32,
     late: usize,
+    discredited: usize,
+    asks: Vec<Ask>,
 }
 
 #[derive(Default)]
@@ -65,43 +85,117 @@ struct Held {
 
 impl ScriptedModel {
     pub(crate) fn logits(&self, prefix: &[u32]) -> Vec<f32> {
-        let hash = prefix.iter().fold(mix(self.seed), |hash, token| mix(hash ^ (u64::from(*token) + 1)));
-        let logit = |id: u64| (mix(hash ^ (id << 32)) % 10_000) as f32 / 1_500.0;
-        (0..self.vocabulary_size as u64).map(logit).collect()
+        let ids = 0..self.vocabulary_size as u64;
+        match self.style {
+            Style::Noise => {
+                let hash = hash(self.seed, prefix);
+                ids.map(|id| (mix(hash ^ (id << 32)) % 10_000) as f32 / 1_500.0).collect()
+            }
+            Style::Language => {
+                let (common, own) = (hash(0, prefix), hash(self.seed, prefix));
+                // From the flat (half of the tokens make most of the mass) to the nearly certain.
+                let power = 0.9 + (common % 1000) as f32 / 1000.0 * 1.6;
+                let logit = |id: u64| {
+                    let rank = 1 + mix(common ^ (id << 32)) % ids.end;
+                    let noise = (mix(own ^ (id << 32)) % 1000) as f32 / 1000.0;
+                    noise - power * (rank as f32).ln()
+                };
+                ids.clone().map(logit).collect()
+            }
+            Style::Ties => {
+                let hash = hash(0, prefix);
+                ids.map(|id| (mix(hash ^ (id << 32)) % 3) as f32).collect()
+            }
+        }
     }
 
     /// The rows for these prefixes.
     pub(crate) fn rows<'a>(&self, prefixes: impl Iterator<Item = &'a [u32]>) -> Rows {
-        let (mut logits, mut log_sum_exps) = (Vec::new(), Vec::new());
-        for prefix in prefixes {
-            let row = self.logits(prefix);
-            let sum: f64 = row.iter().map(|logit| f64::from(*logit).exp()).sum();
-            log_sum_exps.push(sum.ln() as f32);
-            logits.extend(row);
-        }
-        Rows::new(logits, &log_sum_exps, self.vocabulary_size).unwrap()
+        let rows: Vec<Vec<f32>> = prefixes.map(|prefix| self.logits(prefix)).collect();
+        let norms = rows.iter().map(|row| norm(row)).collect();
+        Rows::new(rows.concat(), norms, self.vocabulary_size).unwrap()
     }
 
-    pub(crate) fn answer(&self, ask: Ask, tokens: &[u32], fed: usize) -> Answer {
+    pub(crate) fn answer(&self, ask: &Ask, tokens: &[u32], fed: usize) -> Answer {
         let before = tokens.len() - fed;
+        let each = || (before..tokens.len()).map(|end| &tokens[..end]);
+        let next = || self.logits(tokens);
         match ask {
             Ask::Nothing => Answer::Advanced,
-            Ask::LogitsNext => Answer::Rows(self.rows([tokens].into_iter())),
-            Ask::LogitsEach => Answer::Rows(self.rows((before..tokens.len()).map(|end| &tokens[..end]))),
+            Ask::Logits { positions: Positions::Next, format } => {
+                assert_eq!(*format, RowFormat::F32, "not scripted");
+                Answer::Rows(self.rows([tokens].into_iter()))
+            }
+            Ask::Logits { positions: Positions::Each, .. } => Answer::Rows(self.rows(each())),
             Ask::Targets => {
-                let rows = self.rows((before..tokens.len()).map(|end| &tokens[..end]));
-                let target = |index: usize| rows.row(index).unwrap().log_prob(tokens[before + index]);
-                Answer::Targets((0..fed).map(|index| target(index).unwrap()).collect())
+                let log_prob = |(prefix, target): (&[u32], &u32)| {
+                    let row = self.logits(prefix);
+                    norm(&row).log_prob(row[*target as usize])
+                };
+                Answer::Targets(each().zip(&tokens[before..]).map(log_prob).collect())
+            }
+            Ask::Top { positions: Positions::Next, .. } => self.tops(ask, &[tokens], None),
+            Ask::Top { positions: Positions::Each, .. } => {
+                self.tops(ask, &each().collect::<Vec<_>>(), Some(&tokens[before..]))
+            }
+            Ask::Ids(ids) => {
+                let row = next();
+                let logits = ids.iter().map(|id| row[*id as usize]).collect();
+                Answer::Ids { logits, norm: norm(&row) }
+            }
+            Ask::Draw { uniform } => {
+                let row = next();
+                Answer::Drawn(chorus_simd::draw(&row, norm(&row), *uniform) as u32)
             }
         }
+    }
+
+    /// By selecting from whole rows.
+    fn tops(&self, ask: &Ask, prefixes: &[&[u32]], targets: Option<&[u32]>) -> Answer {
+        let Ask::Top { k, log_threshold, .. } = *ask else { panic!("{ask:?}") };
+        let mut parts = TopParts::default();
+        for prefix in prefixes {
+            let row = self.logits(prefix);
+            let norm = norm(&row);
+            let is_above = |id: &u32| {
+                log_threshold.is_some_and(|threshold| norm.log_prob(row[*id as usize]) > threshold)
+            };
+            let mut ids: Vec<u32> = (0..row.len() as u32).collect();
+            let above = ids.iter().filter(|id| is_above(id)).count();
+            let count = above.max(k as usize);
+            if (1..ids.len()).contains(&count) {
+                ids.select_nth_unstable_by(count - 1, |a, b| {
+                    row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b))
+                });
+            }
+            ids.truncate(count);
+            ids.sort_unstable();
+            parts.counts.push(ids.len() as u32);
+            parts.logits.extend(ids.iter().map(|id| row[*id as usize]));
+            parts.norms.push(norm);
+            parts.targets.extend(targets.map(|targets| row[targets[parts.counts.len() - 1] as usize]));
+            parts.ids.extend(ids);
+        }
+        let shape = TopShape {
+            rows: prefixes.len(),
+            k: k as usize,
+            log_threshold,
+            vocabulary_size: self.vocabulary_size,
+            targets: targets.is_some(),
+        };
+        Answer::Top(Tops::new(parts, shape).unwrap())
     }
 }
 
 impl ScriptedMember {
     pub(crate) fn new(name: &str, seed: u64, vocabulary: &Vocabulary) -> Arc<Self> {
+        Self::in_style(Style::Noise, name, seed, vocabulary)
+    }
+
+    pub(crate) fn in_style(style: Style, name: &str, seed: u64, vocabulary: &Vocabulary) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
-            model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize },
+            model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize, style },
             presence: watch::Sender::new(Presence::Connecting { reason: "not reached yet".to_owned() }),
             card: card(name, vocabulary),
             state: Mutex::new(State {
@@ -111,6 +205,8 @@ impl ScriptedMember {
                 feeds: Vec::new(),
                 starts: 0,
                 late: 0,
+                discredited: 0,
+                asks: Vec::new(),
             }),
             open: watch::Sender::new(0),
         })
@@ -146,6 +242,16 @@ impl ScriptedMember {
         self.state.lock().unwrap().feeds.clone()
     }
 
+    /// The ask of every feed that was answered.
+    pub(crate) fn asks(&self) -> Vec<Ask> {
+        self.state.lock().unwrap().asks.clone()
+    }
+
+    /// How often an answer of it turned out to be unsound.
+    pub(crate) fn discredited(&self) -> usize {
+        self.state.lock().unwrap().discredited
+    }
+
     /// Feeds that were given up at their deadlines.
     pub(crate) fn late_feeds(&self) -> usize {
         self.state.lock().unwrap().late
@@ -172,12 +278,13 @@ impl ScriptedMember {
     fn read(&self, feed: &Feed) -> Answer {
         let mut state = self.state.lock().unwrap();
         state.feeds.push(feed.tokens.len());
+        state.asks.push(feed.ask.clone());
         let held = state.sessions.get_mut(&feed.session).unwrap();
         held.step = feed.step;
         held.tokens.extend(&feed.tokens);
         let tokens = held.tokens.clone();
         state.histories.insert(feed.session, tokens.clone());
-        self.model.answer(feed.ask, &tokens, feed.tokens.len())
+        self.model.answer(&feed.ask, &tokens, feed.tokens.len())
     }
 }
 
@@ -226,6 +333,7 @@ impl Member for ScriptedMember {
                 }
                 .boxed()
             }
+            Act::Lie(lie) => future::ready(Ok(lie(self.read(&feed)))).boxed(),
             Act::Hang => future::pending().boxed(),
             Act::Fail(error) => future::ready(Err(error)).boxed(),
             Act::Die => {
@@ -238,6 +346,14 @@ impl Member for ScriptedMember {
 
     fn late(&self) {
         self.state.lock().unwrap().late += 1;
+    }
+
+    fn discredit(&self) {
+        self.state.lock().unwrap().discredited += 1;
+    }
+
+    fn traffic(&self, _: PlanKind) -> TrafficCounts {
+        TrafficCounts::default()
     }
 
     fn close(&self, session: SessionId) {
@@ -267,6 +383,10 @@ pub(crate) fn card(name: &str, vocabulary: &Vocabulary) -> ModelCard {
         incarnation: "1".to_owned(),
         version: "0".to_owned(),
     }
+}
+
+fn hash(seed: u64, prefix: &[u32]) -> u64 {
+    prefix.iter().fold(mix(seed), |hash, token| mix(hash ^ (u64::from(*token) + 1)))
 }
 
 /// The finaliser of splitmix64.

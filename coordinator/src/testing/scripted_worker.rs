@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chorus_proto::v1::{
     self, AnswerFrame, DescribeRequest, ErrorCode, Failure, ModelCard, Operation, OperationFrame,
-    TokenizerChunk, TokenizerRequest, answer, ask_logits, feed, operation, worker_server,
+    TokenizerChunk, TokenizerRequest, answer, feed, operation, worker_server,
 };
 use chorus_text::Vocabulary;
 use tokio::net::TcpListener;
@@ -18,9 +18,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::scripted_member::{self, ScriptedModel};
+use super::scripted_member::{self, ScriptedModel, Style};
+use crate::fusion::Norm;
 use crate::member::Answer;
-use crate::plan::Ask;
+use crate::plan::{Ask, Positions};
 
 /// How a worker answers feeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +64,13 @@ struct Service {
 
 impl ScriptedWorker {
     pub(crate) fn start(vocabulary: &Vocabulary, seed: u64, manner: Manner) -> Self {
+        Self::start_in_style(Style::Noise, vocabulary, seed, manner)
+    }
+
+    pub(crate) fn start_in_style(style: Style, vocabulary: &Vocabulary, seed: u64, manner: Manner) -> Self {
         let mut worker = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize },
+            model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize, style },
             vocabulary: vocabulary.clone(),
             incarnation: 0,
             runtime: None,
@@ -223,45 +228,70 @@ fn answer_in(
     tokens.extend(&feed.tokens);
     let size = model.vocabulary_size;
     let zeros = |count: usize, rows: usize| {
-        let lse = vec![(size as f32).ln(); rows];
-        Some(answer::Answer::Logits(chorus_proto::logits_from_rows(&vec![0.0; count], lse)))
+        let norms = v1::Norms { largest: vec![0.0; rows], log_sum: vec![(size as f64).ln(); rows] };
+        Some(answer::Answer::Logits(chorus_proto::logits_from_rows(&vec![0.0; count], norms)))
     };
     match manner {
         Manner::Silent => None,
         Manner::Short => zeros(size - 1, 1),
         Manner::Flat => zeros(size * feed.tokens.len(), feed.tokens.len()),
         Manner::NotFinite => {
-            let row = vec![f32::NAN; size];
-            Some(answer::Answer::Logits(chorus_proto::logits_from_rows(&row, vec![1.0])))
+            let norms = v1::Norms { largest: vec![0.0], log_sum: vec![1.0] };
+            Some(answer::Answer::Logits(chorus_proto::logits_from_rows(&vec![f32::NAN; size], norms)))
         }
-        Manner::Faithful => Some(faithful(&model.answer(ask(feed), tokens, feed.tokens.len()))),
+        Manner::Faithful => Some(faithful(&model.answer(&ask(feed), tokens, feed.tokens.len()))),
     }
 }
 
 fn ask(feed: &v1::Feed) -> Ask {
-    match feed.ask.as_ref().unwrap() {
+    let positions = |rows| match v1::Rows::try_from(rows) {
+        Ok(v1::Rows::Next) => Positions::Next,
+        Ok(v1::Rows::Each) => Positions::Each,
+        _ => panic!("no coordinator asks that"),
+    };
+    match feed.ask.clone().unwrap() {
         feed::Ask::Nothing(_) => Ask::Nothing,
         feed::Ask::Targets(_) => Ask::Targets,
-        feed::Ask::Logits(logits) => match logits.rows() {
-            ask_logits::Rows::Next => Ask::LogitsNext,
-            ask_logits::Rows::Each => Ask::LogitsEach,
-            ask_logits::Rows::Unspecified => panic!("no coordinator asks that"),
-        },
+        feed::Ask::Logits(ask) => Ask::Logits { positions: positions(ask.rows), format: ask.format() },
+        feed::Ask::Top(v1::AskTop { rows, k, log_threshold }) => {
+            Ask::Top { positions: positions(rows), k, log_threshold }
+        }
+        feed::Ask::Ids(ids) => Ask::Ids(ids.ids.into()),
+        feed::Ask::Draw(draw) => Ask::Draw { uniform: draw.uniform },
     }
 }
 
 fn faithful(answer: &Answer) -> answer::Answer {
+    let bytes = |values: &[f32]| chorus_proto::logits_from_rows(values, v1::Norms::default()).values;
+    let norms = |norms: &[Norm]| {
+        let mut all = v1::Norms::default();
+        norms.iter().for_each(|norm| all.push(norm.largest, norm.log_sum));
+        Some(all)
+    };
     match answer {
         Answer::Advanced => answer::Answer::Advanced(v1::Advanced {}),
         Answer::Targets(log_probs) => answer::Answer::Targets(v1::Targets { log_probs: log_probs.clone() }),
         Answer::Rows(rows) => {
             let rows: Vec<_> = (0..rows.len()).map(|index| rows.row(index).unwrap()).collect();
             let values: Vec<f32> = rows.iter().flat_map(|row| row.logits().to_vec()).collect();
-            let log_sum_exps = rows.iter().map(|row| {
-                let sum: f64 = row.logits().iter().map(|logit| f64::from(*logit).exp()).sum();
-                sum.ln() as f32
-            });
-            answer::Answer::Logits(chorus_proto::logits_from_rows(&values, log_sum_exps.collect()))
+            let of_rows: Vec<Norm> = rows.iter().map(|row| chorus_simd::norm(row.logits())).collect();
+            answer::Answer::Logits(v1::Logits { values: bytes(&values), norms: norms(&of_rows) })
         }
+        Answer::Top(tops) => {
+            let rows: Vec<_> = (0..tops.len()).map(|index| tops.row(index).unwrap()).collect();
+            let logits: Vec<f32> = rows.iter().flat_map(|row| row.logits.to_vec()).collect();
+            let targets: Vec<f32> = rows.iter().filter_map(|row| row.target).collect();
+            answer::Answer::Top(v1::TopTokens {
+                counts: rows.iter().map(|row| row.ids.len() as u32).collect(),
+                ids: rows.iter().flat_map(|row| row.ids.to_vec()).collect(),
+                logits: bytes(&logits),
+                norms: norms(&rows.iter().map(|row| row.norm).collect::<Vec<_>>()),
+                target_logits: bytes(&targets),
+            })
+        }
+        Answer::Ids { logits, norm } => {
+            answer::Answer::Ids(v1::IdLogits { logits: bytes(logits), norms: norms(&[*norm]) })
+        }
+        Answer::Drawn(id) => answer::Answer::Drawn(v1::Drawn { id: *id }),
     }
 }

@@ -71,7 +71,7 @@ impl NullWorkers {
 
 fn card(member: usize, vocabulary: &Vocabulary) -> ModelCard {
     let row_bytes = vocabulary.len() as usize * size_of::<f32>();
-    let rows = (MAX_MESSAGE_BYTES / (row_bytes + 8)).clamp(1, MAX_FEED_TOKENS as usize);
+    let rows = (MAX_MESSAGE_BYTES / (row_bytes + 16)).clamp(1, MAX_FEED_TOKENS as usize);
     ModelCard {
         name: format!("null-{member}"),
         architecture: "null".to_owned(),

@@ -4,9 +4,9 @@
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use chorus_simd::{exp, instructions, log_sum_exp, map_in_place};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
-
-use crate::simd::log_sum_exp;
 
 /// The mean over all rows of -log softmax(logits)[target], in nats.
 ///
@@ -85,14 +85,29 @@ impl CustomOp2 for CrossEntropyGradient<'_> {
         let (logits, targets, width) = rows(logits, logits_layout, targets, targets_layout)?;
         let mut gradient = vec![0f32; logits.len()];
         gradient.par_chunks_exact_mut(width).enumerate().for_each(|(at, gradient)| {
-            let row = &logits[at * width..(at + 1) * width];
+            gradient.copy_from_slice(&logits[at * width..(at + 1) * width]);
             let log_sum_exp = self.log_sum_exps[at] as f32;
-            for (gradient, logit) in gradient.iter_mut().zip(row) {
-                *gradient = self.scale * (logit - log_sum_exp).exp();
-            }
+            instructions().dispatch(ScaledSoftmax { row: gradient, log_sum_exp, scale: self.scale });
             gradient[targets[at] as usize] -= self.scale;
         });
         Ok((CpuStorage::F32(gradient), logits_layout.shape().clone()))
+    }
+}
+
+/// A row of logits into `scale` times its softmax.
+struct ScaledSoftmax<'a> {
+    row: &'a mut [f32],
+    log_sum_exp: f32,
+    scale: f32,
+}
+
+impl WithSimd for ScaledSoftmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (shift, scale) = (simd.splat_f32s(self.log_sum_exp), simd.splat_f32s(self.scale));
+        map_in_place(simd, self.row, |logit| simd.mul_f32s(scale, exp(simd, simd.sub_f32s(logit, shift))));
     }
 }
 

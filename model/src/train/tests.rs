@@ -314,7 +314,10 @@ fn early_stopping_keeps_the_best_epoch() {
         timeless(root.path()).iter().filter_map(|line| line.valid_perplexity).collect();
     let best = validations.iter().copied().fold(f64::INFINITY, f64::min);
     let best_epoch = validations.iter().position(|&perplexity| perplexity == best).unwrap() + 1;
-    assert_eq!(outcome, Outcome::Finished { best_epoch, perplexity: best });
+    let Outcome::Finished { best_epoch: kept, perplexity } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(kept, best_epoch);
+    // JSON's numbers are read back to one unit in the last place.
+    assert!((perplexity / best - 1.0).abs() < 1e-12, "{perplexity} {best}");
     assert_eq!(validations.len(), best_epoch + 2, "{validations:?}");
     // What is saved are that epoch's weights: those of a run that ends with it.
     let shorter = tempfile::tempdir().unwrap();

@@ -57,7 +57,7 @@ mod tests {
     use super::super::texts::{Arrangement, Texts};
     use super::super::trainer::Trainer;
     use super::*;
-    use crate::{LanguageModel, ModelParts, evaluate};
+    use crate::{LanguageModel, ModelParts, Precision, evaluate};
 
     /// The model of an untrained run on random tokens, as evaluation sees it.
     fn model(trainer: &Trainer) -> LanguageModel {
@@ -67,7 +67,7 @@ mod tests {
             vocabulary: chorus_text::Vocabulary::train_characters("abc").unwrap(),
             tensors: values.map(|(name, value)| (name.to_owned(), value.as_tensor().clone())).collect(),
         };
-        LanguageModel::from_parts(parts, &Device::Cpu).unwrap()
+        LanguageModel::from_parts(parts, &Device::Cpu, Precision::F32).unwrap()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
 use candle_core::{Device, Tensor};
-use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Start, Tensors};
+use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Precision, Start, Tensors};
 use chorus_text::Vocabulary;
 
 /// A vocabulary of `size` characters.
@@ -53,7 +53,7 @@ pub(crate) fn parts(config: Config) -> ModelParts {
 }
 
 pub(crate) fn model(config: Config) -> LanguageModel {
-    LanguageModel::from_parts(parts(config), &Device::Cpu).unwrap()
+    LanguageModel::from_parts(parts(config), &Device::Cpu, Precision::F32).unwrap()
 }
 
 /// Fixed tokens of a vocabulary.

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::{operation::Ask, predictor::Want};
+use crate::{
+    operation::{Ask, Rows},
+    predictor::{Prediction, Want},
+};
 use chorus_proto::logits_to_values;
-use v1::{ErrorCode, answer::Answer as Kind};
+use chorus_simd::norm;
+use v1::{ErrorCode, RowFormat, answer::Answer as Kind};
 
 pub(super) const VOCABULARY: usize = 10;
 pub(super) const NOT_FINITE: u32 = 7;
@@ -30,28 +34,39 @@ impl Predictor for Scripted {
         Ok(vec![])
     }
 
-    fn forward(&mut self, rows: &mut [Row<'_, Vec<u32>>]) -> Result<Vec<Vec<f32>>, PredictorError> {
+    fn forward(
+        &mut self,
+        rows: &mut [Row<'_, Vec<u32>>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), PredictorError> {
         self.forwards.push(rows.iter().map(|row| row.tokens.to_vec()).collect());
-        rows.iter_mut().map(forward_one).collect()
+        rows.iter_mut().enumerate().try_for_each(|(index, row)| forward_one(index, row, receive))
     }
 }
 
-fn forward_one(row: &mut Row<'_, Vec<u32>>) -> Result<Vec<f32>, PredictorError> {
-    let mut output = Vec::new();
-    for &token in row.tokens {
+fn forward_one(
+    index: usize,
+    row: &mut Row<'_, Vec<u32>>,
+    receive: &mut dyn FnMut(Prediction<'_>),
+) -> Result<(), PredictorError> {
+    let mut predict = |offset, tokens: &[u32]| {
+        let logits = logits_after(tokens);
+        receive(Prediction { row: index, offset, logits: &logits, norm: norm(&logits) });
+    };
+    for (offset, &token) in row.tokens.iter().enumerate() {
         assert_ne!(token, PANIC, "scripted panic");
         if token == ERROR {
             return Err("scripted error".into());
         }
         if row.want == Want::Each {
-            output.extend(logits_after(row.state));
+            predict(offset, row.state);
         }
         row.state.push(token);
     }
     if row.want == Want::Next {
-        output.extend(logits_after(row.state));
+        predict(0, row.state);
     }
-    Ok(output)
+    Ok(())
 }
 
 pub(super) fn logits_after(tokens: &[u32]) -> Vec<f32> {
@@ -71,7 +86,10 @@ pub(super) struct Harness {
 
 impl Harness {
     pub(super) fn new() -> Self {
-        Self::with(BatchLimits { chunk_tokens: 4, tokens: 100, logits: 100 * VOCABULARY }, 8)
+        Self::with(
+            BatchLimits { chunk_tokens: 4, tokens: 100, logits: 100 * VOCABULARY, ..BatchLimits::default() },
+            8,
+        )
     }
 
     pub(super) fn with(limits: BatchLimits, max_sessions: usize) -> Self {
@@ -111,13 +129,21 @@ impl Harness {
     }
 }
 
+pub(super) fn next() -> Ask {
+    Ask::Logits { rows: Rows::Next, format: RowFormat::F32 }
+}
+
+pub(super) fn each() -> Ask {
+    Ask::Logits { rows: Rows::Each, format: RowFormat::F32 }
+}
+
 pub(super) fn next_row(answer: &v1::Answer) -> Vec<f32> {
     rows(answer, 1)
 }
 
 pub(super) fn rows(answer: &v1::Answer, count: usize) -> Vec<f32> {
     match &answer.answer {
-        Some(Kind::Logits(logits)) => logits_to_values(logits, count, VOCABULARY).unwrap(),
+        Some(Kind::Logits(logits)) => logits_to_values(logits, RowFormat::F32, count, VOCABULARY).unwrap(),
         other => panic!("logits were asked for, the answer is {other:?}"),
     }
 }

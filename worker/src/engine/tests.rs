@@ -1,23 +1,26 @@
 //! The engine with a scripted predictor: what is computed, how often, in which batches, and what is answered.
 
 use super::{
-    scripted::{ERROR, Harness, NOT_FINITE, PANIC, TTL, code, logits_after, next_row, only, rows},
+    scripted::{
+        ERROR, Harness, NOT_FINITE, PANIC, TTL, code, each, logits_after, next, next_row, only, rows,
+    },
     *,
 };
-use crate::{job::log_sum_exp, operation::Ask};
+use crate::operation::Ask;
+use chorus_simd::norm;
 use v1::{ErrorCode, answer::Answer as Kind};
 
 #[test]
 fn a_repeated_step_is_answered_from_memory_and_computed_once() {
     let mut harness = Harness::new();
     harness.open(1, 1);
-    harness.feed(1, 1, 1, &[3, 4], Ask::Next);
+    harness.feed(1, 1, 1, &[3, 4], next());
     let first = only(harness.run_all());
     assert_eq!(next_row(&first), logits_after(&[3, 4]));
-    harness.feed(1, 1, 1, &[3, 4], Ask::Next);
+    harness.feed(1, 1, 1, &[3, 4], next());
     assert_eq!(only(harness.run_all()), first);
     assert_eq!(harness.forwards().len(), 1);
-    harness.feed(1, 1, 2, &[5], Ask::Next);
+    harness.feed(1, 1, 2, &[5], next());
     assert_eq!(
         next_row(&only(harness.run_all())),
         logits_after(&[3, 4, 5]),
@@ -29,9 +32,9 @@ fn a_repeated_step_is_answered_from_memory_and_computed_once() {
 fn a_step_that_is_repeated_while_it_is_computed_waits_for_its_answer() {
     let mut harness = Harness::new();
     harness.open(1, 1);
-    harness.feed(1, 1, 1, &[1, 2, 3, 4, 5], Ask::Next);
+    harness.feed(1, 1, 1, &[1, 2, 3, 4, 5], next());
     harness.run_batch();
-    harness.feed(1, 1, 1, &[1, 2, 3, 4, 5], Ask::Next);
+    harness.feed(1, 1, 1, &[1, 2, 3, 4, 5], next());
     let answers = harness.run_all();
     assert_eq!(answers.len(), 2);
     assert_eq!(answers[0], answers[1]);
@@ -44,9 +47,9 @@ fn a_step_out_of_order_leaves_the_session_where_it_was() {
     harness.open(1, 1);
     harness.feed(1, 1, 2, &[1], Ask::Nothing);
     assert_eq!(code(&only(harness.run_all())), ErrorCode::StepOutOfOrder);
-    harness.feed(1, 1, 1, &[1], Ask::Next);
+    harness.feed(1, 1, 1, &[1], next());
     assert_eq!(next_row(&only(harness.run_all())), logits_after(&[1]));
-    harness.feed(1, 1, 3, &[2], Ask::Next);
+    harness.feed(1, 1, 3, &[2], next());
     assert_eq!(code(&only(harness.run_all())), ErrorCode::StepOutOfOrder);
 }
 
@@ -55,9 +58,9 @@ fn operations_on_one_session_run_in_their_order_and_share_one_frame() {
     let mut harness = Harness::new();
     harness.open(1, 1);
     harness.feed(1, 1, 1, &[1, 2], Ask::Nothing);
-    harness.feed(1, 1, 2, &[3], Ask::Next);
+    harness.feed(1, 1, 2, &[3], next());
     harness.apply(1, 1, Operation::Close { discard: false });
-    harness.feed(1, 1, 3, &[4], Ask::Next);
+    harness.feed(1, 1, 3, &[4], next());
     let answers = harness.run_all();
     assert_eq!(answers.iter().map(|answer| answer.step).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(answers[0].answer, Some(Kind::Advanced(v1::Advanced {})));
@@ -71,7 +74,7 @@ fn opening_again_replaces_the_session() {
     harness.open(1, 1);
     harness.feed(1, 1, 1, &[1, 2], Ask::Nothing);
     harness.open(1, 1);
-    harness.feed(1, 1, 1, &[5], Ask::Next);
+    harness.feed(1, 1, 1, &[5], next());
     let answers = harness.run_all();
     assert_eq!(answers.len(), 2, "a full table has room for a replacement: {answers:?}");
     assert_eq!(next_row(&answers[1]), logits_after(&[5]));
@@ -82,7 +85,7 @@ fn the_same_number_on_two_streams_is_two_sessions() {
     let mut harness = Harness::new();
     for stream in [1, 2] {
         harness.open(stream, 7);
-        harness.feed(stream, 7, 1, &[stream as u32], Ask::Next);
+        harness.feed(stream, 7, 1, &[stream as u32], next());
     }
     harness.engine.run_batch(harness.now, &mut harness.replies);
     assert_eq!(harness.forwards(), [[[1], [2]]], "both in one forward");
@@ -90,8 +93,8 @@ fn the_same_number_on_two_streams_is_two_sessions() {
         assert_eq!(next_row(&reply.answer), logits_after(&[reply.stream as u32]));
     }
     harness.engine.end_stream(1);
-    harness.feed(1, 7, 2, &[3], Ask::Next);
-    harness.feed(2, 7, 2, &[3], Ask::Next);
+    harness.feed(1, 7, 2, &[3], next());
+    harness.feed(2, 7, 2, &[3], next());
     let answers = harness.run_all();
     assert_eq!(code(&answers[0]), ErrorCode::UnknownSession);
     assert_eq!(next_row(&answers[1]), logits_after(&[2, 3]));
@@ -106,8 +109,8 @@ fn an_idle_session_expires_and_makes_room() {
     assert_eq!((answer.session, answer.step, code(&answer)), (2, 0, ErrorCode::ResourceExhausted));
     harness.now += TTL + Duration::from_millis(1);
     harness.open(1, 2);
-    harness.feed(1, 2, 1, &[1], Ask::Next);
-    harness.feed(1, 1, 1, &[1], Ask::Next);
+    harness.feed(1, 2, 1, &[1], next());
+    harness.feed(1, 1, 1, &[1], next());
     let answers = harness.run_all();
     assert_eq!((answers[0].session, code(&answers[0])), (1, ErrorCode::UnknownSession));
     assert_eq!(next_row(&answers[1]), logits_after(&[1]));
@@ -117,7 +120,7 @@ fn an_idle_session_expires_and_makes_room() {
 fn without_operations_sessions_expire_when_the_engine_said() {
     let mut harness = Harness::new();
     harness.open(1, 1);
-    harness.feed(1, 1, 1, &[1], Ask::Next);
+    harness.feed(1, 1, 1, &[1], next());
     harness.now += TTL / 2;
     harness.run_all();
     // The feed's answer renewed the session: the first look is early and says when to come again.
@@ -134,24 +137,25 @@ fn a_long_feed_goes_in_chunks_between_which_others_get_their_tokens() {
     let long: Vec<u32> = (0..10).map(|index| index % 5).collect();
     harness.open(1, 1);
     harness.open(1, 2);
-    harness.feed(1, 1, 1, &long, Ask::Next);
+    harness.feed(1, 1, 1, &long, next());
     for step in 1..=3 {
-        harness.feed(1, 2, step, &[step as u32], Ask::Next);
+        harness.feed(1, 2, step, &[step as u32], next());
     }
     let first = only(harness.run_batch());
     let second = only(harness.run_batch());
     assert_eq!((first.session, first.step, second.session, second.step), (2, 1, 2, 2));
     let third = harness.run_batch();
-    assert_eq!(third.iter().map(|answer| answer.session).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(next_row(&third[0]), logits_after(&long));
+    assert_eq!(third.iter().map(|answer| answer.session).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(next_row(&third[1]), logits_after(&long));
     let fed: Vec<Vec<usize>> =
         harness.forwards().iter().map(|rows| rows.iter().map(Vec::len).collect()).collect();
-    assert_eq!(fed, [[4, 1], [4, 1], [2, 1]]);
+    assert_eq!(fed, [[1, 4], [1, 4], [1, 2]]);
 }
 
 #[test]
 fn a_forward_that_is_full_serves_the_others_next() {
-    let mut harness = Harness::with(BatchLimits { chunk_tokens: 2, tokens: 4, logits: 1000 }, 8);
+    let mut harness =
+        Harness::with(BatchLimits { chunk_tokens: 2, tokens: 4, logits: 1000, ..BatchLimits::default() }, 8);
     for session in 1..=3 {
         harness.open(1, session);
         harness.feed(1, session, 1, &[1, 2, 3, 4], Ask::Nothing);
@@ -167,7 +171,7 @@ fn a_forward_that_is_full_serves_the_others_next() {
 fn rows_for_each_token_are_the_distributions_that_the_tokens_are_drawn_from() {
     let mut harness = Harness::new();
     let tokens = [3, 1, 4, 1, 5, 2];
-    for (session, ask) in [(1, Ask::Each), (2, Ask::Targets)] {
+    for (session, ask) in [(1, each()), (2, Ask::Targets)] {
         harness.open(1, session);
         harness.feed(1, session, 1, &tokens, ask);
     }
@@ -175,11 +179,11 @@ fn rows_for_each_token_are_the_distributions_that_the_tokens_are_drawn_from() {
     let expected: Vec<Vec<f32>> = (0..tokens.len()).map(|place| logits_after(&tokens[..place])).collect();
     assert_eq!(rows(&answers[0], tokens.len()), expected.concat());
     let Some(Kind::Logits(logits)) = &answers[0].answer else { unreachable!("rows() has read it") };
+    let norms: Vec<(f32, f64)> = logits.norms.as_ref().unwrap().iter().collect();
     let Some(Kind::Targets(targets)) = &answers[1].answer else { panic!("targets were asked for") };
     for (place, row) in expected.iter().enumerate() {
-        let log_sum_exp = log_sum_exp(row).unwrap();
-        assert_eq!(logits.log_sum_exp[place], log_sum_exp as f32);
-        assert_eq!(targets.log_probs[place], f64::from(row[tokens[place] as usize]) - log_sum_exp);
+        assert_eq!(norms[place], (norm(row).largest, norm(row).log_sum));
+        assert_eq!(targets.log_probs[place], norm(row).log_prob(row[tokens[place] as usize]));
     }
     assert_eq!(targets.log_probs.len(), tokens.len());
 }
@@ -188,10 +192,10 @@ fn rows_for_each_token_are_the_distributions_that_the_tokens_are_drawn_from() {
 fn an_empty_feed_asks_about_the_session_as_it_stands() {
     let mut harness = Harness::new();
     harness.open(1, 1);
-    harness.feed(1, 1, 1, &[], Ask::Next);
+    harness.feed(1, 1, 1, &[], next());
     harness.feed(1, 1, 2, &[2], Ask::Nothing);
-    harness.feed(1, 1, 3, &[], Ask::Next);
-    harness.feed(1, 1, 4, &[], Ask::Each);
+    harness.feed(1, 1, 3, &[], next());
+    harness.feed(1, 1, 4, &[], each());
     harness.feed(1, 1, 5, &[], Ask::Targets);
     harness.feed(1, 1, 6, &[], Ask::Nothing);
     let answers = harness.run_all();
@@ -208,8 +212,8 @@ fn logits_that_are_not_finite_fail_their_session_and_no_other() {
     let mut harness = Harness::new();
     for (session, token) in [(1, NOT_FINITE), (2, 2)] {
         harness.open(1, session);
-        harness.feed(1, session, 1, &[token], Ask::Next);
-        harness.feed(1, session, 2, &[1], Ask::Next);
+        harness.feed(1, session, 1, &[token], next());
+        harness.feed(1, session, 2, &[1], next());
     }
     let answers = harness.run_all();
     let of = |session| answers.iter().filter(move |answer| answer.session == session).collect::<Vec<_>>();
@@ -224,12 +228,12 @@ fn an_error_or_a_panic_of_the_model_is_answered_and_survived() {
         let mut harness = Harness::new();
         for (session, token) in [(1, token), (2, 2)] {
             harness.open(1, session);
-            harness.feed(1, session, 1, &[token], Ask::Next);
+            harness.feed(1, session, 1, &[token], next());
         }
         let codes: Vec<_> = harness.run_all().iter().map(code).collect();
         assert_eq!(codes, [ErrorCode::Internal, ErrorCode::Internal], "one forward, one fate");
         harness.open(1, 2);
-        harness.feed(1, 2, 1, &[2], Ask::Next);
+        harness.feed(1, 2, 1, &[2], next());
         assert_eq!(next_row(&only(harness.run_all())), logits_after(&[2]));
     }
 }
@@ -241,7 +245,7 @@ fn a_discarding_close_answers_everything_that_is_under_way_as_cancelled() {
     harness.open(1, 2);
     harness.feed(1, 1, 1, &[1; 50], Ask::Nothing);
     harness.feed(1, 1, 2, &[1], Ask::Nothing);
-    harness.feed(1, 2, 1, &[1; 5], Ask::Next);
+    harness.feed(1, 2, 1, &[1; 5], next());
     harness.run_batch();
     harness.apply(1, 1, Operation::Close { discard: true });
     let answers = harness.run_all();

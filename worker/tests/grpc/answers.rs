@@ -1,10 +1,12 @@
 //! What a worker answers is what its model computes.
 
 use chorus_model::{LanguageModel, Row, State, Want};
+use chorus_proto::v1::{Drawn, RowFormat, Rows, answer::Answer as Kind};
 
 use crate::{
     harness::{
-        Worker, close, each, feed, log_probs, log_sum_exps, next, nothing, open, soon, targets, values,
+        Worker, close, draw, each, feed, ids, log_probs, next, next_in, norms, nothing, open, soon, targets,
+        top, values,
     },
     models::{VOCABULARY, tokens},
 };
@@ -29,7 +31,8 @@ async fn a_session_equals_the_model_to_the_bit() {
     let answer = stream.ask(feed(1, 1, &[], next())).await;
     let row = forward(&model, &mut state, &[], Want::Next);
     assert_eq!(bits(&values(&answer, 1)), bits(&row), "the distribution of the first token");
-    assert_eq!(log_sum_exps(&answer), [chorus_model::log_sum_exp(&row) as f32]);
+    let norm = chorus_simd::norm(&row);
+    assert_eq!(norms(&answer), [(norm.largest, norm.log_sum)]);
 
     let answer = stream.ask(feed(1, 2, &[3, 1, 4], next())).await;
     let row = forward(&model, &mut state, &[3, 1, 4], Want::Next);
@@ -42,7 +45,7 @@ async fn a_session_equals_the_model_to_the_bit() {
 
     let answer = stream.ask(feed(1, 4, &[6, 5], targets())).await;
     let rows = forward(&model, &mut state, &[6, 5], Want::Each);
-    let log_prob = |(row, token): (&[f32], usize)| f64::from(row[token]) - chorus_model::log_sum_exp(row);
+    let log_prob = |(row, token): (&[f32], usize)| chorus_simd::norm(row).log_prob(row[token]);
     let expected: Vec<f64> = rows.chunks(VOCABULARY).zip([6, 5]).map(log_prob).collect();
     assert_eq!(log_probs(&answer), expected);
 
@@ -50,6 +53,79 @@ async fn a_session_equals_the_model_to_the_bit() {
     forward(&model, &mut state, &[3, 5], Want::Nothing);
     let answer = stream.ask(feed(1, 6, &[], next())).await;
     assert_eq!(bits(&values(&answer, 1)), bits(&forward(&model, &mut state, &[], Want::Next)));
+}
+
+fn f32_values(bytes: &[u8]) -> Vec<f32> {
+    chorus_proto::values_of(bytes, RowFormat::F32)
+}
+
+#[tokio::test]
+async fn what_is_asked_about_a_part_of_a_row_is_that_part_of_it() {
+    let worker = Worker::start().await;
+    let model = worker.model();
+    let mut stream = worker.attach().await;
+    let mut state = model.fresh_state().unwrap();
+    stream.send([open(1)]);
+
+    let fed = [3, 1, 4];
+    let rows = forward(&model, &mut state, &fed, Want::Each);
+    let threshold = 0.04_f64.ln();
+    let answer = stream.ask(feed(1, 1, &fed, top(Rows::Each, 2, Some(threshold)))).await;
+    let Some(Kind::Top(tops)) = answer.answer else { panic!("{answer:?}") };
+    let (logits, targets) = (f32_values(&tops.logits), f32_values(&tops.target_logits));
+    let mut rest = tops.ids.iter().zip(&logits);
+    for (index, row) in rows.chunks(VOCABULARY).enumerate() {
+        let norm = chorus_simd::norm(row);
+        assert_eq!(tops.norms.as_ref().unwrap().iter().nth(index), Some((norm.largest, norm.log_sum)));
+        assert_eq!(targets[index], row[fed[index] as usize]);
+        let mut likeliest: Vec<u32> = (0..VOCABULARY as u32).collect();
+        likeliest.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
+        let above = likeliest.iter().filter(|id| norm.log_prob(row[**id as usize]) > threshold).count();
+        likeliest.truncate(above.max(2));
+        likeliest.sort_unstable();
+        let expected: Vec<(u32, f32)> = likeliest.iter().map(|id| (*id, row[*id as usize])).collect();
+        let found: Vec<(u32, f32)> =
+            rest.by_ref().take(tops.counts[index] as usize).map(|(id, logit)| (*id, *logit)).collect();
+        assert_eq!(found, expected);
+    }
+    assert_eq!(rest.next(), None);
+
+    // A second question about the same position, and a third.
+    let row = forward(&model, &mut state, &[], Want::Next);
+    let norm = chorus_simd::norm(&row);
+    let answer = stream.ask(feed(1, 2, &[], ids(&[0, 7, 29]))).await;
+    let Some(Kind::Ids(of_ids)) = answer.answer else { panic!("{answer:?}") };
+    assert_eq!(f32_values(&of_ids.logits), [row[0], row[7], row[29]]);
+    assert_eq!(of_ids.norms.unwrap().iter().collect::<Vec<_>>(), [(norm.largest, norm.log_sum)]);
+    for (step, uniform) in (3..).zip([0.0, 0.31, 0.99]) {
+        let answer = stream.ask(feed(1, step, &[], draw(uniform))).await;
+        let id = chorus_simd::draw(&row, norm, uniform) as u32;
+        assert_eq!(answer.answer, Some(Kind::Drawn(Drawn { id })));
+        let again = stream.ask(feed(1, step, &[], draw(uniform))).await;
+        assert_eq!(again.answer, Some(Kind::Drawn(Drawn { id })), "a repeated step");
+    }
+}
+
+#[tokio::test]
+async fn rows_in_two_bytes_are_near_the_row_and_sum_to_one() {
+    let worker = Worker::start().await;
+    let row = forward(&worker.model(), &mut worker.model().fresh_state().unwrap(), &[5], Want::Next);
+    let norm = chorus_simd::norm(&row);
+    let mut stream = worker.attach().await;
+    for (session, format, off) in [(1, RowFormat::F16, 2e-3), (2, RowFormat::Bf16, 2e-2)] {
+        stream.send([open(session)]);
+        let answer = stream.ask(feed(session, 1, &[5], next_in(format))).await;
+        let Some(Kind::Logits(logits)) = &answer.answer else { panic!("{answer:?}") };
+        assert_eq!(logits.values.len(), 2 * VOCABULARY);
+        let values = chorus_proto::logits_to_values(logits, format, 1, VOCABULARY).unwrap();
+        let (largest, log_sum) = norms(&answer)[0];
+        let log_prob = |value: f32| f64::from(value) - f64::from(largest) - log_sum;
+        let sum: f64 = values.iter().map(|value| log_prob(*value).exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+        for (value, logit) in values.iter().zip(&row) {
+            assert!((log_prob(*value) - norm.log_prob(*logit)).abs() < off);
+        }
+    }
 }
 
 #[tokio::test]
@@ -105,7 +181,7 @@ async fn a_text_is_scored_in_one_frame() {
     let answer = stream.answer().await;
     let rows = forward(&model, &mut model.fresh_state().unwrap(), &text, Want::Each);
     let log_prob =
-        |(row, &token): (&[f32], &u32)| f64::from(row[token as usize]) - chorus_model::log_sum_exp(row);
+        |(row, &token): (&[f32], &u32)| f64::from(row[token as usize]) - chorus_simd::log_sum_exp(row);
     let expected: f64 = rows.chunks(VOCABULARY).zip(&text).map(log_prob).sum();
     assert!((log_probs(&answer).iter().sum::<f64>() - expected).abs() < 1e-4);
 }

@@ -6,12 +6,14 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tonic::{Code, codegen::http::uri::PathAndQuery};
 
 use crate::{
-    harness::{Attached, Worker, each, failure, feed, next, nothing, open, soon, targets, values},
+    harness::{
+        Attached, Worker, draw, each, failure, feed, ids, next, nothing, open, soon, targets, top, values,
+    },
     models::{self, VOCABULARY},
 };
 
 fn ask_rows(rows: i32) -> v1::feed::Ask {
-    v1::feed::Ask::Logits(v1::AskLogits { rows })
+    v1::feed::Ask::Logits(v1::AskLogits { rows, format: 0 })
 }
 
 #[tokio::test]
@@ -30,6 +32,9 @@ async fn every_bad_operation_is_refused_and_the_session_goes_on() {
         (feed(1, 2, &[1; 21], targets()), ErrorCode::InvalidArgument, "feed.tokens has 21 tokens"),
         (feed(1, 2, &[1], ask_rows(0)), ErrorCode::InvalidArgument, "feed.logits.rows is 0"),
         (feed(1, 2, &[1], ask_rows(-3)), ErrorCode::InvalidArgument, "feed.logits.rows is -3"),
+        (feed(1, 2, &[1], top(v1::Rows::Next, 31, None)), ErrorCode::InvalidArgument, "feed.top.k is 31"),
+        (feed(1, 2, &[1], ids(&[2, 1])), ErrorCode::InvalidArgument, "feed.ids.ids[1] is not above"),
+        (feed(1, 2, &[1], draw(1.5)), ErrorCode::InvalidArgument, "feed.draw.uniform is 1.5"),
         (no_ask, ErrorCode::InvalidArgument, "feed.ask is missing"),
         (no_operation, ErrorCode::InvalidArgument, "operation is missing"),
         (feed(1, 0, &[1], next()), ErrorCode::InvalidArgument, "feed.step is 0"),
@@ -83,7 +88,7 @@ async fn rows_that_do_not_fit_into_a_message_are_refused() {
     assert_eq!(failure(&answer).0, ErrorCode::InvalidArgument);
     let answer = stream.ask(feed(1, 1, &vec![1; most], each())).await;
     let Some(v1::answer::Answer::Logits(logits)) = answer.answer else { panic!("logits were asked for") };
-    assert_eq!((logits.log_sum_exp.len(), logits.values.len()), (most, most * 20_000 * 4));
+    assert_eq!((logits.norms.unwrap().count(), logits.values.len()), (Some(most), most * 20_000 * 4));
 }
 
 #[tokio::test]

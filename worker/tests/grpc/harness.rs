@@ -158,11 +158,27 @@ pub(crate) fn nothing() -> v1::feed::Ask {
 }
 
 pub(crate) fn next() -> v1::feed::Ask {
-    v1::feed::Ask::Logits(v1::AskLogits { rows: v1::ask_logits::Rows::Next.into() })
+    v1::feed::Ask::Logits(v1::AskLogits { rows: v1::Rows::Next.into(), format: v1::RowFormat::F32.into() })
 }
 
 pub(crate) fn each() -> v1::feed::Ask {
-    v1::feed::Ask::Logits(v1::AskLogits { rows: v1::ask_logits::Rows::Each.into() })
+    v1::feed::Ask::Logits(v1::AskLogits { rows: v1::Rows::Each.into(), format: v1::RowFormat::F32.into() })
+}
+
+pub(crate) fn next_in(format: v1::RowFormat) -> v1::feed::Ask {
+    v1::feed::Ask::Logits(v1::AskLogits { rows: v1::Rows::Next.into(), format: format.into() })
+}
+
+pub(crate) fn top(rows: v1::Rows, k: u32, log_threshold: Option<f64>) -> v1::feed::Ask {
+    v1::feed::Ask::Top(v1::AskTop { rows: rows.into(), k, log_threshold })
+}
+
+pub(crate) fn ids(ids: &[u32]) -> v1::feed::Ask {
+    v1::feed::Ask::Ids(v1::AskIds { ids: ids.to_vec() })
+}
+
+pub(crate) fn draw(uniform: f64) -> v1::feed::Ask {
+    v1::feed::Ask::Draw(v1::AskDraw { uniform })
 }
 
 pub(crate) fn targets() -> v1::feed::Ask {
@@ -173,15 +189,15 @@ pub(crate) fn targets() -> v1::feed::Ask {
 pub(crate) fn values(answer: &Answer, rows: usize) -> Vec<f32> {
     match &answer.answer {
         Some(answer::Answer::Logits(logits)) => {
-            chorus_proto::logits_to_values(logits, rows, models::VOCABULARY).unwrap()
+            chorus_proto::logits_to_values(logits, v1::RowFormat::F32, rows, models::VOCABULARY).unwrap()
         }
         other => panic!("logits were asked for, the answer is {other:?}"),
     }
 }
 
-pub(crate) fn log_sum_exps(answer: &Answer) -> Vec<f32> {
+pub(crate) fn norms(answer: &Answer) -> Vec<(f32, f64)> {
     match &answer.answer {
-        Some(answer::Answer::Logits(logits)) => logits.log_sum_exp.clone(),
+        Some(answer::Answer::Logits(logits)) => logits.norms.as_ref().unwrap().iter().collect(),
         other => panic!("logits were asked for, the answer is {other:?}"),
     }
 }

@@ -1,8 +1,8 @@
 //! The keys of every JSON answer: scripts depend on them.
 
 use chorus_proto::v1::{
-    MemberLogProb, MemberPrediction, MemberScore, MemberStatus, MissingMember, Quorum, RequestLimits, Rule,
-    Start, TokenScore, VoteScore, start,
+    MemberLogProb, MemberPrediction, MemberScore, MemberStatus, MissingMember, PlanTraffic, Quorum,
+    RequestLimits, Rule, Start, TokenScore, VoteScore, start,
 };
 
 use super::*;
@@ -168,6 +168,13 @@ fn the_status() {
             device: "cpu".into(),
             start: zero_state(),
             sessions: 3,
+            traffic: vec![PlanTraffic {
+                plan: "drawn".into(),
+                bytes_sent: 7,
+                bytes_received: 8,
+                tokens: 9,
+                output_rows: 10,
+            }],
         }],
         rule: Rule::LogitMean.into(),
         threshold: 0.25,
@@ -199,6 +206,9 @@ fn the_status() {
                 "name": "alto", "address": "http://127.0.0.1:9", "weight": 2.0, "health": "up", "reason": "",
                 "model": "alto", "architecture": "lstm 2x320", "parameters": 1000, "device": "cpu",
                 "start": "zero_state", "sessions": 3,
+                "traffic": [{
+                    "plan": "drawn", "bytes_sent": 7, "bytes_received": 8, "tokens": 9, "output_rows": 10,
+                }],
             }],
         })
     );

@@ -1,11 +1,11 @@
 //! What is no mistake: every bound itself, and what a request leaves out.
 
-use chorus_proto::v1::{self, SamplingOptions};
+use chorus_proto::v1::{self, FusionOptions, RowFormat, SamplingOptions};
 
 use super::{Ensemble, asking, fusing, ids, sampling};
 use crate::{
     fusion::Rule,
-    plan::Plan,
+    plan::{Plan, RowOptions},
     request::{Prediction, Scoring},
     sampling::Sampling,
 };
@@ -18,16 +18,14 @@ fn what_a_request_does_not_say_is_as_configured() {
     assert_eq!((generation.max_tokens, generation.seed), (64, None));
     assert_eq!(generation.sampling, Sampling::default());
     assert_eq!((generation.fusion, &generation.weights), (ensemble.fusion, &ensemble.weights));
-    assert_eq!(generation.plan(), Plan::for_generate());
+    assert_eq!(generation.rows, RowOptions::default());
+    assert_eq!(generation.plan(1000), Plan::Drawn);
     let request = v1::PredictRequest { prefix: ids(&[3]), ..v1::PredictRequest::default() };
     let prediction = Prediction::new(request, &ensemble.terms()).unwrap();
     assert_eq!((prediction.prefix, prediction.top_n), (vec![3], 10));
     let request = v1::ScoreRequest { input: ids(&[0, 3]), ..v1::ScoreRequest::default() };
     let scoring = Scoring::new(request, &ensemble.terms()).unwrap();
-    assert_eq!(
-        (scoring.tokens.as_slice(), scoring.plan()),
-        (&[0, 3][..], Plan::for_score(Rule::WeightedAverage))
-    );
+    assert_eq!((scoring.tokens.as_slice(), scoring.plan(1000)), (&[0, 3][..], Plan::Targets));
 }
 
 #[test]
@@ -57,6 +55,12 @@ fn what_a_request_says_is_taken() {
     assert_eq!((generation.max_tokens, generation.seed), (100, Some(u64::MAX)));
     let sampling = Sampling { temperature: 0.0, top_k: u32::MAX, top_p: f64::MIN_POSITIVE };
     assert_eq!(generation.sampling, sampling);
+    let rows =
+        FusionOptions { whole_rows: true, row_format: RowFormat::Bf16.into(), ..FusionOptions::default() };
+    let whole = v1::GenerateRequest { fusion: Some(rows), ..asking() };
+    let whole = Ensemble::new().generate(whole).unwrap();
+    assert_eq!(whole.rows, RowOptions { whole: true, format: RowFormat::Bf16 });
+    assert_eq!(whole.plan(1000), Plan::Dense(RowFormat::Bf16));
     let vote = v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, Some(0.0), &[]), ..asking() };
     assert_eq!(Ensemble::new().generate(vote).unwrap().fusion.threshold, 0.0);
 }

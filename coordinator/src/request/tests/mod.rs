@@ -79,7 +79,7 @@ fn sampling(options: SamplingOptions) -> v1::GenerateRequest {
 fn fusing(rule: Rule, threshold: Option<f64>, weights: &[(&str, f64)]) -> Option<FusionOptions> {
     let weights: HashMap<String, f64> =
         weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
-    Some(FusionOptions { rule: v1::Rule::from(rule).into(), threshold, weights })
+    Some(FusionOptions { rule: v1::Rule::from(rule).into(), threshold, weights, ..FusionOptions::default() })
 }
 
 /// The request is refused, with this message.

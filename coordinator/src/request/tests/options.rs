@@ -123,3 +123,16 @@ fn weights() {
         assert_refused(request, &message);
     }
 }
+
+#[test]
+fn row_format() {
+    let asking = |rule: Rule, row_format| {
+        let options = FusionOptions { row_format, ..fusing(rule, None, &[]).unwrap() };
+        v1::GenerateRequest { fusion: Some(options), ..asking() }
+    };
+    let message = "fusion.row_format: 3 is no format; allowed: 0 (f32), 1 (f16), 2 (bf16)";
+    assert_refused(asking(Rule::LogLinear, 3), message);
+    let message = "fusion.row_format: logit_max compares the members' own logits, of which only distances travel in two \
+                   bytes; allowed: f32, or another rule";
+    assert_refused(asking(Rule::LogitMax, 1), message);
+}

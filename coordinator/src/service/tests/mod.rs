@@ -4,6 +4,7 @@
 
 mod clients;
 mod fusing;
+mod plans;
 mod scoring;
 mod survival;
 
@@ -23,7 +24,8 @@ use crate::config::{Config, Overrides};
 use crate::ensemble::Ensemble;
 use crate::fusion::{Fused, fuse};
 use crate::member::{Member, MemberError};
-use crate::testing::scripted_member::{Act, ScriptedMember, card};
+use crate::sampling::{drawing_member, uniform};
+use crate::testing::scripted_member::{Act, ScriptedMember, Style, card};
 
 const NAMES: [&str; 3] = ["alto", "bass", "cello"];
 const WEIGHTS: [f64; 3] = [2.0, 1.0, 3.0];
@@ -40,25 +42,39 @@ fn vocabulary() -> Vocabulary {
     Vocabulary::train_characters("abcdefgh").unwrap()
 }
 
+/// One where other plans than whole rows are worth it.
+fn large_vocabulary() -> Vocabulary {
+    Vocabulary::train_characters(&('\u{4e00}'..).take(300).collect::<String>()).unwrap()
+}
+
 impl Stage {
     /// Everybody is up; `toml` is what the configuration says beside the members.
     async fn new(toml: &str) -> Self {
-        let stage = Self::before_anybody_came(toml);
-        let json = vocabulary().to_json().as_bytes().to_vec();
-        let card = card("alto", &vocabulary());
+        Self::with(Style::Noise, &vocabulary(), toml).await
+    }
+
+    async fn with(style: Style, vocabulary: &Vocabulary, toml: &str) -> Self {
+        let stage = Self::before_anybody_came_with(style, vocabulary, toml);
+        let json = vocabulary.to_json().as_bytes().to_vec();
+        let card = card("alto", vocabulary);
         stage.ensemble.agreement.join("alto").define(json, &card).await.unwrap();
         stage.members.iter().for_each(|member| member.start());
         stage
     }
 
     fn before_anybody_came(toml: &str) -> Self {
+        Self::before_anybody_came_with(Style::Noise, &vocabulary(), toml)
+    }
+
+    fn before_anybody_came_with(style: Style, vocabulary: &Vocabulary, toml: &str) -> Self {
         let flags = NAMES.iter().zip(WEIGHTS);
         let flags = flags.map(|(name, weight)| format!("{name}@{weight}=http://127.0.0.1:9").parse());
         let members = flags.collect::<Result<_, _>>().unwrap();
         let config = Config::new(Some(toml), Overrides { members, ..Overrides::default() });
         let config = config.unwrap();
-        let members: [Arc<ScriptedMember>; 3] =
-            std::array::from_fn(|index| ScriptedMember::new(NAMES[index], index as u64 + 1, &vocabulary()));
+        let members: [Arc<ScriptedMember>; 3] = std::array::from_fn(|index| {
+            ScriptedMember::in_style(style, NAMES[index], index as u64 + 1, vocabulary)
+        });
         let dynamic = members.iter().cloned().map(|member| member as Arc<dyn Member>);
         let agreement = Arc::new(VocabularyAgreement::default());
         let ensemble = Arc::new(Ensemble::new(&config, dynamic.collect(), agreement).unwrap());
@@ -102,6 +118,19 @@ impl Stage {
     async fn status(&self) -> StatusReply {
         let reply = self.service.status(Request::new(StatusRequest {})).await;
         reply.unwrap().into_inner()
+    }
+
+    /// The token that the member drawn for this index draws, from all members.
+    fn drawn(&self, prefix: &[u32], seed: u64, index: u32) -> u32 {
+        self.drawn_by(&[0, 1, 2], prefix, seed, index)
+    }
+
+    /// The token that the member drawn for this index among these draws.
+    fn drawn_by(&self, members: &[usize], prefix: &[u32], seed: u64, index: u32) -> u32 {
+        let weighted = members.iter().map(|member| (*member, WEIGHTS[*member]));
+        let drawing = drawing_member(seed, index, weighted).unwrap();
+        let row = self.members[drawing].model.logits(prefix);
+        chorus_simd::draw(&row, chorus_simd::norm(&row), uniform(seed, index)) as u32
     }
 
     /// What the configured rule makes of these participants after a prefix, in this process.

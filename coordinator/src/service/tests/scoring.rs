@@ -121,6 +121,7 @@ async fn a_request_can_bring_its_own_rule_and_weights() {
         rule: chorus_proto::v1::Rule::LogLinear.into(),
         threshold: None,
         weights: NAMES.iter().map(|name| ((*name).to_owned(), f64::from(*name == "bass"))).collect(),
+        ..FusionOptions::default()
     });
     let reply = stage.score(request).await.unwrap();
     let bass = &reply.members[1];

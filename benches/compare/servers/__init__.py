@@ -1,0 +1,1 @@
+"""Chorus beside other ways to serve the same three models: same requests, same answers, rounds interleaved."""

@@ -1,0 +1,1 @@
+"""The models of the Triton repository; each runs in Triton's Python backend."""

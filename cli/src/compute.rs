@@ -1,0 +1,61 @@
+//! Where a model computes, with how many threads and in which numbers: the flags of every command that runs one.
+
+use std::num::NonZeroUsize;
+
+use chorus_model::{Precision, use_threads};
+
+/// What the commands that run models share.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Computing")]
+pub(crate) struct ComputeArgs {
+    /// The device that computes: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+    /// Threads that compute on the CPU (default: one for each processor)
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Numbers of the weights on the CPU: f32 as in the file, or int8, faster and a little less exact
+    #[arg(long, value_name = "TYPE", default_value_t = Precision::F32)]
+    pub(crate) precision: Precision,
+}
+
+/// More threads than any machine has processors for; each costs memory.
+const MAX_THREADS: usize = 1024;
+
+impl ComputeArgs {
+    /// Sizes this process's pool of threads, before anything computes.
+    pub(crate) fn start(&self) -> anyhow::Result<()> {
+        self.threads.map_or(Ok(()), |threads| Ok(use_threads(threads)?))
+    }
+}
+
+/// How many threads each of `processes` that share this machine gets, of those that were asked for or of its processors.
+pub(crate) fn share_of_threads(asked: Option<NonZeroUsize>, processes: usize) -> NonZeroUsize {
+    let all = asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    NonZeroUsize::new(all.get() / processes.max(1)).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let expected = || format!("expected a whole number from 1 to {MAX_THREADS}");
+    let threads: NonZeroUsize = text.parse().map_err(|_| expected())?;
+    if threads.get() > MAX_THREADS { Err(expected()) } else { Ok(threads) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_shared_evenly_and_everybody_has_one() {
+        let share = |threads, processes| share_of_threads(NonZeroUsize::new(threads), processes).get();
+        assert_eq!([share(16, 3), share(2, 3), share(4, 1), share(1, 0)], [5, 1, 4, 1]);
+    }
+
+    #[test]
+    fn a_number_of_threads_is_refused_with_its_range() {
+        for wrong in ["0", "-1", "x", "1025"] {
+            assert!(threads(wrong).unwrap_err().contains("from 1 to 1024"), "{wrong}");
+        }
+        assert_eq!(threads("8").unwrap().get(), 8);
+    }
+}

@@ -1,0 +1,121 @@
+//! How long a decode step and a scoring pass take: three shapes, four batches, both precisions, one thread.
+//!
+//! `cargo bench -p chorus-model` prints medians; `cargo bench -p chorus-model -- medium` those of one shape. For a
+//! comparison with other libraries on the same weights: `benches/compare`.
+
+use std::fmt;
+
+use candle_core::{Device, Tensor};
+use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Precision, Row, Start, Tensors, Want};
+use chorus_text::Vocabulary;
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+
+const BATCHES: [usize; 4] = [1, 4, 16, 64];
+/// Tokens of a scored sequence.
+const TIME: usize = 32;
+
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    vocab_size: usize,
+    embedding_size: usize,
+    hidden_size: usize,
+    layers: usize,
+}
+
+/// A shape in a precision.
+#[derive(Debug, Clone, Copy)]
+struct Case(Shape, Precision);
+
+const SMALL: Shape =
+    Shape { name: "small", vocab_size: 256, embedding_size: 128, hidden_size: 256, layers: 1 };
+const MEDIUM: Shape =
+    Shape { name: "medium", vocab_size: 10_000, embedding_size: 650, hidden_size: 650, layers: 2 };
+const LARGE: Shape =
+    Shape { name: "large", vocab_size: 33_278, embedding_size: 1500, hidden_size: 1500, layers: 2 };
+
+const CASES: [Case; 6] = [
+    Case(SMALL, Precision::F32),
+    Case(SMALL, Precision::Int8),
+    Case(MEDIUM, Precision::F32),
+    Case(MEDIUM, Precision::Int8),
+    Case(LARGE, Precision::F32),
+    Case(LARGE, Precision::Int8),
+];
+
+fn main() {
+    if let Err(error) = chorus_model::use_threads(std::num::NonZeroUsize::MIN) {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+    divan::main();
+}
+
+/// One token for each sequence, and every row's distribution.
+#[divan::bench(args = CASES, consts = BATCHES, sample_size = 1)]
+fn step<const BATCH: usize>(bencher: Bencher<'_, '_>, case: &Case) {
+    run::<BATCH>(bencher, case, 1, Want::Next);
+}
+
+/// A whole sequence for each row, and the distribution before each token.
+#[divan::bench(args = CASES, consts = BATCHES, sample_size = 1, sample_count = 20)]
+fn score<const BATCH: usize>(bencher: Bencher<'_, '_>, case: &Case) {
+    run::<BATCH>(bencher, case, TIME, Want::Each);
+}
+
+fn run<const BATCH: usize>(bencher: Bencher<'_, '_>, case: &Case, time: usize, want: Want) {
+    let model = case.model();
+    let vocab_size = model.config().vocab_size;
+    let fresh = model.fresh_state().unwrap_or_else(|error| panic!("{error}"));
+    let mut states = vec![fresh; BATCH];
+    let tokens: Vec<u32> = (0..BATCH * time).map(|index| (index * 7919 % vocab_size) as u32).collect();
+    bencher.counter(ItemsCount::new(BATCH * time)).bench_local(|| {
+        let sequences = states.iter_mut().zip(tokens.chunks(time));
+        let mut rows: Vec<Row<'_>> = sequences.map(|(state, tokens)| Row { state, tokens, want }).collect();
+        let predicted = model.predict(&mut rows, &mut |prediction| {
+            black_box(prediction.norm);
+        });
+        predicted.unwrap_or_else(|error| panic!("{error}"));
+    });
+}
+
+impl Case {
+    /// With weights that any generator would give: their values do not change the time.
+    fn model(&self) -> LanguageModel {
+        let Self(shape, precision) = *self;
+        let config = Config {
+            format: FORMAT,
+            name: shape.name.to_owned(),
+            vocab_size: shape.vocab_size,
+            embedding_size: Some(shape.embedding_size),
+            hidden_size: shape.hidden_size,
+            layers: shape.layers,
+            tied: false,
+            lstm_bias: true,
+            output_bias: true,
+            start: Start::ZeroState,
+            end: None,
+        };
+        let scale = (shape.hidden_size as f32).sqrt().recip();
+        let tensor = |(name, dimensions): (String, Vec<usize>)| {
+            let count: usize = dimensions.iter().product();
+            let value = |index: usize| ((index * 7919 % 2003) as f32 / 1001.0 - 1.0) * scale;
+            let values: Vec<f32> = (0..count).map(value).collect();
+            Tensor::from_vec(values, dimensions, &Device::Cpu).map(|tensor| (name, tensor))
+        };
+        let tensors: Result<Tensors, _> = config.tensor_shapes().into_iter().map(tensor).collect();
+        let tensors = tensors.unwrap_or_else(|error| panic!("{error}"));
+        let letters: String =
+            ('\u{4e00}'..).filter(|letter| letter.is_alphabetic()).take(shape.vocab_size).collect();
+        let vocabulary = Vocabulary::train_characters(&letters).unwrap_or_else(|error| panic!("{error}"));
+        LanguageModel::from_parts(ModelParts { config, vocabulary, tensors }, &Device::Cpu, precision)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.0.name, self.1)
+    }
+}

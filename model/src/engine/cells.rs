@@ -1,0 +1,141 @@
+//! One step of an LSTM layer: gates from products, and the cells' update on the sums where they are.
+//!
+//! The arithmetic is that of PyTorch's `nn.LSTM`: c = σ(f) c' + σ(i) tanh(g), h = σ(o) tanh(c).
+
+use arrayvec::ArrayVec;
+use chorus_simd::{sigmoid, tanh};
+use pulp::{Simd, WithSimd};
+
+use super::matrix::Rows;
+use super::panels::VECTORS;
+use super::product::{Activations, BLOCK_ROWS, Sums};
+use super::threads::for_panels;
+use super::weights::{Affine, Recurrent};
+
+/// What a row's gates are before the recurrent product.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum GateInput<'a> {
+    /// The row of a table `[V][panels][4][lanes]` that its token picks.
+    Table {
+        /// All rows.
+        table: &'a [f32],
+        /// Each row's token.
+        tokens: &'a [u32],
+    },
+    /// Projected before: `[panels][rows][4][lanes]`, of which the step's rows begin at `first`.
+    Projected {
+        /// All rows of the block.
+        gates: &'a [f32],
+        /// How many they are.
+        rows: usize,
+        /// The step's first.
+        first: usize,
+    },
+    /// To be projected here, in one product with the recurrent one.
+    Below {
+        /// The input weights and biases.
+        affine: &'a Affine,
+        /// The rows of the layer below.
+        rows: Rows<'a>,
+    },
+}
+
+/// A step of a layer: `after[panel][row] = [h, c]` from the same of `before`, each `[lanes]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step<'a> {
+    pub(super) input: GateInput<'a>,
+    pub(super) recurrent: &'a Recurrent,
+    /// h and c before the step, of this step's rows and maybe more.
+    pub(super) before: Activations<'a>,
+    /// That h as the recurrent product takes it.
+    pub(super) hidden: Rows<'a>,
+    /// The step's rows.
+    pub(super) rows: usize,
+}
+
+impl Step<'_> {
+    /// Runs the step over all panels.
+    pub(super) fn run(self, after: &mut [f32]) {
+        let size = self.rows * 2 * self.recurrent.lanes();
+        let depth = match self.input {
+            GateInput::Below { affine, .. } => affine.depth() + self.recurrent.depth(),
+            GateInput::Table { .. } | GateInput::Projected { .. } => self.recurrent.depth(),
+        };
+        let multiplications = after.len() * 2 * depth;
+        let instructions = self.recurrent.instructions();
+        for_panels(after, size, multiplications, |first, after| {
+            instructions.dispatch(StepPanels { step: self, first, after });
+        });
+    }
+}
+
+struct StepPanels<'a, 'b> {
+    step: Step<'a>,
+    /// The first panel.
+    first: usize,
+    after: &'b mut [f32],
+}
+
+impl WithSimd for StepPanels<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { step, first, after } = self;
+        let lanes = S::F32_LANES;
+        for (index, after) in after.chunks_exact_mut(step.rows * 2 * lanes).enumerate() {
+            let panel = first + index;
+            for (block, after) in after.chunks_mut(BLOCK_ROWS * 2 * lanes).enumerate() {
+                step.block(simd, panel, block * BLOCK_ROWS, after);
+            }
+        }
+    }
+}
+
+impl Step<'_> {
+    /// A panel's units for a block of rows.
+    #[inline(always)]
+    fn block<S: Simd>(&self, simd: S, panel: usize, first: usize, after: &mut [f32]) {
+        let lanes = S::F32_LANES;
+        let rows = after.len() / (2 * lanes);
+        let mut sums: ArrayVec<Sums<S>, BLOCK_ROWS> = ArrayVec::new();
+        for row in first..first + rows {
+            sums.push(vectors::<S>(self.start(panel, row, VECTORS * lanes)));
+        }
+        if let GateInput::Below { affine, rows } = self.input {
+            affine.matrix().add_product(simd, &mut sums, rows, first, panel);
+        }
+        self.recurrent.matrix().add_product(simd, &mut sums, self.hidden, first, panel);
+        let before = &self.before.values[(panel * self.before.rows + first) * 2 * lanes..][..after.len()];
+        let (before, after) = (S::as_simd_f32s(before).0, S::as_mut_simd_f32s(after).0);
+        let states = before.as_chunks::<2>().0.iter().zip(after.as_chunks_mut::<2>().0);
+        // By reference: moving the sums would copy the room for a whole block.
+        for ([input, forget, candidate, output], ([_, cell], after)) in sums.iter().zip(states) {
+            let added = simd.mul_f32s(sigmoid(simd, *input), tanh(simd, *candidate));
+            let cell = simd.mul_add_e_f32s(sigmoid(simd, *forget), *cell, added);
+            *after = [simd.mul_f32s(sigmoid(simd, *output), tanh(simd, cell)), cell];
+        }
+    }
+
+    /// What a row's gates start from, `[4][lanes]`.
+    #[inline(always)]
+    fn start(&self, panel: usize, row: usize, width: usize) -> &[f32] {
+        match self.input {
+            GateInput::Table { table, tokens } => {
+                let token = tokens[row] as usize;
+                &table[(token * self.recurrent.panels() + panel) * width..][..width]
+            }
+            GateInput::Projected { gates, rows, first } => {
+                &gates[(panel * rows + first + row) * width..][..width]
+            }
+            GateInput::Below { affine, .. } => affine.bias(panel),
+        }
+    }
+}
+
+/// Four vectors from their numbers.
+#[inline(always)]
+fn vectors<S: Simd>(numbers: &[f32]) -> Sums<S> {
+    let vectors = S::as_simd_f32s(numbers).0;
+    [vectors[0], vectors[1], vectors[2], vectors[3]]
+}

@@ -1,0 +1,261 @@
+//! The kernels of products in 8 bits, one for each way in which processors multiply bytes, and their choice at run time.
+//!
+//! The safe wall around the intrinsics: slices are cut to what a kernel reads before it runs.
+
+use pulp::Arch;
+
+use super::{Panel, QuantizedRows};
+use crate::engine::panels::VECTORS;
+
+/// The most k that any kernel takes at once.
+pub(super) const LARGEST_GROUP: usize = 4;
+
+/// How bytes are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Kernel {
+    /// Four products added to a 32-bit sum by one instruction, 16 columns at once.
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+    /// Bytes widened to 16 bits and two products added, 16 columns at once.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// The same, 8 columns at once.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// Whatever the compiler makes of plain loops.
+    Plain,
+}
+
+/// A few rows of a product: what they are, where their sums go.
+struct Tile<'a, const ROWS: usize> {
+    /// Each row's activations, in whole groups of the panel's depth.
+    rows: [&'a [u8]; ROWS],
+    /// Each row's scale.
+    scales: [f32; ROWS],
+    panel: Panel<'a>,
+    /// `[ROWS][4][lanes]`.
+    sums: &'a mut [f32],
+}
+
+impl Kernel {
+    /// The fastest for panels of this instruction set.
+    pub(super) fn of(instructions: Arch) -> Self {
+        Self::all_of(instructions).first().copied().unwrap_or(Self::Plain)
+    }
+
+    /// All that this processor has for panels of this instruction set, the fastest first.
+    pub(super) fn all_of(instructions: Arch) -> Vec<Self> {
+        match instructions {
+            #[cfg(target_arch = "x86_64")]
+            Arch::V4(_) if is_x86_feature_detected!("avx512vnni") => {
+                vec![Self::Vnni, Self::Avx512, Self::Plain]
+            }
+            #[cfg(target_arch = "x86_64")]
+            Arch::V4(_) => vec![Self::Avx512, Self::Plain],
+            #[cfg(target_arch = "x86_64")]
+            Arch::V3(_) => vec![Self::Avx2, Self::Plain],
+            _ => vec![Self::Plain],
+        }
+    }
+
+    /// How many k stand side by side in a panel.
+    pub(super) fn group(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => 4,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx2 => 2,
+            Self::Plain => 1,
+        }
+    }
+
+    /// `sums[row] += rows[first + row] · panel`; `sums` is `[rows][4][lanes]`.
+    pub(super) fn add_product(
+        self,
+        sums: &mut [f32],
+        lanes: usize,
+        rows: &QuantizedRows,
+        first: usize,
+        panel: Panel<'_>,
+    ) {
+        let width = VECTORS * lanes;
+        let most = match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni | Self::Avx512 => 6,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => 2,
+            Self::Plain => 1,
+        };
+        let count = sums.len() / width;
+        let tiles = count.div_ceil(most);
+        let mut row = first;
+        let mut rest = sums;
+        for tile in 0..tiles {
+            let size = count / tiles + usize::from(tile < count % tiles);
+            let (sums, others) = rest.split_at_mut(size * width);
+            rest = others;
+            match size {
+                1 => self.tile::<1>(rows, row, panel, sums),
+                2 => self.tile::<2>(rows, row, panel, sums),
+                3 => self.tile::<3>(rows, row, panel, sums),
+                4 => self.tile::<4>(rows, row, panel, sums),
+                5 => self.tile::<5>(rows, row, panel, sums),
+                _ => self.tile::<6>(rows, row, panel, sums),
+            }
+            row += size;
+        }
+    }
+
+    #[inline(always)]
+    fn tile<const ROWS: usize>(self, rows: &QuantizedRows, first: usize, panel: Panel<'_>, sums: &mut [f32]) {
+        let depth = panel.values.len() / panel.scales.len();
+        let rows: [(&[u8], f32); ROWS] = std::array::from_fn(|row| rows.row(first + row));
+        let tile = Tile {
+            rows: rows.map(|(values, _)| &values[..depth]),
+            scales: rows.map(|(_, scale)| scale),
+            panel,
+            sums,
+        };
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Kernel::all_of` names this kernel only where the processor has these instructions.
+            Self::Vnni => unsafe { x86::vnni(tile) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { x86::avx512(tile) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx2 => unsafe { x86::avx2(tile) },
+            Self::Plain => plain(tile),
+        }
+    }
+}
+
+/// Any processor: the columns of one k are multiplied side by side.
+fn plain<const ROWS: usize>(tile: Tile<'_, ROWS>) {
+    let Tile { rows, scales, panel, sums } = tile;
+    let width = panel.scales.len();
+    for ((row, scale), sums) in rows.iter().zip(scales).zip(sums.chunks_exact_mut(width)) {
+        // A panel has at most four vectors of sixteen lanes.
+        let mut products = [0i32; VECTORS * 16];
+        let products = &mut products[..width];
+        products.copy_from_slice(panel.starts);
+        for (&value, weights) in row.iter().zip(panel.values.chunks_exact(width)) {
+            for (product, &weight) in products.iter_mut().zip(weights) {
+                *product += i32::from(value) * i32::from(weight);
+            }
+        }
+        for ((sum, &product), &column) in sums.iter_mut().zip(&*products).zip(panel.scales) {
+            *sum += product as f32 * (column * scale);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! The same by x86-64's vector instructions.
+
+    use std::arch::x86_64::*;
+
+    use super::{Tile, VECTORS};
+
+    /// How far ahead of the arithmetic weights are asked for, in bytes.
+    const AHEAD: usize = 4096;
+
+    /// A kernel over vectors of `$lanes` columns: how weights are loaded, activations spread, products added.
+    macro_rules! kernel {
+        (
+            $(#[$doc:meta])*
+            $name:ident, $features:literal, $lanes:literal, $group:literal, $integers:ty,
+            load: |$weights:ident| $load:expr,
+            spread: |$bytes:ident| $spread:expr,
+            add: |$sum:ident, $left:ident, $right:ident| $add:expr,
+            starts: $load_integers:ident,
+            finish: |$sums:ident, $products:ident, $columns:ident, $scale:ident| $finish:expr $(,)?
+        ) => {
+            $(#[$doc])*
+            #[target_feature(enable = $features)]
+            pub(super) fn $name<const ROWS: usize>(tile: Tile<'_, ROWS>) {
+                let Tile { rows, scales, panel, sums } = tile;
+                let starts = panel.starts.as_chunks::<$lanes>().0.as_chunks::<VECTORS>().0;
+                let groups = panel.values.as_chunks::<{ $lanes * $group }>().0.as_chunks::<VECTORS>().0;
+                let rows = rows.map(|row| row.as_chunks::<$group>().0);
+                let rows = rows.map(|row| &row[..groups.len()]);
+                let mut products: [[$integers; VECTORS]; ROWS] = std::array::from_fn(|_| {
+                    // SAFETY: each is as long as the vector that is read.
+                    std::array::from_fn(|vector| unsafe { $load_integers(starts[0][vector].as_ptr().cast()) })
+                });
+                for (group, weights) in groups.iter().enumerate() {
+                    for line in (0..size_of_val(weights)).step_by(64) {
+                        let address = std::ptr::from_ref(weights).cast::<i8>();
+                        _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(AHEAD + line));
+                    }
+                    let weights: [$integers; VECTORS] = std::array::from_fn(|vector| {
+                        let $weights = weights[vector].as_ptr();
+                        // SAFETY: each is as long as the vector that is read.
+                        unsafe { $load }
+                    });
+                    for (products, row) in products.iter_mut().zip(&rows) {
+                        let $bytes = row[group];
+                        let $left = $spread;
+                        for (product, $right) in products.iter_mut().zip(weights) {
+                            let $sum = *product;
+                            *product = $add;
+                        }
+                    }
+                }
+                let columns = panel.scales.as_chunks::<$lanes>().0;
+                let sums = sums.as_chunks_mut::<$lanes>().0.as_chunks_mut::<VECTORS>().0;
+                for ((sums, products), $scale) in sums.iter_mut().zip(products).zip(scales) {
+                    for ((sums, $products), columns) in sums.iter_mut().zip(products).zip(columns) {
+                        let ($sums, $columns) = (sums.as_mut_ptr(), columns.as_ptr());
+                        // SAFETY: each is as long as the vector that is read and written.
+                        unsafe { $finish }
+                    }
+                }
+            }
+        };
+    }
+
+    kernel! {
+        /// AVX-512 VNNI.
+        vnni, "avx512f,avx512bw,avx512vnni", 16, 4, __m512i,
+        load: |weights| _mm512_loadu_si512(weights.cast()),
+        spread: |bytes| _mm512_set1_epi32(i32::from_le_bytes(bytes)),
+        add: |sum, left, right| _mm512_dpbusd_epi32(sum, left, right),
+        starts: _mm512_loadu_si512,
+        finish: |sums, products, columns, scale| {
+            let scale = _mm512_mul_ps(_mm512_loadu_ps(columns), _mm512_set1_ps(scale));
+            let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, _mm512_loadu_ps(sums));
+            _mm512_storeu_ps(sums, sum);
+        },
+    }
+
+    kernel! {
+        /// AVX-512 without VNNI.
+        avx512, "avx512f,avx512bw", 16, 2, __m512i,
+        load: |weights| _mm512_cvtepi8_epi16(_mm256_loadu_si256(weights.cast())),
+        spread: |bytes| _mm512_set1_epi32(i32::from(bytes[0]) | i32::from(bytes[1]) << 16),
+        add: |sum, left, right| _mm512_add_epi32(sum, _mm512_madd_epi16(left, right)),
+        starts: _mm512_loadu_si512,
+        finish: |sums, products, columns, scale| {
+            let scale = _mm512_mul_ps(_mm512_loadu_ps(columns), _mm512_set1_ps(scale));
+            let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, _mm512_loadu_ps(sums));
+            _mm512_storeu_ps(sums, sum);
+        },
+    }
+
+    kernel! {
+        /// AVX2.
+        avx2, "avx2,fma", 8, 2, __m256i,
+        load: |weights| _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.cast())),
+        spread: |bytes| _mm256_set1_epi32(i32::from(bytes[0]) | i32::from(bytes[1]) << 16),
+        add: |sum, left, right| _mm256_add_epi32(sum, _mm256_madd_epi16(left, right)),
+        starts: _mm256_loadu_si256,
+        finish: |sums, products, columns, scale| {
+            let scale = _mm256_mul_ps(_mm256_loadu_ps(columns), _mm256_set1_ps(scale));
+            let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), scale, _mm256_loadu_ps(sums));
+            _mm256_storeu_ps(sums, sum);
+        },
+    }
+}

@@ -1,0 +1,59 @@
+//! Panels spread over the process's one thread pool. Knows nothing about what is computed.
+
+/// Multiplications from which on it pays to wake other threads: some 20 µs of one core's work.
+const PARALLEL_FROM: usize = 1 << 20;
+
+/// Runs `run(first panel, its part of output)` over all panels, each of which writes `size` numbers of `output`: on one
+/// thread, or in equal shares where there are more and `multiplications` is large.
+pub(super) fn for_panels(
+    output: &mut [f32],
+    size: usize,
+    multiplications: usize,
+    run: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let panels = output.len() / size.max(1);
+    let shares = match multiplications {
+        ..PARALLEL_FROM => 1,
+        _ => rayon::current_num_threads().min(panels),
+    };
+    share(output, size, 0, panels, shares, &run);
+}
+
+fn share(
+    output: &mut [f32],
+    size: usize,
+    first: usize,
+    panels: usize,
+    shares: usize,
+    run: &(impl Fn(usize, &mut [f32]) + Sync),
+) {
+    if shares <= 1 {
+        return run(first, output);
+    }
+    let (left, right) = (shares / 2, shares - shares / 2);
+    let middle = panels * left / shares;
+    let (one, other) = output.split_at_mut(middle * size);
+    rayon::join(
+        || share(one, size, first, middle, left, run),
+        || share(other, size, first + middle, panels - middle, right, run),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_panel_is_written_once_by_its_number() {
+        for (panels, shares) in [(1, 1), (7, 3), (8, 8), (5, 2), (64, 5)] {
+            let mut output = vec![0.0; panels * 3];
+            share(&mut output, 3, 0, panels, shares, &|first, output: &mut [f32]| {
+                for (panel, output) in output.chunks_mut(3).enumerate() {
+                    output.iter_mut().for_each(|value| *value += (first + panel + 1) as f32);
+                }
+            });
+            let expected: Vec<f32> = (0..panels * 3).map(|index| (index / 3 + 1) as f32).collect();
+            assert_eq!(output, expected, "{panels} {shares}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! exp, σ and tanh on vectors, and what is built of them over rows of logits: log-sum-exps and probabilities.
+//!
+//! Written once over [`pulp::Simd`] and compiled for every instruction set; [`instructions`] picks the widest one that
+//! the processor has (AVX-512, AVX2 with FMA, NEON, else scalars). Knows nothing about models, members or wires.
+
+mod draw;
+mod functions;
+mod norm;
+
+pub use draw::draw;
+pub use functions::{exp, map_in_place, sigmoid, tanh};
+pub use norm::{Norm, add_probabilities, log_sum_exp, norm};
+
+use std::sync::LazyLock;
+
+use pulp::Arch;
+
+/// The widest instruction set of this processor.
+///
+/// ```
+/// use pulp::{Simd, WithSimd};
+///
+/// struct Lanes;
+/// impl WithSimd for Lanes {
+///     type Output = usize;
+///     fn with_simd<S: Simd>(self, _: S) -> usize {
+///         S::F32_LANES
+///     }
+/// }
+/// assert!(chorus_simd::instructions().dispatch(Lanes) >= 1);
+/// ```
+pub fn instructions() -> Arch {
+    static INSTRUCTIONS: LazyLock<Arch> = LazyLock::new(Arch::new);
+    *INSTRUCTIONS
+}
+
+/// Every instruction set that this processor has: what tests hold against each other.
+#[must_use]
+pub fn all_instructions() -> Vec<Arch> {
+    let mut all = vec![Arch::Scalar];
+    #[cfg(target_arch = "x86_64")]
+    {
+        all.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        all.extend(pulp::x86::V4::try_new().map(Arch::V4));
+    }
+    #[cfg(target_arch = "aarch64")]
+    all.extend(pulp::aarch64::Neon::try_new().map(Arch::Neon));
+    all
+}

@@ -1,0 +1,53 @@
+//! A language model as the engine sees it. Knows nothing about sessions, asks or answers.
+
+use chorus_model::{ForwardError, LanguageModel, State};
+
+use crate::predictor::{Prediction, Predictor, PredictorError, Row, Want};
+
+/// A loaded model with the state at which every session starts.
+#[derive(Debug)]
+pub(crate) struct HostedModel {
+    model: LanguageModel,
+    fresh_state: State,
+}
+
+impl HostedModel {
+    pub(crate) fn new(model: LanguageModel) -> Result<Self, ForwardError> {
+        let fresh_state = model.fresh_state()?;
+        Ok(Self { model, fresh_state })
+    }
+}
+
+impl Predictor for HostedModel {
+    type State = State;
+
+    fn vocabulary_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    fn fresh_state(&mut self) -> Result<State, PredictorError> {
+        Ok(self.fresh_state.clone())
+    }
+
+    fn forward(
+        &mut self,
+        rows: &mut [Row<'_, State>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), PredictorError> {
+        let mut rows: Vec<_> = rows.iter_mut().map(model_row).collect();
+        self.model.predict(&mut rows, &mut |prediction| {
+            let chorus_model::Prediction { row, offset, logits, norm } = prediction;
+            receive(Prediction { row, offset, logits, norm });
+        })?;
+        Ok(())
+    }
+}
+
+fn model_row<'a>(row: &'a mut Row<'_, State>) -> chorus_model::Row<'a> {
+    let want = match row.want {
+        Want::Nothing => chorus_model::Want::Nothing,
+        Want::Next => chorus_model::Want::Next,
+        Want::Each => chorus_model::Want::Each,
+    };
+    chorus_model::Row { state: &mut *row.state, tokens: row.tokens, want }
+}
