@@ -24,6 +24,10 @@ ci:
 demo-table FILE:
     deploy/demo/table {{FILE}}
 
+# A load test of the ensemble that runs here; `just bench --help` for more.
+bench *ARGS:
+    cargo run --release -- bench {{ARGS}}
+
 # Train the demo members again (about forty minutes on two cores).
 demo-train DATA:
     deploy/demo/train {{DATA}}
