@@ -266,23 +266,25 @@ async fn nobody_at_an_address_is_an_error_and_no_run() {
 async fn a_server_that_goes_away_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    let ended = stop.clone();
-    // Connections are taken and closed again at the first bytes of a call.
+    // As many connections as the plan has are taken, and closed again with the listener.
     tokio::spawn(async move {
         let mut taken = Vec::new();
         for _ in 0..3 {
             taken.push(listener.accept().await.unwrap());
         }
-        drop((listener, taken));
-        ended.cancelled().await;
     });
-    let plan = plan(Load::Closed { concurrency: 2 }, Duration::from_millis(200));
-    let result = run_on(address, &plan, &workload("x"), &stop).await.unwrap();
-    assert_eq!(result.measurements.calls.answered, 0);
-    assert!(
-        result.measurements.errors.contains_key(&i32::from(Code::Unavailable)),
-        "{:?}",
-        result.measurements.errors
-    );
+    let (live, stop) = (Arc::new(Live::default()), CancellationToken::new());
+    let until_failed = async {
+        while live.failed_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let plan = plan(Load::Closed { concurrency: 2 }, Duration::from_secs(3600));
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let workload = workload("x");
+    let (result, ()) = tokio::join!(run(&plan, &workload, &endpoint, &live, &stop), until_failed);
+    let measured = result.unwrap().measurements;
+    assert_eq!(measured.calls.answered, 0);
+    assert!(measured.errors.contains_key(&i32::from(Code::Unavailable)), "{:?}", measured.errors);
 }

@@ -90,7 +90,7 @@ async fn ctrl_c_prints_what_was_measured() {
 
 #[test]
 fn the_tool_and_a_coordinator_alone_are_measured_without_an_ensemble() {
-    let quick = ["--warm-up", "0s", "--duration", "500ms", "--json"];
+    let quick = ["--warm-up", "0s", "--duration", "2s", "--json"];
     let null_server = json(&Chorus::run(["bench", "--null-server"].iter().chain(&quick)));
     assert!(count(&null_server, "answered") > 0);
     assert!(null_server["client"]["cpu_us_per_token"].as_f64().unwrap() > 0.0);
