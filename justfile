@@ -24,6 +24,10 @@ ci:
 demo-table FILE:
     deploy/demo/table {{FILE}}
 
+# A load test of the ensemble that runs here; `just bench --help` for more.
+bench *ARGS:
+    cargo run --release -- bench {{ARGS}}
+
 # The README's table of what crosses the wire for a token.
 wire-table:
     cargo test --workspace --lib -- a_token_takes_a_small_part --nocapture

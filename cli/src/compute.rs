@@ -22,6 +22,13 @@ pub(crate) struct ComputeArgs {
 /// More threads than any machine has processors for; each costs memory.
 const MAX_THREADS: usize = 1024;
 
+impl Default for ComputeArgs {
+    /// What holds without flags.
+    fn default() -> Self {
+        Self { device: "cpu".to_owned(), threads: None, precision: Precision::default() }
+    }
+}
+
 impl ComputeArgs {
     /// Sizes this process's pool of threads, before anything computes.
     pub(crate) fn start(&self) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! `main.rs` (and the binary under test of the cross-process tests) only calls [`main`].
 
+mod bench;
 mod client;
 mod compute;
 mod eval;
@@ -41,6 +42,7 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Import(import::ImportArgs),
     Eval(eval::EvalArgs),
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// Runs the command line of this process.
@@ -60,6 +62,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(arguments) => train::run(*arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Bench(arguments) => block_on_client(bench::run(*arguments)),
     }
 }
 
@@ -95,7 +98,9 @@ mod tests {
     #[test]
     fn no_line_of_the_examples_is_wider_than_a_terminal() {
         let command = CommandLine::command();
-        for command in command.get_subcommands() {
+        let commands = command.get_subcommands();
+        for command in commands.flat_map(|command| std::iter::once(command).chain(command.get_subcommands()))
+        {
             let help =
                 command.get_after_help().unwrap_or_else(|| panic!("{} has no examples", command.get_name()));
             for line in help.to_string().lines() {
@@ -124,6 +129,15 @@ mod tests {
             "coordinator --member alto@2=http://h:1 --member bass=http://h:2 --rule threshold_vote --threshold 0.1",
             "coordinator --config ensemble.toml --listen 127.0.0.1:0",
             "up --models dir --listen 127.0.0.1:0 -vv",
+            "bench",
+            "bench --addr localhost:1 --concurrency 32 --duration 10s --warm-up 0s --json --picture bench.svg",
+            "bench --rate 12.5 --mix generate=3,score=1 --prompts prompts.jsonl --temperature 0 --threads 2",
+            "bench --ramp inter-token:p99.9:20ms --rate 5 --max-tokens exp:64 --prompt-tokens 4..64",
+            "bench --null-server --concurrency 64",
+            "bench --null-workers 8 --vocabulary 10000 --sessions 64 --rule log_linear",
+            "bench growth --members 1,3 --vocabulary 256,10000 --sessions 1,64 --picture growth.svg",
+            "bench tax --models dir --concurrency 32 --rounds 3 --json",
+            "bench step --models dir --json",
         ] {
             let words = std::iter::once("chorus").chain(line.split(' '));
             if let Err(error) = CommandLine::try_parse_from(words) {

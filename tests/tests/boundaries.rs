@@ -7,12 +7,16 @@ use std::{collections::BTreeSet, fs, path::Path};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// (crate, what it must not depend on, not even through another crate of the workspace)
-const WALLS: [(&str, &[&str]); 6] = [
+const WALLS: [(&str, &[&str]); 7] = [
     ("chorus-simd", &["tokio", "tonic", "candle-core", "chorus-proto", "chorus-model", "rayon"]),
     ("chorus-text", &["tokio", "tonic", "candle-core", "candle-nn", "chorus-proto", "chorus-model"]),
     ("chorus-proto", &["tokio", "candle-core", "candle-nn", "tokenizers", "chorus-text", "chorus-model"]),
     ("chorus-model", &["tokio", "tonic", "prost", "chorus-proto", "chorus-worker", "chorus-coordinator"]),
     ("chorus-worker", &["chorus-coordinator", "chorus-cli"]),
+    (
+        "chorus-load",
+        &["candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-coordinator", "chorus-cli"],
+    ),
     ("chorus-coordinator", &["candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-cli"]),
 ];
 

@@ -68,21 +68,23 @@ fn wrong_address() -> String {
     "expected HOST:PORT or http://HOST:PORT".to_owned()
 }
 
+/// How an address is connected to.
+pub(crate) fn endpoint(address: &Address) -> Endpoint {
+    Endpoint::from(address.0.clone())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+}
+
 /// Connects to the ensemble at an address.
 ///
 /// # Errors
 /// Nothing listens there; the sentence names the address, the reason and what to do.
 pub(crate) async fn connect(address: &Address) -> anyhow::Result<EnsembleClient<Channel>> {
-    let channel = Endpoint::from(address.0.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(|error| {
-            anyhow!("no ensemble answers at {address}: {}; start one with \"chorus up\"", reason_of(&error))
-        })?;
+    let channel = endpoint(address).connect().await.map_err(|error| {
+        anyhow!("no ensemble answers at {address}: {}; start one with \"chorus up\"", reason_of(&error))
+    })?;
     // Per-token scores of a long text are larger than the default limit.
     Ok(EnsembleClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }

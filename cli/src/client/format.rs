@@ -28,13 +28,13 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As [`print`].
-pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     let line = serde_json::to_string(value).context("can't write JSON")?;
     print(&format!("{line}\n"))
 }
 
 /// A borderless table under a header; the first column is text, the others are numbers unless `texts` names them.
-pub(super) fn table(header: &[&str], texts: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(header: &[&str], texts: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header.iter().map(Cell::new));

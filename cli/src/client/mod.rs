@@ -12,9 +12,9 @@ mod reply;
 mod score;
 mod status;
 
-pub(crate) use connect::{Address, connect};
-pub(crate) use format::print;
-pub(crate) use fusion::rule_parser;
+pub(crate) use connect::{Address, connect, endpoint, sentence_of_status};
+pub(crate) use format::{print, print_json, table};
+pub(crate) use fusion::{FusionArgs, rule_parser};
 pub(crate) use generate::{GenerateArgs, run as generate};
 pub(crate) use predict::{PredictArgs, run as predict};
 pub(crate) use score::{ScoreArgs, run as score};

@@ -22,7 +22,11 @@ use crate::{
     values::{number, socket_address},
 };
 
+pub(crate) use models::{ModelDirectory, find as find_models};
+pub(crate) use process::{Process, ProcessSpec};
+pub(crate) use ready::until_ready;
 pub(crate) use run::run as up;
+pub(crate) use specs::worker_spec;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,4 +69,20 @@ pub(crate) struct UpArgs {
     // Of every worker.
     #[command(flatten)]
     compute: ComputeArgs,
+}
+
+impl UpArgs {
+    /// What `chorus up` is without flags, but at a port that the system chooses.
+    pub(crate) fn at_any_port() -> Self {
+        Self {
+            models: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            compute: ComputeArgs::default(),
+            config: None,
+            rule: None,
+            threshold: None,
+            start_timeout: 120,
+            verbose: 0,
+        }
+    }
 }

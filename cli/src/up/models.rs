@@ -16,9 +16,9 @@ const MODEL_FILES: [&str; 3] = ["config.json", "model.safetensors", "tokenizer.j
 
 /// A member to start: its name is the directory's.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ModelDirectory {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
+pub(crate) struct ModelDirectory {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
 }
 
 /// The given folder of model directories, or the demo's: below the current directory, else below the workspace that
@@ -26,7 +26,7 @@ pub(super) struct ModelDirectory {
 ///
 /// # Errors
 /// The folder is not there or holds no model directory.
-pub(super) fn find(given: Option<&Path>) -> anyhow::Result<Vec<ModelDirectory>> {
+pub(crate) fn find(given: Option<&Path>) -> anyhow::Result<Vec<ModelDirectory>> {
     match given {
         Some(folder) => below(folder),
         None => below(&demo()),

@@ -23,16 +23,16 @@ const DIM: Style = AnsiColor::BrightBlack.on_default();
 
 /// What to start: this program with a command of its own, without the address.
 #[derive(Debug, Clone)]
-pub(super) struct ProcessSpec {
+pub(crate) struct ProcessSpec {
     /// The name before its lines.
-    pub(super) name: String,
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<OsString>,
+    pub(crate) name: String,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
 }
 
 /// A child that runs.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     /// Held open while the child shall run: it drains when this ends, so it ends with us even if we are killed.
@@ -47,7 +47,7 @@ impl Process {
     ///
     /// # Errors
     /// The program can't be started.
-    pub(super) fn start(spec: &ProcessSpec, listen: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) fn start(spec: &ProcessSpec, listen: SocketAddr) -> anyhow::Result<Self> {
         let mut child = command(spec, listen)
             .spawn()
             .with_context(|| format!("can't start {}", spec.program.display()))?;
@@ -62,13 +62,18 @@ impl Process {
         })
     }
 
+    /// Its process id; none once it has ended and was waited for.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Waits until the child says where it listens; nothing where it ended before it did.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     /// The child's output can't be read.
-    pub(super) async fn listening(&mut self) -> io::Result<Option<SocketAddr>> {
+    pub(crate) async fn listening(&mut self) -> io::Result<Option<SocketAddr>> {
         while let Some(line) = self.stdout.next_line().await? {
             let address = line.strip_prefix(LISTENING).map(str::trim).map(str::parse);
             if let Some(Ok(address)) = address {
@@ -84,7 +89,7 @@ impl Process {
     ///
     /// # Errors
     /// The child can't be waited for.
-    pub(super) async fn ended(&mut self) -> io::Result<String> {
+    pub(crate) async fn ended(&mut self) -> io::Result<String> {
         let status = self.child.wait().await?;
         let said = match &mut self.last_error {
             Some(lines) => lines.await.ok().flatten(),
@@ -98,7 +103,7 @@ impl Process {
     ///
     /// # Errors
     /// The child can't be waited for.
-    pub(super) async fn stop(mut self, kill: &CancellationToken) -> io::Result<()> {
+    pub(crate) async fn stop(mut self, kill: &CancellationToken) -> io::Result<()> {
         drop(self.stdin.take());
         tokio::select! {
             ended = self.child.wait() => return ended.map(drop),

@@ -22,7 +22,7 @@ enum Readiness {
 ///
 /// # Errors
 /// A member can't be one (another vocabulary, ...), which waiting does not change.
-pub(super) async fn until_ready(address: &Address) -> anyhow::Result<()> {
+pub(crate) async fn until_ready(address: &Address) -> anyhow::Result<()> {
     let ask_often = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(Duration::from_millis(500))

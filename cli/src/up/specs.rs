@@ -6,7 +6,7 @@ use super::{UpArgs, models::ModelDirectory, process::ProcessSpec};
 use crate::compute::share_of_threads;
 
 /// The worker process of a model directory, one of `workers` on this machine.
-pub(super) fn worker_spec(
+pub(crate) fn worker_spec(
     arguments: &UpArgs,
     model: &ModelDirectory,
     workers: usize,
