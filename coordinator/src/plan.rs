@@ -86,7 +86,7 @@ const TARGETS_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Likeliest tokens for a greedy choice: enough that the winner is proved by them alone at nearly every step.
 const GREEDY_K: u32 = 16;
 /// Likeliest tokens where a vote decides: few, for the steps where nobody has a vote or where votes are equal.
-const VOTE_K: u32 = 4;
+const VOTE_K: u32 = 8;
 /// Bytes of a token in an answer of likeliest tokens, at most: its id and its logit.
 const TOP_TOKEN_BYTES: usize = 5 + 4;
 /// Bytes of a row beside them: its norm, its count, the logit of its target.
