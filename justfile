@@ -28,6 +28,10 @@ demo-table FILE:
 bench *ARGS:
     cargo run --release -- bench {{ARGS}}
 
+# The README's table of what crosses the wire for a token.
+wire-table:
+    cargo test --workspace --lib -- a_token_takes_a_small_part --nocapture
+
 # Train the demo members again (about forty minutes on two cores).
 demo-train DATA:
     deploy/demo/train {{DATA}}

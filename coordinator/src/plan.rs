@@ -84,9 +84,9 @@ const ROWS_ANSWER_BYTES: usize = 1024 * 1024;
 const TARGETS_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Likeliest tokens for a greedy choice: enough that the winner is proved by them alone at nearly every step.
-const GREEDY_K: u32 = 32;
+const GREEDY_K: u32 = 16;
 /// Likeliest tokens where a vote decides: few, for the steps where nobody has a vote or where votes are equal.
-const VOTE_K: u32 = 4;
+const VOTE_K: u32 = 8;
 /// Bytes of a token in an answer of likeliest tokens, at most: its id and its logit.
 const TOP_TOKEN_BYTES: usize = 5 + 4;
 /// Bytes of a row beside them: its norm, its count, the logit of its target.
@@ -357,13 +357,13 @@ mod tests {
             assert_eq!(plan(threshold, size), PlanKind::Dense, "{threshold} of {size}");
         }
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        for (top_n, size) in [(10_000, SIZE), (1, 60)] {
+        for (top_n, size) in [(10_000, SIZE), (1, 40)] {
             let plan =
                 Plan::for_predict(&fusion(Rule::WeightedAverage, 0.1), top_n, RowOptions::default(), size);
             assert_eq!(plan.kind(), PlanKind::Dense);
         }
         let fusion = fusion(Rule::WeightedAverage, 0.1);
-        let plan = Plan::for_generate(&fusion, &greedy, false, RowOptions::default(), 60);
+        let plan = Plan::for_generate(&fusion, &greedy, false, RowOptions::default(), 40);
         assert_eq!(plan.kind(), PlanKind::Dense);
     }
 

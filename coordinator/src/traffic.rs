@@ -2,23 +2,38 @@
 //!
 //! Knows nothing about frames or about what is asked.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::Unit;
 
 use crate::plan::PlanKind;
 
-/// Counts of one link since the process started.
-#[derive(Debug, Default)]
+/// Counts of one link since the process started: for Status, and as metrics.
+#[derive(Debug)]
 pub(crate) struct Traffic {
     plans: [Counters; PlanKind::ALL.len()],
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counters {
-    sent: AtomicU64,
-    received: AtomicU64,
-    tokens: AtomicU64,
-    rows: AtomicU64,
+    sent: Counter,
+    received: Counter,
+    tokens: Counter,
+    rows: Counter,
 }
+
+/// A number that can be read here, and the same one as a metric, which can't.
+struct Counter {
+    value: AtomicU64,
+    metric: metrics::Counter,
+}
+
+/// The names of the metrics.
+const SENT: &str = "chorus_member_sent_bytes_total";
+const RECEIVED: &str = "chorus_member_received_bytes_total";
+const TOKENS: &str = "chorus_member_tokens_total";
+const ROWS: &str = "chorus_member_output_rows_total";
 
 /// What has gone over a link for one plan, or what goes over it with one feed. Bytes are those of the operations and answers
 /// as they are encoded, without the framing that they share with others.
@@ -35,23 +50,32 @@ pub struct TrafficCounts {
 }
 
 impl Traffic {
+    /// Counts of the link to the member of this name. As metrics they go to whatever recorder is installed now.
+    pub(crate) fn new(member: &str) -> Self {
+        metrics::describe_counter!(SENT, Unit::Bytes, "Bytes of operations sent to a member");
+        metrics::describe_counter!(RECEIVED, Unit::Bytes, "Bytes of answers received from a member");
+        metrics::describe_counter!(TOKENS, Unit::Count, "Tokens fed to a member");
+        metrics::describe_counter!(ROWS, Unit::Count, "Rows of its output layer that a member was asked for");
+        Self { plans: PlanKind::ALL.map(|plan| Counters::new(member, plan)) }
+    }
+
     /// Adds what went over the link.
     pub(crate) fn add(&self, plan: PlanKind, counts: TrafficCounts) {
         let counters = self.of(plan);
-        counters.sent.fetch_add(counts.sent, Ordering::Relaxed);
-        counters.received.fetch_add(counts.received, Ordering::Relaxed);
-        counters.tokens.fetch_add(counts.tokens, Ordering::Relaxed);
-        counters.rows.fetch_add(counts.rows, Ordering::Relaxed);
+        counters.sent.add(counts.sent);
+        counters.received.add(counts.received);
+        counters.tokens.add(counts.tokens);
+        counters.rows.add(counts.rows);
     }
 
     /// The counts of a plan.
     pub(crate) fn counts(&self, plan: PlanKind) -> TrafficCounts {
         let counters = self.of(plan);
         TrafficCounts {
-            sent: counters.sent.load(Ordering::Relaxed),
-            received: counters.received.load(Ordering::Relaxed),
-            tokens: counters.tokens.load(Ordering::Relaxed),
-            rows: counters.rows.load(Ordering::Relaxed),
+            sent: counters.sent.get(),
+            received: counters.received.get(),
+            tokens: counters.tokens.get(),
+            rows: counters.rows.get(),
         }
     }
 
@@ -66,21 +90,65 @@ impl Traffic {
     }
 }
 
+impl Counters {
+    fn new(member: &str, plan: PlanKind) -> Self {
+        let counter = |name: &'static str| {
+            let labels = [("member", member.to_owned()), ("plan", plan.name().to_owned())];
+            Counter { value: AtomicU64::new(0), metric: metrics::counter!(name, &labels) }
+        };
+        Self {
+            sent: counter(SENT),
+            received: counter(RECEIVED),
+            tokens: counter(TOKENS),
+            rows: counter(ROWS),
+        }
+    }
+}
+
+impl Counter {
+    fn add(&self, count: u64) {
+        if count > 0 {
+            self.value.fetch_add(count, Ordering::Relaxed);
+            self.metric.increment(count);
+        }
+    }
+
+    fn get(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.get())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
 
     #[test]
-    fn every_plan_has_its_own_counts() {
-        let traffic = Traffic::default();
+    fn every_plan_has_its_own_counts_and_metrics() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let traffic = metrics::with_local_recorder(&recorder, || Traffic::new("alto"));
+        let counts = TrafficCounts { sent: 1, received: 20, tokens: 300, rows: 4000 };
         for (times, plan) in (1..).zip(PlanKind::ALL) {
-            let counts = TrafficCounts { sent: 1, received: 20, tokens: 300, rows: 4000 };
             (0..times).for_each(|_| traffic.add(plan, counts));
         }
+        let rendered = recorder.handle().render();
         for (times, plan) in (1..).zip(PlanKind::ALL) {
             let expected =
                 TrafficCounts { sent: times, received: 20 * times, tokens: 300 * times, rows: 4000 * times };
             assert_eq!(traffic.counts(plan), expected);
+            for (name, value) in
+                [(SENT, times), (RECEIVED, 20 * times), (TOKENS, 300 * times), (ROWS, 4000 * times)]
+            {
+                let line = format!("{name}{{member=\"alto\",plan=\"{plan}\"}} {value}");
+                assert!(rendered.lines().any(|rendered| rendered == line), "{line} in {rendered}");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use chorus_coordinator::{
     config::{Config, MemberConfig, Overrides},
     fusion::Rule,
 };
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::{ProcessArgs, announce, listen, until_drained};
 use crate::client::rule_parser;
@@ -21,6 +22,7 @@ Examples:
 
 A configuration file; flags override it, unknown keys are refused:
   listen = \"127.0.0.1:50051\"
+  metrics = \"127.0.0.1:9464\"
   [fusion]
   rule = \"weighted_average\"
   threshold = 0.1
@@ -51,6 +53,9 @@ pub(crate) struct CoordinatorArgs {
     /// Where clients are served; port 0 lets the system choose (default: 127.0.0.1:50051)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     listen: Option<SocketAddr>,
+    /// Where metrics are served for Prometheus, as plain HTTP (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    metrics: Option<SocketAddr>,
     /// How the members' answers become one, where a request does not say (default: weighted_average)
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
@@ -74,15 +79,26 @@ pub(crate) struct CoordinatorArgs {
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     let shutdown = arguments.process.start()?;
     let config = config(arguments)?;
+    // Before anything is counted.
+    if let Some(address) = config.metrics {
+        serve_metrics(address)?;
+    }
     let listener = listen(config.listen).await?;
     announce(&listener)?;
     let server = chorus_coordinator::run(config, listener, shutdown.drain.clone().cancelled_owned());
     until_drained(server, &shutdown).await
 }
 
+/// Every counter of the process, at `http://ADDRESS/metrics`.
+fn serve_metrics(address: SocketAddr) -> anyhow::Result<()> {
+    let exporter = PrometheusBuilder::new().with_http_listener(address);
+    exporter.install().with_context(|| format!("can't serve metrics on {address}"))
+}
+
 fn config(arguments: CoordinatorArgs) -> anyhow::Result<Config> {
     let flags = Overrides {
         listen: arguments.listen,
+        metrics: arguments.metrics,
         members: arguments.members,
         rule: arguments.rule,
         threshold: arguments.threshold,

@@ -38,6 +38,9 @@ use crate::{
 pub struct Config {
     /// Where clients are served.
     pub listen: SocketAddr,
+    /// Where metrics are served, for whoever installs their recorder; nowhere where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
     /// The rule, and the threshold of the vote, where a request does not say otherwise.
     pub fusion: Fusion,
     /// The least participation with which an answer goes out.
@@ -53,6 +56,8 @@ pub struct Config {
 pub struct Overrides {
     /// In place of `listen`.
     pub listen: Option<SocketAddr>,
+    /// In place of `metrics`.
+    pub metrics: Option<SocketAddr>,
     /// In place of all `[[members]]`, if there are any.
     pub members: Vec<MemberConfig>,
     /// In place of `fusion.rule`.
@@ -116,6 +121,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            metrics: None,
             fusion: Fusion::default(),
             quorum: Quorum::default(),
             limits: Limits::default(),
@@ -154,6 +160,7 @@ impl Config {
             self.members = flags.members;
         }
         self.listen = flags.listen.unwrap_or(self.listen);
+        self.metrics = flags.metrics.or(self.metrics);
         self.fusion.rule = flags.rule.unwrap_or(self.fusion.rule);
         self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);

@@ -44,13 +44,15 @@ fn a_file_of_members_alone_has_the_defaults() {
 fn flags_override_the_file() {
     let flags = Overrides {
         listen: Some("0.0.0.0:1".parse().unwrap()),
+        metrics: Some("0.0.0.0:4".parse().unwrap()),
         members: vec!["solo=http://h:3".parse().unwrap()],
         rule: Some(Rule::LogitMax),
         threshold: Some(0.25),
         quorum_members: Some(1),
         quorum_weight: Some(0.5),
     };
-    let file = format!("listen = '127.0.0.1:2'\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n{TWO}");
+    let file = "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'";
+    let file = format!("{file}\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n{TWO}");
     let config = Config::new(Some(&file), flags.clone()).unwrap();
     assert_eq!(config.member_names(), ["solo"]);
     assert_eq!(Config::new(None, flags).unwrap(), config);
@@ -58,6 +60,9 @@ fn flags_override_the_file() {
     assert_eq!(config.quorum, Quorum { members: 1, weight: 0.5 });
     let kept = Config::new(Some(&file), Overrides::default()).unwrap();
     assert_eq!((kept.quorum.members, kept.fusion.rule), (2, Rule::LogLinear));
+    let metrics =
+        [&config, &kept, &read(TWO).unwrap()].map(|config| config.metrics.map(|address| address.port()));
+    assert_eq!(metrics, [Some(4), Some(3), None]);
 }
 
 #[test]

@@ -97,16 +97,18 @@ struct Standing {
     /// Bounds of its probability under the mixture.
     low: f64,
     high: f64,
-    /// Its logarithm, where it is known.
-    log_prob: Option<f64>,
+    /// Every member's probability of it is known.
+    is_known: bool,
 }
 
 /// All tokens that somebody named, best first as far as that is known, and the bound of all others.
-struct Field {
+struct Field<'a> {
     standings: Vec<Standing>,
     /// How many tokens nobody named.
     others: usize,
     others_high: f64,
+    /// The members that have a share, in member order.
+    sharing: Vec<(f64, &'a Evidence)>,
 }
 
 impl Evidence {
@@ -213,16 +215,19 @@ pub fn judge(contest: &Contest, participants: &[(f64, &Evidence)]) -> Result<Ver
     let (leaders, rest) = field.standings.split_at(places);
     let rivals = rest.iter().filter(|rival| rival.votes == last.votes && !is_below(rival.high, last.low));
     let contenders: Vec<Standing> = leaders.iter().chain(rivals).copied().collect();
-    if contest.places == Places::Winner && contenders.len() == 1 && field.others_are_below(&last) {
-        return Ok(Verdict::Settled(vec![last.leader()]));
+    if let ([winner], Places::Winner) = (contenders.as_slice(), contest.places)
+        && field.others_are_below(winner)
+    {
+        let Standing { id, votes, .. } = *winner;
+        return Ok(Verdict::Settled(vec![Leader { id, votes, log_prob: None }]));
     }
-    let unknown = contenders.iter().filter(|contender| contender.log_prob.is_none());
+    let unknown = contenders.iter().filter(|contender| !contender.is_known);
     let mut unknown: Vec<u32> = unknown.map(|contender| contender.id).collect();
     if unknown.is_empty() {
-        return Ok(field.order(contenders, places));
+        return Ok(field.order(&contenders, places));
     }
     // The best that exact values could make of the last place.
-    let mut best = contenders.clone();
+    let mut best = contenders;
     best.sort_by(|a, b| b.votes.cmp(&a.votes).then(b.high.total_cmp(&a.high)));
     let best_last = best.get(places - 1).map_or(last, |best| Standing { low: best.high, ..*best });
     if !field.others_are_below(&best_last) {
@@ -249,9 +254,9 @@ pub fn outcome(
         return Ok(Outcome { votes: 0, by_weighted_average, wins: None });
     };
     let rivals = || field.standings.iter().filter(|rival| rival.id != token && rival.votes == own.votes);
-    let wins = if own.votes < most || rivals().any(|rival| rival.is_above(&own)) {
+    let wins = if own.votes < most || rivals().any(|rival| field.is_above(rival, &own)) {
         Some(false)
-    } else if rivals().all(|rival| own.is_above(rival)) && field.others_are_below(&own) {
+    } else if rivals().all(|rival| field.is_above(&own, rival)) && field.others_are_below(&own) {
         Some(true)
     } else {
         None
@@ -264,29 +269,31 @@ fn is_below(high: f64, low: f64) -> bool {
     high < low * (1.0 - ROUNDING)
 }
 
-impl Field {
-    fn new(contest: &Contest, participants: &[(f64, &Evidence)]) -> Result<Self, FuseError> {
+impl<'a> Field<'a> {
+    fn new(contest: &Contest, participants: &[(f64, &'a Evidence)]) -> Result<Self, FuseError> {
         let weights: Vec<f64> = participants.iter().map(|(weight, _)| *weight).collect();
         let shares = shares(Rule::WeightedAverage, &weights)?;
         let all = shares.iter().copied().zip(participants.iter().map(|(_, evidence)| *evidence));
         let sharing: Vec<(f64, &Evidence)> = all.filter(|(share, _)| *share > 0.0).collect();
+        let bounds: Vec<f64> = sharing.iter().map(|(share, evidence)| share * evidence.bound.exp()).collect();
         let named = participants.iter().flat_map(|(_, evidence)| &evidence.known);
         let mut ids: Vec<u32> = named.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids.dedup();
-        let standing = |id: &u32| {
-            let log_probs = participants.iter().filter_map(|(_, evidence)| evidence.log_prob(*id));
-            let votes = contest
-                .log_threshold
-                .map_or(0, |threshold| log_probs.filter(|log_prob| *log_prob > threshold).count());
-            Standing::new(*id, u32::try_from(votes).unwrap_or(u32::MAX), &sharing)
-        };
-        let mut standings: Vec<Standing> = ids.iter().map(standing).collect();
-        standings.sort_by(Standing::compare);
+        let standings = ids.into_iter().map(|id| {
+            let mut standing = Standing::new(id, &sharing, &bounds);
+            if let Some(threshold) = contest.log_threshold {
+                standing.votes = votes(id, threshold, participants);
+            }
+            standing
+        });
+        let mut standings: Vec<Standing> = standings.collect();
+        standings.sort_by(|a, b| b.votes.cmp(&a.votes).then(b.low.total_cmp(&a.low)).then(a.id.cmp(&b.id)));
         Ok(Self {
             others: contest.vocabulary_size.saturating_sub(standings.len()),
             standings,
-            others_high: sharing.iter().map(|(share, evidence)| share * evidence.bound.exp()).sum(),
+            others_high: bounds.iter().sum(),
+            sharing,
         })
     }
 
@@ -295,51 +302,63 @@ impl Field {
         standing.votes > 0 || self.others == 0 || is_below(self.others_high, standing.low)
     }
 
-    /// The places of contenders whose values are known.
-    fn order(&self, mut contenders: Vec<Standing>, places: usize) -> Verdict {
-        contenders.sort_by(Standing::compare);
-        contenders.truncate(places);
-        match contenders.last() {
-            Some(last) if !self.others_are_below(last) => Verdict::Deeper,
-            _ => Verdict::Settled(contenders.iter().map(Standing::leader).collect()),
+    /// Whether one token, of as many votes as the other, certainly comes before it.
+    fn is_above(&self, one: &Standing, other: &Standing) -> bool {
+        if one.is_known && other.is_known {
+            return precedence(&self.leader(one), &self.leader(other)) == Ordering::Less;
         }
+        is_below(other.high, one.low)
+    }
+
+    /// The places of contenders whose values are known.
+    fn order(&self, contenders: &[Standing], places: usize) -> Verdict {
+        let mut leaders: Vec<(Leader, &Standing)> =
+            contenders.iter().map(|contender| (self.leader(contender), contender)).collect();
+        leaders.sort_by(|(a, _), (b, _)| precedence(a, b));
+        leaders.truncate(places);
+        match leaders.last() {
+            Some((_, last)) if !self.others_are_below(last) => Verdict::Deeper,
+            _ => Verdict::Settled(leaders.into_iter().map(|(leader, _)| leader).collect()),
+        }
+    }
+
+    /// A token whose value is known, with the logarithm that whole rows give.
+    fn leader(&self, standing: &Standing) -> Leader {
+        let Standing { id, votes, .. } = *standing;
+        let sharing = self.sharing.iter();
+        let column = sharing.filter_map(|(share, evidence)| Some((*share, evidence.log_prob(id)?)));
+        Leader { id, votes, log_prob: Some(log_of_mixture(&column)) }
     }
 }
 
+/// How many participants give a token more than the threshold.
+fn votes(id: u32, log_threshold: f64, participants: &[(f64, &Evidence)]) -> u32 {
+    let log_probs = participants.iter().filter_map(|(_, evidence)| evidence.log_prob(id));
+    u32::try_from(log_probs.filter(|log_prob| *log_prob > log_threshold).count()).unwrap_or(u32::MAX)
+}
+
+/// `Less` where `a` comes first; both have a log-probability.
+fn precedence(a: &Leader, b: &Leader) -> Ordering {
+    let log_prob = |leader: &Leader| leader.log_prob.unwrap_or(f64::NEG_INFINITY);
+    b.votes.cmp(&a.votes).then(log_prob(b).total_cmp(&log_prob(a))).then(a.id.cmp(&b.id))
+}
+
 impl Standing {
-    /// `sharing`: the members whose shares are not 0, in member order.
-    fn new(id: u32, votes: u32, sharing: &[(f64, &Evidence)]) -> Self {
-        let (mut low, mut high, mut is_known) = (0.0, 0.0, true);
-        for (share, evidence) in sharing {
-            let known = evidence.log_prob(id);
-            is_known &= known.is_some();
-            low += share * known.map_or(0.0, f64::exp);
-            high += share * known.unwrap_or(evidence.bound).exp();
+    /// `sharing`: the members that have a share, in member order; `bounds`: for each the most that a token which it has not
+    /// named adds to the mixture.
+    fn new(id: u32, sharing: &[(f64, &Evidence)], bounds: &[f64]) -> Self {
+        let mut standing = Self { id, votes: 0, low: 0.0, high: 0.0, is_known: true };
+        for ((share, evidence), bound) in sharing.iter().zip(bounds) {
+            if let Some(log_prob) = evidence.log_prob(id) {
+                let part = share * log_prob.exp();
+                standing.low += part;
+                standing.high += part;
+            } else {
+                standing.high += bound;
+                standing.is_known = false;
+            }
         }
-        let column =
-            || sharing.iter().filter_map(move |(share, evidence)| Some((*share, evidence.log_prob(id)?)));
-        Self { id, votes, low, high, log_prob: is_known.then(|| log_of_mixture(&column())) }
-    }
-
-    /// `Less` where `self` comes first: exactly where both values are known, else by what is known of them.
-    fn compare(&self, other: &Self) -> Ordering {
-        let likelier = match (self.log_prob, other.log_prob) {
-            (Some(own), Some(others)) => others.total_cmp(&own),
-            _ => other.low.total_cmp(&self.low),
-        };
-        other.votes.cmp(&self.votes).then(likelier).then(self.id.cmp(&other.id))
-    }
-
-    /// Whether this one, of as many votes, certainly comes before the other.
-    fn is_above(&self, other: &Self) -> bool {
-        match (self.log_prob, other.log_prob) {
-            (Some(_), Some(_)) => self.compare(other) == Ordering::Less,
-            _ => is_below(other.high, self.low),
-        }
-    }
-
-    fn leader(&self) -> Leader {
-        Leader { id: self.id, votes: self.votes, log_prob: self.log_prob }
+        standing
     }
 }
 

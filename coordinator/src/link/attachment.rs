@@ -264,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_worker_leaves_unread_is_bounded() {
-        let (attachment, mut frames) = Attachment::new(8, Arc::default());
+        let (attachment, mut frames) = Attachment::new(8, Arc::new(Traffic::new("alto")));
         (0..QUEUED_NOTICES as u64).for_each(|session| attachment.send(session, close()));
         assert!(!attachment.is_hung());
         let written = frames.next().await.unwrap().operations.len();
@@ -283,7 +283,7 @@ mod tests {
         for (kind, broken) in
             [(Kind::Failure(v1::Failure::default()), false), (Kind::Advanced(v1::Advanced {}), true)]
         {
-            let (attachment, _frames) = Attachment::new(8, Arc::default());
+            let (attachment, _frames) = Attachment::new(8, Arc::new(Traffic::new("alto")));
             let (reply, mut heard) = oneshot::channel();
             let _registration = attachment.register(7, WaitingFeed { step: 1, reply }).unwrap();
             attachment.route(answer(kind));
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn only_an_unbroken_silence_is_hung() {
-        let (attachment, _frames) = Attachment::new(8, Arc::default());
+        let (attachment, _frames) = Attachment::new(8, Arc::new(Traffic::new("alto")));
         for _ in 0..3 {
             (1..MOST_LATE).for_each(|_| attachment.late());
             attachment.route(v1::Answer { session: 7, step: 1, answer: None });

@@ -64,7 +64,7 @@ impl GrpcMember {
         agreement: &Arc<VocabularyAgreement>,
     ) -> Result<Self, InvalidAddress> {
         let endpoint = connect::endpoint(address, connect_timeout)?;
-        let line = Arc::new(Line::new(address));
+        let line = Arc::new(Line::new(name, address));
         let shutdown = CancellationToken::new();
         let keeper = Keeper {
             name: name.to_owned(),
@@ -158,13 +158,13 @@ impl Member for GrpcMember {
 }
 
 impl Line {
-    fn new(address: &str) -> Self {
+    fn new(name: &str, address: &str) -> Self {
         let reason = format!("not reached yet at {address}");
         Self {
             presence: watch::Sender::new(Presence::Connecting { reason }),
             card: watch::Sender::new(None),
             attachment: Mutex::new(None),
-            traffic: Arc::default(),
+            traffic: Arc::new(Traffic::new(name)),
         }
     }
 

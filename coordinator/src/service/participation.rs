@@ -26,12 +26,18 @@ impl Attendance {
     pub(super) fn record(&mut self, participation: &Participation) {
         self.tokens += 1;
         for name in &participation.participants {
-            *self.present.entry(name.clone()).or_default() += 1;
+            // Nearly always it is there, and then its name is not copied.
+            if let Some(present) = self.present.get_mut(name) {
+                *present += 1;
+            } else {
+                self.present.insert(name.clone(), 1);
+            }
         }
         for missing in &participation.missing {
             // Later ones say how it comes back.
-            let first = self.first_reason.entry(missing.name.clone());
-            first.or_insert_with(|| missing.reason.clone());
+            if !self.first_reason.contains_key(&missing.name) {
+                self.first_reason.insert(missing.name.clone(), missing.reason.clone());
+            }
         }
     }
 

@@ -221,7 +221,7 @@ mod tests {
         fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
             let mut sums = vec![[simd.splat_f32s(1.0); VECTORS]; self.count];
             self.panels.add_product::<S>(&mut sums, self.rows, 0, self.panel);
-            bytemuck::cast_slice(&sums).to_vec()
+            cast_slice(&sums).to_vec()
         }
     }
 

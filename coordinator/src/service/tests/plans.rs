@@ -284,7 +284,7 @@ async fn what_is_asked_follows_from_the_request() {
     };
     for (rule, threshold, expected) in [
         (Rule::WeightedAverage, None, Ask::Targets),
-        (Rule::ThresholdVote, Some(0.1), each(4, 0.1)),
+        (Rule::ThresholdVote, Some(0.1), each(8, 0.1)),
         (Rule::LogLinear, None, crate::plan::Plan::Dense(RowFormat::F32).each()),
     ] {
         let before = stage.members[0].asks().len();
