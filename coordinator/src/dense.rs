@@ -61,7 +61,7 @@ mod tests {
     #[tokio::test]
     async fn rows_of_whole_inputs_wait_for_each_other_and_nothing_else_waits() {
         let budget = DenseBudget::default();
-        let each = Plan::Dense(RowFormat::F32).each();
+        let each = Plan::reference().each();
         let half = || budget.reserve(&each, 8 * 1024, 256);
         let (one, _two) = (half().await.unwrap(), half().await.unwrap());
         let mut third = Box::pin(half());

@@ -33,7 +33,7 @@ fn next() -> Ask {
 }
 
 fn each() -> Ask {
-    Plan::Dense(RowFormat::F32).each()
+    Plan::reference().each()
 }
 
 fn feed(session: SessionId, tokens: &[u32], ask: Ask) -> Feed {

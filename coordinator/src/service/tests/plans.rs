@@ -285,7 +285,7 @@ async fn what_is_asked_follows_from_the_request() {
     for (rule, threshold, expected) in [
         (Rule::WeightedAverage, None, Ask::Targets),
         (Rule::ThresholdVote, Some(0.1), each(8, 0.1)),
-        (Rule::LogLinear, None, crate::plan::Plan::Dense(RowFormat::F32).each()),
+        (Rule::LogLinear, None, crate::plan::Plan::reference().each()),
     ] {
         let before = stage.members[0].asks().len();
         stage.score(request(rule, threshold, RowFormat::F32)).await.unwrap();
