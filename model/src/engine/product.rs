@@ -92,12 +92,16 @@ fn add_tile<S: Simd, const ROWS: usize>(
     let mut product = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
     for (group, weights) in weights.chunks_exact(lanes).enumerate() {
         let values = rows.group(place.group + group, place.row, ROWS);
-        let values: [&[f32]; ROWS] = std::array::from_fn(|row| &values[row * rows.stride..][..lanes]);
+        // Not `array::from_fn`, which is compiled without these instructions and stays a call in the innermost loop but one.
+        let mut by_row: [&[f32]; ROWS] = [&[]; ROWS];
+        for (row, own) in by_row.iter_mut().enumerate() {
+            *own = &values[row * rows.stride..][..lanes];
+        }
         for (k, weights) in weights.iter().enumerate() {
             if ROWS <= 2 {
                 prefetch(weights);
             }
-            for (product, values) in product.iter_mut().zip(&values) {
+            for (product, values) in product.iter_mut().zip(&by_row) {
                 let value = simd.splat_f32s(values[k]);
                 for (product, weight) in product.iter_mut().zip(weights) {
                     *product = simd.mul_add_e_f32s(value, *weight, *product);
