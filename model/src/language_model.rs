@@ -258,3 +258,42 @@ impl fmt::Debug for LanguageModel {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What runs on other devices, run on this one: the same answers and states as the engine's.
+    #[test]
+    fn tensor_operations_predict_what_the_engine_predicts() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo/tenor");
+        let engine = LanguageModel::load(&directory, &Device::Cpu).unwrap();
+        let parts = ModelParts::load(&directory).unwrap();
+        let builder = VarBuilder::from_tensors(parts.tensors.into_iter().collect(), DType::F32, &Device::Cpu);
+        let network = Network::new(&parts.config, &builder).unwrap().arranged_for_inference().unwrap();
+        let (config, vocabulary) = (parts.config, parts.vocabulary);
+        let tensors =
+            LanguageModel { config, vocabulary, backend: Backend::Tensors(network), device: Device::Cpu };
+        let answers = |model: &LanguageModel| {
+            let mut states = vec![model.fresh_state().unwrap(); 3];
+            let tokens: [&[u32]; 3] = [&[40, 41, 42], &[], &[7]];
+            let wants = [Want::Each, Want::Next, Want::Next];
+            let rows = states.iter_mut().zip(tokens).zip(wants);
+            let mut rows: Vec<Row<'_>> =
+                rows.map(|((state, tokens), want)| Row { state, tokens, want }).collect();
+            let mut numbers = Vec::new();
+            let mut places = Vec::new();
+            let received = model.predict(&mut rows, &mut |prediction| {
+                places.push((prediction.row, prediction.offset));
+                numbers.extend_from_slice(prediction.logits);
+            });
+            received.unwrap();
+            states.iter().for_each(|state| numbers.extend_from_slice(state.values()));
+            (places, numbers)
+        };
+        let ((places, numbers), (other_places, others)) = (answers(&engine), answers(&tensors));
+        assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0)]);
+        assert_eq!((other_places, others.len()), (places, numbers.len()));
+        assert!(numbers.iter().zip(&others).all(|(one, other)| (one - other).abs() < 1e-4));
+    }
+}

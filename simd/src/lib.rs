@@ -1,4 +1,4 @@
-//! exp, σ and tanh on vectors, and what is built of them over rows of logits: log-sum-exps and probabilities.
+//! exp, σ and tanh on vectors, and what is built of them over rows of logits: log-sum-exps and draws.
 //!
 //! Written once over [`pulp::Simd`] and compiled for every instruction set; [`instructions`] picks the widest one that
 //! the processor has (AVX-512, AVX2 with FMA, NEON, else scalars). Knows nothing about models, members or wires.
@@ -9,7 +9,7 @@ mod norm;
 
 pub use draw::draw;
 pub use functions::{exp, map_in_place, sigmoid, tanh};
-pub use norm::{Norm, add_probabilities, log_sum_exp, norm};
+pub use norm::{Norm, log_sum_exp, norm};
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! Rows of logits: their log-sum-exp, and their probabilities added up.
+//! Rows of logits and their log-sum-exp.
 
 use pulp::{Simd, WithSimd};
 
@@ -53,25 +53,6 @@ pub fn norm(row: &[f32]) -> Norm {
 #[must_use]
 pub fn log_sum_exp(row: &[f32]) -> f64 {
     norm(row).log_sum_exp()
-}
-
-/// `sums[w] += weight · P(w)` for a row of little-endian f32 bytes and its norm; returns Σ P(w), which is one but for
-/// rounding if the norm is that of the row. One pass, no allocation.
-///
-/// A logit that is above `norm.largest`, or is not finite, makes the sum NaN or infinite or leaves it far from one.
-///
-/// ```
-/// let row: Vec<u8> = [1.0f32, 1.0].iter().flat_map(|logit| logit.to_le_bytes()).collect();
-/// let mut sums = [0.25; 2];
-/// let mass = chorus_simd::add_probabilities(&mut sums, &row, chorus_simd::norm(&[1.0, 1.0]), 0.5);
-/// assert!((mass - 1.0).abs() < 1e-6 && (sums[0] - 0.5).abs() < 1e-6);
-/// ```
-///
-/// # Panics
-/// `row` has not four bytes for each of `sums`.
-pub fn add_probabilities(sums: &mut [f32], row: &[u8], norm: Norm, weight: f32) -> f64 {
-    assert_eq!(row.len(), size_of_val(sums), "a row has four bytes for each sum");
-    instructions().dispatch(AddProbabilities { sums, row, norm, weight })
 }
 
 /// Vectors that are added up before their sums go on in f64: few enough that f32 loses nothing that counts.
@@ -129,44 +110,6 @@ fn largest<S: Simd>(simd: S, vectors: &[S::f32s], rest: &[f32]) -> f32 {
     largest + off
 }
 
-struct AddProbabilities<'a> {
-    sums: &'a mut [f32],
-    row: &'a [u8],
-    norm: Norm,
-    weight: f32,
-}
-
-impl WithSimd for AddProbabilities<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        let Self { sums, row, norm, weight } = self;
-        let width = S::F32_LANES;
-        let (largest, log_sum) = (simd.splat_f32s(norm.largest), simd.splat_f32s(norm.log_sum as f32));
-        let weight = simd.splat_f32s(weight);
-        let mut mass = 0.0;
-        for (sums, bytes) in sums.chunks_mut(width).zip(row.chunks(width * size_of::<f32>())) {
-            let mut logits = [0.0; 64];
-            for (logit, bytes) in logits.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *logit = f32::from_le_bytes(*bytes);
-            }
-            let logits = simd.partial_load_f32s(&logits[..sums.len()]);
-            let probability = exp(simd, simd.sub_f32s(simd.sub_f32s(logits, largest), log_sum));
-            let before = simd.partial_load_f32s(sums);
-            simd.partial_store_f32s(sums, simd.mul_add_e_f32s(probability, weight, before));
-            if sums.len() == width {
-                mass += f64::from(simd.reduce_sum_f32s(probability));
-            } else {
-                let mut lanes = [0.0; 64];
-                simd.partial_store_f32s(&mut lanes[..sums.len()], probability);
-                mass += lanes[..sums.len()].iter().copied().map(f64::from).sum::<f64>();
-            }
-        }
-        mass
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -176,10 +119,6 @@ mod tests {
     fn exact(row: &[f32]) -> f64 {
         let largest = row.iter().copied().map(f64::from).fold(f64::NEG_INFINITY, f64::max);
         row.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum::<f64>().ln()
-    }
-
-    fn bytes(row: &[f32]) -> Vec<u8> {
-        row.iter().flat_map(|logit| logit.to_le_bytes()).collect()
     }
 
     proptest! {
@@ -192,24 +131,6 @@ mod tests {
                 let norm = instructions.dispatch(NormOf(&row));
                 prop_assert!((norm.log_sum - exact(&row)).abs() < 3e-7, "{:?}: {:?}", instructions, norm);
                 prop_assert!(norm.is_finite() && row.iter().all(|&logit| norm.log_prob(logit) <= 0.0));
-            }
-        }
-
-        #[test]
-        fn probabilities_are_those_of_the_definition(
-            row in prop::collection::vec(-30.0_f32..30.0, 1..200), weight in 0.0_f32..1.0,
-        ) {
-            for instructions in crate::all_instructions() {
-                let norm = instructions.dispatch(NormOf(&row));
-                let mut sums = vec![0.125; row.len()];
-                let encoded = bytes(&row);
-                let mass = instructions.dispatch(
-                    AddProbabilities { sums: &mut sums, row: &encoded, norm, weight });
-                prop_assert!((mass - 1.0).abs() < 1e-6, "{}", mass);
-                for (sum, &logit) in sums.iter().zip(&row) {
-                    let expected = 0.125 + f64::from(weight) * norm.log_prob(logit).exp();
-                    prop_assert!((f64::from(*sum) - expected).abs() < 1e-6);
-                }
             }
         }
 
@@ -230,14 +151,5 @@ mod tests {
         assert_eq!(norm(&[f32::MAX, f32::MIN]).log_sum_exp(), f64::from(f32::MAX));
         assert_eq!(log_sum_exp(&[3.5]), 3.5);
         assert!(log_sum_exp(&[]).is_nan());
-    }
-
-    #[test]
-    fn a_norm_of_another_row_does_not_make_a_sum_of_one() {
-        let row = [1.0, 0.0, 0.0];
-        for lie in [Norm { largest: 1.0, log_sum: 0.6 }, Norm { largest: 0.0, log_sum: 0.55 }] {
-            let mass = add_probabilities(&mut [0.0; 3], &bytes(&row), lie, 1.0);
-            assert!((mass - 1.0).abs() > 1e-3, "{lie:?} {mass}");
-        }
     }
 }
