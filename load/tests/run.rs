@@ -11,11 +11,11 @@ use chorus_load::{
     null::NullEnsemble,
     report::Report,
     run,
-    workload::{Inputs, Workload, parse_prompts},
+    workload::{Delivery, Inputs, Workload, parse_prompts},
 };
 use chorus_proto::v1::{
-    GenerateReply, GenerateRequest, GeneratedToken, GenerationEnd, Input, MissingMember, Participation,
-    PredictReply, PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
+    CompleteReply, GenerateReply, GenerateRequest, GeneratedToken, GenerationEnd, Input, MissingMember,
+    Participation, PredictReply, PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     input,
 };
@@ -83,6 +83,10 @@ impl Ensemble for Scripted {
         Ok(Response::new(replies.boxed()))
     }
 
+    async fn complete(&self, _: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
         let input = text(request.into_inner().input);
         Ok(Response::new(ScoreReply {
@@ -136,6 +140,7 @@ fn workload(prompts: &str) -> Arc<Workload> {
         inputs: Inputs::Replayed(parse_prompts(prompts).unwrap().into()),
         prompt_tokens: "1".parse().unwrap(),
         max_tokens: "3".parse().unwrap(),
+        delivery: Delivery::default(),
         score_tokens: "1".parse().unwrap(),
         sampling: None,
         fusion: None,
@@ -230,12 +235,18 @@ async fn the_null_ensemble_answers_whatever_is_asked_and_the_run_knows_its_costs
         ..(*workload("x")).clone()
     };
     let stop = CancellationToken::new();
-    let result = run_on(server.address().unwrap(), &plan, &Arc::new(workload), &stop).await.unwrap();
+    let result = run_on(server.address().unwrap(), &plan, &Arc::new(workload.clone()), &stop).await.unwrap();
     let measured = &result.measurements;
     assert!(!result.interrupted && result.measured == plan.window.length());
     assert_eq!((measured.calls.failed, measured.calls.unfinished(), measured.calls.degraded), (0, 0, 0));
     assert_eq!(measured.calls.answered, measured.generate.len() + measured.score.len());
     assert_eq!(measured.inter_token.len(), 2 * measured.generate.len());
+    let whole = Arc::new(Workload { delivery: Delivery::Whole, ..workload });
+    let whole = run_on(server.address().unwrap(), &plan, &whole, &stop).await.unwrap().measurements;
+    assert!(whole.first_token.is_empty() && whole.inter_token.is_empty() && !whole.generate.is_empty());
+    assert_eq!((whole.calls.failed, whole.calls.unfinished()), (0, 0));
+    assert_eq!(whole.volume.generated_tokens % 3, 0);
+    assert!(whole.volume.generated_tokens > 0 && whole.volume.prompt_tokens > 0);
     if cfg!(target_os = "linux") {
         assert!(result.client.cpu > Duration::ZERO && result.watched_cpu.is_some());
     }

@@ -1,7 +1,6 @@
 """`chorus bench`, the load generator of the program itself. Knows its flags and its JSON, and nothing about systems.
 
-A client in Python spends so much on a streamed token that it takes a good part of a core from a fast server beside it;
-this one does not. Servers in Python that speak `chorus.v1` are asked by it too.
+A client in Python takes a good part of a core from a fast server beside it; this one does not. Servers in Python that speak `chorus.v1` are asked by it too.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Bench:
         Raises BenchError.
         """
         command = [str(self.program), "bench", "--server", address, "--json", "--mix", f"{kind}=1"]
-        command += ["--concurrency", str(concurrency), "--temperature", "0"]
+        command += ["--concurrency", str(concurrency), "--temperature", "0", "--whole-answers"]
         command += ["--duration", f"{round(1e3 * seconds)}ms", "--warm-up", f"{WARM_UP_SECONDS}s"]
         command += ["--prompt-tokens", str(work.PROMPT_TOKENS), "--max-tokens", str(work.GENERATED_TOKENS)]
         command += ["--score-tokens", str(work.SCORED_TOKENS)]

@@ -11,7 +11,14 @@ import member_pb2_grpc
 import numpy
 import uvloop
 from chorus.v1 import ensemble_pb2_grpc
-from chorus.v1.ensemble_pb2 import GenerateRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest
+from chorus.v1.ensemble_pb2 import (
+    CompleteReply,
+    GenerateRequest,
+    ScoreReply,
+    ScoreRequest,
+    StatusReply,
+    StatusRequest,
+)
 
 from servers import wire
 from servers.coordinator import DESIGNS, Coordinator
@@ -38,10 +45,9 @@ class Ensemble(ensemble_pb2_grpc.EnsembleServicer):
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
 
-    async def Generate(self, request: GenerateRequest, context: grpc.aio.ServicerContext) -> None:
+    async def Complete(self, request: GenerateRequest, _context: grpc.aio.ServicerContext) -> CompleteReply:
         prompt = wire.input_tokens(request.prompt)
-        generated = await self.coordinator.generate(prompt, request.max_tokens)
-        await context.write(wire.generated_reply(prompt, generated))
+        return wire.complete_reply(prompt, await self.coordinator.generate(prompt, request.max_tokens))
 
     async def Score(self, request: ScoreRequest, _context: grpc.aio.ServicerContext) -> ScoreReply:
         tokens = wire.input_tokens(request.input)

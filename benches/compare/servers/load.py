@@ -30,7 +30,7 @@ Ask = Callable[[list[int], bool], Awaitable[Answer | None]]
 
 
 def chorus_ask(channel: grpc.aio.Channel, kind: str) -> Ask:
-    """`chorus.v1.Ensemble`: a generation is a stream, and is over when the stream is."""
+    """`chorus.v1.Ensemble`: a text and its log-probability, a prompt and its whole continuation."""
     from chorus.v1 import ensemble_pb2 as v1
 
     if kind == work.SCORE:
@@ -41,17 +41,14 @@ def chorus_ask(channel: grpc.aio.Channel, kind: str) -> Ask:
             return v1.ScoreReply.FromString(reply).log_prob if wanted else None
 
         return ask
-    generate = channel.unary_stream("/chorus.v1.Ensemble/Generate")
+    complete = channel.unary_unary("/chorus.v1.Ensemble/Complete")
 
-    async def ask_stream(tokens: list[int], wanted: bool) -> Answer | None:
+    async def ask_whole(tokens: list[int], wanted: bool) -> Answer | None:
         request = wire.generate_request(tokens, work.GENERATED_TOKENS).SerializeToString()
-        text = ""
-        async for reply in generate(request, timeout=TIMEOUT_SECONDS):
-            if wanted:
-                text += v1.GenerateReply.FromString(reply).text
-        return models.tokens(text) if wanted else None
+        reply = await complete(request, timeout=TIMEOUT_SECONDS)
+        return models.tokens(v1.CompleteReply.FromString(reply).text) if wanted else None
 
-    return ask_stream
+    return ask_whole
 
 
 def triton_ask(channel: grpc.aio.Channel, kind: str) -> Ask:

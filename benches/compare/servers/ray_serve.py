@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +82,11 @@ def application(folder: Path, library: str, design: str) -> Any:
                 self.started = DESIGNS[design]([Remote(handle) for handle in self.handles], self.weights)
             return self.started
 
-        async def Generate(self, request: Any) -> AsyncIterator[Any]:
+        async def Complete(self, request: Any) -> Any:
             from servers import wire
 
             prompt = wire.input_tokens(request.prompt)
-            yield wire.generated_reply(prompt, await self.coordinator().generate(prompt, request.max_tokens))
+            return wire.complete_reply(prompt, await self.coordinator().generate(prompt, request.max_tokens))
 
         async def Score(self, request: Any) -> Any:
             from servers import wire

@@ -61,10 +61,10 @@ def generate_request(prompt: list[int], count: int) -> v1.GenerateRequest:
     return v1.GenerateRequest(prompt=v1.Input(tokens=v1.TokenIds(ids=prompt)), max_tokens=count, sampling=sampling)
 
 
-def generated_reply(prompt: list[int], generated: list[int]) -> v1.GenerateReply:
-    """The whole answer as its last message: 31 messages fewer than one for each token, in the rivals' favour."""
+def complete_reply(prompt: list[int], generated: list[int]) -> v1.CompleteReply:
+    """The answer without a message for each token in it, in the rivals' favour."""
     end = v1.GenerationEnd(reason="MAX_TOKENS", prompt_tokens=len(prompt), generated_tokens=len(generated))
-    return v1.GenerateReply(text=models.text(generated), end=end)
+    return v1.CompleteReply(text=models.text(generated), end=end)
 
 
 def score_request(tokens: list[int]) -> v1.ScoreRequest:

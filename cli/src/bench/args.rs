@@ -7,7 +7,7 @@ use chorus_load::{
     Load, Plan,
     measure::Window,
     ramp::Goal,
-    workload::{Inputs, Lengths, Mix, Workload, parse_prompts},
+    workload::{Delivery, Inputs, Lengths, Mix, Workload, parse_prompts},
 };
 use chorus_proto::v1::{SamplingOptions, StatusReply};
 
@@ -168,6 +168,9 @@ pub(super) struct WorkloadArgs {
     /// Tokens to generate
     #[arg(long, value_name = "LENGTH", default_value = "32")]
     max_tokens: Lengths,
+    /// Generations are answered once (the call Complete), not token by token: no first token, no gaps
+    #[arg(long)]
+    whole_answers: bool,
     /// Tokens of a random text that is scored
     #[arg(long, value_name = "LENGTH", default_value = "32")]
     score_tokens: Lengths,
@@ -267,6 +270,7 @@ impl WorkloadArgs {
             inputs,
             prompt_tokens: self.prompt_tokens,
             max_tokens: self.max_tokens,
+            delivery: if self.whole_answers { Delivery::Whole } else { Delivery::Streamed },
             score_tokens: self.score_tokens,
             sampling: self.sampling(),
             fusion: self.fusion.options()?,

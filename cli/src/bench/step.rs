@@ -8,7 +8,7 @@ use chorus_load::{
     measure::{Latencies, Window},
     report::LatencyReport,
     steps_of_worker,
-    workload::{Inputs, Lengths, Mix, Workload},
+    workload::{Delivery, Inputs, Lengths, Mix, Workload},
 };
 use chorus_proto::v1::SamplingOptions;
 use serde::Serialize;
@@ -151,6 +151,7 @@ async fn over_the_wire(
         inputs: Inputs::Random { vocabulary_size: status.vocabulary_size },
         prompt_tokens: Lengths::Fixed(1),
         max_tokens: Lengths::Fixed(GENERATED_TOKENS),
+        delivery: Delivery::Streamed,
         score_tokens: Lengths::Fixed(1),
         sampling: Some(SamplingOptions { temperature: Some(0.0), ..SamplingOptions::default() }),
         fusion: None,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use chorus_load::{
     Load, Plan,
     measure::Window,
-    workload::{Inputs, Lengths, Mix, Workload},
+    workload::{Delivery, Inputs, Lengths, Mix, Workload},
 };
 use chorus_proto::v1::SamplingOptions;
 use serde::Serialize;
@@ -151,6 +151,7 @@ fn workload(arguments: &TaxArgs, vocabulary_size: u32) -> Arc<Workload> {
         inputs: Inputs::Random { vocabulary_size },
         prompt_tokens: Lengths::Fixed(arguments.prompt_tokens),
         max_tokens: Lengths::Fixed(arguments.max_tokens),
+        delivery: Delivery::Streamed,
         score_tokens: Lengths::Fixed(1),
         sampling: Some(SamplingOptions { temperature: Some(0.0), ..SamplingOptions::default() }),
         fusion: None,

@@ -1,27 +1,22 @@
-//! `Generate`: step by step until a limit, a stop string or an end token.
+//! A generation: step by step until a limit, a stop string or an end token.
 //!
-//! Knows nothing about how members are reached or come back.
+//! Knows nothing about how members are reached or come back, or in how many messages its tokens leave.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use chorus_proto::status;
 use chorus_proto::v1::{
-    ErrorCode, GenerateReply, GeneratedToken, GenerationEnd, MemberLogProb, Participation, RowFormat, Votes,
-    generation_end::Reason,
+    GeneratedToken, GenerationEnd, MemberLogProb, Participation, RowFormat, Votes, generation_end::Reason,
 };
 use chorus_text::Vocabulary;
-use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::deadline::Deadline;
 use super::leaders::{Lead, Search};
 use super::participation::Attendance;
 use super::sound::make_of_rows;
 use super::text::GeneratedText;
 use super::{drawn, leaders};
-use crate::ensemble::{Admission, Ensemble, shutting_down, step_status};
+use crate::ensemble::{Ensemble, step_status};
 use crate::fusion::certificate::Places;
 use crate::fusion::{FuseError, Fused, Rule};
 use crate::plan::{Ask, Plan};
@@ -29,56 +24,50 @@ use crate::request::Generation;
 use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
 
-/// How long a client may leave its messages unread before the work for it ends.
-const READER_PATIENCE: Duration = Duration::from_secs(60);
+/// Takes the tokens of a generation as they are chosen.
+pub(super) trait Listener {
+    /// One more token, with the text that it makes certain and who took part in choosing it.
+    ///
+    /// # Errors
+    /// Nobody wants more of them.
+    async fn token(
+        &mut self,
+        token: GeneratedToken,
+        text: String,
+        participation: Participation,
+    ) -> Result<(), Status>;
+}
 
-type Replies = mpsc::Sender<Result<GenerateReply, Status>>;
+/// What is known when a generation is over.
+pub(super) struct Ending {
+    /// Text that was held back until then.
+    pub(super) text: String,
+    /// Who took part in every token.
+    pub(super) participation: Participation,
+    pub(super) end: GenerationEnd,
+}
 
 /// One generation in progress.
-struct Run<'a> {
+struct Run<'a, L> {
     ensemble: &'a Arc<Ensemble>,
     generation: Arc<Generation>,
     vocabulary: Vocabulary,
     seed: u64,
     text: GeneratedText,
     attendance: Attendance,
-    replies: &'a Replies,
+    listener: &'a mut L,
 }
 
-/// Generates until the end and says the last word. Dropped or finished, the sessions close and the place is free.
-pub(super) async fn run(
-    ensemble: Arc<Ensemble>,
-    generation: Generation,
-    vocabulary: Vocabulary,
-    replies: Replies,
-    deadline: Deadline,
-    _admission: Admission,
-) {
-    // Kept for the last word, which must reach even a client that left no room for anything else.
-    let Ok(last_word) = replies.clone().reserve_owned().await else {
-        return;
-    };
-    let result = tokio::select! {
-        // What is finished is finished, whoever else calls.
-        biased;
-        result = generate(&ensemble, generation, vocabulary, &replies) => result,
-        // A client that hangs up ends the work wherever it stands.
-        () = replies.closed() => {
-            tracing::debug!("the client hung up");
-            return;
-        }
-        status = deadline.passed() => Err(status),
-        () = ensemble.stop.cancelled() => Err(shutting_down()),
-    };
-    last_word.send(result);
-}
-
-async fn generate(
+/// Generates until the end. Dropped or finished, the sessions close.
+///
+/// # Errors
+/// The members can't go on, or the listener does not want more.
+pub(super) async fn generate(
     ensemble: &Arc<Ensemble>,
     generation: Generation,
     vocabulary: Vocabulary,
-    replies: &Replies,
-) -> Result<GenerateReply, Status> {
+    listener: &mut impl Listener,
+) -> Result<Ending, Status> {
     let seats = ensemble.roster.seats.iter();
     let run = Run {
         ensemble,
@@ -87,7 +76,7 @@ async fn generate(
         attendance: Attendance::new(seats.map(|seat| seat.member.name().to_owned())),
         generation: Arc::new(generation),
         vocabulary,
-        replies,
+        listener,
     };
     run.until_the_end().await
 }
@@ -100,9 +89,8 @@ fn seed(generation: &Generation) -> u64 {
     generation.seed.unwrap_or_else(|| rand::random::<u64>() >> (u64::BITS - f64::MANTISSA_DIGITS))
 }
 
-impl Run<'_> {
-    /// Sends every token; gives the last message.
-    async fn until_the_end(mut self) -> Result<GenerateReply, Status> {
+impl<L: Listener> Run<'_, L> {
+    async fn until_the_end(mut self) -> Result<Ending, Status> {
         let plan = self.generation.plan(self.vocabulary.len() as usize);
         let terms = self.ensemble.session_terms(plan);
         let roster = &self.ensemble.roster;
@@ -113,7 +101,7 @@ impl Run<'_> {
             let (token, participation) = self.next_token(&mut session, &tokens, plan, index).await?;
             self.attendance.record(&participation);
             let id = token.id;
-            if let Some(reason) = self.send(token, participation).await? {
+            if let Some(reason) = self.hand_on(token, participation).await? {
                 return Ok(self.end(reason, index + 1));
             }
             tokens = vec![id];
@@ -171,8 +159,8 @@ impl Run<'_> {
         Ok((token, answers.participation))
     }
 
-    /// Sends a token with the text that it makes certain; says why it was the last where it was.
-    async fn send(
+    /// Hands a token on with the text that it makes certain; says why it was the last where it was.
+    async fn hand_on(
         &mut self,
         token: GeneratedToken,
         participation: Participation,
@@ -184,33 +172,26 @@ impl Run<'_> {
             let released = self.text.push(token.id);
             (released.text, released.stop.map(|_| Reason::StopString))
         };
-        let reply = GenerateReply { token: Some(token), text, participation: Some(participation), end: None };
-        match self.replies.send_timeout(Ok(reply), READER_PATIENCE).await {
-            Ok(()) => Ok(end),
-            Err(_) => Err(status(
-                ErrorCode::DeadlineExceeded,
-                format!("the client read no message for {} s", READER_PATIENCE.as_secs()),
-            )),
-        }
+        self.listener.token(token, text, participation).await?;
+        Ok(end)
     }
 
-    fn end(mut self, mut reason: Reason, generated_tokens: u32) -> GenerateReply {
+    fn end(mut self, mut reason: Reason, generated_tokens: u32) -> Ending {
         let released = self.text.finish();
         if released.stop.is_some() {
             reason = Reason::StopString;
         }
         let prompt_tokens = u32::try_from(self.generation.prompt.len()).unwrap_or(u32::MAX);
-        GenerateReply {
-            token: None,
+        Ending {
             text: released.text,
-            participation: Some(self.attendance.whole()),
-            end: Some(GenerationEnd {
+            participation: self.attendance.whole(),
+            end: GenerationEnd {
                 reason: reason.into(),
                 prompt_tokens,
                 generated_tokens,
                 seed: self.seed,
                 rule: chorus_proto::v1::Rule::from(self.generation.fusion.rule).into(),
-            }),
+            },
         }
     }
 }

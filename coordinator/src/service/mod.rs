@@ -2,6 +2,7 @@
 //!
 //! Knows nothing about links to members or about how the process is started and stopped.
 
+mod complete;
 mod deadline;
 mod drawn;
 mod generate;
@@ -12,6 +13,7 @@ mod score;
 mod score_columns;
 mod sound;
 mod status;
+mod stream;
 mod text;
 mod unreadable;
 
@@ -23,8 +25,8 @@ pub(crate) use unreadable::explain;
 use std::sync::Arc;
 
 use chorus_proto::v1::{
-    GenerateReply, GenerateRequest, Input, PredictReply, PredictRequest, ScoreReply, ScoreRequest,
-    StatusReply, StatusRequest, ensemble_server, input,
+    CompleteReply, GenerateReply, GenerateRequest, Input, PredictReply, PredictRequest, ScoreReply,
+    ScoreRequest, StatusReply, StatusRequest, ensemble_server, input,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -82,9 +84,22 @@ impl ensemble_server::Ensemble for EnsembleService {
         let (generation, vocabulary) = self.ensemble.check(request, bytes, Generation::new).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
         let ensemble = Arc::clone(&self.ensemble);
-        let work = generate::run(ensemble, generation, vocabulary, replies, deadline, admission);
+        let work = stream::run(ensemble, generation, vocabulary, replies, deadline, admission);
         tokio::spawn(work.instrument(tracing::info_span!("generate")));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn complete(&self, request: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
+        let _admission = self.ensemble.admit()?;
+        let deadline = Deadline::of_call(request.metadata());
+        let request = request.into_inner();
+        let bytes = text_bytes(request.prompt.as_ref());
+        let work = async {
+            let (generation, vocabulary) = self.ensemble.check(request, bytes, Generation::new).await?;
+            complete::complete(&self.ensemble, generation, vocabulary).await
+        };
+        let work = work.instrument(tracing::info_span!("complete"));
+        self.in_time(deadline, work).await.map(Response::new)
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {

@@ -10,7 +10,7 @@ use tonic::Code;
 use super::*;
 use crate::{
     arrivals::Poisson,
-    workload::{Inputs, Workload},
+    workload::{Delivery, Inputs, Workload},
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -63,6 +63,7 @@ fn driver(target: Scripted, until: u64) -> Driver<Scripted> {
         inputs: Inputs::Random { vocabulary_size: 5 },
         prompt_tokens: "1".parse().unwrap(),
         max_tokens: "1".parse().unwrap(),
+        delivery: Delivery::default(),
         score_tokens: "1".parse().unwrap(),
         sampling: None,
         fusion: None,

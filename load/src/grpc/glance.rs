@@ -15,6 +15,20 @@ pub(super) struct GenerateGlance {
     pub(super) end: Option<EndGlance>,
 }
 
+/// Of a `CompleteReply`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct CompleteGlance {
+    /// The tokens that came.
+    #[prost(message, repeated, tag = "1")]
+    pub(super) tokens: Vec<Present>,
+    /// Who took part.
+    #[prost(message, optional, tag = "3")]
+    pub(super) participation: Option<Missing>,
+    /// What ended it.
+    #[prost(message, optional, tag = "4")]
+    pub(super) end: Option<EndGlance>,
+}
+
 /// Of a `ScoreReply`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ScoreGlance {
@@ -56,7 +70,7 @@ impl Missing {
 #[cfg(test)]
 mod tests {
     use chorus_proto::v1::{
-        GenerateReply, GeneratedToken, GenerationEnd, MissingMember, Participation, ScoreReply,
+        CompleteReply, GenerateReply, GeneratedToken, GenerationEnd, MissingMember, Participation, ScoreReply,
     };
     use prost::Message as _;
 
@@ -86,6 +100,15 @@ mod tests {
             assert_eq!(Missing::is_degraded(glance.participation.as_ref()), !missing.is_empty());
             assert_eq!(glance.end.map(|end| end.prompt_tokens), end.then_some(12));
         }
+        let whole = CompleteReply {
+            tokens: vec![GeneratedToken { id: 7, ..Default::default() }; 3],
+            text: "some text".to_owned(),
+            participation: Some(participation(&["bass"])),
+            end: Some(GenerationEnd { prompt_tokens: 12, ..Default::default() }),
+        };
+        let glance = CompleteGlance::decode(whole.encode_to_vec().as_slice()).unwrap();
+        assert_eq!((glance.tokens.len(), glance.end.map(|end| end.prompt_tokens)), (3, Some(12)));
+        assert!(Missing::is_degraded(glance.participation.as_ref()));
         let whole =
             ScoreReply { tokens: 9, participation: Some(participation(&["bass"])), ..Default::default() };
         let glance = ScoreGlance::decode(whole.encode_to_vec().as_slice()).unwrap();

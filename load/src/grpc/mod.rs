@@ -15,7 +15,7 @@ use crate::{
     run::Live,
     workload::Call,
 };
-use glance::{GenerateGlance, Missing, ScoreGlance};
+use glance::{CompleteGlance, GenerateGlance, Missing, ScoreGlance};
 
 /// A few connections to one ensemble, used in turns: many calls share one.
 pub(crate) struct Connections {
@@ -73,6 +73,20 @@ impl Connections {
         }
     }
 
+    async fn complete(&self, request: GenerateRequest) -> Result<Answer, Status> {
+        let path = PathAndQuery::from_static("/chorus.v1.Ensemble/Complete");
+        let codec = ProstCodec::<GenerateRequest, CompleteGlance>::default();
+        let reply = self.client().await?.unary(self.request(request), path, codec).await?.into_inner();
+        let generated_tokens = u32::try_from(reply.tokens.len()).unwrap_or(u32::MAX);
+        self.live.tokens(u64::from(generated_tokens));
+        Ok(Answer {
+            prompt_tokens: reply.end.map_or(0, |end| end.prompt_tokens),
+            generated_tokens,
+            degraded: Missing::is_degraded(reply.participation.as_ref()),
+            ..Answer::default()
+        })
+    }
+
     async fn score(&self, request: ScoreRequest) -> Result<Answer, Status> {
         let path = PathAndQuery::from_static("/chorus.v1.Ensemble/Score");
         let codec = ProstCodec::<ScoreRequest, ScoreGlance>::default();
@@ -89,6 +103,7 @@ impl Target for Connections {
     async fn call(&self, call: Call, on_token: &mut dyn FnMut()) -> Result<Answer, Failure> {
         let result = match call {
             Call::Generate(request) => self.generate(request, on_token).await,
+            Call::Complete(request) => self.complete(request).await,
             Call::Score(request) => self.score(request).await,
         };
         match &result {

@@ -160,8 +160,9 @@ impl Measurements {
         match result {
             Ok(answer) => {
                 slice.answers += 1;
-                slice.tokens += u64::from(answer.scored_tokens);
+                slice.tokens += u64::from(answer.scored_tokens) + u64::from(answer.generated_tokens);
                 self.volume.answers += 1;
+                self.volume.generated_tokens += u64::from(answer.generated_tokens);
                 self.volume.scored_tokens += u64::from(answer.scored_tokens);
                 self.volume.prompt_tokens += u64::from(answer.prompt_tokens);
             }

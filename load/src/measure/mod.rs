@@ -36,8 +36,10 @@ pub struct Window {
 pub struct Answer {
     /// Tokens that were read before the first answered one; 0 for a scoring.
     pub prompt_tokens: u32,
-    /// Tokens that were scored; 0 for a generation, whose tokens are counted as they come.
+    /// Tokens that were scored; 0 for a generation.
     pub scored_tokens: u32,
+    /// Tokens that were generated and came with the whole answer; 0 for a stream, whose tokens are counted as they come.
+    pub generated_tokens: u32,
     /// A member was missing from all or a part of it.
     pub degraded: bool,
 }

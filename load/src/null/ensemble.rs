@@ -3,8 +3,8 @@
 use std::{io, net::SocketAddr};
 
 use chorus_proto::v1::{
-    GenerateReply, GenerateRequest, GeneratedToken, GenerationEnd, Input, Participation, PredictReply,
-    PredictRequest, RequestLimits, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
+    CompleteReply, GenerateReply, GenerateRequest, GeneratedToken, GenerationEnd, Input, Participation,
+    PredictReply, PredictRequest, RequestLimits, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     generation_end::Reason,
     input,
@@ -21,6 +21,8 @@ use super::{ServerThread, server};
 const MEMBERS: [&str; 3] = ["alto", "bass", "tenor"];
 /// Tokens of an answer where the request does not say.
 const DEFAULT_TOKENS: u32 = 64;
+/// Of each of them.
+const TEXT: &str = " la";
 /// Of the vocabulary that its status tells.
 const VOCABULARY_SIZE: u32 = 512;
 
@@ -68,6 +70,19 @@ fn tokens(input: Option<&Input>) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+fn token(index: u32) -> GeneratedToken {
+    GeneratedToken { id: index % VOCABULARY_SIZE, index, ..GeneratedToken::default() }
+}
+
+fn end(request: &GenerateRequest, generated_tokens: u32) -> GenerationEnd {
+    GenerationEnd {
+        reason: Reason::MaxTokens.into(),
+        prompt_tokens: tokens(request.prompt.as_ref()),
+        generated_tokens,
+        ..GenerationEnd::default()
+    }
+}
+
 #[tonic::async_trait]
 impl Ensemble for Service {
     type GenerateStream = BoxStream<'static, Result<GenerateReply, Status>>;
@@ -79,19 +94,13 @@ impl Ensemble for Service {
         let request = request.into_inner();
         let generated_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS);
         let token = |index| GenerateReply {
-            token: Some(GeneratedToken { id: index % VOCABULARY_SIZE, index, ..GeneratedToken::default() }),
-            text: " la".to_owned(),
+            token: Some(token(index)),
+            text: TEXT.to_owned(),
             participation: Some(participation()),
             end: None,
         };
-        let end = GenerationEnd {
-            reason: Reason::MaxTokens.into(),
-            prompt_tokens: tokens(request.prompt.as_ref()),
-            generated_tokens,
-            ..GenerationEnd::default()
-        };
-        let end =
-            GenerateReply { participation: Some(participation()), end: Some(end), ..Default::default() };
+        let end = Some(end(&request, generated_tokens));
+        let end = GenerateReply { participation: Some(participation()), end, ..Default::default() };
         let replies = (0..generated_tokens).map(token).chain([end]).map(Ok);
         // One message at a time, as tokens come from a model: those of other calls get their turns in between.
         let in_turns = stream::iter(replies).then(async |reply| {
@@ -99,6 +108,17 @@ impl Ensemble for Service {
             reply
         });
         Ok(Response::new(in_turns.boxed()))
+    }
+
+    async fn complete(&self, request: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
+        let request = request.into_inner();
+        let generated_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS);
+        Ok(Response::new(CompleteReply {
+            tokens: (0..generated_tokens).map(token).collect(),
+            text: TEXT.repeat(generated_tokens as usize),
+            participation: Some(participation()),
+            end: Some(end(&request, generated_tokens)),
+        }))
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {

@@ -19,7 +19,7 @@ pub use prompts::{Prompt, PromptsError, parse_prompts};
 /// The two kinds of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// `Generate`: a prompt is continued, token by token.
+    /// `Generate` or `Complete`: a prompt is continued.
     Generate,
     /// `Score`: the log-probability of a text.
     Score,
@@ -28,8 +28,10 @@ pub enum Kind {
 /// One call, ready to be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
-    /// Continue a prompt.
+    /// Continue a prompt, token by token.
     Generate(GenerateRequest),
+    /// Continue a prompt and answer once.
+    Complete(GenerateRequest),
     /// Score a text.
     Score(ScoreRequest),
 }
@@ -46,6 +48,16 @@ pub enum Inputs {
     Replayed(Arc<[Prompt]>),
 }
 
+/// How the tokens of a generation come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// One by one, as they are chosen.
+    #[default]
+    Streamed,
+    /// All in one message, so that there is no first one and no time between two.
+    Whole,
+}
+
 /// What is asked of an ensemble, as a distribution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
@@ -57,6 +69,8 @@ pub struct Workload {
     pub prompt_tokens: Lengths,
     /// Tokens that are generated, unless a replayed prompt says so.
     pub max_tokens: Lengths,
+    /// How they come.
+    pub delivery: Delivery,
     /// Tokens of a random text that is scored.
     pub score_tokens: Lengths,
     /// How tokens are chosen; absent is the server's default. Every call gets a seed of its own.
@@ -81,7 +95,7 @@ impl Call {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Generate(_) => Kind::Generate,
+            Self::Generate(_) | Self::Complete(_) => Kind::Generate,
             Self::Score(_) => Kind::Score,
         }
     }
@@ -108,14 +122,18 @@ impl Calls {
         // Below 2^53, as a server would choose it.
         let seed = self.random.random::<u64>() >> 11;
         let sampling = self.workload.sampling.map(|options| SamplingOptions { seed: Some(seed), ..options });
-        Call::Generate(GenerateRequest {
+        let request = GenerateRequest {
             prompt: Some(prompt),
             max_tokens: Some(max_tokens),
             stop: Vec::new(),
             sampling,
             fusion: self.workload.fusion.clone(),
             log_probs: false,
-        })
+        };
+        match self.workload.delivery {
+            Delivery::Streamed => Call::Generate(request),
+            Delivery::Whole => Call::Complete(request),
+        }
     }
 
     fn score(&self, input: Input) -> Call {
@@ -171,6 +189,7 @@ mod tests {
             inputs,
             prompt_tokens: "2..5".parse().unwrap(),
             max_tokens: "7".parse().unwrap(),
+            delivery: Delivery::default(),
             score_tokens: "9".parse().unwrap(),
             sampling: Some(SamplingOptions { temperature: Some(0.5), ..SamplingOptions::default() }),
             fusion: None,
@@ -191,7 +210,7 @@ mod tests {
         let (mut generated, mut lengths) = (0, Vec::new());
         for call in Calls::new(workload, 0, 1).take(4000) {
             let ids = match call {
-                Call::Generate(request) => {
+                Call::Generate(request) | Call::Complete(request) => {
                     generated += 1;
                     assert_eq!(request.max_tokens, Some(7));
                     let sampling = request.sampling.unwrap();
@@ -223,6 +242,19 @@ mod tests {
     }
 
     #[test]
+    fn a_delivery_changes_how_generations_are_asked_for_and_nothing_else() {
+        let streamed = workload(Inputs::Random { vocabulary_size: 9 });
+        let whole = Arc::new(Workload { delivery: Delivery::Whole, ..(*streamed).clone() });
+        let pairs = Calls::new(streamed, 0, 1).zip(Calls::new(whole, 0, 1)).take(50);
+        let same = |pair: &(Call, Call)| match pair {
+            (Call::Generate(one), Call::Complete(other)) => one == other,
+            (Call::Score(one), Call::Score(other)) => one == other,
+            _ => false,
+        };
+        assert!(pairs.into_iter().all(|pair| same(&pair)));
+    }
+
+    #[test]
     fn replayed_prompts_come_in_order_and_are_shared_among_threads() {
         let text = "one\n{\"score\": \"two\"}\n{\"prompt\": \"three\", \"max_tokens\": 2}\n";
         let prompts = parse_prompts(text).unwrap();
@@ -234,7 +266,9 @@ mod tests {
         let texts = |thread| {
             let calls = Calls::new(Arc::clone(&shared), thread, 2).take(3);
             let input = |call| match call {
-                Call::Generate(request) => (request.prompt.unwrap(), request.max_tokens),
+                Call::Generate(request) | Call::Complete(request) => {
+                    (request.prompt.unwrap(), request.max_tokens)
+                }
                 Call::Score(request) => (request.input.unwrap(), None),
             };
             let text = |input: Input| match input.input {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod clients;
+mod completing;
 mod fusing;
 mod plans;
 mod scoring;
@@ -11,8 +12,9 @@ mod survival;
 use std::sync::Arc;
 
 use chorus_proto::v1::{
-    GenerateReply, GenerateRequest, Input, Participation, PredictReply, PredictRequest, SamplingOptions,
-    ScoreReply, ScoreRequest, StatusReply, StatusRequest, TokenIds, ensemble_server::Ensemble as _, input,
+    CompleteReply, GenerateReply, GenerateRequest, Input, Participation, PredictReply, PredictRequest,
+    SamplingOptions, ScoreReply, ScoreRequest, StatusReply, StatusRequest, TokenIds,
+    ensemble_server::Ensemble as _, input,
 };
 use chorus_text::Vocabulary;
 use futures::StreamExt;
@@ -105,6 +107,10 @@ impl Stage {
     async fn generate(&self, request: GenerateRequest) -> Result<Vec<GenerateReply>, Status> {
         let stream = self.stream(request).await?;
         stream.collect::<Vec<_>>().await.into_iter().collect()
+    }
+
+    async fn complete(&self, request: GenerateRequest) -> Result<CompleteReply, Status> {
+        Ok(self.service.complete(Request::new(request)).await?.into_inner())
     }
 
     async fn score(&self, request: ScoreRequest) -> Result<ScoreReply, Status> {

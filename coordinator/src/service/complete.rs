@@ -1,0 +1,38 @@
+//! `Complete`: a whole generation as one message.
+//!
+//! Knows nothing about how tokens are chosen.
+
+use std::sync::Arc;
+
+use chorus_proto::v1::{CompleteReply, GeneratedToken, Participation};
+use chorus_text::Vocabulary;
+use tonic::Status;
+
+use super::generate::{Ending, Listener, generate};
+use crate::ensemble::Ensemble;
+use crate::request::Generation;
+
+/// Generates until the end. Dropped or finished, the sessions close.
+pub(super) async fn complete(
+    ensemble: &Arc<Ensemble>,
+    generation: Generation,
+    vocabulary: Vocabulary,
+) -> Result<CompleteReply, Status> {
+    let mut reply = CompleteReply::default();
+    let Ending { text, participation, end } = generate(ensemble, generation, vocabulary, &mut reply).await?;
+    reply.text.push_str(&text);
+    Ok(CompleteReply { participation: Some(participation), end: Some(end), ..reply })
+}
+
+impl Listener for CompleteReply {
+    async fn token(
+        &mut self,
+        token: GeneratedToken,
+        text: String,
+        _participation: Participation,
+    ) -> Result<(), Status> {
+        self.tokens.push(token);
+        self.text.push_str(&text);
+        Ok(())
+    }
+}
