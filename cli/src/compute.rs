@@ -35,7 +35,8 @@ pub(crate) fn share_of_threads(asked: Option<NonZeroUsize>, processes: usize) ->
     NonZeroUsize::new(all.get() / processes.max(1)).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn threads(text: &str) -> Result<NonZeroUsize, String> {
+/// Reads a number of threads.
+pub(crate) fn threads(text: &str) -> Result<NonZeroUsize, String> {
     let expected = || format!("expected a whole number from 1 to {MAX_THREADS}");
     let threads: NonZeroUsize = text.parse().map_err(|_| expected())?;
     if threads.get() > MAX_THREADS { Err(expected()) } else { Ok(threads) }

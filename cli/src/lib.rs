@@ -16,7 +16,7 @@ mod train;
 mod up;
 mod values;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, num::NonZeroUsize, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -52,27 +52,38 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Up(arguments) => block_on_server(up::up(arguments)),
-        Command::Generate(arguments) => block_on_client(client::generate(arguments)),
-        Command::Score(arguments) => block_on_client(client::score(arguments)),
-        Command::Predict(arguments) => block_on_client(client::predict(arguments)),
-        Command::Status(arguments) => block_on_client(client::status(arguments)),
-        Command::Worker(arguments) => block_on_server(serve::worker(arguments)),
-        Command::Coordinator(arguments) => block_on_server(serve::coordinator(arguments)),
+        Command::Up(arguments) => block_on_one(up::up(arguments)),
+        Command::Generate(arguments) => block_on_one(client::generate(arguments)),
+        Command::Score(arguments) => block_on_one(client::score(arguments)),
+        Command::Predict(arguments) => block_on_one(client::predict(arguments)),
+        Command::Status(arguments) => block_on_one(client::status(arguments)),
+        Command::Worker(arguments) => block_on_one(serve::worker(arguments)),
+        Command::Coordinator(arguments) => {
+            block_on_several(arguments.threads(), serve::coordinator(arguments))
+        }
         Command::Train(arguments) => train::run(*arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
-        Command::Bench(arguments) => block_on_client(bench::run(*arguments)),
+        Command::Bench(arguments) => block_on_one(bench::run(*arguments)),
     }
 }
 
-/// One request at a time needs one thread.
-fn block_on_client(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+/// One thread for all connections: what becomes ready together is written together, and nobody wakes another thread. That
+/// makes half of what several threads cost, until the one is busy all the time.
+fn block_on_one(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     block_on(Builder::new_current_thread(), command)
 }
 
-fn block_on_server(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    block_on(Builder::new_multi_thread(), command)
+fn block_on_several(
+    threads: NonZeroUsize,
+    command: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    if threads == NonZeroUsize::MIN {
+        return block_on_one(command);
+    }
+    let mut runtime = Builder::new_multi_thread();
+    runtime.worker_threads(threads.get());
+    block_on(runtime, command)
 }
 
 fn block_on(mut runtime: Builder, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -87,6 +87,9 @@ const TARGETS_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 const GREEDY_K: u32 = 16;
 /// Likeliest tokens where a vote decides: few, for the steps where nobody has a vote or where votes are equal.
 const VOTE_K: u32 = 8;
+/// Where a generation's next token may turn out to need more than lists of likeliest ones, a row of at most so many bytes is
+/// asked for at once: it costs less than a second question would.
+const SMALL_ROW_BYTES: usize = 1024;
 /// Bytes of a token in an answer of likeliest tokens, at most: its id and its logit.
 const TOP_TOKEN_BYTES: usize = 5 + 4;
 /// Bytes of a row beside them: its norm, its count, the logit of its target.
@@ -149,9 +152,11 @@ impl Plan {
         let dense = Self::Dense(rows.format);
         match fusion.rule {
             _ if rows.whole || log_probs => dense,
-            Rule::ThresholdVote => Self::certified(VOTE_K, Some(fusion.threshold), rows, vocabulary_size),
+            Rule::ThresholdVote => {
+                Self::certified_next(VOTE_K, Some(fusion.threshold), rows, vocabulary_size)
+            }
             Rule::WeightedAverage if sampling.is_greedy() => {
-                Self::certified(GREEDY_K, None, rows, vocabulary_size)
+                Self::certified_next(GREEDY_K, None, rows, vocabulary_size)
             }
             Rule::WeightedAverage if sampling.is_plain() => Self::Drawn,
             Rule::WeightedAverage | Rule::LogLinear | Rule::LogitMean | Rule::LogitMax => dense,
@@ -183,6 +188,14 @@ impl Plan {
     /// The plan that answers every request: whole rows, as the members computed them. What the others are held against.
     pub fn reference() -> Self {
         Self::Dense(RowFormat::F32)
+    }
+
+    /// Whole rows where they are small, so that a step is one question and one answer.
+    fn certified_next(k: u32, threshold: Option<f64>, rows: RowOptions, vocabulary_size: usize) -> Self {
+        if Ask::next_row(rows.format).answer_bytes(1, vocabulary_size) <= SMALL_ROW_BYTES {
+            return Self::Dense(rows.format);
+        }
+        Self::certified(k, threshold, rows, vocabulary_size)
     }
 
     /// Whole rows where the likeliest tokens could be more bytes than those.
@@ -363,8 +376,15 @@ mod tests {
             assert_eq!(plan.kind(), PlanKind::Dense);
         }
         let fusion = fusion(Rule::WeightedAverage, 0.1);
-        let plan = Plan::for_generate(&fusion, &greedy, false, RowOptions::default(), 40);
-        assert_eq!(plan.kind(), PlanKind::Dense);
+        for (size, kind) in [
+            (40, PlanKind::Dense),
+            (256, PlanKind::Dense),
+            (257, PlanKind::Certified),
+            (SIZE, PlanKind::Certified),
+        ] {
+            let plan = Plan::for_generate(&fusion, &greedy, false, RowOptions::default(), size);
+            assert_eq!(plan.kind(), kind, "of {size}");
+        }
     }
 
     #[test]

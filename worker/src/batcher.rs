@@ -59,8 +59,10 @@ struct Queue {
 }
 
 impl Default for BatchLimits {
+    /// Six texts of 32 tokens: a tile of the engine's kernel takes six rows, and some hundred rows share all that there is to
+    /// share. In larger forwards everybody waits for everybody, and the members that answer later for each other.
     fn default() -> Self {
-        Self { duration: Duration::from_millis(20), chunk_tokens: 64, tokens: 2048, logits: 1 << 24 }
+        Self { duration: Duration::from_millis(20), chunk_tokens: 32, tokens: 192, logits: 1 << 24 }
     }
 }
 

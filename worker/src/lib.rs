@@ -1,7 +1,7 @@
 //! A worker: one model behind the gRPC service `chorus.v1.Worker`, with a state for every session.
 //!
-//! A pure core (operations, sessions, batches, jobs, engine) computes on one thread that owns the model; an async shell
-//! (streams, service, server) moves bytes to it and back. Knows nothing about ensembles: no coordinator, no members, no
+//! A pure core (operations, sessions, batches, jobs, engine) computes, one turn after the other; an async shell (streams,
+//! service, server) moves bytes to it and back. Knows nothing about ensembles: no coordinator, no members, no
 //! rules.
 
 mod batcher;
@@ -23,6 +23,7 @@ mod remembered;
 mod server;
 mod service;
 mod sessions;
+mod shell;
 mod stream;
 
 pub use batcher::BatchLimits;

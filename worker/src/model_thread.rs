@@ -1,70 +1,63 @@
-//! The one thread that owns the model. Commands reach it over a bounded channel; it blocks for the first one, takes
-//! whatever else is there, and runs one forward: natural batching, without timers. While it waits it wakes only for the
-//! engine's next expiry. Knows nothing about gRPC frames.
+//! Who runs the model. It has a thread of its own, which sleeps while there is nothing to do. Where forwards are quick, two
+//! changes of threads cost more than one of them: then whoever has just queued commands takes the turn itself, if nobody
+//! else is in one.
+//!
+//! Knows nothing about what a turn does.
 
-use std::{collections::HashMap, io, ops::ControlFlow, thread, time::Instant};
-
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::{mpsc, oneshot},
-    time::timeout_at,
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
+    time::{Duration, Instant},
 };
-use tonic::Status;
-use tracing::Span;
+
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    credit::Credit,
-    engine::{Engine, Reply},
-    operation::{Operation, SessionKey},
+    engine::Engine,
     predictor::Predictor,
+    shell::{Command, Shell, TakeTurns, Turn},
 };
 
-/// Commands that may wait for the model's thread, which takes what is there before every forward.
+/// Commands that may wait for a turn, which takes what is there before its forward.
 const QUEUED_COMMANDS: usize = 256;
-
-/// Operations that are taken in before the next forward, or a command's worth more. However fast they come, nobody's
-/// answer waits for longer than these and one forward take.
-const ROUND_OPERATIONS: usize = 4096;
-
-/// What a stream is sent: answers that became ready together, or why it ends. The channel has no bound of its own: a
-/// stream's [`Credit`] bounds what can be in it.
-pub(crate) type ReplySender = mpsc::UnboundedSender<Result<Vec<Reply>, Status>>;
-
-/// What the model's thread is told.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Operations of one stream, in order.
-    Operations { stream: u64, operations: Vec<Admitted>, replies: ReplySender, span: Span },
-    /// A stream is over: drop its sessions and its reply channel.
-    EndStream { stream: u64 },
-    /// End the thread.
-    Stop,
-}
-
-/// An operation with the credit that it holds.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) session: u64,
-    pub(crate) operation: Operation,
-    pub(crate) credit: Credit,
-}
+/// Forwards of this length are run where commands come in: connections wait for one no longer than for a disk.
+const QUICK: Duration = Duration::from_micros(500);
 
 /// The running thread.
 #[derive(Debug)]
 pub(crate) struct ModelThread {
-    commands: mpsc::Sender<Command>,
+    commands: Commands,
     ended: oneshot::Receiver<()>,
     thread: thread::JoinHandle<()>,
 }
 
-struct Shell<P: Predictor> {
-    engine: Engine<P>,
-    /// The thread's own timer, which does not depend on the server's runtime; nothing is spawned on it.
-    timer: Runtime,
-    streams: HashMap<u64, ReplySender>,
-    /// Spans of the commands that asked for the next batch.
-    asked: Vec<Span>,
-    replies: Vec<Reply>,
+/// How commands get to the model.
+#[derive(Debug, Clone)]
+pub(crate) struct Commands {
+    queue: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+/// The model is gone, and nothing is computed any more.
+#[derive(Debug)]
+pub(crate) struct ModelGone;
+
+/// The model, behind the lock of whoever is in a turn; gone when the thread has ended.
+struct Model {
+    turns: Option<Box<dyn TakeTurns>>,
+    /// When the thread wakes by itself.
+    wakes: Option<Instant>,
+}
+
+struct Shared {
+    model: Mutex<Model>,
+    /// Whether the last forward was.
+    is_quick: AtomicBool,
 }
 
 impl ModelThread {
@@ -77,20 +70,22 @@ impl ModelThread {
         P: Predictor + Send + 'static,
         P::State: Send,
     {
-        let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
+        let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
+        let model = Model { turns: Some(Box::new(Shell::new(engine, inbox))), wakes: None };
+        let shared = Arc::new(Shared { model: Mutex::new(model), is_quick: AtomicBool::new(false) });
+        let own = Arc::clone(&shared);
         let thread = thread::Builder::new().name("chorus-model".to_owned()).spawn(move || {
-            // Dropped when the thread ends, however it ends.
+            // Dropped when the thread ends, however it ends, and the model before it: streams and commands close.
             let _alive: oneshot::Sender<()> = alive;
-            match Builder::new_current_thread().enable_time().build() {
-                Ok(timer) => Shell::new(engine, timer).run(inbox),
-                Err(error) => tracing::error!(%error, "the model's thread has no timer"),
-            }
+            let _end = End(&own);
+            own.run();
         })?;
+        let commands = Commands { queue, shared, thread: thread.thread().clone() };
         Ok(Self { commands, ended, thread })
     }
 
-    pub(crate) fn commands(&self) -> mpsc::Sender<Command> {
+    pub(crate) fn commands(&self) -> Commands {
         self.commands.clone()
     }
 
@@ -103,6 +98,7 @@ impl ModelThread {
     /// Ends the thread after the forward that it is in, if any, and waits for it.
     pub(crate) async fn stop(self) {
         let _ = self.commands.send(Command::Stop).await;
+        self.commands.wake();
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("the model's thread panicked");
@@ -110,104 +106,125 @@ impl ModelThread {
     }
 }
 
-impl<P: Predictor> Shell<P>
-where
-    P::State: Send,
-{
-    fn new(engine: Engine<P>, timer: Runtime) -> Self {
-        Self { engine, timer, streams: HashMap::new(), asked: Vec::new(), replies: Vec::new() }
+impl Commands {
+    /// Queues a command. Nothing comes of it before somebody [`Commands::take_turn`]s.
+    pub(crate) async fn send(&self, command: Command) -> Result<(), ModelGone> {
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.queue.try_send(command) {
+            self.wake();
+            return self.queue.send(command).await.map_err(|_| ModelGone);
+        }
+        if self.queue.is_closed() { Err(ModelGone) } else { Ok(()) }
     }
 
-    fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
-        loop {
-            if !self.engine.has_work() {
-                match self.wait(&mut inbox) {
-                    None | Some(Command::Stop) => return,
-                    Some(command) => self.handle(command),
+    /// Has the model see to what is queued: here and now if that is quick, else on its thread.
+    pub(crate) fn take_turn(&self) {
+        if !self.shared.is_quick.load(Ordering::Relaxed) {
+            return self.wake();
+        }
+        // Whatever happens in a turn, the thread looks after what is left.
+        let wake = WakeIfPanicking(&self.thread);
+        match self.shared.model.try_lock() {
+            Ok(mut model) => {
+                let before = model.wakes;
+                let turn = self.shared.turn(&mut model);
+                let sleeps_on = match (turn, before) {
+                    (Turn::Idle { expiry: None }, _) => true,
+                    (Turn::Idle { expiry: Some(expiry) }, Some(before)) => before <= expiry,
+                    _ => false,
+                };
+                drop(model);
+                if !sleeps_on {
+                    self.wake();
                 }
             }
-            if self.take_round(&mut inbox).is_break() {
+            // Who is in a turn may have looked at the queue already.
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => self.wake(),
+        }
+        drop(wake);
+    }
+
+    /// Resolves when the model is gone.
+    pub(crate) async fn closed(&self) {
+        self.queue.closed().await;
+    }
+
+    fn wake(&self) {
+        self.thread.unpark();
+    }
+
+    /// A queue of so many commands that no model looks at.
+    #[cfg(test)]
+    pub(crate) fn unattended(queued: usize) -> (Self, mpsc::Receiver<Command>) {
+        let (queue, inbox) = mpsc::channel(queued);
+        let model = Model { turns: None, wakes: None };
+        let shared = Arc::new(Shared { model: Mutex::new(model), is_quick: AtomicBool::new(false) });
+        (Self { queue, shared, thread: thread::current() }, inbox)
+    }
+}
+
+impl Shared {
+    /// The thread's life.
+    fn run(&self) {
+        loop {
+            let Ok(mut model) = self.model.lock() else {
+                // Somebody panicked in a turn: what the sessions are in is not known any more.
                 return;
-            }
-            self.deliver();
-            if self.engine.has_work() {
-                let span = tracing::debug_span!("batch");
-                self.asked.drain(..).for_each(|asked| {
-                    span.follows_from(asked);
-                });
-                let begin = Instant::now();
-                let tokens = span.in_scope(|| self.engine.run_batch(begin, &mut self.replies));
-                self.engine.note_pace(tokens, begin.elapsed());
-                self.deliver();
-            }
-        }
-    }
-
-    /// Takes what is queued, within a round; breaks where the thread has to end.
-    fn take_round(&mut self, inbox: &mut mpsc::Receiver<Command>) -> ControlFlow<()> {
-        let mut left = ROUND_OPERATIONS;
-        while left > 0
-            && let Ok(command) = inbox.try_recv()
-        {
-            match &command {
-                Command::Stop => return ControlFlow::Break(()),
-                Command::Operations { operations, .. } => left = left.saturating_sub(operations.len()),
-                Command::EndStream { .. } => left -= 1,
-            }
-            self.handle(command);
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Blocks for the next command; meanwhile sessions expire when their time comes.
-    fn wait(&mut self, inbox: &mut mpsc::Receiver<Command>) -> Option<Command> {
-        while let Some(expiry) = self.engine.next_expiry() {
-            match self.timer.block_on(async { timeout_at(expiry.into(), inbox.recv()).await }) {
-                Ok(command) => return command,
-                Err(_) => self.engine.expire(Instant::now()),
-            }
-        }
-        inbox.blocking_recv()
-    }
-
-    fn handle(&mut self, command: Command) {
-        match command {
-            Command::Operations { stream, operations, replies, span } => {
-                self.streams.insert(stream, replies);
-                let now = Instant::now();
-                span.in_scope(|| {
-                    for Admitted { session, operation, credit } in operations {
-                        let key = SessionKey { stream, session };
-                        self.engine.apply(key, operation, credit, now, &mut self.replies);
+            };
+            match self.turn(&mut model) {
+                Turn::More => {}
+                Turn::Over => return,
+                Turn::Idle { expiry } => {
+                    model.wakes = expiry;
+                    drop(model);
+                    let sleep = expiry.map(|expiry| expiry.saturating_duration_since(Instant::now()));
+                    match sleep {
+                        Some(sleep) => thread::park_timeout(sleep),
+                        None => thread::park(),
                     }
-                });
-                self.asked.push(span);
+                }
             }
-            Command::EndStream { stream } => {
-                // What is ready is still delivered, then the stream's reply channel closes.
-                self.deliver();
-                self.engine.end_stream(stream);
-                self.streams.remove(&stream);
-            }
-            Command::Stop => {}
         }
     }
 
-    /// Sends every stream the answers that are ready for it, together.
-    fn deliver(&mut self) {
-        let mut by_stream: HashMap<u64, Vec<Reply>> = HashMap::new();
-        for reply in self.replies.drain(..) {
-            by_stream.entry(reply.stream).or_default().push(reply);
+    fn turn(&self, model: &mut MutexGuard<'_, Model>) -> Turn {
+        let Some(turns) = model.turns.as_mut() else {
+            return Turn::Over;
+        };
+        let turn = turns.turn();
+        let is_quick = turns.last_forward().is_some_and(|took| took < QUICK);
+        self.is_quick.store(is_quick, Ordering::Relaxed);
+        turn
+    }
+}
+
+/// Takes the model away when the thread ends.
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let model = self.0.model.lock().unwrap_or_else(PoisonError::into_inner).turns.take();
+        // Not under the lock, and not where it may panic once more while it is taken down.
+        let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(model)));
+        if dropped.is_err() {
+            tracing::error!("the model panicked as it was taken down");
         }
-        for (stream, replies) in by_stream {
-            if let Some(sender) = self.streams.get(&stream) {
-                // A stream that is gone needs no answers; its end is on its way to us.
-                let _ = sender.send(Ok(replies));
-            }
+    }
+}
+
+/// Wakes the thread where a turn that was taken elsewhere panics.
+struct WakeIfPanicking<'a>(&'a Thread);
+
+impl Drop for WakeIfPanicking<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.unpark();
         }
-        if !self.engine.has_work() {
-            self.asked.clear();
-        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shared").field("is_quick", &self.is_quick).finish_non_exhaustive()
     }
 }
 
@@ -215,11 +232,15 @@ where
 mod tests {
     use std::time::Duration;
 
+    use tracing::Span;
+
     use super::*;
     use crate::{
         batcher::BatchLimits,
-        operation::{Ask, Feed},
+        credit::Credit,
+        operation::{Ask, Feed, Operation},
         predictor::{Prediction, PredictorError, Row},
+        shell::Admitted,
     };
 
     /// Breaks where the engine does not guard against it: when a session's state is dropped.
@@ -289,16 +310,40 @@ mod tests {
         let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
         let sent = Instant::now();
         thread.commands().send(command).await.unwrap();
+        thread.commands().take_turn();
         let dropped = tokio::time::timeout(Duration::from_secs(10), dropped).await;
         assert!(dropped.expect("the state is held for ever").is_err());
         assert!(sent.elapsed() > ttl, "not before its time");
         thread.stop().await;
     }
 
-    /// Answers at once.
-    struct Quick;
+    #[tokio::test]
+    async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
+        let engine = Engine::new(Broken, 1, Duration::from_secs(1), BatchLimits::default());
+        let mut thread = ModelThread::spawn(engine).unwrap();
+        let (replies, mut receiver) = mpsc::unbounded_channel();
+        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
+        let operations = [Operation::Open, feed, Operation::Close { discard: false }]
+            .map(|operation| Admitted { session: 1, operation, credit: Credit::default() })
+            .into();
+        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+        thread.commands().send(command).await.unwrap();
+        thread.commands().take_turn();
+        thread.ended().await;
+        assert!(receiver.recv().await.is_none());
+        thread.commands().closed().await;
+        let gone = thread.commands().send(Command::EndStream { stream: 1 }).await;
+        assert!(matches!(gone, Err(ModelGone)));
+        thread.stop().await;
+    }
 
-    impl Predictor for Quick {
+    /// Says on which thread each forward ran, and takes its time.
+    struct Located {
+        ran: std::sync::mpsc::Sender<thread::ThreadId>,
+        takes: Duration,
+    }
+
+    impl Predictor for Located {
         type State = ();
 
         fn vocabulary_size(&self) -> usize {
@@ -314,51 +359,45 @@ mod tests {
             _: &mut [Row<'_, ()>],
             _: &mut dyn FnMut(Prediction<'_>),
         ) -> Result<(), PredictorError> {
-            Ok(())
+            thread::sleep(self.takes);
+            Ok(self.ran.send(thread::current().id())?)
         }
     }
 
-    /// A stream of operations that need no model, faster than they can be taken, does not hold up a feed.
-    #[test]
-    fn a_round_ends_however_many_operations_wait() {
-        let engine = Engine::new(Quick, 8, Duration::from_secs(60), BatchLimits::default());
-        let timer = Builder::new_current_thread().enable_time().build().unwrap();
-        let mut shell = Shell::new(engine, timer);
-        let (commands, mut inbox) = mpsc::channel(QUEUED_COMMANDS);
-        let (replies, mut receiver) = mpsc::unbounded_channel();
-        let admitted = |operation| Admitted { session: 1, operation, credit: Credit::default() };
-        let command = |operations| Command::Operations {
-            stream: 1,
-            operations,
-            replies: replies.clone(),
-            span: Span::none(),
-        };
-        let flood = || (0..1000).map(|_| admitted(Operation::Close { discard: false })).collect();
-        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
-        commands.try_send(command(vec![admitted(Operation::Open), admitted(feed)])).unwrap();
-        (0..100).for_each(|_| commands.try_send(command(flood())).unwrap());
-        assert!(shell.take_round(&mut inbox).is_continue());
-        assert!(inbox.len() >= 90, "most of the flood waits for the next rounds");
-        assert!(shell.engine.has_work());
-        shell.engine.run_batch(Instant::now(), &mut shell.replies);
-        shell.deliver();
-        assert_eq!(receiver.try_recv().unwrap().unwrap().len(), 1, "the feed is answered");
+    /// One forward after the other, each asked for from this thread; on which one each ran.
+    async fn forwards(takes: Duration, count: u64) -> Vec<thread::ThreadId> {
+        let (ran, places) = std::sync::mpsc::channel();
+        let engine = Engine::new(Located { ran, takes }, 1, Duration::from_secs(60), BatchLimits::default());
+        let thread = ModelThread::spawn(engine).unwrap();
+        let commands = thread.commands();
+        let (replies, mut answered) = mpsc::unbounded_channel();
+        for step in 1..=count {
+            let feed = Operation::Feed(Feed { step, tokens: vec![0], ask: Ask::Nothing });
+            let open = (step == 1).then_some(Operation::Open);
+            let operations = open.into_iter().chain([feed]);
+            let operations =
+                operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });
+            let (operations, replies) = (operations.collect(), replies.clone());
+            let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+            commands.send(command).await.unwrap();
+            commands.take_turn();
+            answered.recv().await.unwrap().unwrap();
+            // Until whoever answered is out of its turn.
+            drop(commands.shared.model.lock().unwrap());
+        }
+        thread.stop().await;
+        places.into_iter().collect()
     }
 
     #[tokio::test]
-    async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
-        let engine = Engine::new(Broken, 1, Duration::from_secs(1), BatchLimits::default());
-        let mut thread = ModelThread::spawn(engine).unwrap();
-        let (replies, mut receiver) = mpsc::unbounded_channel();
-        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
-        let operations = [Operation::Open, feed, Operation::Close { discard: false }]
-            .map(|operation| Admitted { session: 1, operation, credit: Credit::default() })
-            .into();
-        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
-        thread.commands().send(command).await.unwrap();
-        thread.ended().await;
-        assert!(receiver.recv().await.is_none());
-        assert!(thread.commands().is_closed());
-        thread.stop().await;
+    async fn quick_forwards_run_where_they_are_asked_for_and_long_ones_on_the_models_thread() {
+        let here = thread::current().id();
+        let long = forwards(2 * QUICK, 5).await;
+        assert!(long.len() == 5 && !long.contains(&here), "{long:?}, here is {here:?}");
+        // A thread that wakes in vain may be in a turn once in a while.
+        let quick = forwards(Duration::ZERO, 100).await;
+        assert_eq!(quick.len(), 100);
+        assert!(quick.contains(&here), "none of them");
+        assert_ne!(quick[0], here, "of the first one it is not known that it is quick");
     }
 }

@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 
 use crate::{
     credit::StreamCredit,
-    model_thread::Command,
+    model_thread::Commands,
     operation::OperationLimits,
     stream::{OperationReader, Stopping, answer_frames},
 };
@@ -34,7 +34,7 @@ pub(crate) struct WorkerService {
     /// `tokenizer.json`.
     pub(crate) tokenizer: Bytes,
     pub(crate) limits: OperationLimits,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) commands: Commands,
     pub(crate) stopping: Stopping,
     /// The streams' readers.
     pub(crate) readers: TaskTracker,

@@ -6,7 +6,7 @@ use chorus_proto::{
     MAX_MESSAGE_BYTES, status,
     v1::{AnswerFrame, ErrorCode, OperationFrame},
 };
-use futures::{Stream, StreamExt as _, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,8 +15,9 @@ use tonic::Status;
 use crate::{
     credit::{self, Credit, StreamCredit},
     engine::Reply,
-    model_thread::{Admitted, Command, ReplySender},
+    model_thread::Commands,
     operation::{self, OperationLimits},
+    shell::{Admitted, Command, ReplySender},
 };
 
 /// Tag and length of one answer in a frame, at most.
@@ -39,7 +40,7 @@ pub(crate) struct Stopping {
 pub(crate) struct OperationReader {
     pub(crate) stream: u64,
     pub(crate) limits: OperationLimits,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) commands: Commands,
     pub(crate) replies: ReplySender,
     pub(crate) credit: StreamCredit,
     pub(crate) stopping: Stopping,
@@ -72,7 +73,15 @@ impl OperationReader {
         S: Stream<Item = Result<OperationFrame, Status>> + Unpin,
     {
         let ending = loop {
-            match self.next_frame(&mut frames).await {
+            // Whatever has come already shares one turn of the model.
+            let next = match self.next_frame(&mut frames).now_or_never() {
+                Some(next) => next,
+                None => {
+                    self.commands.take_turn();
+                    self.next_frame(&mut frames).await
+                }
+            };
+            match next {
                 Ok(frame) => {
                     if let Err(ending) = self.submit(frame).await {
                         break ending;
@@ -133,6 +142,7 @@ impl OperationReader {
             return Ok(credit);
         }
         self.send(std::mem::take(admitted)).await?;
+        self.commands.take_turn();
         tokio::select! {
             biased;
             ending = self.gone() => Err(ending),
@@ -159,6 +169,7 @@ impl OperationReader {
     }
 
     async fn end(self, ending: Ending) {
+        self.commands.take_turn();
         if let Ending::Complete | Ending::Draining = ending {
             // What was asked is answered first, unless the answers have nowhere to go.
             tokio::select! {
@@ -177,6 +188,7 @@ impl OperationReader {
         }
         // Without the model's thread there are no sessions left to end.
         let _ = self.commands.send(Command::EndStream { stream: self.stream }).await;
+        self.commands.take_turn();
     }
 }
 
@@ -285,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_without_credit_is_not_read_from_until_its_answers_are_taken() {
-        let (commands, mut inbox) = mpsc::channel(1000);
+        let (commands, mut inbox) = Commands::unattended(1000);
         let (replies, _receiver) = mpsc::unbounded_channel();
         let reader = OperationReader {
             stream: 1,

@@ -1,6 +1,6 @@
 //! `chorus coordinator`: an ensemble of members behind the public service.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
 use anyhow::Context as _;
 use chorus_coordinator::{
@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::{ProcessArgs, announce, listen, until_drained};
 use crate::client::rule_parser;
+use crate::compute::threads;
 use crate::failure::{UsageError, one_line};
 use crate::values::{number, socket_address};
 
@@ -68,8 +69,18 @@ pub(crate) struct CoordinatorArgs {
     /// The least share of the total weight with which it answers, in [0, 1] (default: 0)
     #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true)]
     quorum_weight: Option<f64>,
+    /// Threads that serve; one is the fastest until it is busy all the time (default: 1)
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<NonZeroUsize>,
     #[command(flatten)]
     process: ProcessArgs,
+}
+
+impl CoordinatorArgs {
+    /// How many threads serve.
+    pub(crate) fn threads(&self) -> NonZeroUsize {
+        self.threads.unwrap_or(NonZeroUsize::MIN)
+    }
 }
 
 /// Runs the command until it is told to stop.

@@ -54,10 +54,11 @@ struct LimitArgs {
     /// (default: 20)
     #[arg(long, value_name = "MS")]
     batch_duration: Option<u64>,
-    /// Tokens of one session in one forward (default: 64)
+    /// Tokens of one session in one forward (default: 32)
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
-    /// Tokens of all sessions in one forward, however fast the model is (default: 2048)
+    /// Tokens of all sessions in one forward, however fast the model is: more share nothing, and wait longer
+    /// (default: 192)
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
     /// Seconds that a shutdown waits for answers to be read (default: 5)
