@@ -4,8 +4,13 @@
 //! `cargo bench -p chorus-coordinator` prints medians; `cargo bench -p chorus-coordinator -- top_p` those of one case. The
 //! rows stand in the caches, as they do when an answer has just been read.
 
-use chorus_coordinator::fusion::{Fused, Fusion, Norm, Row, Rule, fuse};
+#![allow(clippy::unwrap_used)]
+
+use bytes::BytesMut;
+use chorus_coordinator::fusion::{Fused, Fusion, Norm, Row, Rule, Scratch, fuse};
 use chorus_coordinator::sampling::Sampling;
+use chorus_proto::v1::{Logits, Norms, RowFormat};
+use chorus_proto::{native_rows, put_values};
 use chorus_simd::norm;
 use divan::{Bencher, black_box};
 
@@ -40,12 +45,12 @@ fn run(bencher: Bencher<'_, '_>, members: usize, vocabulary_size: usize, rule: R
     let rows = rows.iter().map(|(logits, norm)| (1.0, Row::new(logits, *norm, vocabulary_size).unwrap()));
     let rows: Vec<(f64, Row<'_>)> = rows.collect();
     let fusion = Fusion { rule, threshold: 0.1 };
-    let mut token = 0;
+    let (mut token, mut scratch) = (0, Scratch::default());
     bencher.bench_local(|| {
         token += 1;
-        match fuse(&fusion, black_box(&rows)).unwrap() {
-            Fused::Distribution(distribution) => {
-                sampling.choose(&distribution, f64::from(token % 1000) / 1000.0)
+        match fuse(&fusion, black_box(&rows), &mut scratch).unwrap() {
+            Fused::Distribution(mut distribution) => {
+                sampling.choose(&mut distribution, f64::from(token % 1000) / 1000.0)
             }
             Fused::Winner(winner) => winner.id,
         }
@@ -106,4 +111,15 @@ fn draw_of_one(bencher: Bencher<'_, '_>, vocabulary_size: usize) {
     let rows = rows(1, vocabulary_size);
     let (logits, norm) = &rows[0];
     bencher.bench_local(|| chorus_simd::draw(black_box(logits), *norm, 0.7));
+}
+
+/// Rows of f16 and bf16 are widened where they are read.
+#[divan::bench(args = [RowFormat::F16, RowFormat::Bf16])]
+fn widen_10_000(bencher: Bencher<'_, '_>, format: RowFormat) {
+    let (logits, _) = rows(1, 10_000).remove(0);
+    let mut bytes = Vec::new();
+    put_values(&mut bytes, logits.into_iter(), format);
+    let norms = Some(Norms { largest: vec![0.0], log_sum: vec![0.5] });
+    let (message, mut spare) = (Logits { values: bytes.into(), norms }, BytesMut::new());
+    bencher.bench_local(|| native_rows(&message, format, 1, 10_000, &mut spare).unwrap().len());
 }
