@@ -19,3 +19,20 @@ impl SpareRows {
         done
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lent_is_lent_again_and_whoever_comes_in_between_gets_something_else() {
+        let spare = SpareRows::default();
+        let place = |spare: &mut BytesMut| {
+            spare.reserve(100);
+            spare.as_ptr() as usize
+        };
+        let (first, between) = spare.lend(|lent| (place(lent), spare.clone().lend(place)));
+        assert_ne!(first, between);
+        assert_eq!(spare.lend(place), first, "the last one that came back");
+    }
+}

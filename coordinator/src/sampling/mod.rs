@@ -101,7 +101,7 @@ impl Sampling {
     /// The token at `uniform` (in [0, 1)) of the cumulative distribution of what temperature, top-k and top-p leave, in the
     /// order of ids. Where truncation cuts between equal tokens, the lower ids stay.
     ///
-    /// The order of the tokens is exact; what they weigh is known to about 1e-6 of it (1e-5 where the temperature is below 0.3).
+    /// The order of the tokens is exact; what they weigh is known to some 1e-6 of it.
     ///
     /// ```
     /// use chorus_coordinator::fusion::{Fused, Fusion, Norm, Row, Scratch, fuse};

@@ -120,6 +120,32 @@ fn tokens_that_f32_can_t_tell_apart_keep_their_order() {
 }
 
 #[test]
+fn truncation_orders_exactly_what_f32_does_not() {
+    // The columns (a, b) and (b, a) with e^a + e^b = 2 but for the rounding of b: all as likely as each other to 1e-7.
+    let column = |step: usize| {
+        let a = (step as f32 / 150.0 - 0.5) * 1.2;
+        [a, (2.0 - f64::from(a).exp()).ln() as f32]
+    };
+    let one: Vec<f32> = (0..150).flat_map(column).collect();
+    let other: Vec<f32> = one.as_chunks::<2>().0.iter().flat_map(|[a, b]| [*b, *a]).collect();
+    of_rows(&[&one, &other], |distribution| {
+        let log_probs: Vec<f64> = distribution.log_probs().collect();
+        let mut sorted: Vec<u32> = (0..300).collect();
+        sorted.sort_by(|a, b| log_probs[*b as usize].total_cmp(&log_probs[*a as usize]));
+        for (temperature, top_k) in [(1.0, 40), (1.0, 150), (0.5, 77), (5.0, 299), (0.1, 150)] {
+            let mut kept = sorted[..top_k].to_vec();
+            kept.sort_unstable();
+            let sampling = sampling(temperature, top_k as u32, 1.0);
+            let uniforms = (0..3000).map(|step| f64::from(step) / 3000.0);
+            let mut chosen: Vec<u32> =
+                uniforms.map(|uniform| sampling.choose(distribution, uniform)).collect();
+            chosen.dedup();
+            assert_eq!(chosen, kept, "{sampling:?}");
+        }
+    });
+}
+
+#[test]
 fn what_f32_loses_is_weighed_at_a_high_temperature() {
     // Probabilities of e^-200 and less: 1 : e^-2 : e^-4 : e^-10 at a temperature of 100.
     let logits = [0.0, -200.0, -400.0, -1000.0];
