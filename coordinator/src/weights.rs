@@ -88,13 +88,20 @@ impl Weights {
 
 /// Weights (finite, not negative) scaled so that they sum to one; `None` where nothing is positive.
 pub fn shares(weights: &[f64]) -> Option<Vec<f64>> {
+    shares_of(weights.iter().copied()).map(Iterator::collect)
+}
+
+/// The same without a list.
+pub(crate) fn shares_of<W: Iterator<Item = f64> + Clone>(
+    weights: W,
+) -> Option<impl Iterator<Item = f64> + use<W>> {
     // Scaled by the largest first, since the sum of huge weights is infinite.
-    let largest = weights.iter().copied().fold(0.0, f64::max);
+    let largest = weights.clone().fold(0.0, f64::max);
     if largest <= 0.0 {
         return None;
     }
-    let sum: f64 = weights.iter().map(|weight| weight / largest).sum();
-    Some(weights.iter().map(|weight| weight / largest / sum).collect())
+    let sum: f64 = weights.clone().map(|weight| weight / largest).sum();
+    Some(weights.map(move |weight| weight / largest / sum))
 }
 
 #[cfg(test)]

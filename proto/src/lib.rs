@@ -4,11 +4,13 @@
 
 mod error_code;
 mod logits;
+mod native;
 
 pub use error_code::{code_of, error_code_of, shortened, status};
 pub use logits::{
     LogitsError, logits_from_rows, logits_to_values, put_values, rounded, value_bytes, values_of,
 };
+pub use native::native_rows;
 
 /// Messages and services of package `chorus.v1`, generated from `proto/chorus/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]

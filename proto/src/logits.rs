@@ -153,12 +153,23 @@ pub fn logits_to_values(
     rows: usize,
     vocabulary_size: usize,
 ) -> Result<Vec<f32>, LogitsError> {
+    check_size(logits, format, rows, vocabulary_size)?;
+    Ok(values_of(&logits.values, format))
+}
+
+/// Checks that a message holds as many values and norms as were asked for.
+pub(crate) fn check_size(
+    logits: &Logits,
+    format: RowFormat,
+    rows: usize,
+    vocabulary_size: usize,
+) -> Result<(), LogitsError> {
     let norms = logits.norms.as_ref().map_or(Some(0), Norms::count);
     let bytes = logits.values.len();
     if bytes != rows * vocabulary_size * value_bytes(format) || norms != Some(rows) {
         return Err(LogitsError { rows, vocabulary_size, format, bytes, norms });
     }
-    Ok(values_of(&logits.values, format))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,13 +18,43 @@ pub fn map_in_place<S: Simd>(simd: S, values: &mut [f32], function: impl Fn(S::f
 /// Cephes, `expf`. NaN stays NaN.
 #[inline(always)]
 pub fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    exp_within(simd, clamp(simd, x, LEAST_EXPONENT, 88.0))
+}
+
+/// exp of numbers that are not positive, and 0 where it would be below 1.6e-38: the weights of logits beside the largest.
+#[inline(always)]
+pub fn decay<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let least = simd.splat_f32s(LEAST_EXPONENT);
+    let power = exp_within(simd, simd.max_f32s(x, least));
+    simd.select_f32s(simd.less_than_f32s(x, least), simd.splat_f32s(0.0), power)
+}
+
+/// Replaces every logit by its [`decay`] beside the largest. A loop of its own, since a closure of so many operations is not
+/// always compiled into [`map_in_place`].
+#[inline(always)]
+pub(crate) fn decay_in_place<S: Simd>(simd: S, logits: &mut [f32], largest: f32) {
+    let shift = simd.splat_f32s(largest);
+    let (vectors, rest) = S::as_mut_simd_f32s(logits);
+    for vector in vectors {
+        *vector = decay(simd, simd.sub_f32s(*vector, shift));
+    }
+    if !rest.is_empty() {
+        simd.partial_store_f32s(rest, decay(simd, simd.sub_f32s(simd.partial_load_f32s(rest), shift)));
+    }
+}
+
+/// The least number whose exponential is far enough from the numbers that f32 holds with less precision.
+const LEAST_EXPONENT: f32 = -87.0;
+
+/// exp of numbers from -87 to 88.
+#[inline(always)]
+fn exp_within<S: Simd>(simd: S, bounded: S::f32s) -> S::f32s {
     /// 1.5 · 2^23: adding it rounds to the nearest integer, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     const SERIES: [f32; 5] = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let splat = |value| simd.splat_f32s(value);
-    let bounded = clamp(simd, x, -87.0, 88.0);
     let shifted = simd.mul_add_e_f32s(bounded, splat(LOG2_E), splat(ROUND));
     let n = simd.sub_f32s(shifted, splat(ROUND));
     let r = simd.mul_add_e_f32s(n, splat(-LN_2_HIGH), bounded);
@@ -91,6 +121,7 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Function {
         Exp,
+        Decay,
         Sigmoid,
         Tanh,
     }
@@ -106,6 +137,7 @@ mod tests {
             let mut results = values.to_vec();
             map_in_place(simd, &mut results, |x| match function {
                 Function::Exp => exp(simd, x),
+                Function::Decay => decay(simd, x),
                 Function::Sigmoid => sigmoid(simd, x),
                 Function::Tanh => tanh(simd, x),
             });
@@ -137,6 +169,20 @@ mod tests {
                     assert!(error < 2e-7, "{instructions:?}: {name}({x}) is off by {error}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn decays_are_exact_and_end_at_zero() {
+        let values: Vec<f32> = (0..=880_000).map(|step| step as f32 * -1e-4).collect();
+        for instructions in crate::all_instructions() {
+            for (&x, found) in values.iter().zip(of(instructions, Function::Decay, &values)) {
+                let exact = f64::from(x).exp();
+                let is_off = if x < -87.0 { found != 0.0 } else { relative_error(found, exact) > 2e-7 };
+                assert!(!is_off, "{instructions:?}: {x} gives {found}");
+            }
+            let extremes = of(instructions, Function::Decay, &[f32::MIN, f32::NEG_INFINITY, -0.0]);
+            assert_eq!(extremes, [0.0, 0.0, 1.0], "{instructions:?}");
         }
     }
 

@@ -1,15 +1,27 @@
-//! exp, σ and tanh on vectors, and what is built of them over rows of logits: log-sum-exps and draws.
+//! exp, ln, σ and tanh on vectors, and what is built of them over rows of logits: log-sum-exps, mixtures and draws.
 //!
 //! Written once over [`pulp::Simd`] and compiled for every instruction set; [`instructions`] picks the widest one that
 //! the processor has (AVX-512, AVX2 with FMA, NEON, else scalars). Knows nothing about models, members or wires.
 
+mod counts;
 mod draw;
+mod exponentials;
+mod find;
 mod functions;
+mod logarithm;
 mod norm;
+mod scores;
+mod values;
 
+pub use counts::{count_at_least, mass_above, sums_above};
 pub use draw::draw;
-pub use functions::{exp, map_in_place, sigmoid, tanh};
+pub use exponentials::{Term, mixture};
+pub use find::{find_above, find_ahead, for_each_within, largest};
+pub use functions::{decay, exp, map_in_place, sigmoid, tanh};
+pub use logarithm::{ln, power};
 pub use norm::{Norm, log_sum_exp, norm};
+pub use scores::{maximum, softmax, weighted_sum};
+pub use values::Values;
 
 use std::sync::LazyLock;
 

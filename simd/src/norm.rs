@@ -2,7 +2,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::{exp, instructions};
+use crate::values::Values;
+use crate::{exp, find::largest_of, instructions};
 
 /// The log-sum-exp of a row in two parts, which would lose the smaller one in their sum where logits are huge.
 /// log P(w) = logit(w) - largest - log_sum.
@@ -66,7 +67,7 @@ impl WithSimd for NormOf<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Norm {
         let (vectors, rest) = S::as_simd_f32s(self.0);
-        let largest = largest(simd, vectors, rest);
+        let largest = largest_of(simd, Values::from(self.0));
         if !largest.is_finite() {
             return Norm { largest, log_sum: f64::NAN };
         }
@@ -89,25 +90,6 @@ impl WithSimd for NormOf<'_> {
         }
         Norm { largest, log_sum: sum.ln() }
     }
-}
-
-/// The largest value; not finite if any value is not.
-#[inline(always)]
-fn largest<S: Simd>(simd: S, vectors: &[S::f32s], rest: &[f32]) -> f32 {
-    let mut high = simd.splat_f32s(f32::NEG_INFINITY);
-    // 0 x is zero, and NaN where x is not finite: NaN stays in a sum, which maxima need not keep.
-    let mut off = simd.splat_f32s(0.0);
-    for vector in vectors {
-        high = simd.max_f32s(high, *vector);
-        off = simd.mul_add_e_f32s(*vector, simd.splat_f32s(0.0), off);
-    }
-    let mut largest = simd.reduce_max_f32s(high);
-    let mut off = simd.reduce_sum_f32s(off);
-    for &value in rest {
-        largest = largest.max(value);
-        off += value * 0.0;
-    }
-    largest + off
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use candle_core::Device;
-use chorus_coordinator::fusion::{Fused, Fusion, Row, Rule, fuse};
+use chorus_coordinator::fusion::{Fused, Fusion, Row, Rule, Scratch, fuse};
 use chorus_coordinator::sampling::{drawing_member, uniform};
 use chorus_model::{LanguageModel, State, Want};
 use chorus_proto::v1::{
@@ -24,6 +24,31 @@ struct InProcess {
     models: Vec<LanguageModel>,
 }
 
+/// What members said about some positions.
+struct Said {
+    participants: Vec<usize>,
+    /// Of each participant, row after row.
+    logits: Vec<Vec<f32>>,
+    vocabulary_size: usize,
+}
+
+impl Said {
+    fn positions(&self) -> usize {
+        self.logits[0].len() / self.vocabulary_size
+    }
+
+    /// Fuses what was said about one position.
+    fn fused<T>(&self, rule: Rule, position: usize, make: impl FnOnce(Fused<'_>) -> T) -> T {
+        let size = self.vocabulary_size;
+        let rows = self.participants.iter().zip(&self.logits).map(|(member, logits)| {
+            let row = &logits[position * size..][..size];
+            (WEIGHTS[*member], Row::new(row, norm(row), size).unwrap())
+        });
+        let rows: Vec<(f64, Row<'_>)> = rows.collect();
+        make(fuse(&Fusion { rule, threshold: THRESHOLD }, &rows, &mut Scratch::default()).unwrap())
+    }
+}
+
 impl InProcess {
     fn load() -> Self {
         let load = |name| LanguageModel::load(&models::demo(name), &Device::Cpu).unwrap();
@@ -38,9 +63,13 @@ impl InProcess {
         self.models.iter().map(|model| model.fresh_state().unwrap()).collect()
     }
 
-    /// Feeds every member and fuses what they say, row by row.
-    fn fuse(&self, rule: Rule, states: &mut [State], tokens: &[u32], want: Want) -> Vec<Fused> {
-        self.fuse_of(&[0, 1, 2], rule, states, tokens, want)
+    /// Feeds every member.
+    fn feed(&self, states: &mut [State], tokens: &[u32], want: Want) -> Said {
+        let of = |(model, state): (&LanguageModel, &mut State)| {
+            model.forward(&mut [chorus_model::Row { state, tokens, want }]).unwrap().remove(0).logits
+        };
+        let logits = self.models.iter().zip(states).map(of).collect();
+        Said { participants: vec![0, 1, 2], logits, vocabulary_size: self.models[0].config().vocab_size }
     }
 
     /// Feeds every member, and draws from the one whose turn it is.
@@ -55,37 +84,6 @@ impl InProcess {
             }
         }
         drawn.unwrap() as u32
-    }
-
-    /// Feeds every member and fuses what some of them say, row by row.
-    fn fuse_of(
-        &self,
-        participants: &[usize],
-        rule: Rule,
-        states: &mut [State],
-        tokens: &[u32],
-        want: Want,
-    ) -> Vec<Fused> {
-        let logits: Vec<Vec<f32>> = self
-            .models
-            .iter()
-            .zip(states)
-            .map(|(model, state)| {
-                let row = chorus_model::Row { state, tokens, want };
-                model.forward(&mut [row]).unwrap().remove(0).logits
-            })
-            .collect();
-        let size = self.models[0].config().vocab_size;
-        (0..logits[0].len() / size)
-            .map(|index| {
-                let row = |&member: &usize| {
-                    let row = &logits[member][index * size..][..size];
-                    (WEIGHTS[member], Row::new(row, norm(row), size).unwrap())
-                };
-                let rows: Vec<(f64, Row<'_>)> = participants.iter().map(row).collect();
-                fuse(&Fusion { rule, threshold: THRESHOLD }, &rows).unwrap()
-            })
-            .collect()
     }
 }
 
@@ -110,15 +108,15 @@ async fn predictions_equal_the_in_process_fusion_to_the_bit() {
         let reply = client.predict(request).await.unwrap().into_inner();
         let served: Vec<(u32, u64)> =
             reply.candidates.iter().map(|c| (c.id, c.probability.to_bits())).collect();
-        let fused = local.fuse(rule, &mut local.fresh(), &local.encode(PROMPT), Want::Next).remove(0);
-        let expected: Vec<(u32, u64)> = match fused {
+        let said = local.feed(&mut local.fresh(), &local.encode(PROMPT), Want::Next);
+        let expected: Vec<(u32, u64)> = said.fused(rule, 0, |fused| match fused {
             Fused::Distribution(fused) => {
                 fused.top(20).iter().map(|c| (c.id, c.log_prob.exp().to_bits())).collect()
             }
             Fused::Winner(winner) => {
                 winner.top(20).iter().map(|c| (c.id, c.log_prob.exp().to_bits())).collect()
             }
-        };
+        });
         assert_eq!(served, expected, "{rule}");
     }
 }
@@ -131,11 +129,11 @@ async fn scores_equal_the_in_process_fusion_to_the_bit() {
     for rule in RULES {
         let request = ScoreRequest { input: text_input(PROMPT), fusion: options(rule), per_token: true };
         let reply = client.score(request).await.unwrap().into_inner();
-        let fused = local.fuse(rule, &mut local.fresh(), &tokens, Want::Each);
-        assert_eq!(reply.token_scores.len(), tokens.len());
-        for ((score, token), fused) in reply.token_scores.iter().zip(&tokens).zip(fused) {
+        let said = local.feed(&mut local.fresh(), &tokens, Want::Each);
+        assert_eq!((reply.token_scores.len(), said.positions()), (tokens.len(), tokens.len()));
+        for (position, (score, token)) in reply.token_scores.iter().zip(&tokens).enumerate() {
             assert_eq!(score.id, *token);
-            match fused {
+            said.fused(rule, position, |fused| match fused {
                 Fused::Distribution(fused) => {
                     assert_eq!(
                         score.log_prob.unwrap().to_bits(),
@@ -149,7 +147,7 @@ async fn scores_equal_the_in_process_fusion_to_the_bit() {
                     let count = score.votes.as_ref().map(|votes: &Votes| votes.count);
                     assert_eq!(count, Some(winner.votes_for(*token)), "{by_weighted_average}");
                 }
-            }
+            });
         }
     }
 }
@@ -196,7 +194,7 @@ async fn greedy_generations_equal_the_in_process_fusion_to_the_bit() {
         assert_eq!(served.len(), 40);
         let (mut states, mut feed) = (local.fresh(), local.encode(PROMPT));
         for token in served {
-            match local.fuse(rule, &mut states, &feed, Want::Next).remove(0) {
+            local.feed(&mut states, &feed, Want::Next).fused(rule, 0, |fused| match fused {
                 Fused::Distribution(fused) => {
                     assert_eq!(token.id, fused.argmax(), "{rule}");
                     assert_eq!(token.log_prob, fused.log_prob(token.id), "{rule}");
@@ -206,7 +204,7 @@ async fn greedy_generations_equal_the_in_process_fusion_to_the_bit() {
                     assert_eq!((token.id, votes.count), (winner.id, winner.votes));
                     assert_eq!(votes.by_weighted_average, winner.by_weighted_average);
                 }
-            }
+            });
             feed = vec![token.id];
         }
     }
@@ -233,10 +231,11 @@ async fn generations_that_need_no_rows_equal_the_in_process_fusion() {
         let (mut states, mut feed) = (local.fresh(), local.encode(PROMPT));
         for token in served {
             let expected = if temperature == 0.0 {
-                match local.fuse(Rule::WeightedAverage, &mut states, &feed, Want::Next).remove(0) {
+                let said = local.feed(&mut states, &feed, Want::Next);
+                said.fused(Rule::WeightedAverage, 0, |fused| match fused {
                     Fused::Distribution(fused) => fused.argmax(),
                     Fused::Winner(_) => panic!("the weighted average is a distribution"),
-                }
+                })
             } else {
                 local.draw(&mut states, &feed, 5, token.index)
             };
@@ -278,11 +277,16 @@ async fn a_generation_through_a_death_and_a_return_equals_the_in_process_fusion_
         };
         *counter += 1;
 
-        let fused = local.fuse_of(&participants, Rule::WeightedAverage, &mut states, &feed, Want::Next);
-        let Fused::Distribution(fused) = &fused[0] else { panic!("the weighted average is a distribution") };
+        let mut said = local.feed(&mut states, &feed, Want::Next);
+        said.logits = participants.iter().map(|member| said.logits[*member].clone()).collect();
+        said.participants = participants;
+        let log_prob = said.fused(Rule::WeightedAverage, 0, |fused| match fused {
+            Fused::Distribution(fused) => fused.log_prob(token.id),
+            Fused::Winner(_) => panic!("the weighted average is a distribution"),
+        });
         let bits = |log_prob: Option<f64>| log_prob.map(f64::to_bits);
         let index = token.index;
-        assert_eq!(bits(token.log_prob), bits(fused.log_prob(token.id)), "token {index} by {names:?}");
+        assert_eq!(bits(token.log_prob), bits(log_prob), "token {index} by {names:?}");
         feed = vec![token.id];
         if together == 20 && without + again == 0 {
             ensemble.members[1].kill();

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use chorus_coordinator::fusion::{Fused, Fusion, Row, fuse};
+use chorus_coordinator::fusion::{Fused, Fusion, Row, Scratch, fuse};
 use chorus_load::measure::Latencies;
 use chorus_model::{LanguageModel, Norm, State, Want, open_device};
 
@@ -121,10 +121,10 @@ impl InProcess {
                 answer.get(sequence).context("a model answered fewer rows than were asked for")?;
             rows.push((1.0, Row::new(logits, *norm, self.vocabulary_size as usize)?));
         }
-        match fuse(&Fusion::default(), &rows)? {
+        Scratch::lent(|scratch| match fuse(&Fusion::default(), &rows, scratch)? {
             Fused::Distribution(distribution) => Ok(distribution.argmax()),
             Fused::Winner(_) => Err(anyhow!("the default rule has a distribution")),
-        }
+        })
     }
 }
 

@@ -1,14 +1,14 @@
 //! What one member says about one position, checked before anything is made of it. Knows nothing about rules.
 
-use chorus_simd::Norm;
+use chorus_simd::{Norm, Values};
 
-use super::distribution::Distribution;
+use super::leading::{Candidate, leading};
 
 /// One member's logits for one position, with their norm, which is the member's own: so that whatever it is asked about a
 /// position gives the same probabilities, to the bit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row<'a> {
-    logits: &'a [f32],
+    logits: Values<'a>,
     norm: Norm,
 }
 
@@ -134,15 +134,18 @@ impl<'a> Row<'a> {
     ///
     /// # Errors
     /// What is wrong, with the token whose logit is not finite.
-    pub fn new(logits: &'a [f32], norm: Norm, vocabulary_size: usize) -> Result<Self, RowError> {
+    pub fn new(logits: impl Into<Values<'a>>, norm: Norm, vocabulary_size: usize) -> Result<Self, RowError> {
+        let logits = logits.into();
         if logits.len() != vocabulary_size || logits.is_empty() {
             return Err(RowError::Length { expected: vocabulary_size.max(1), got: logits.len() });
         }
-        if let Some((id, value)) = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
-            return Err(RowError::Logit { id, value: *value });
+        let expected = chorus_simd::largest(logits);
+        if !expected.is_finite()
+            && let Some((id, value)) = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite())
+        {
+            return Err(RowError::Logit { id, value });
         }
         check_norm(norm, vocabulary_size)?;
-        let expected = logits.iter().copied().fold(f32::MIN, f32::max);
         if norm.largest != expected {
             return Err(RowError::Largest { value: norm.largest, expected });
         }
@@ -150,7 +153,7 @@ impl<'a> Row<'a> {
     }
 
     /// A row that was checked before, with its norm.
-    pub(crate) fn checked(logits: &'a [f32], norm: Norm) -> Self {
+    pub(crate) fn checked(logits: Values<'a>, norm: Norm) -> Self {
         Self { logits, norm }
     }
 
@@ -161,34 +164,35 @@ impl<'a> Row<'a> {
     }
 
     /// The logits.
-    pub fn logits(&self) -> &'a [f32] {
+    pub fn logits(&self) -> Values<'a> {
         self.logits
+    }
+
+    /// Their norm.
+    pub fn norm(&self) -> Norm {
+        self.norm
     }
 
     /// The member's own log-probability of a token; `None` outside the vocabulary.
     pub fn log_prob(&self, id: u32) -> Option<f64> {
-        self.logits.get(id as usize).map(|logit| self.norm.log_prob(*logit))
+        self.logits.get(id as usize).map(|logit| self.norm.log_prob(logit))
+    }
+
+    /// The member's own `n` likeliest tokens, likeliest first, equal ones by lower id; all of them where there are fewer.
+    pub fn top(&self, n: usize) -> Vec<Candidate> {
+        // A log-probability never falls where a logit rises, so whatever is to take a place needs a higher logit.
+        let next = |start, last: Option<(u32, f32)>| match last {
+            Some((_, logit)) => chorus_simd::find_above(self.logits, start, logit),
+            None => (start < self.logits.len()).then_some(start),
+        };
+        let log_prob = |id: u32| self.log_prob(id).unwrap_or(f64::NEG_INFINITY);
+        let key = |place: usize| (0, self.logits.get(place).unwrap_or(f32::MIN));
+        leading(n, next, key, log_prob).into_iter().map(Candidate::from).collect()
     }
 
     /// The token at `uniform`, in [0, 1), of the member's own cumulative distribution.
     pub(crate) fn draw(&self, uniform: f64) -> u32 {
         u32::try_from(chorus_simd::draw(self.logits, self.norm, uniform)).unwrap_or(u32::MAX)
-    }
-
-    /// The member's own distribution.
-    pub fn distribution(&self) -> Distribution {
-        Distribution::from_log_probs(self.log_probs().collect())
-    }
-
-    /// The sum of all probabilities: one, if the norm is that of these logits.
-    pub(super) fn mass(&self) -> f64 {
-        self.log_probs().map(f64::exp).sum()
-    }
-
-    /// None is above 0 by more than rounding: the logit is at most the largest, and the sum at least 1.
-    pub(super) fn log_probs(&self) -> impl Iterator<Item = f64> + use<'a> {
-        let row = *self;
-        row.logits.iter().map(move |logit| row.norm.log_prob(*logit))
     }
 }
 
@@ -210,8 +214,27 @@ pub fn check_targets(log_probs: &[f64], tokens: usize) -> Result<(), RowError> {
 #[cfg(test)]
 mod tests {
     use chorus_simd::norm;
+    use proptest::prelude::*;
 
     use super::*;
+    use crate::fusion::{Fusion, Scratch, fuse};
+
+    proptest! {
+        #[test]
+        fn the_top_is_that_of_a_sorted_row(
+            logits in prop::collection::vec(
+                prop_oneof![3 => (-3_i8..3).prop_map(f32::from), 1 => Just(1e-30_f32), 1 => -9.0_f32..9.0], 1..300,
+            ),
+            n in 0..320_usize,
+        ) {
+            let row = Row::new(&logits, norm(&logits), logits.len()).unwrap();
+            let mut sorted: Vec<(f64, u32)> = (0..logits.len() as u32).map(|id| (row.log_prob(id).unwrap(), id)).collect();
+            sorted.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            sorted.truncate(n);
+            let top: Vec<(f64, u32)> = row.top(n).iter().map(|candidate| (candidate.log_prob, candidate.id)).collect();
+            prop_assert_eq!(top, sorted);
+        }
+    }
 
     #[test]
     fn a_row_that_is_not_finite_names_the_token() {
@@ -247,14 +270,17 @@ mod tests {
 
     #[test]
     fn no_norm_that_passes_makes_more_or_less_of_a_member_than_one() {
+        let fusion = Fusion::default();
         for logits in [&[0.0_f32; 4][..], &[1e6; 4], &[1e30, -1e30], &[3.0, 2.5, -9.0]] {
             let honest = norm(logits);
-            let mass = |norm| Row::new(logits, norm, logits.len()).unwrap().mass();
-            assert_eq!(check_mass(mass(honest)), Ok(()));
+            let fused = |norm| {
+                let row = Row::new(logits, norm, logits.len()).ok()?;
+                fuse(&fusion, &[(1.0, row)], &mut Scratch::default()).ok().map(|_| ())
+            };
+            assert_eq!(fused(honest), Some(()));
             for off in [2e-5, -2e-5, 0.7, -0.5] {
                 let lie = Norm { log_sum: honest.log_sum + off, ..honest };
-                let refused = Row::new(logits, lie, logits.len()).map(|row| check_mass(row.mass()));
-                assert!(!matches!(refused, Ok(Ok(()))), "{off} of {logits:?}");
+                assert_eq!(fused(lie), None, "{off} of {logits:?}");
             }
         }
         assert!(check_mass(f64::NAN).is_err());

@@ -84,6 +84,14 @@ impl Rule {
         }
     }
 
+    /// Whether it is about a weighted sum of the members' probabilities; else about scores made of their logits.
+    pub fn mixes_probabilities(self) -> bool {
+        match self {
+            Self::WeightedAverage | Self::ThresholdVote => true,
+            Self::LogLinear | Self::LogitMean | Self::LogitMax => false,
+        }
+    }
+
     /// Whether the rule yields a distribution, from which one can draw and by which one can score.
     pub fn yields_distribution(self) -> bool {
         self != Self::ThresholdVote

@@ -16,6 +16,7 @@ use tonic::Streaming;
 
 use super::answer::{self, LONGEST_REASON, Question};
 use super::frames::{OperationFrames, QueuedOperation};
+use super::spare_rows::SpareRows;
 use crate::member::{Answer, Feed, MemberError, SessionId};
 use crate::traffic::{Traffic, TrafficCounts};
 
@@ -29,6 +30,7 @@ const MOST_LATE: u32 = 4;
 
 pub(super) struct Attachment {
     vocabulary_size: u32,
+    spare_rows: SpareRows,
     traffic: Arc<Traffic>,
     queue: Mutex<Option<mpsc::UnboundedSender<QueuedOperation>>>,
     room: Arc<Semaphore>,
@@ -75,6 +77,7 @@ impl Attachment {
         let (queue, queued) = mpsc::unbounded_channel();
         let attachment = Self {
             vocabulary_size,
+            spare_rows: SpareRows::default(),
             traffic,
             queue: Mutex::new(Some(queue)),
             room: Arc::new(Semaphore::new(QUEUED_FEEDS)),
@@ -98,7 +101,7 @@ impl Attachment {
 
     /// Queues a feed and waits for its answer.
     pub(super) async fn feed(&self, feed: Feed) -> Result<Answer, MemberError> {
-        let question = Question::of(&feed, self.vocabulary_size);
+        let question = Question::of(&feed, self.vocabulary_size, self.spare_rows.clone());
         let (session, step, plan) = (feed.session, feed.step, feed.plan);
         let (tokens, rows) = (feed.tokens.len(), feed.ask.rows(feed.tokens.len()));
         let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {

@@ -8,6 +8,7 @@ mod connect;
 mod delays;
 mod frames;
 mod keeper;
+mod spare_rows;
 
 #[cfg(test)]
 mod tests;

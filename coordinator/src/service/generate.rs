@@ -213,21 +213,20 @@ fn choose(
     index: u32,
     answers: &StepAnswers,
 ) -> Result<GeneratedToken, FuseError> {
-    let mut token = GeneratedToken { index, ..GeneratedToken::default() };
-    match answers.fuse(0, &generation.fusion, &generation.weights)? {
-        Fused::Distribution(distribution) => {
+    let mut token = answers.fuse(0, &generation.fusion, &generation.weights, |fused| match fused {
+        Fused::Distribution(mut distribution) => {
             let by_member = generation.fusion.rule == Rule::WeightedAverage && generation.sampling.is_plain();
             let drawn = by_member.then(|| draw_of_member(generation, seed, index, answers)).flatten();
-            token.id =
-                drawn.unwrap_or_else(|| generation.sampling.choose(&distribution, uniform(seed, index)));
-            token.log_prob = generation.log_probs.then(|| distribution.log_prob(token.id)).flatten();
+            let id =
+                drawn.unwrap_or_else(|| generation.sampling.choose(&mut distribution, uniform(seed, index)));
+            let log_prob = generation.log_probs.then(|| distribution.log_prob(id)).flatten();
+            GeneratedToken { id, index, log_prob, ..GeneratedToken::default() }
         }
         Fused::Winner(winner) => {
-            token.id = winner.id;
-            token.votes =
-                Some(Votes { count: winner.votes, by_weighted_average: winner.by_weighted_average });
+            let votes = Votes { count: winner.votes, by_weighted_average: winner.by_weighted_average };
+            GeneratedToken { id: winner.id, index, votes: Some(votes), ..GeneratedToken::default() }
         }
-    }
+    })?;
     if generation.log_probs {
         let names = answers.participation.participants.iter().cloned();
         let of_member = names

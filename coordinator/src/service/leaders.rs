@@ -169,11 +169,11 @@ pub(super) async fn lead_of_rows(
     let numbers = search.vocabulary_size * answers.answers.len();
     let (search, size) = (search.clone(), search.size());
     let leaders = move |answers: &StepAnswers| {
-        let leaders = match answers.fuse(0, &search.fusion, &search.weights)? {
+        let leaders = answers.fuse(0, &search.fusion, &search.weights, |fused| match fused {
             Fused::Distribution(fused) => fused.top(size).into_iter().map(Leader::from).collect(),
             Fused::Winner(winner) => winner.top(size).into_iter().map(Leader::from).collect(),
-        };
-        let of_member = |(index, row): (usize, Row<'_>)| (index, row.distribution().top(size));
+        })?;
+        let of_member = |(index, row): (usize, Row<'_>)| (index, row.top(size));
         Ok((leaders, answers.rows(0).into_iter().map(of_member).collect()))
     };
     let ((leaders, members), answers) = make_of_rows(session, answers, numbers, leaders).await?;

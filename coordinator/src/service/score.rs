@@ -13,7 +13,7 @@ use tonic::Status;
 use super::leaders::{self, Search};
 use super::score_columns::{Columns, FusedToken};
 use super::sound::make_of_rows;
-use crate::ensemble::{Ensemble, compute, fuse_status, step_status};
+use crate::ensemble::{Ensemble, NUMBERS_OF_A_LISTED_ONE, compute, fuse_status, step_status};
 use crate::fusion::certificate::Places;
 use crate::fusion::{FuseError, shares};
 use crate::plan::{Plan, pieces};
@@ -35,7 +35,7 @@ pub(super) async fn score(
     };
     let roster = Arc::clone(&ensemble.roster);
     let missing = participation.clone();
-    let numbers = scoring.tokens.len() * (columns.members.len() + 1);
+    let numbers = scoring.tokens.len() * (columns.members.len() + 1) * NUMBERS_OF_A_LISTED_ONE;
     let reply = compute(numbers, move || reply(&scoring, &roster, &vocabulary, columns, participation));
     reply.await?.map_err(|error| fuse_status(error, &missing))
 }
@@ -60,7 +60,8 @@ async fn pass(
         let answers = session.step(&tokens, &ask).await;
         let answers = answers.map_err(|error| step_status(&error))?;
         let numbers = ask.answer_bytes(tokens.len(), vocabulary_size) / size_of::<f32>();
-        let (numbers, of_piece) = (numbers * answers.answers.len(), Arc::clone(scoring));
+        let each = if matches!(plan, Plan::Dense(_)) { 1 } else { NUMBERS_OF_A_LISTED_ONE };
+        let (numbers, of_piece) = (numbers * answers.answers.len() * each, Arc::clone(scoring));
         let read = move |answers: &StepAnswers| Columns::read(&of_piece, &tokens, vocabulary_size, answers);
         let (next, answers) = make_of_rows(&mut session, answers, numbers, read).await?;
         participation = answers.participation;

@@ -124,7 +124,7 @@ impl Columns {
             let log_prob = row.log_prob(token).unwrap_or(f64::NEG_INFINITY);
             self.members.entry(index).or_default().push(log_prob);
         }
-        self.fused.push(match answers.fuse(number, &scoring.fusion, &scoring.weights)? {
+        self.fused.push(answers.fuse(number, &scoring.fusion, &scoring.weights, |fused| match fused {
             Fused::Distribution(distribution) => {
                 FusedToken::LogProb(distribution.log_prob(token).unwrap_or(f64::NEG_INFINITY))
             }
@@ -135,7 +135,7 @@ impl Columns {
                 },
                 winner: Some(winner.id == token),
             },
-        });
+        })?);
         Ok(())
     }
 

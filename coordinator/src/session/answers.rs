@@ -5,7 +5,7 @@
 use chorus_proto::v1::Participation;
 
 use crate::dense::DenseShare;
-use crate::fusion::{FuseError, Fused, Fusion, Row, fuse};
+use crate::fusion::{FuseError, Fused, Fusion, Row, Scratch, fuse};
 use crate::member::Answer;
 use crate::weights::Weights;
 
@@ -39,10 +39,16 @@ impl StepAnswers {
         rows.collect()
     }
 
-    /// Fuses the rows of this number.
-    pub(crate) fn fuse(&self, number: usize, fusion: &Fusion, weights: &Weights) -> Result<Fused, FuseError> {
+    /// Fuses the rows of this number, and makes what is wanted of the result.
+    pub(crate) fn fuse<T>(
+        &self,
+        number: usize,
+        fusion: &Fusion,
+        weights: &Weights,
+        make: impl FnOnce(Fused<'_>) -> T,
+    ) -> Result<T, FuseError> {
         let rows = self.rows(number).into_iter();
         let rows: Vec<_> = rows.map(|(index, row)| (weights.of(index), row)).collect();
-        fuse(fusion, &rows)
+        Scratch::lent(|scratch| fuse(fusion, &rows, scratch).map(make))
     }
 }

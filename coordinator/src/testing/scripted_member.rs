@@ -113,7 +113,7 @@ impl ScriptedModel {
     pub(crate) fn rows<'a>(&self, prefixes: impl Iterator<Item = &'a [u32]>) -> Rows {
         let rows: Vec<Vec<f32>> = prefixes.map(|prefix| self.logits(prefix)).collect();
         let norms = rows.iter().map(|row| norm(row)).collect();
-        Rows::new(rows.concat(), norms, self.vocabulary_size).unwrap()
+        Rows::of_values(&rows.concat(), norms, self.vocabulary_size).unwrap()
     }
 
     pub(crate) fn answer(&self, ask: &Ask, tokens: &[u32], fed: usize) -> Answer {

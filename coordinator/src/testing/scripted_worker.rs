@@ -273,8 +273,8 @@ fn faithful(answer: &Answer) -> answer::Answer {
         Answer::Targets(log_probs) => answer::Answer::Targets(v1::Targets { log_probs: log_probs.clone() }),
         Answer::Rows(rows) => {
             let rows: Vec<_> = (0..rows.len()).map(|index| rows.row(index).unwrap()).collect();
-            let values: Vec<f32> = rows.iter().flat_map(|row| row.logits().to_vec()).collect();
-            let of_rows: Vec<Norm> = rows.iter().map(|row| chorus_simd::norm(row.logits())).collect();
+            let values: Vec<f32> = rows.iter().flat_map(|row| row.logits().iter()).collect();
+            let of_rows: Vec<Norm> = rows.iter().map(|row| row.norm()).collect();
             answer::Answer::Logits(v1::Logits { values: bytes(&values), norms: norms(&of_rows) })
         }
         Answer::Top(tops) => {

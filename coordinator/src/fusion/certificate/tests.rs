@@ -4,7 +4,7 @@ use chorus_simd::norm;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fusion::{Fused, Fusion, Row, fuse};
+use crate::fusion::{Fused, Fusion, Row, Scratch, fuse};
 
 #[derive(Clone, Debug)]
 struct Member {
@@ -91,7 +91,8 @@ fn reference(
     let rows: Vec<(f64, Row<'_>)> = members.iter().map(|member| (member.weight, member.row())).collect();
     let rule = if threshold.is_some() { Rule::ThresholdVote } else { Rule::WeightedAverage };
     assert_eq!(contest.log_threshold, threshold.map(f64::ln));
-    match fuse(&Fusion { rule, threshold: threshold.unwrap_or(0.1) }, &rows).unwrap() {
+    let fusion = Fusion { rule, threshold: threshold.unwrap_or(0.1) };
+    match fuse(&fusion, &rows, &mut Scratch::default()).unwrap() {
         Fused::Distribution(distribution) => {
             distribution.top(n).iter().map(|c| (c.id, 0, c.log_prob.to_bits())).collect()
         }

@@ -24,7 +24,7 @@ use super::EnsembleService;
 use crate::agreement::VocabularyAgreement;
 use crate::config::{Config, Overrides};
 use crate::ensemble::Ensemble;
-use crate::fusion::{Fused, fuse};
+use crate::fusion::{Fused, Scratch, fuse};
 use crate::member::{Member, MemberError};
 use crate::sampling::{drawing_member, uniform};
 use crate::testing::scripted_member::{Act, ScriptedMember, Style, card};
@@ -140,7 +140,7 @@ impl Stage {
     }
 
     /// What the configured rule makes of these participants after a prefix, in this process.
-    fn fused(&self, participants: &[String], prefix: &[u32]) -> Fused {
+    fn fused<T>(&self, participants: &[String], prefix: &[u32], make: impl FnOnce(Fused<'_>) -> T) -> T {
         let present = |index: &usize| participants.iter().any(|name| name == NAMES[*index]);
         let present: Vec<usize> = (0..3).filter(present).collect();
         assert_eq!(present.len(), participants.len(), "{participants:?}");
@@ -148,7 +148,7 @@ impl Stage {
         let rows: Vec<_> = rows.collect();
         let rows = present.iter().zip(&rows);
         let rows: Vec<_> = rows.map(|(index, rows)| (WEIGHTS[*index], rows.row(0).unwrap())).collect();
-        fuse(&self.config.fusion, &rows).unwrap()
+        make(fuse(&self.config.fusion, &rows, &mut Scratch::default()).unwrap())
     }
 
     /// Every token's log-probability is what fusion in this process gives for the participants that it names.
@@ -156,7 +156,7 @@ impl Stage {
         let mut prefix = prompt.to_vec();
         for reply in replies.iter().filter(|reply| reply.token.is_some()) {
             let token = reply.token.as_ref().unwrap();
-            match self.fused(&participation(reply).participants, &prefix) {
+            self.fused(&participation(reply).participants, &prefix, |fused| match fused {
                 Fused::Distribution(distribution) => {
                     let expected = distribution.log_prob(token.id).unwrap();
                     assert_eq!(token.log_prob.unwrap().to_bits(), expected.to_bits());
@@ -164,7 +164,7 @@ impl Stage {
                 Fused::Winner(winner) => {
                     assert_eq!((token.id, token.votes.unwrap().count), (winner.id, winner.votes));
                 }
-            }
+            });
             prefix.push(token.id);
         }
     }

@@ -158,9 +158,10 @@ async fn a_seed_has_one_text_whatever_crosses_the_wire() {
 #[tokio::test]
 async fn drawn_tokens_have_the_frequencies_of_the_mixture() {
     let stage = Stage::with(Style::Noise, &vocabulary(), "").await;
-    let Fused::Distribution(mixture) = stage.fused(&NAMES.map(str::to_owned), &[7, 3]) else {
-        panic!("the weighted average is a distribution");
-    };
+    let mixture: Vec<f64> = stage.fused(&NAMES.map(str::to_owned), &[7, 3], |fused| match fused {
+        Fused::Distribution(mixture) => mixture.log_probs().collect(),
+        Fused::Winner(_) => panic!("the weighted average is a distribution"),
+    });
     let draws = 4000_u32;
     let mut counts = [0_u32; 8];
     for seed in 0..draws {
@@ -171,7 +172,7 @@ async fn drawn_tokens_have_the_frequencies_of_the_mixture() {
         let expected = f64::from(draws) * log_prob.exp();
         (f64::from(*count) - expected).powi(2) / expected
     };
-    let chi_squared: f64 = counts.iter().zip(mixture.log_probs()).map(term).sum();
+    let chi_squared: f64 = counts.iter().zip(&mixture).map(term).sum();
     // The 99.9th percentile with seven degrees of freedom.
     assert!(chi_squared < 24.3, "{counts:?}: {chi_squared}");
 }
@@ -297,12 +298,12 @@ async fn what_is_asked_follows_from_the_request() {
 fn misjudge(answer: Answer) -> Answer {
     let Answer::Rows(rows) = answer else { return answer };
     let parts: Vec<_> = (0..rows.len()).map(|index| rows.row(index).unwrap()).collect();
-    let logits = parts.iter().flat_map(|row| row.logits().to_vec()).collect();
+    let logits: Vec<f32> = parts.iter().flat_map(|row| row.logits().iter()).collect();
     // Within what some row of eight tokens has.
     let off = |log_sum| if log_sum > 1.0 { -0.6 } else { 0.6 };
     let lie = |norm: Norm| Norm { log_sum: norm.log_sum + off(norm.log_sum), ..norm };
-    let norms = parts.iter().map(|row| lie(chorus_simd::norm(row.logits()))).collect();
-    Answer::Rows(Rows::new(logits, norms, parts[0].len()).unwrap())
+    let norms = parts.iter().map(|row| lie(row.norm())).collect();
+    Answer::Rows(Rows::of_values(&logits, norms, parts[0].len()).unwrap())
 }
 
 #[tokio::test]

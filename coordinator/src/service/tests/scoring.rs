@@ -14,9 +14,11 @@ fn score(tokens: &[u32]) -> ScoreRequest {
 
 /// What the rule says of each token, in this process.
 fn expected(stage: &Stage, participants: &[String]) -> Vec<f64> {
-    let log_prob = |position: usize| match stage.fused(participants, &TOKENS[..position]) {
-        Fused::Distribution(distribution) => distribution.log_prob(TOKENS[position]).unwrap(),
-        Fused::Winner(_) => unreachable!("a vote has no log-probabilities"),
+    let log_prob = |position: usize| {
+        stage.fused(participants, &TOKENS[..position], |fused| match fused {
+            Fused::Distribution(distribution) => distribution.log_prob(TOKENS[position]).unwrap(),
+            Fused::Winner(_) => unreachable!("a vote has no log-probabilities"),
+        })
     };
     (0..TOKENS.len()).map(log_prob).collect()
 }
@@ -67,13 +69,15 @@ async fn a_vote_scores_by_votes() {
     let mut winners = 0;
     let mut votes = 0;
     for (position, token) in reply.token_scores.iter().enumerate() {
-        let Fused::Winner(winner) = stage.fused(&NAMES.map(str::to_owned), &TOKENS[..position]) else {
-            unreachable!("a vote yields a winner")
-        };
-        assert_eq!(token.winner, Some(winner.id == TOKENS[position]));
-        assert_eq!(token.votes.as_ref().unwrap().count, winner.votes_for(TOKENS[position]));
-        winners += u32::from(winner.id == TOKENS[position]);
-        votes += u64::from(winner.votes_for(TOKENS[position]));
+        let participants = NAMES.map(str::to_owned);
+        let (wins, votes_for) = stage.fused(&participants, &TOKENS[..position], |fused| match fused {
+            Fused::Winner(winner) => (winner.id == TOKENS[position], winner.votes_for(TOKENS[position])),
+            Fused::Distribution(_) => unreachable!("a vote yields a winner"),
+        });
+        assert_eq!(token.winner, Some(wins));
+        assert_eq!(token.votes.as_ref().unwrap().count, votes_for);
+        winners += u32::from(wins);
+        votes += u64::from(votes_for);
     }
     let score = reply.votes.unwrap();
     assert_eq!((score.winners, score.votes), (winners, votes));
