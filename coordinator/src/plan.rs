@@ -89,7 +89,7 @@ const GREEDY_K: u32 = 16;
 const VOTE_K: u32 = 8;
 /// Where a generation's next token may turn out to need more than lists of likeliest ones, a row of at most so many bytes is
 /// asked for at once: it costs less than a second question would.
-const SMALL_ROW_BYTES: usize = 1024;
+const SMALL_ROW_BYTES: usize = 4 * 1024;
 /// Bytes of a token in an answer of likeliest tokens, at most: its id and its logit.
 const TOP_TOKEN_BYTES: usize = 5 + 4;
 /// Bytes of a row beside them: its norm, its count, the logit of its target.
@@ -378,8 +378,8 @@ mod tests {
         let fusion = fusion(Rule::WeightedAverage, 0.1);
         for (size, kind) in [
             (40, PlanKind::Dense),
-            (256, PlanKind::Dense),
-            (257, PlanKind::Certified),
+            (1024, PlanKind::Dense),
+            (1025, PlanKind::Certified),
             (SIZE, PlanKind::Certified),
         ] {
             let plan = Plan::for_generate(&fusion, &greedy, false, RowOptions::default(), size);

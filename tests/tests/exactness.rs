@@ -210,9 +210,9 @@ async fn greedy_generations_equal_the_in_process_fusion_to_the_bit() {
     }
 }
 
-/// Without log-probabilities the members are asked for their likeliest tokens only, or one of them for a draw.
+/// Without log-probabilities a greedy choice is made of rows, which are small here, and a draw is one member's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn generations_that_need_no_rows_equal_the_in_process_fusion() {
+async fn generations_by_any_plan_equal_the_in_process_fusion() {
     let (ensemble, local) = (weighted_demo().await, InProcess::load());
     let mut client = ensemble.client().await;
     for temperature in [0.0, 1.0] {
@@ -244,8 +244,7 @@ async fn generations_that_need_no_rows_equal_the_in_process_fusion() {
         }
     }
     let sent = chorus_tests::plans(&mut client).await;
-    assert!(sent.iter().all(|plan| plan != "dense"), "no row crosses the wire: {sent:?}");
-    assert!(["certified", "drawn"].iter().all(|plan| sent.iter().any(|sent| sent == plan)), "{sent:?}");
+    assert_eq!(sent, ["dense", "drawn"]);
 }
 
 /// Whoever took part in a token, its probability is that of the same members fused here: a member that came back knows

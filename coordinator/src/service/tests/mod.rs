@@ -46,7 +46,7 @@ fn vocabulary() -> Vocabulary {
 
 /// One where other plans than whole rows are worth it.
 fn large_vocabulary() -> Vocabulary {
-    Vocabulary::train_characters(&('\u{4e00}'..).take(300).collect::<String>()).unwrap()
+    Vocabulary::train_characters(&('\u{4e00}'..).take(1100).collect::<String>()).unwrap()
 }
 
 impl Stage {
