@@ -2,36 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use chorus_coordinator::fusion::{Fused, Fusion, Norm, Row, Rule, Scratch, fuse};
 use chorus_coordinator::sampling::Sampling;
 use chorus_simd::norm;
-
-/// The system's allocator, counting what this thread asks for.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 };
 const SAMPLINGS: [Sampling; 9] = [
@@ -58,16 +31,23 @@ fn row(member: u64, step: u64, vocabulary_size: u64) -> (Vec<f32>, Norm) {
 }
 
 /// Fuses one step and chooses by every sampling; gives how often that allocated.
-fn step(rule: Rule, step: u64, vocabulary_size: u64, scratch: &mut Scratch) -> usize {
+fn step(rule: Rule, step: u64, vocabulary_size: u64, scratch: &mut Scratch) -> u64 {
     let rows: Vec<(Vec<f32>, Norm)> = (0..3).map(|member| row(member, step, vocabulary_size)).collect();
     let rows = rows.iter().zip([0.5, 0.3, 0.0]);
     let rows: Vec<(f64, Row<'_>)> = rows
         .map(|((logits, norm), weight)| (weight, Row::new(logits, *norm, logits.len()).unwrap()))
         .collect();
-    let before = ALLOCATIONS.with(Cell::get);
+    let mut log_prob = 0.0;
+    let counted = allocation_counter::measure(|| log_prob = choose(rule, &rows, scratch));
+    assert!(log_prob < 0.0);
+    counted.count_total
+}
+
+/// The log-probabilities of what every sampling chooses, added up.
+fn choose(rule: Rule, rows: &[(f64, Row<'_>)], scratch: &mut Scratch) -> f64 {
     let mut log_prob = 0.0;
     for (sampling, uniform) in SAMPLINGS.into_iter().zip([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) {
-        match fuse(&Fusion { rule, threshold: 0.01 }, &rows, scratch).unwrap() {
+        match fuse(&Fusion { rule, threshold: 0.01 }, rows, scratch).unwrap() {
             Fused::Distribution(mut distribution) => {
                 let token = sampling.choose(&mut distribution, uniform);
                 log_prob += distribution.log_prob(token).unwrap();
@@ -75,9 +55,7 @@ fn step(rule: Rule, step: u64, vocabulary_size: u64, scratch: &mut Scratch) -> u
             Fused::Winner(winner) => log_prob += winner.mixture.log_prob(winner.id).unwrap(),
         }
     }
-    let after = ALLOCATIONS.with(Cell::get);
-    assert!(log_prob < 0.0);
-    after - before
+    log_prob
 }
 
 #[test]

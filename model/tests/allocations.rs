@@ -4,45 +4,18 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use chorus_model::{Config, LanguageModel, Precision, Row, State, Want};
 
-/// The system's allocator, counting what this thread asks for.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations(model: &LanguageModel, states: &mut [State], time: usize, want: Want) -> usize {
+fn allocations(model: &LanguageModel, states: &mut [State], time: usize, want: Want) -> u64 {
     let tokens: Vec<u32> = vec![1; time];
     let mut rows: Vec<Row<'_>> =
         states.iter_mut().map(|state| Row { state, tokens: &tokens, want }).collect();
     let mut sum = 0.0;
-    let before = ALLOCATIONS.with(Cell::get);
-    model.predict(&mut rows, &mut |prediction| sum += prediction.norm.log_sum).unwrap();
-    let after = ALLOCATIONS.with(Cell::get);
+    let counted = allocation_counter::measure(|| {
+        model.predict(&mut rows, &mut |prediction| sum += prediction.norm.log_sum).unwrap();
+    });
     assert!(sum.is_finite());
-    after - before
+    counted.count_total
 }
 
 #[test]

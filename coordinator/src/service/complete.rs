@@ -14,12 +14,12 @@ use crate::request::Generation;
 
 /// Generates until the end. Dropped or finished, the sessions close.
 pub(super) async fn complete(
-    ensemble: &Arc<Ensemble>,
+    ensemble: Arc<Ensemble>,
     generation: Generation,
     vocabulary: Vocabulary,
 ) -> Result<CompleteReply, Status> {
     let mut reply = CompleteReply::default();
-    let Ending { text, participation, end } = generate(ensemble, generation, vocabulary, &mut reply).await?;
+    let Ending { text, participation, end } = generate(&ensemble, generation, vocabulary, &mut reply).await?;
     reply.text.push_str(&text);
     Ok(CompleteReply { participation: Some(participation), end: Some(end), ..reply })
 }

@@ -28,15 +28,16 @@ use chorus_proto::v1::{
     CompleteReply, GenerateReply, GenerateRequest, Input, PredictReply, PredictRequest, ScoreReply,
     ScoreRequest, StatusReply, StatusRequest, ensemble_server, input,
 };
+use chorus_text::Vocabulary;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use deadline::Deadline;
 
 use crate::ensemble::{Ensemble, shutting_down};
-use crate::request::{Generation, Prediction, Scoring};
+use crate::request::{Generation, Prediction, RequestError, Scoring, Terms};
 
 /// Messages that wait for a slow reader; one more place is kept for the last word.
 const REPLIES: usize = 32;
@@ -50,6 +51,30 @@ pub(crate) struct EnsembleService {
 impl EnsembleService {
     pub(crate) fn new(ensemble: Arc<Ensemble>) -> Self {
         Self { ensemble }
+    }
+
+    /// A call with one answer: admitted, checked by `check`, and worked on within its time. `text_bytes` says how much of a
+    /// request there is to tokenize.
+    async fn answer_once<Q: Send + 'static, C: Send + 'static, R, W>(
+        &self,
+        request: Request<Q>,
+        span: Span,
+        text_bytes: fn(&Q) -> usize,
+        check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
+        work: fn(Arc<Ensemble>, C, Vocabulary) -> W,
+    ) -> Result<Response<R>, Status>
+    where
+        W: Future<Output = Result<R, Status>>,
+    {
+        let _admission = self.ensemble.admit()?;
+        let deadline = Deadline::of_call(request.metadata());
+        let request = request.into_inner();
+        let bytes = text_bytes(&request);
+        let answer = async {
+            let (checked, vocabulary) = self.ensemble.check(request, bytes, check).await?;
+            work(Arc::clone(&self.ensemble), checked, vocabulary).await
+        };
+        self.in_time(deadline, answer.instrument(span)).await.map(Response::new)
     }
 
     /// Ends work early when its caller's deadline has passed or the server has to stop. When the caller hangs up this
@@ -90,42 +115,21 @@ impl ensemble_server::Ensemble for EnsembleService {
     }
 
     async fn complete(&self, request: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
-        let _admission = self.ensemble.admit()?;
-        let deadline = Deadline::of_call(request.metadata());
-        let request = request.into_inner();
-        let bytes = text_bytes(request.prompt.as_ref());
-        let work = async {
-            let (generation, vocabulary) = self.ensemble.check(request, bytes, Generation::new).await?;
-            complete::complete(&self.ensemble, generation, vocabulary).await
-        };
-        let work = work.instrument(tracing::info_span!("complete"));
-        self.in_time(deadline, work).await.map(Response::new)
+        let span = tracing::info_span!("complete");
+        let input = |request: &GenerateRequest| text_bytes(request.prompt.as_ref());
+        self.answer_once(request, span, input, Generation::new, complete::complete).await
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
-        let _admission = self.ensemble.admit()?;
-        let deadline = Deadline::of_call(request.metadata());
-        let request = request.into_inner();
-        let bytes = text_bytes(request.input.as_ref());
-        let work = async {
-            let (scoring, vocabulary) = self.ensemble.check(request, bytes, Scoring::new).await?;
-            score::score(&self.ensemble, scoring, vocabulary).await
-        };
-        let work = work.instrument(tracing::info_span!("score"));
-        self.in_time(deadline, work).await.map(Response::new)
+        let span = tracing::info_span!("score");
+        let input = |request: &ScoreRequest| text_bytes(request.input.as_ref());
+        self.answer_once(request, span, input, Scoring::new, score::score).await
     }
 
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
-        let _admission = self.ensemble.admit()?;
-        let deadline = Deadline::of_call(request.metadata());
-        let request = request.into_inner();
-        let bytes = text_bytes(request.prefix.as_ref());
-        let work = async {
-            let (prediction, vocabulary) = self.ensemble.check(request, bytes, Prediction::new).await?;
-            predict::predict(&self.ensemble, prediction, vocabulary).await
-        };
-        let work = work.instrument(tracing::info_span!("predict"));
-        self.in_time(deadline, work).await.map(Response::new)
+        let span = tracing::info_span!("predict");
+        let input = |request: &PredictRequest| text_bytes(request.prefix.as_ref());
+        self.answer_once(request, span, input, Prediction::new, predict::predict).await
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

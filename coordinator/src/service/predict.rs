@@ -18,7 +18,7 @@ use crate::roster::Roster;
 use crate::session::{EnsembleSession, Rejoin};
 
 pub(super) async fn predict(
-    ensemble: &Arc<Ensemble>,
+    ensemble: Arc<Ensemble>,
     prediction: Prediction,
     vocabulary: Vocabulary,
 ) -> Result<PredictReply, Status> {

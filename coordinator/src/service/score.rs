@@ -22,14 +22,14 @@ use crate::roster::Roster;
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
 
 pub(super) async fn score(
-    ensemble: &Arc<Ensemble>,
+    ensemble: Arc<Ensemble>,
     scoring: Scoring,
     vocabulary: Vocabulary,
 ) -> Result<ScoreReply, Status> {
     let scoring = Arc::new(scoring);
     let mut barred = BTreeMap::new();
     let (columns, participation) = loop {
-        if let Some(scored) = pass(ensemble, &scoring, &vocabulary, &mut barred).await? {
+        if let Some(scored) = pass(&ensemble, &scoring, &vocabulary, &mut barred).await? {
             break scored;
         }
     };
