@@ -337,6 +337,34 @@ mod tests {
         thread.stop().await;
     }
 
+    #[tokio::test]
+    async fn a_turn_that_panics_elsewhere_ends_the_thread_and_its_streams_too() {
+        let engine = Engine::new(Broken, 1, Duration::from_secs(60), BatchLimits::default());
+        let mut thread = ModelThread::spawn(engine).unwrap();
+        let commands = thread.commands();
+        let (replies, mut receiver) = mpsc::unbounded_channel();
+        let command = |operations: Vec<Operation>| {
+            let admitted = |operation| Admitted { session: 1, operation, credit: Credit::default() };
+            let operations = operations.into_iter().map(admitted).collect();
+            Command::Operations { stream: 1, operations, replies: replies.clone(), span: Span::none() }
+        };
+        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
+        commands.send(command(vec![Operation::Open, feed])).await.unwrap();
+        commands.take_turn();
+        receiver.recv().await.unwrap().unwrap();
+        drop(commands.shared.model.lock().unwrap());
+        commands.shared.is_quick.store(true, Ordering::Relaxed);
+        commands.send(command(vec![Operation::Close { discard: false }])).await.unwrap();
+        drop(replies);
+        // Here, unless the thread has just woken once more.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands.take_turn()));
+        let ended = tokio::time::timeout(Duration::from_secs(10), thread.ended()).await;
+        assert!(ended.is_ok(), "the thread sleeps on beside a model that is gone");
+        assert!(receiver.recv().await.is_none());
+        assert!(matches!(commands.send(Command::EndStream { stream: 1 }).await, Err(ModelGone)));
+        thread.stop().await;
+    }
+
     /// Says on which thread each forward ran, and takes its time.
     struct Located {
         ran: std::sync::mpsc::Sender<thread::ThreadId>,
