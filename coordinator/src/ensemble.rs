@@ -3,16 +3,17 @@
 //! Knows nothing about gRPC services or about how a process starts and stops.
 
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use chorus_proto::status;
 use chorus_proto::v1::{ErrorCode, Participation};
 use chorus_text::Vocabulary;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::metadata::MetadataValue;
 
+use crate::admission::{Admission, no_room};
 use crate::agreement::VocabularyAgreement;
 use crate::config::{Config, Limits};
 use crate::fusion::{FuseError, Fusion};
@@ -34,28 +35,20 @@ const LARGE_WORK: usize = 1 << 19;
 /// What a number takes that is not one of a row, but looked up, sorted or written by itself: as long as so many that are.
 pub(crate) const NUMBERS_OF_A_LISTED_ONE: usize = 128;
 
-/// After this long somebody has finished, as a rule.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The milliseconds after which a gRPC client with a retry policy tries again: gRFC A6, "Pushback".
-const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
-
 /// Everything that requests share.
 pub(crate) struct Ensemble {
     pub(crate) roster: Arc<Roster>,
     pub(crate) agreement: Arc<VocabularyAgreement>,
     pub(crate) fusion: Fusion,
     pub(crate) limits: Limits,
+    pub(crate) admission: Arc<Admission>,
     /// Cancelled when no more requests are taken.
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
     pub(crate) stop: CancellationToken,
     names: Vec<String>,
-    sessions: Arc<Semaphore>,
-}
-
-/// A request's place among those in progress; dropping it makes room for another.
-pub(crate) struct Admission {
-    _permit: OwnedSemaphorePermit,
+    /// Large texts that are tokenized at a time: more would only take the processors from each other.
+    tokenizing: Arc<Semaphore>,
 }
 
 impl Ensemble {
@@ -68,43 +61,19 @@ impl Ensemble {
         members: Vec<Arc<dyn Member>>,
         agreement: Arc<VocabularyAgreement>,
     ) -> Result<Self, WeightsError> {
-        let sessions = (config.limits.max_sessions as usize).min(Semaphore::MAX_PERMITS);
+        let draining = CancellationToken::new();
+        let processors = available_parallelism().map_or(1, usize::from);
         Ok(Self {
             names: config.member_names(),
             roster: Arc::new(Roster::new(members, config.weights()?, config.quorum)),
             agreement,
             fusion: config.fusion,
             limits: config.limits.clone(),
-            draining: CancellationToken::new(),
+            admission: Admission::new(&config.limits, draining.clone()),
+            draining,
             stop: CancellationToken::new(),
-            sessions: Arc::new(Semaphore::new(sessions)),
+            tokenizing: Arc::new(Semaphore::new(processors)),
         })
-    }
-
-    /// A place for one more request.
-    pub(crate) fn admit(&self) -> Result<Admission, Status> {
-        if self.draining.is_cancelled() {
-            return Err(shutting_down());
-        }
-        match Arc::clone(&self.sessions).try_acquire_owned() {
-            Ok(permit) => Ok(Admission { _permit: permit }),
-            Err(_) => Err(exhausted(&format!(
-                "{} requests are in progress, the server's limit (limits.max_sessions)",
-                self.limits.max_sessions
-            ))),
-        }
-    }
-
-    /// Requests in progress.
-    pub(crate) fn in_progress(&self) -> u32 {
-        let free = u32::try_from(self.sessions.available_permits()).unwrap_or(u32::MAX);
-        self.limits.max_sessions.saturating_sub(free)
-    }
-
-    /// Resolves when no request is in progress.
-    pub(crate) async fn idle(&self) {
-        // All permits together are there only when nobody has one.
-        let _ = self.sessions.acquire_many(self.limits.max_sessions).await;
     }
 
     /// The vocabulary, without which no request can be understood.
@@ -127,7 +96,11 @@ impl Ensemble {
     ) -> Result<(T, Vocabulary), Status> {
         let vocabulary = self.vocabulary()?;
         let ensemble = Arc::clone(self);
-        let checked = offload(text_bytes > LARGE_INPUT, move || {
+        let large = text_bytes > LARGE_INPUT;
+        // Never closed; held by the work itself, which goes on when its caller is gone.
+        let turn = if large { Arc::clone(&self.tokenizing).acquire_owned().await.ok() } else { None };
+        let checked = offload(large, move || {
+            let _turn = turn;
             let terms = Terms {
                 vocabulary: &vocabulary,
                 limits: &ensemble.limits,
@@ -147,11 +120,6 @@ impl Ensemble {
         let patience = Patience { step: self.limits.step_timeout(), token: PATIENCE_PER_TOKEN };
         SessionTerms { patience, plan: plan.kind() }
     }
-}
-
-/// What a request hears that comes too late, or takes too long.
-pub(crate) fn shutting_down() -> Status {
-    status(ErrorCode::Unavailable, "the coordinator is shutting down")
 }
 
 /// Runs `work` on `numbers` numbers of rows, or what takes as long: here if that is quick, else on a thread for such work.
@@ -174,19 +142,11 @@ async fn offload<T: Send + 'static>(
         .map_err(|_| status(ErrorCode::Internal, "a computation of the server was interrupted"))
 }
 
-/// What a request hears for which there is no room now, with when to try again.
-fn exhausted(message: &str) -> Status {
-    let seconds = RETRY_AFTER.as_secs();
-    let mut status = status(ErrorCode::ResourceExhausted, format!("{message}; try again after {seconds} s"));
-    status.metadata_mut().insert(RETRY_PUSHBACK, MetadataValue::from(RETRY_AFTER.as_secs() * 1000));
-    status
-}
-
 /// A step without a result, as clients see it.
 pub(crate) fn step_status(error: &StepError) -> Status {
     match error {
         StepError::BelowQuorum(_) => status(ErrorCode::Unavailable, error.to_string()),
-        StepError::Exhausted(_) => exhausted(&error.to_string()),
+        StepError::Exhausted(_) => no_room(&error.to_string()),
         StepError::Refused(_) => status(ErrorCode::InvalidArgument, error.to_string()),
     }
 }

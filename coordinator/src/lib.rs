@@ -2,7 +2,7 @@
 //!
 //! The pure core decides: [`fusion`] (how distributions become one), [`sampling`], [`plan`] (what is asked of members),
 //! [`quorum`], [`weights`], [`config`], [`request`] (what callers may ask), [`stop_strings`]. The shell around it moves
-//! bytes: [`member`] and `link` (members over gRPC), `session` (one client sequence over all members), `service` (the
+//! bytes: `admission` (who runs and who waits), [`member`] and `link` (members over gRPC), `session` (one client sequence over all members), `service` (the
 //! public gRPC service) and [`run`] (a process's whole life).
 //!
 //! Knows nothing about models or devices: a member is whatever answers.
@@ -20,6 +20,7 @@ pub mod tops;
 pub mod traffic;
 pub mod weights;
 
+mod admission;
 mod agreement;
 mod dense;
 mod ensemble;

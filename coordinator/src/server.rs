@@ -34,7 +34,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Room in a request for everything that is not its input.
 const REQUEST_FRAMING: usize = 1 << 20;
-/// Streams of one connection beside those that can be in progress: health, reflection, and requests that are refused.
+/// Streams of one connection beside those that can be in progress or wait: health, reflection, and requests that are refused.
 const SPARE_STREAMS: u32 = 64;
 
 /// Why a coordinator could not run.
@@ -107,7 +107,7 @@ async fn serve(
     let service = RequestBodyTimeoutLayer::new(ensemble.limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
-        .max_concurrent_streams(ensemble.limits.max_sessions.saturating_add(SPARE_STREAMS))
+        .max_concurrent_streams(most_streams(&ensemble.limits))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(service)
@@ -127,9 +127,9 @@ async fn serve(
     closing.cancel();
     tokio::select! {
         served = &mut server => return Ok(served?),
-        () = ensemble.idle() => {}
+        () = ensemble.admission.idle() => {}
         () = tokio::time::sleep(DRAIN_TIMEOUT) => {
-            tracing::warn!(requests = ensemble.in_progress(), "ending requests that did not finish in time");
+            tracing::warn!(requests = ensemble.admission.in_progress(), "ending requests that did not finish in time");
         }
     }
     ensemble.stop.cancel();
@@ -147,6 +147,12 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         // The descriptors know the workers' service too, which is not served here.
         .with_service_name(ensemble_server::SERVICE_NAME)
         .with_service_name("grpc.health.v1.Health")
+}
+
+/// As many as one caller may have in progress and in the line together: beyond that its own library would make it wait, where
+/// nobody could tell it for how long.
+fn most_streams(limits: &Limits) -> u32 {
+    limits.max_sessions.saturating_add(limits.max_waiting).saturating_add(SPARE_STREAMS)
 }
 
 /// A request that is somewhat over the limits still gets the sentence that says so; one that is far over is not read.

@@ -94,7 +94,11 @@ async fn coordinator(
     members: &[SocketAddr],
 ) -> anyhow::Result<(Process, Address)> {
     let flags = names.iter().zip(members).map(|(name, address)| format!("--member={name}=http://{address}"));
-    let words = ["coordinator", "--log", "warn"].map(str::to_owned).into_iter().chain(flags);
+    // As many as growth may ask for: what a session costs is to be measured, not the line.
+    let words = ["coordinator", "--log", "warn", "--max-sessions", "1024"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(flags);
     let spec = ProcessSpec {
         name: "coordinator".to_owned(),
         program: program.to_owned(),

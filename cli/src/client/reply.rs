@@ -100,12 +100,17 @@ pub(super) fn status(reply: &StatusReply) -> Value {
             "max_input_bytes": limits.max_input_bytes,
             "max_sessions": limits.max_sessions,
             "max_top_n": limits.max_top_n,
+            "max_waiting": limits.max_waiting,
+            "max_wait_ms": limits.max_wait_ms,
+            "max_tokens_in_progress": limits.max_tokens_in_progress,
         })
     });
     insert_some(&mut object, "limits", limits);
     object.insert("vocabulary_size".into(), json!(reply.vocabulary_size));
     object.insert("vocabulary_fingerprint".into(), json!(reply.vocabulary_fingerprint));
     object.insert("sessions".into(), json!(reply.sessions));
+    object.insert("waiting".into(), json!(reply.waiting));
+    object.insert("tokens_in_progress".into(), json!(reply.tokens_in_progress));
     object.insert("members".into(), members.collect());
     Value::Object(object)
 }

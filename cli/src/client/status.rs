@@ -15,16 +15,17 @@ Examples:
   chorus status --json | jq '.members[] | {name, health}'
 
 With --json one object with the keys
-  serving, version, sessions, rule, threshold
+  serving, version, sessions, waiting, tokens_in_progress, rule, threshold
   quorum   {members, weight}
   limits   {max_input_tokens, max_generated_tokens, max_input_bytes,
-           max_sessions, max_top_n}
+           max_sessions, max_top_n, max_waiting, max_wait_ms,
+           max_tokens_in_progress}
   vocabulary_size, vocabulary_fingerprint
   members  [{name, address, weight, health (connecting, up, down, refused),
            reason, model, architecture, parameters, device, start, sessions,
            traffic [{plan, bytes_sent, bytes_received, tokens, output_rows}]}]";
 
-/// Show members, weights, health and sessions
+/// Show members, weights, health, sessions and who waits
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StatusArgs {
@@ -58,13 +59,18 @@ fn summary(reply: &StatusReply) -> String {
     let limits = reply.limits.unwrap_or_default();
     let fingerprint: String = reply.vocabulary_fingerprint.chars().take(19).collect();
     format!(
-        " serving     {}\n version     {}\n sessions    {} of at most {}\n rule        {} (threshold {})\n \
+        " serving     {}\n version     {}\n sessions    {} of at most {}, {} of at most {} waiting\n tokens      \
+         {} of at most {} in progress\n rule        {} (threshold {})\n \
          quorum      at least {} of {} members, with {} of the weight\n vocabulary  {} tokens, {fingerprint}\n \
          limits      {} tokens in, {} tokens out, {} bytes of text\n\n",
         if reply.serving { "yes" } else { "no, below quorum" },
         reply.version,
         reply.sessions,
         limits.max_sessions,
+        reply.waiting,
+        limits.max_waiting,
+        reply.tokens_in_progress,
+        limits.max_tokens_in_progress,
         rule_name(reply.rule),
         reply.threshold,
         quorum.members,

@@ -7,7 +7,7 @@ use chorus_coordinator::{
     config::{Config, MemberConfig, Overrides},
     fusion::Rule,
 };
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 use super::{ProcessArgs, announce, listen, until_drained};
 use crate::client::rule_parser;
@@ -69,6 +69,9 @@ pub(crate) struct CoordinatorArgs {
     /// The least share of the total weight with which it answers, in [0, 1] (default: 0)
     #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true)]
     quorum_weight: Option<f64>,
+    /// Requests in progress at a time; the others wait (default: 256)
+    #[arg(long, value_name = "N")]
+    max_sessions: Option<u32>,
     /// Threads that serve; one is the fastest until it is busy all the time (default: 1)
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
@@ -100,10 +103,15 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     until_drained(server, &shutdown).await
 }
 
-/// Every counter of the process, at `http://ADDRESS/metrics`.
+/// Bounds of every histogram of seconds.
+const SECONDS: [f64; 12] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+/// All metrics of the process, at `http://ADDRESS/metrics`.
 fn serve_metrics(address: SocketAddr) -> anyhow::Result<()> {
     let exporter = PrometheusBuilder::new().with_http_listener(address);
-    exporter.install().with_context(|| format!("can't serve metrics on {address}"))
+    let of_seconds = Matcher::Suffix("_seconds".to_owned());
+    let exporter = exporter.set_buckets_for_metric(of_seconds, &SECONDS);
+    exporter.and_then(PrometheusBuilder::install).with_context(|| format!("can't serve metrics on {address}"))
 }
 
 fn config(arguments: CoordinatorArgs) -> anyhow::Result<Config> {
@@ -115,6 +123,7 @@ fn config(arguments: CoordinatorArgs) -> anyhow::Result<Config> {
         threshold: arguments.threshold,
         quorum_members: arguments.quorum_members,
         quorum_weight: arguments.quorum_weight,
+        max_sessions: arguments.max_sessions,
     };
     let Some(path) = arguments.config else {
         return Config::new(None, flags).map_err(|error| wrong_flags(&error.into()));

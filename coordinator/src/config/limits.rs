@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The largest requests that are served, and how long members may take. Every limit is at least 1.
+/// The largest requests that are served, how many at a time, and how long members may take. Every
+/// limit but `max_waiting` is at least 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -16,6 +17,13 @@ pub struct Limits {
     pub max_generated_tokens: u32,
     /// Generations, scorings and predictions in progress at a time.
     pub max_sessions: u32,
+    /// Tokens of all of these together: of their inputs, and those that they may generate. A request that has more by itself
+    /// runs when it is alone.
+    pub max_tokens_in_progress: u32,
+    /// Requests of all callers that wait for a place; 0 refuses whatever can't run at once.
+    pub max_waiting: u32,
+    /// Milliseconds that a request may wait for a place.
+    pub max_wait_ms: u32,
     /// Candidates of one prediction.
     pub max_top_n: u32,
     /// Milliseconds that a member has for its answer to one step.
@@ -49,7 +57,10 @@ impl Default for Limits {
             max_input_tokens: 200_000,
             max_input_bytes: 1024 * 1024,
             max_generated_tokens: 4096,
-            max_sessions: 1024,
+            max_sessions: 256,
+            max_tokens_in_progress: 1 << 20,
+            max_waiting: 768,
+            max_wait_ms: 5000,
             max_top_n: 1000,
             step_timeout_ms: 5000,
             connect_timeout_ms: 2000,
@@ -76,18 +87,23 @@ impl Limits {
 
     pub(super) fn check(&self) -> Result<(), LimitsError> {
         let all = [
-            ("max_input_tokens", self.max_input_tokens, u32::MAX),
-            ("max_input_bytes", self.max_input_bytes, MOST_INPUT_BYTES),
-            ("max_generated_tokens", self.max_generated_tokens, u32::MAX),
-            ("max_sessions", self.max_sessions, u32::MAX),
-            ("max_top_n", self.max_top_n, u32::MAX),
-            ("step_timeout_ms", self.step_timeout_ms, u32::MAX),
-            ("connect_timeout_ms", self.connect_timeout_ms, u32::MAX),
-            ("read_timeout_ms", self.read_timeout_ms, u32::MAX),
+            ("max_input_tokens", self.max_input_tokens, 1..=u32::MAX),
+            ("max_input_bytes", self.max_input_bytes, 1..=MOST_INPUT_BYTES),
+            ("max_generated_tokens", self.max_generated_tokens, 1..=u32::MAX),
+            ("max_sessions", self.max_sessions, 1..=u32::MAX),
+            ("max_tokens_in_progress", self.max_tokens_in_progress, 1..=u32::MAX),
+            ("max_waiting", self.max_waiting, 0..=u32::MAX),
+            ("max_wait_ms", self.max_wait_ms, 1..=u32::MAX),
+            ("max_top_n", self.max_top_n, 1..=u32::MAX),
+            ("step_timeout_ms", self.step_timeout_ms, 1..=u32::MAX),
+            ("connect_timeout_ms", self.connect_timeout_ms, 1..=u32::MAX),
+            ("read_timeout_ms", self.read_timeout_ms, 1..=u32::MAX),
         ];
-        let wrong = all.into_iter().find(|(_, value, most)| !(1..=*most).contains(value));
+        let wrong = all.into_iter().find(|(_, value, allowed)| !allowed.contains(value));
         match wrong {
-            Some((key, value, most)) => Err(LimitsError { key, value, least: 1, most }),
+            Some((key, value, allowed)) => {
+                Err(LimitsError { key, value, least: *allowed.start(), most: *allowed.end() })
+            }
             None => Ok(()),
         }
     }

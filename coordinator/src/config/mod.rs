@@ -68,6 +68,8 @@ pub struct Overrides {
     pub quorum_members: Option<usize>,
     /// In place of `quorum.weight`.
     pub quorum_weight: Option<f64>,
+    /// In place of `limits.max_sessions`.
+    pub max_sessions: Option<u32>,
 }
 
 /// Why a configuration is none.
@@ -165,6 +167,7 @@ impl Config {
         self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);
         self.quorum.weight = flags.quorum_weight.unwrap_or(self.quorum.weight);
+        self.limits.max_sessions = flags.max_sessions.unwrap_or(self.limits.max_sessions);
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -50,6 +50,7 @@ fn flags_override_the_file() {
         threshold: Some(0.25),
         quorum_members: Some(1),
         quorum_weight: Some(0.5),
+        max_sessions: Some(7),
     };
     let file = "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'";
     let file = format!("{file}\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n{TWO}");
@@ -58,6 +59,7 @@ fn flags_override_the_file() {
     assert_eq!(Config::new(None, flags).unwrap(), config);
     assert_eq!(config.fusion, Fusion { rule: Rule::LogitMax, threshold: 0.25 });
     assert_eq!(config.quorum, Quorum { members: 1, weight: 0.5 });
+    assert_eq!(config.limits.max_sessions, 7);
     let kept = Config::new(Some(&file), Overrides::default()).unwrap();
     assert_eq!((kept.quorum.members, kept.fusion.rule), (2, Rule::LogLinear));
     let metrics =
@@ -108,6 +110,12 @@ fn what_can_t_be_is_refused_by_its_key() {
             "[limits]\nmax_input_bytes = 67108865",
             "limits.max_input_bytes: 67108865 is not allowed; allowed: 1 to",
         ),
+        (
+            "[limits]\nmax_tokens_in_progress = 0",
+            "limits.max_tokens_in_progress: 0 is not allowed; allowed: 1 to 4294967295",
+        ),
+        ("[limits]\nmax_wait_ms = 0", "limits.max_wait_ms: 0 is not allowed; allowed: 1 to 4294967295"),
+        ("[limits]\nmax_waiting = 4294967296", "invalid value"),
         ("[limits]\nstep_timeout_ms = 0", "limits.step_timeout_ms: 0 is not allowed"),
         ("[[members]]\nname = 'alto'\naddress = 'http://h:9'", "members: \"alto\" is there twice"),
         (
@@ -129,6 +137,12 @@ fn what_can_t_be_is_refused_by_its_key() {
         let message = messages(&read(&toml).unwrap_err());
         assert!(message.contains(problem), "{toml:?}: {message}");
     }
+}
+
+#[test]
+fn a_line_may_be_left_out() {
+    let config = read(&format!("[limits]\nmax_waiting = 0\n{TWO}")).unwrap();
+    assert_eq!(config.limits.max_waiting, 0);
 }
 
 #[test]

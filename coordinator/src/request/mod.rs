@@ -99,6 +99,12 @@ pub struct Prediction {
     pub rows: RowOptions,
 }
 
+/// What a request takes of the ensemble, as far as that is known before it runs.
+pub trait Costs {
+    /// Its tokens: those of the input, and those that it may generate.
+    fn cost(&self) -> u64;
+}
+
 /// Tokens to generate where a request does not say.
 const DEFAULT_MAX_TOKENS: u32 = 64;
 /// Candidates where a request does not say.
@@ -200,6 +206,24 @@ impl Prediction {
     /// What goes to the members, with a vocabulary of so many tokens.
     pub fn plan(&self, vocabulary_size: usize) -> Plan {
         Plan::for_predict(&self.fusion, self.top_n, self.rows, vocabulary_size)
+    }
+}
+
+impl Costs for Generation {
+    fn cost(&self) -> u64 {
+        self.prompt.len() as u64 + u64::from(self.max_tokens)
+    }
+}
+
+impl Costs for Scoring {
+    fn cost(&self) -> u64 {
+        self.tokens.len() as u64
+    }
+}
+
+impl Costs for Prediction {
+    fn cost(&self) -> u64 {
+        self.prefix.len() as u64
     }
 }
 

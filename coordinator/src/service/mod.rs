@@ -36,8 +36,9 @@ use tracing::{Instrument, Span};
 
 use deadline::Deadline;
 
-use crate::ensemble::{Ensemble, shutting_down};
-use crate::request::{Generation, Prediction, RequestError, Scoring, Terms};
+use crate::admission::{Caller, shutting_down};
+use crate::ensemble::Ensemble;
+use crate::request::{Costs, Generation, Prediction, RequestError, Scoring, Terms};
 
 /// Messages that wait for a slow reader; one more place is kept for the last word.
 const REPLIES: usize = 32;
@@ -53,9 +54,9 @@ impl EnsembleService {
         Self { ensemble }
     }
 
-    /// A call with one answer: admitted, checked by `check`, and worked on within its time. `text_bytes` says how much of a
-    /// request there is to tokenize.
-    async fn answer_once<Q: Send + 'static, C: Send + 'static, R, W>(
+    /// A call with one answer: checked by `check`, admitted when its turn has come, and worked on, all within its time.
+    /// `text_bytes` says how much of a request there is to tokenize.
+    async fn answer_once<Q: Send + 'static, C: Costs + Send + 'static, R, W>(
         &self,
         request: Request<Q>,
         span: Span,
@@ -66,12 +67,14 @@ impl EnsembleService {
     where
         W: Future<Output = Result<R, Status>>,
     {
-        let _admission = self.ensemble.admit()?;
         let deadline = Deadline::of_call(request.metadata());
+        let mut visitor = self.ensemble.admission.arrive(Caller::of(&request))?;
         let request = request.into_inner();
         let bytes = text_bytes(&request);
         let answer = async {
-            let (checked, vocabulary) = self.ensemble.check(request, bytes, check).await?;
+            let checked = visitor.checked(self.ensemble.check(request, bytes, check)).await;
+            let (checked, vocabulary) = checked?;
+            let _place = visitor.enter(checked.cost()).await?;
             work(Arc::clone(&self.ensemble), checked, vocabulary).await
         };
         self.in_time(deadline, answer.instrument(span)).await.map(Response::new)
@@ -102,14 +105,19 @@ impl ensemble_server::Ensemble for EnsembleService {
         &self,
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        let admission = self.ensemble.admit()?;
         let deadline = Deadline::of_call(request.metadata());
+        let mut visitor = self.ensemble.admission.arrive(Caller::of(&request))?;
         let request = request.into_inner();
         let bytes = text_bytes(request.prompt.as_ref());
-        let (generation, vocabulary) = self.ensemble.check(request, bytes, Generation::new).await?;
+        let admitted = async {
+            let checked = visitor.checked(self.ensemble.check(request, bytes, Generation::new)).await;
+            let (generation, vocabulary) = checked?;
+            Ok((visitor.enter(generation.cost()).await?, generation, vocabulary))
+        };
+        let (place, generation, vocabulary) = self.in_time(deadline, admitted).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
         let ensemble = Arc::clone(&self.ensemble);
-        let work = stream::run(ensemble, generation, vocabulary, replies, deadline, admission);
+        let work = stream::run(ensemble, generation, vocabulary, replies, deadline, place);
         tokio::spawn(work.instrument(tracing::info_span!("generate")));
         Ok(Response::new(ReceiverStream::new(stream)))
     }

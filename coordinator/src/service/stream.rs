@@ -13,7 +13,8 @@ use tonic::Status;
 
 use super::deadline::Deadline;
 use super::generate::{Ending, Listener, generate};
-use crate::ensemble::{Admission, Ensemble, shutting_down};
+use crate::admission::{Place, shutting_down};
+use crate::ensemble::Ensemble;
 use crate::request::Generation;
 
 /// How long a client may leave its messages unread before the work for it ends.
@@ -29,7 +30,7 @@ pub(super) async fn run(
     vocabulary: Vocabulary,
     replies: Replies,
     deadline: Deadline,
-    _admission: Admission,
+    _place: Place,
 ) {
     // Kept for the last word, which must reach even a client that left no room for anything else.
     let Ok(last_word) = replies.clone().reserve_owned().await else {

@@ -144,6 +144,8 @@ impl Ensemble for Service {
                 max_input_bytes: u32::MAX,
                 max_sessions: u32::MAX,
                 max_top_n: u32::MAX,
+                max_tokens_in_progress: u32::MAX,
+                ..RequestLimits::default()
             }),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             serving: true,

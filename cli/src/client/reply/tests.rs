@@ -185,12 +185,17 @@ fn the_status() {
             max_input_bytes: 3,
             max_sessions: 4,
             max_top_n: 5,
+            max_waiting: 6,
+            max_wait_ms: 7,
+            max_tokens_in_progress: 8,
         }),
         vocabulary_size: 65,
         vocabulary_fingerprint: "ab12".into(),
         sessions: 6,
         version: "0.1.0".into(),
         serving: true,
+        waiting: 7,
+        tokens_in_progress: 8,
     };
     assert_eq!(
         status(&reply),
@@ -199,9 +204,10 @@ fn the_status() {
             "quorum": { "members": 1, "weight": 0.5 },
             "limits": {
                 "max_input_tokens": 1, "max_generated_tokens": 2, "max_input_bytes": 3, "max_sessions": 4,
-                "max_top_n": 5,
+                "max_top_n": 5, "max_waiting": 6, "max_wait_ms": 7, "max_tokens_in_progress": 8,
             },
-            "vocabulary_size": 65, "vocabulary_fingerprint": "ab12", "sessions": 6,
+            "vocabulary_size": 65, "vocabulary_fingerprint": "ab12", "sessions": 6, "waiting": 7,
+            "tokens_in_progress": 8,
             "members": [{
                 "name": "alto", "address": "http://127.0.0.1:9", "weight": 2.0, "health": "up", "reason": "",
                 "model": "alto", "architecture": "lstm 2x320", "parameters": 1000, "device": "cpu",

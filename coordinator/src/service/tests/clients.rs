@@ -19,7 +19,7 @@ async fn a_client_that_hangs_up_closes_its_sessions_everywhere() {
     for member in &stage.members {
         member.until_idle().await;
     }
-    stage.ensemble.idle().await;
+    stage.ensemble.admission.idle().await;
     assert_eq!(stage.status().await.sessions, 0);
     assert_eq!(stage.members[2].late_feeds(), 0, "a client that hangs up is not the member's fault");
 }
@@ -28,7 +28,7 @@ async fn a_client_that_hangs_up_closes_its_sessions_everywhere() {
 async fn a_client_that_never_reads_is_given_up_and_told_so() {
     let stage = Stage::new("").await;
     let stream = stage.stream(request(&[0], 100, 1)).await.unwrap();
-    stage.ensemble.idle().await;
+    stage.ensemble.admission.idle().await;
     for member in &stage.members {
         member.until_idle().await;
     }
@@ -40,7 +40,7 @@ async fn a_client_that_never_reads_is_given_up_and_told_so() {
 
 #[tokio::test]
 async fn more_requests_than_allowed_are_turned_away_with_a_sentence() {
-    let stage = Stage::new("[limits]\nmax_sessions = 1").await;
+    let stage = Stage::new("[limits]\nmax_sessions = 1\nmax_waiting = 0").await;
     stage.members[0].follow(|_| Act::Hang);
     let stream = stage.stream(request(&[0], 1, 1)).await.unwrap();
     let error = stage.generate(request(&[0], 1, 1)).await.unwrap_err();
@@ -49,7 +49,7 @@ async fn more_requests_than_allowed_are_turned_away_with_a_sentence() {
     assert!(error.message().ends_with("try again after 1 s"), "{}", error.message());
     assert_eq!(error.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
     drop(stream);
-    stage.ensemble.idle().await;
+    stage.ensemble.admission.idle().await;
     stage.members[0].follow(|_| Act::Answer);
     stage.generate(request(&[0], 1, 1)).await.unwrap();
 }
@@ -106,7 +106,7 @@ async fn a_stopping_server_ends_what_runs_and_takes_nothing_more() {
     stage.ensemble.stop.cancel();
     let rest: Vec<_> = stream.collect().await;
     assert_eq!(rest.last().unwrap().as_ref().unwrap_err().code(), Code::Unavailable);
-    stage.ensemble.idle().await;
+    stage.ensemble.admission.idle().await;
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn status_says_who_is_there() {
     assert_eq!((cello.model.as_str(), cello.device.as_str()), ("model of cello", "paper"));
     assert_eq!(status.vocabulary_size, 8);
     assert_eq!(status.vocabulary_fingerprint, vocabulary().fingerprint());
-    assert_eq!(status.limits.unwrap().max_sessions, 1024);
+    assert_eq!(status.limits.unwrap().max_sessions, 256);
     stage.members[1].die();
     assert!(!stage.status().await.serving);
 }

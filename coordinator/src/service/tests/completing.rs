@@ -56,12 +56,12 @@ async fn what_is_wrong_is_refused_and_who_hangs_up_is_forgotten() {
         assert!(early.is_none(), "{early:?}");
         tokio::task::yield_now().await;
     }
-    assert_eq!(stage.ensemble.in_progress(), 1);
+    assert_eq!(stage.ensemble.admission.in_progress(), 1);
     drop(call);
     for member in &stage.members {
         member.until_idle().await;
     }
-    assert_eq!(stage.ensemble.in_progress(), 0);
+    assert_eq!(stage.ensemble.admission.in_progress(), 0);
 }
 
 #[tokio::test(start_paused = true)]
