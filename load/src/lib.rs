@@ -1,7 +1,7 @@
 //! The load test: who asks what and when, what is measured about the answers, and how it is shown.
 //!
 //! The pure core decides: [`workload`] (what is asked), [`arrivals`] (when), [`measure`] (what is counted and how),
-//! [`ramp`] (which rate comes next), [`report`], [`growth`] and [`picture`]. The shell around it moves bytes: `drive`
+//! [`ramp`] (which rate comes next), [`plateau`] (how many callers), [`report`], [`growth`] and [`picture`]. The shell around it moves bytes: `drive`
 //! (calls in a closed or an open loop), `grpc` (calls over a connection), [`run`](run()) (threads and their life) and
 //! [`null`] (servers that answer at once, to measure everything but them).
 //!
@@ -13,6 +13,7 @@ pub mod growth;
 pub mod measure;
 pub mod null;
 pub mod picture;
+pub mod plateau;
 pub mod ramp;
 pub mod report;
 pub mod workload;

@@ -63,6 +63,33 @@ async fn an_ensemble_is_measured_in_both_loops_and_a_replay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overload_is_a_multiple_of_the_highest_goodput() {
+    let ensemble = Ensemble::demo("[limits]\nmax_sessions = 2\nmax_waiting = 4\n").await;
+    let address = ensemble.address.to_string();
+    let to = ["bench", "--addr", &address, "--warm-up", "0s", "--duration", "1s", "--overload", "3"];
+    let words = ["--concurrency", "1", "--max-tokens", "4"];
+    let found = json(&Chorus::run(to.iter().chain(&words).chain(&["--json"])));
+    let number = |of: &Value, key: &str| of[key].as_f64().unwrap();
+    let (maximum, overloaded) = (&found["maximum"], &found["overloaded"]);
+    let steps = found["steps"].as_array().unwrap();
+    assert!(steps.iter().all(|step| number(step, "goodput") <= number(maximum, "goodput")), "{steps:?}");
+    assert_eq!(steps[0]["concurrency"], 1);
+    let rate = number(&overloaded["report"]["load"], "rate");
+    assert!((rate / number(maximum, "goodput") - 3.0).abs() < 1e-6, "{rate}");
+    let share = number(overloaded, "goodput") / number(maximum, "goodput");
+    assert!((number(&found, "goodput_share") - share).abs() < 1e-9);
+    let calls = &overloaded["report"]["calls"];
+    assert!(calls["answered"].as_u64().unwrap() > 0 && number(overloaded, "refused_share") <= 1.0, "{calls}");
+
+    let table = Chorus::run(to.iter().chain(&words));
+    assert!(table.status.success(), "{}", table.stderr);
+    for words in ["at the maximum", "3 times that", "whole generation, p99 in ms", "% of the highest goodput"]
+    {
+        assert!(table.stdout.contains(words), "the table lacks {words}: {}", table.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_prints_what_was_measured() {
     let ensemble = Ensemble::demo("").await;
     let address = ensemble.address.to_string();
@@ -162,6 +189,7 @@ fn what_is_wrong_is_one_sentence_and_a_status() {
         (&["bench", "--addr", "127.0.0.1:9"][..], 1, &["no ensemble answers", "chorus up"][..]),
         (&["bench", "--rate", "0"], 2, &["--rate", "0.01"]),
         (&["bench", "--ramp", "p99"], 2, &["first-token:p99:50ms"]),
+        (&["bench", "--overload", "none"], 2, &["from 0.1 to 100"]),
         (&["bench", "--null-server", "--prompts", "not/here"], 1, &["not/here"]),
         (&["bench", "--null-server", "--prompts", prompts], 1, &["prompts.jsonl", "line 2 can't be read"]),
         (&["bench", "tax", "--models", "not/here"], 1, &["not/here"]),

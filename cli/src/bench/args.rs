@@ -26,6 +26,7 @@ Examples:
   chorus bench --rate 50 --mix generate=3,score=1 --picture bench.svg
   chorus bench --rate 20 --prompts prompts.jsonl --json | jq .latency_ms
   chorus bench --ramp first-token:p99:50ms    # the highest rate that meets it
+  chorus bench --overload 2                   # twice what it can carry
   chorus bench --null-server --concurrency 64 # this tool's own ceiling
   chorus bench --null-workers 8 --vocabulary 10000 --sessions 64
   chorus bench growth --picture growth.svg    # the coordinator's cost
@@ -63,7 +64,9 @@ With --json one object with the keys
               errors_per_second}]
 With --null-workers also coordinator {members, vocabulary, cpu_us_per_token,
 cpu_us_per_token_and_member}; with --ramp goal, highest_rate (or null), steps
-[{rate, met, reason, report}].
+[{rate, met, reason, report}]; with --overload overload, steps [{concurrency,
+goodput}], maximum and overloaded {offered, goodput, refused_share, report},
+goodput_share. Goodput is answers a second; what is refused is none.
 
 Ctrl-C prints what was measured so far (exit code 130). The exit code is 1 where
 no call was answered.";
@@ -129,7 +132,10 @@ pub(super) struct LoadArgs {
     /// Open loops at rates that close in on the highest one that meets a goal; --rate is the first
     #[arg(long, value_name = "LATENCY:pNN:LIMIT")]
     pub(super) ramp: Option<Goal>,
-    /// How long is measured (for each rate of a ramp)
+    /// The highest goodput of closed loops (--concurrency is the first), then F times as many calls a second as an open loop
+    #[arg(long, value_name = "F", value_parser = factor, conflicts_with_all = ["rate", "ramp", "picture"])]
+    pub(super) overload: Option<f64>,
+    /// How long is measured (for each rate of a ramp or of an overload)
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(super) duration: Duration,
     /// How long calls are made before that
@@ -147,7 +153,7 @@ pub(super) struct LoadArgs {
     /// Threads that call
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     threads: usize,
-    /// Connections over all threads (default: one for each thread)
+    /// Connections over all threads (default: one for each thread; 16 with --overload)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     connections: Option<usize>,
 }
@@ -204,6 +210,8 @@ pub(super) struct OutputArgs {
 
 /// Callers of a closed loop, where nothing is said.
 const DEFAULT_CONCURRENCY: usize = 8;
+/// An overload comes over so many, where nothing is said: from many callers.
+const MANY_CONNECTIONS: usize = 16;
 /// The first rate of a ramp, where nothing is said, in calls a second.
 const FIRST_RATE: f64 = 1.0;
 /// The most places, threads, connections or calls in flight.
@@ -216,7 +224,7 @@ impl LoadArgs {
     pub(super) fn plan(&self) -> Plan {
         let load = match self.rate {
             Some(rate) => self.open(rate),
-            None => Load::Closed { concurrency: self.concurrency.unwrap_or(DEFAULT_CONCURRENCY) },
+            None => Load::Closed { concurrency: self.callers() },
         };
         self.plan_with(load)
     }
@@ -224,6 +232,17 @@ impl LoadArgs {
     /// The plan of one step of a ramp.
     pub(super) fn plan_at(&self, rate: f64) -> Plan {
         self.plan_with(self.open(rate))
+    }
+
+    /// The plan of one step of a search for the maximum, or of what comes after it.
+    pub(super) fn overload(&self, load: Load) -> Plan {
+        let connections = self.connections.unwrap_or(MANY_CONNECTIONS).max(self.threads);
+        Plan { connections, ..self.plan_with(load) }
+    }
+
+    /// Callers of a closed loop.
+    pub(super) fn callers(&self) -> usize {
+        self.concurrency.unwrap_or(DEFAULT_CONCURRENCY)
     }
 
     pub(super) fn first_rate(&self) -> f64 {
@@ -314,6 +333,11 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "expected a number of calls a second from 0.01 to 1000000".to_owned())
 }
 
+fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor: &f64| (0.1..=100.0).contains(factor));
+    factor.ok_or_else(|| "expected a number from 0.1 to 100: how many times the highest goodput".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use chorus_proto::v1::RequestLimits;
@@ -372,6 +396,8 @@ mod tests {
             (&["--mix", "predict"], "generate=3,score=1"),
             (&["--max-tokens", "0"], "A..B"),
             (&["--ramp", "ttft:99"], "first-token:p99:50ms"),
+            (&["--overload", "0"], "from 0.1 to 100"),
+            (&["--overload", "2", "--rate", "5"], "cannot be used with"),
             (&["--duration", "10"], "time unit needed"),
             (&["--null-server", "--null-workers", "3"], "cannot be used with"),
             (&["--null-workers", "0"], "1..=1024"),

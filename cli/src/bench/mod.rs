@@ -7,6 +7,7 @@ mod growth;
 mod in_process;
 mod local;
 mod measure;
+mod overload;
 mod progress;
 mod ramp;
 mod step;

@@ -10,7 +10,7 @@ use super::{
     args::{LoadTestArgs, OutputArgs},
     local::LocalEnsemble,
     measure::{measure, something_answered, status},
-    ramp, table,
+    overload, ramp, table,
 };
 use crate::{
     client::{Address, print, print_json},
@@ -65,7 +65,11 @@ async fn at(
     arguments: &LoadTestArgs,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    let workload = arguments.workload.workload(&status(address).await?)?;
+    let status = status(address).await?;
+    let workload = arguments.workload.workload(&status)?;
+    if let Some(factor) = arguments.load.overload {
+        return overload::run(factor, address, arguments, &status, &workload, shutdown).await;
+    }
     if let Some(goal) = arguments.load.ramp {
         return ramp::run(goal, address, arguments, &workload, shutdown).await;
     }
@@ -80,7 +84,7 @@ async fn over_null_workers(
     arguments: &LoadTestArgs,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    if arguments.load.ramp.is_some() {
+    if arguments.load.ramp.is_some() || arguments.load.overload.is_some() {
         return at(&ensemble.address, "null workers", arguments, shutdown).await;
     }
     let workload = arguments.workload.workload(&status(&ensemble.address).await?)?;
