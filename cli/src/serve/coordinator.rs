@@ -69,7 +69,7 @@ pub(crate) struct CoordinatorArgs {
     /// The least share of the total weight with which it answers, in [0, 1] (default: 0)
     #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true)]
     quorum_weight: Option<f64>,
-    /// Requests in progress at a time; the others wait (default: 256)
+    /// Requests in progress at a time; the others wait (default: 128)
     #[arg(long, value_name = "N")]
     max_sessions: Option<u32>,
     /// Threads that serve; one is the fastest until it is busy all the time (default: 1)

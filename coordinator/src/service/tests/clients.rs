@@ -122,7 +122,7 @@ async fn status_says_who_is_there() {
     assert_eq!((cello.model.as_str(), cello.device.as_str()), ("model of cello", "paper"));
     assert_eq!(status.vocabulary_size, 8);
     assert_eq!(status.vocabulary_fingerprint, vocabulary().fingerprint());
-    assert_eq!(status.limits.unwrap().max_sessions, 256);
+    assert_eq!(status.limits.unwrap().max_sessions, 128);
     stage.members[1].die();
     assert!(!stage.status().await.serving);
 }
