@@ -65,8 +65,9 @@ With --json one object with the keys
 With --null-workers also coordinator {members, vocabulary, cpu_us_per_token,
 cpu_us_per_token_and_member}; with --ramp goal, highest_rate (or null), steps
 [{rate, met, reason, report}]; with --overload overload, steps [{concurrency,
-goodput}], maximum and overloaded {offered, goodput, refused_share, report},
-goodput_share. Goodput is answers a second; what is refused is none.
+goodput}], rounds [[goodput, goodput]], maximum and overloaded {offered,
+goodput, refused_share, report}, goodput_share. Goodput is answers a second;
+what is refused is none.
 
 Ctrl-C prints what was measured so far (exit code 130). The exit code is 1 where
 no call was answered.";
@@ -135,6 +136,9 @@ pub(super) struct LoadArgs {
     /// The highest goodput of closed loops (--concurrency is the first), then F times as many calls a second as an open loop
     #[arg(long, value_name = "F", value_parser = factor, conflicts_with_all = ["rate", "ramp", "picture"])]
     pub(super) overload: Option<f64>,
+    /// With --overload: so often maximum and overload take turns; the medians are shown
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "overload", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(super) rounds: u32,
     /// How long is measured (for each rate of a ramp or of an overload)
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(super) duration: Duration,

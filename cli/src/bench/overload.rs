@@ -29,6 +29,9 @@ struct Output {
     overload: f64,
     /// What was tried to find the maximum.
     steps: Vec<Step>,
+    /// The goodput at the maximum and under overload, in turns.
+    rounds: Vec<[f64; 2]>,
+    /// Of the median rounds.
     maximum: Measured,
     overloaded: Measured,
     /// Of the goodput at the maximum, what is left under overload.
@@ -52,7 +55,8 @@ struct Measured {
     report: Report,
 }
 
-/// Runs the search and the overload, and shows both.
+/// Runs the search, then the maximum and the overload in turns, and shows the median of both: a machine that others use is
+/// slower at one time than at another.
 ///
 /// # Errors
 /// The ensemble can't be reached, or answers nothing.
@@ -64,13 +68,28 @@ pub(super) async fn run(
     workload: &Arc<Workload>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    let (steps, maximum) = maximum(address, arguments, workload, shutdown).await?;
-    let rate = factor * maximum.goodput;
-    let in_flight = most_in_flight(status.limits.unwrap_or_default());
-    let plan = arguments.load.overload(Load::Open { rate, most_in_flight: in_flight });
-    let overloaded = measured(&format!("{rate:.2} calls/s"), address, &plan, workload, shutdown).await?;
+    let (steps, concurrency) = search(address, arguments, workload, shutdown).await?;
+    let most_in_flight = most_in_flight(status.limits.unwrap_or_default());
+    let mut highest = steps.iter().map(|step| step.goodput).fold(0.0, f64::max);
+    let (mut maxima, mut overloads) = (Vec::new(), Vec::new());
+    for round in 1..=arguments.load.rounds {
+        let plan = arguments.load.overload(Load::Closed { concurrency });
+        let maximum = measured("at the maximum", address, &plan, workload, shutdown).await?;
+        highest = highest.max(maximum.goodput);
+        let plan = arguments.load.overload(Load::Open { rate: factor * highest, most_in_flight });
+        let overloaded = measured("under overload", address, &plan, workload, shutdown).await?;
+        note(&format!("round {round}: {:.1} answers/s, then {:.1}", maximum.goodput, overloaded.goodput));
+        maxima.push(maximum);
+        overloads.push(overloaded);
+    }
+    let rounds =
+        maxima.iter().zip(&overloads).map(|(maximum, overloaded)| [maximum.goodput, overloaded.goodput]);
+    let rounds = rounds.collect();
+    let Some((maximum, overloaded)) = median(maxima).zip(median(overloads)) else {
+        bail!("there were no rounds");
+    };
     let goodput_share = overloaded.goodput / maximum.goodput;
-    let output = Output { overload: factor, steps, maximum, overloaded, goodput_share };
+    let output = Output { overload: factor, steps, rounds, maximum, overloaded, goodput_share };
     if arguments.output.json {
         print_json(&output)?;
     } else {
@@ -82,31 +101,34 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// The highest goodput of closed loops.
-async fn maximum(
+/// With how many callers a closed loop has the highest goodput, and what was tried.
+async fn search(
     address: &Address,
     arguments: &LoadTestArgs,
     workload: &Arc<Workload>,
     shutdown: &Shutdown,
-) -> anyhow::Result<(Vec<Step>, Measured)> {
+) -> anyhow::Result<(Vec<Step>, usize)> {
     let mut search = Plateau::new(arguments.load.callers());
-    let (mut steps, mut best): (Vec<Step>, Option<Measured>) = (Vec::new(), None);
+    let mut steps = Vec::new();
     while let Some(concurrency) = search.next_callers() {
         let plan = arguments.load.overload(Load::Closed { concurrency });
         let label = format!("{concurrency} callers");
-        let measured = measured(&label, address, &plan, workload, shutdown).await?;
-        let goodput = measured.goodput;
+        let goodput = measured(&label, address, &plan, workload, shutdown).await?.goodput;
         note(&format!("{label:>18}  {goodput:.1} answers/s"));
         search.record(goodput);
         steps.push(Step { concurrency, goodput });
-        if best.as_ref().is_none_or(|best| goodput > best.goodput) {
-            best = Some(measured);
-        }
     }
-    match best.filter(|best| best.goodput > 0.0) {
-        Some(best) => Ok((steps, best)),
+    match search.highest() {
+        Some((concurrency, _)) => Ok((steps, concurrency)),
         None => bail!("no call was answered in the measured time; a longer --duration has some"),
     }
+}
+
+/// The round in the middle by goodput; of two in the middle, the lower one.
+fn median(mut rounds: Vec<Measured>) -> Option<Measured> {
+    rounds.sort_by(|one, other| one.goodput.total_cmp(&other.goodput));
+    let middle = rounds.len().checked_sub(1)? / 2;
+    rounds.into_iter().nth(middle)
 }
 
 async fn measured(
