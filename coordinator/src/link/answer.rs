@@ -44,7 +44,7 @@ pub(super) fn wire_feed(feed: Feed) -> v1::Feed {
         Ask::Ids(ids) => feed::Ask::Ids(v1::AskIds { ids: ids.to_vec() }),
         Ask::Draw { uniform } => feed::Ask::Draw(v1::AskDraw { uniform }),
     };
-    v1::Feed { step: feed.step, tokens: feed.tokens, ask: Some(ask) }
+    v1::Feed { step: feed.step, tokens: feed.tokens, ask: Some(ask), ..v1::Feed::default() }
 }
 
 fn wire_rows(positions: Positions) -> v1::Rows {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     async fn read(ask: Ask, answer: Kind) -> Result<Answer, MemberError> {
-        let answer = v1::Answer { session: 1, step: 1, answer: Some(answer) };
+        let answer = v1::Answer { session: 1, step: 1, answer: Some(answer), snapshot: None };
         question(ask).read(answer).await
     }
 

@@ -282,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_but_a_failure_answers_step_0() {
-        let answer = |answer| v1::Answer { session: 7, step: 0, answer: Some(answer) };
+        let answer = |answer| v1::Answer { session: 7, step: 0, answer: Some(answer), snapshot: None };
         for (kind, broken) in
             [(Kind::Failure(v1::Failure::default()), false), (Kind::Advanced(v1::Advanced {}), true)]
         {
@@ -300,7 +300,7 @@ mod tests {
         let (attachment, _frames) = Attachment::new(8, Arc::new(Traffic::new("alto")));
         for _ in 0..3 {
             (1..MOST_LATE).for_each(|_| attachment.late());
-            attachment.route(v1::Answer { session: 7, step: 1, answer: None });
+            attachment.route(v1::Answer { session: 7, step: 1, ..v1::Answer::default() });
         }
         assert!(!attachment.is_hung());
         (0..MOST_LATE).for_each(|_| attachment.late());

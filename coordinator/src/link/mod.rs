@@ -120,7 +120,7 @@ impl Member for GrpcMember {
 
     fn open(&self, session: SessionId) {
         if let Some(attachment) = self.line.attachment() {
-            attachment.send(session, operation::Operation::Open(Open {}));
+            attachment.send(session, operation::Operation::Open(Open::default()));
         }
     }
 

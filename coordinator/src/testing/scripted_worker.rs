@@ -180,7 +180,9 @@ impl worker_server::Worker for Service {
                 let frame: Vec<_> =
                     frame.filter_map(|operation| run(model, manner, &mut sessions, operation)).collect();
                 seen.open.send_replace(sessions.len());
-                if !frame.is_empty() && answers.send(Ok(AnswerFrame { answers: frame })).await.is_err() {
+                if !frame.is_empty()
+                    && answers.send(Ok(AnswerFrame { answers: frame, handovers: Vec::new() })).await.is_err()
+                {
                     return;
                 }
             }
@@ -216,7 +218,7 @@ fn run(
         }),
         Some(tokens) => answer_in(manner, model, tokens, &feed)?,
     };
-    Some(v1::Answer { session, step, answer: Some(answer) })
+    Some(v1::Answer { session, step, answer: Some(answer), snapshot: None })
 }
 
 fn answer_in(
