@@ -9,12 +9,13 @@ use chorus_proto::status;
 use chorus_proto::v1::{ErrorCode, Participation};
 use chorus_text::Vocabulary;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
-use crate::agreement::VocabularyAgreement;
-use crate::config::{Config, Limits};
+use crate::agreement::Agreement;
+use crate::config::{Config, Limits, Resilience};
 use crate::fusion::{FuseError, Fusion};
 use crate::member::Member;
 use crate::plan::Plan;
@@ -42,9 +43,10 @@ const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Everything that requests share.
 pub(crate) struct Ensemble {
     pub(crate) roster: Arc<Roster>,
-    pub(crate) agreement: Arc<VocabularyAgreement>,
+    pub(crate) agreement: Arc<Agreement>,
     pub(crate) fusion: Fusion,
     pub(crate) limits: Limits,
+    resilience: Resilience,
     /// Cancelled when no more requests are taken.
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
@@ -65,8 +67,8 @@ impl Ensemble {
     /// Weights that can't be shared; never for a configuration that was checked.
     pub(crate) fn new(
         config: &Config,
-        members: Vec<Arc<dyn Member>>,
-        agreement: Arc<VocabularyAgreement>,
+        members: Vec<Arc<Member>>,
+        agreement: Arc<Agreement>,
     ) -> Result<Self, WeightsError> {
         let sessions = (config.limits.max_sessions as usize).min(Semaphore::MAX_PERMITS);
         Ok(Self {
@@ -75,6 +77,7 @@ impl Ensemble {
             agreement,
             fusion: config.fusion,
             limits: config.limits.clone(),
+            resilience: config.resilience.clone(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
             sessions: Arc::new(Semaphore::new(sessions)),
@@ -142,10 +145,15 @@ impl Ensemble {
         checked.await?
     }
 
-    /// What holds for a session that is led for this plan.
-    pub(crate) fn session_terms(&self, plan: Plan) -> SessionTerms {
-        let patience = Patience { step: self.limits.step_timeout(), token: PATIENCE_PER_TOKEN };
-        SessionTerms { patience, plan: plan.kind() }
+    /// What holds for a session that is led for this plan, and for a caller who waits until then.
+    pub(crate) fn session_terms(&self, plan: Plan, deadline: Option<Instant>) -> SessionTerms {
+        let patience = Patience {
+            step: self.limits.step_timeout(),
+            token: PATIENCE_PER_TOKEN,
+            silence: self.resilience.silence(),
+        };
+        let snapshot_tokens = self.resilience.snapshot_tokens as usize;
+        SessionTerms { patience, plan: plan.kind(), snapshot_tokens, deadline }
     }
 }
 

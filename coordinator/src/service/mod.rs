@@ -61,7 +61,7 @@ impl EnsembleService {
         span: Span,
         text_bytes: fn(&Q) -> usize,
         check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
-        work: fn(Arc<Ensemble>, C, Vocabulary) -> W,
+        work: fn(Arc<Ensemble>, C, Vocabulary, Deadline) -> W,
     ) -> Result<Response<R>, Status>
     where
         W: Future<Output = Result<R, Status>>,
@@ -72,7 +72,7 @@ impl EnsembleService {
         let bytes = text_bytes(&request);
         let answer = async {
             let (checked, vocabulary) = self.ensemble.check(request, bytes, check).await?;
-            work(Arc::clone(&self.ensemble), checked, vocabulary).await
+            work(Arc::clone(&self.ensemble), checked, vocabulary, deadline).await
         };
         self.in_time(deadline, answer.instrument(span)).await.map(Response::new)
     }

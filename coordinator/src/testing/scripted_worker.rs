@@ -18,10 +18,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::scripted_member::{self, ScriptedModel, Style};
+use super::scripted_replica::{self, ScriptedModel, Style};
 use crate::fusion::Norm;
-use crate::member::Answer;
 use crate::plan::{Ask, Positions};
+use crate::replica::Answer;
 
 /// How a worker answers feeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl ScriptedWorker {
         self.address = listener.local_addr().unwrap();
         let card = ModelCard {
             incarnation: self.incarnation.to_string(),
-            ..scripted_member::card("worker", &self.vocabulary)
+            ..scripted_replica::card("worker", &self.vocabulary)
         };
         let service = Service {
             card,
