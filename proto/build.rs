@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".chorus.v1.TopTokens.target_logits")
         .bytes(".chorus.v1.IdLogits.logits")
         .bytes(".chorus.v1.TokenizerChunk.data")
+        .bytes(".chorus.v1.Snapshot.state")
         .compile_fds(descriptors)?;
     Ok(())
 }

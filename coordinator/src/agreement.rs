@@ -1,36 +1,45 @@
-//! [`VocabularyAgreement`]: the one vocabulary of an ensemble. The first member in the order of the configuration that is
-//! reached defines it.
+//! [`Agreement`]: the one vocabulary of an ensemble, which the first member in the order of the configuration defines that is
+//! reached, and the one model of each member's replicas.
 //!
-//! Knows nothing about how a member's card or tokenizer arrive.
+//! Knows nothing about how a worker's card or tokenizer arrive.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chorus_proto::v1::ModelCard;
 use chorus_text::{Vocabulary, VocabularyError};
 use tokio::sync::watch;
 
-/// What the members of one ensemble must have in common.
+/// What the workers of one ensemble must have in common.
 ///
-/// While there is no vocabulary, a member waits for those before it until their first attempt has failed. A vocabulary
-/// that is defined stays, unless a member comes with another while nobody is present who speaks it.
+/// While there is no vocabulary, a replica waits for those before it until their first attempt has failed. A vocabulary
+/// that is defined stays, unless a replica comes with another while nobody is present who speaks it; and so does the model
+/// of a member.
 #[derive(Debug, Default)]
-pub(crate) struct VocabularyAgreement {
+pub(crate) struct Agreement {
     table: watch::Sender<Table>,
 }
 
-/// One member's seat in the agreement. Dropping it leaves.
+/// One replica's seat in the agreement. Dropping it leaves for good.
 #[derive(Debug)]
 pub(crate) struct Delegate {
-    agreement: Arc<VocabularyAgreement>,
+    agreement: Arc<Agreement>,
     number: usize,
-    name: String,
+    member: String,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     defined: Option<Defined>,
-    /// In the order of the configuration.
-    standings: Vec<Standing>,
+    /// By number: in the order of the configuration, and later ones as they came.
+    seats: BTreeMap<usize, Seat>,
+    next_number: usize,
+}
+
+#[derive(Debug)]
+struct Seat {
+    member: String,
+    standing: Standing,
 }
 
 #[derive(Debug)]
@@ -40,14 +49,14 @@ struct Defined {
     by: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Standing {
     /// Its first attempt is still under way.
     Awaited,
     /// It can't be reached, or it does not agree.
     Absent,
-    /// It is a member and speaks the vocabulary.
-    Present,
+    /// It speaks the vocabulary, and hosts the model of this fingerprint as its member's other replicas do.
+    Present { model: String },
 }
 
 /// Why a worker can't be a member of this ensemble.
@@ -82,41 +91,54 @@ pub(crate) enum Disagreement {
         /// Tokens of the vocabulary.
         vocabulary: u32,
     },
+    /// It hosts something else than the member's other replicas.
+    #[error("it hosts another model ({theirs}) than the member's other replicas ({ours})")]
+    Model {
+        /// The worker's fingerprint.
+        theirs: String,
+        /// Theirs.
+        ours: String,
+    },
+    /// Whether it hosts the same can't be known.
+    #[error("it does not say which model it hosts, so it can't be one of several replicas")]
+    UnknownModel,
     /// The reading of the tokenizer failed inside this process.
     #[error("its tokenizer could not be read")]
     Interrupted,
 }
 
-impl VocabularyAgreement {
+impl Agreement {
     /// The vocabulary, once it is known.
     pub(crate) fn vocabulary(&self) -> Option<Vocabulary> {
         self.table.borrow().defined.as_ref().map(|defined| defined.vocabulary.clone())
     }
 
-    /// The next member in the order of the configuration.
-    pub(crate) fn join(self: &Arc<Self>, name: &str) -> Delegate {
+    /// The next replica in the order of the configuration, one of this member.
+    pub(crate) fn join(self: &Arc<Self>, member: &str) -> Delegate {
         let mut number = 0;
         self.table.send_modify(|table| {
-            number = table.standings.len();
-            table.standings.push(Standing::Awaited);
+            number = table.next_number;
+            table.next_number += 1;
+            let seat = Seat { member: member.to_owned(), standing: Standing::Awaited };
+            table.seats.insert(number, seat);
         });
-        Delegate { agreement: Arc::clone(self), number, name: name.to_owned() }
+        Delegate { agreement: Arc::clone(self), number, member: member.to_owned() }
     }
 }
 
 impl Delegate {
-    /// Resolves when there is a vocabulary, or when it is this member's turn to define it.
+    /// Resolves when there is a vocabulary, or when it is this replica's turn to define it.
     pub(crate) async fn turn(&self) {
         let mut table = self.agreement.table.subscribe();
         let settled = |table: &Table| {
-            let mut before = table.standings.iter().take(self.number);
-            table.defined.is_some() || before.all(|standing| *standing != Standing::Awaited)
+            let mut before = table.seats.range(..self.number);
+            table.defined.is_some() || before.all(|(_, seat)| seat.standing != Standing::Awaited)
         };
         // The sender lives as long as this delegate.
         let _ = table.wait_for(settled).await;
     }
 
-    /// Makes the worker with this card a member that is present, if it speaks the ensemble's vocabulary. False where the
+    /// Makes the worker with this card a replica that is present, if it speaks the ensemble's vocabulary. False where the
     /// worker's own vocabulary may become the ensemble's: [`Delegate::define`] is the way to be present then.
     ///
     /// # Errors
@@ -125,12 +147,12 @@ impl Delegate {
         let mut entered = Ok(false);
         self.agreement.table.send_if_modified(|table| {
             entered = table.check(card, self.number);
-            matches!(entered, Ok(true)) && table.set(self.number, Standing::Present)
+            matches!(entered, Ok(true)) && table.set(self.number, present(card))
         });
         entered
     }
 
-    /// Makes the vocabulary in `tokenizer_json` the ensemble's and the member present, unless somebody was faster.
+    /// Makes the vocabulary in `tokenizer_json` the ensemble's and the replica present, unless somebody was faster.
     /// `card` is that of the worker that sent it.
     ///
     /// # Errors
@@ -141,7 +163,7 @@ impl Delegate {
             .await
             .map_err(|_| Disagreement::Interrupted)?
             .map_err(Disagreement::Tokenizer)?;
-        let defined = Defined { vocabulary, by: self.name.clone() };
+        let defined = Defined { vocabulary, by: self.member.clone() };
         agree(card, &defined)?;
         let mut entered = Ok(false);
         self.agreement.table.send_modify(|table| {
@@ -150,13 +172,13 @@ impl Delegate {
                 table.defined = Some(defined);
             }
             if entered.is_ok() {
-                table.set(self.number, Standing::Present);
+                table.set(self.number, present(card));
             }
         });
         entered.map(|_| ())
     }
 
-    /// The member can't be reached (any more), or it does not agree: nobody waits for it.
+    /// The replica can't be reached (any more), or it does not agree: nobody waits for it.
     pub(crate) fn leave(&self) {
         self.agreement.table.send_if_modified(|table| table.set(self.number, Standing::Absent));
     }
@@ -164,28 +186,59 @@ impl Delegate {
 
 impl Drop for Delegate {
     fn drop(&mut self) {
-        self.leave();
+        self.agreement.table.send_modify(|table| {
+            table.seats.remove(&self.number);
+        });
     }
+}
+
+fn present(card: &ModelCard) -> Standing {
+    Standing::Present { model: card.model_fingerprint.clone() }
 }
 
 impl Table {
     /// Whether the worker speaks the vocabulary; false where nobody else does, so that it need not.
     fn check(&self, card: &ModelCard, number: usize) -> Result<bool, Disagreement> {
+        self.check_model(card, number)?;
         let Some(defined) = &self.defined else {
             return Ok(false);
         };
-        let mut others = self.standings.iter().enumerate().filter(|(other, _)| *other != number);
         match agree(card, defined) {
             Ok(()) => Ok(true),
-            Err(_) if others.all(|(_, standing)| *standing != Standing::Present) => Ok(false),
+            Err(_) if self.present_beside(number).next().is_none() => Ok(false),
             Err(disagreement) => Err(disagreement),
         }
     }
 
+    /// Whether the worker hosts what the other replicas of its member do that are present.
+    fn check_model(&self, card: &ModelCard, number: usize) -> Result<(), Disagreement> {
+        let member = self.seats.get(&number).map(|seat| seat.member.as_str());
+        let mut others = self.present_beside(number).filter(|(other, _)| Some(*other) == member);
+        match others.next() {
+            Some(_) if card.model_fingerprint.is_empty() => Err(Disagreement::UnknownModel),
+            Some((_, model)) if model != card.model_fingerprint => {
+                Err(Disagreement::Model { theirs: card.model_fingerprint.clone(), ours: model.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Member and model of the other replicas that are present.
+    fn present_beside(&self, number: usize) -> impl Iterator<Item = (&str, &str)> {
+        self.seats.iter().filter_map(move |(other, seat)| match &seat.standing {
+            Standing::Present { model } if *other != number => Some((seat.member.as_str(), model.as_str())),
+            _ => None,
+        })
+    }
+
     /// True where that is news.
     fn set(&mut self, number: usize, next: Standing) -> bool {
-        let standing = self.standings.get_mut(number);
-        standing.is_some_and(|standing| std::mem::replace(standing, next) != next)
+        let Some(seat) = self.seats.get_mut(&number) else {
+            return false;
+        };
+        let is_news = seat.standing != next;
+        seat.standing = next;
+        is_news
     }
 }
 
@@ -212,7 +265,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::testing::scripted_member::card;
+    use crate::testing::scripted_replica::card;
 
     fn vocabulary(characters: &str) -> Vocabulary {
         Vocabulary::train_characters(characters).unwrap()
@@ -220,7 +273,7 @@ mod tests {
 
     /// A whole handshake with a worker of this vocabulary.
     async fn arrive(delegate: &Delegate, vocabulary: &Vocabulary) -> Result<(), Disagreement> {
-        let card = card(&delegate.name, vocabulary);
+        let card = card(&delegate.member, vocabulary);
         delegate.turn().await;
         if delegate.enter(&card)? {
             return Ok(());
@@ -228,13 +281,13 @@ mod tests {
         delegate.define(vocabulary.to_json().as_bytes().to_vec(), &card).await
     }
 
-    fn fingerprint(agreement: &VocabularyAgreement) -> String {
+    fn fingerprint(agreement: &Agreement) -> String {
         agreement.vocabulary().unwrap().fingerprint().to_owned()
     }
 
     #[tokio::test]
     async fn the_first_in_the_configuration_defines_it_and_not_the_first_to_connect() {
-        let agreement = Arc::new(VocabularyAgreement::default());
+        let agreement = Arc::new(Agreement::default());
         let [alto, bass, tenor] = ["alto", "bass", "tenor"].map(|name| agreement.join(name));
         let (ours, other) = (vocabulary("abc"), vocabulary("xyz"));
         let mut early = std::pin::pin!(arrive(&tenor, &other));
@@ -250,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_the_dead() {
-        let agreement = Arc::new(VocabularyAgreement::default());
+        let agreement = Arc::new(Agreement::default());
         let [alto, bass, tenor] = ["alto", "bass", "tenor"].map(|name| agreement.join(name));
         let ours = vocabulary("abc");
         let mut early = std::pin::pin!(arrive(&tenor, &ours));
@@ -264,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_vocabulary_that_nobody_speaks_any_more_is_replaced() {
-        let agreement = Arc::new(VocabularyAgreement::default());
+        let agreement = Arc::new(Agreement::default());
         let [alto, bass] = ["alto", "bass"].map(|name| agreement.join(name));
         let (wrong, right) = (vocabulary("xyz"), vocabulary("abc"));
         arrive(&alto, &wrong).await.unwrap();
@@ -274,5 +327,21 @@ mod tests {
         assert_eq!(fingerprint(&agreement), right.fingerprint());
         let refusal = arrive(&alto, &wrong).await.unwrap_err().to_string();
         assert!(refusal.contains("as bass defined it"), "{refusal}");
+    }
+    #[tokio::test]
+    async fn the_replicas_of_a_member_host_one_model_and_a_new_one_only_when_the_old_is_gone() {
+        let agreement = Arc::new(Agreement::default());
+        let [first, second, bass] = ["alto", "alto", "bass"].map(|name| agreement.join(name));
+        let ours = vocabulary("abc");
+        let of = |model: &str| ModelCard { model_fingerprint: model.to_owned(), ..card("any", &ours) };
+        first.define(ours.to_json().as_bytes().to_vec(), &of("old")).await.unwrap();
+        assert!(bass.enter(&of("another")).unwrap(), "another member is another model");
+        let refusal = second.enter(&of("new")).unwrap_err().to_string();
+        assert_eq!(refusal, "it hosts another model (new) than the member's other replicas (old)");
+        assert!(matches!(second.enter(&of("")), Err(Disagreement::UnknownModel)));
+        assert!(second.enter(&of("old")).unwrap());
+        second.leave();
+        drop(first);
+        assert!(second.enter(&of("new")).unwrap());
     }
 }

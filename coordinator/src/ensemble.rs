@@ -10,12 +10,13 @@ use chorus_proto::status;
 use chorus_proto::v1::{ErrorCode, Participation};
 use chorus_text::Vocabulary;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::admission::{Admission, no_room};
-use crate::agreement::VocabularyAgreement;
-use crate::config::{Config, Limits};
+use crate::agreement::Agreement;
+use crate::config::{Config, Limits, Resilience};
 use crate::fusion::{FuseError, Fusion};
 use crate::member::Member;
 use crate::plan::Plan;
@@ -38,10 +39,11 @@ pub(crate) const NUMBERS_OF_A_LISTED_ONE: usize = 128;
 /// Everything that requests share.
 pub(crate) struct Ensemble {
     pub(crate) roster: Arc<Roster>,
-    pub(crate) agreement: Arc<VocabularyAgreement>,
+    pub(crate) agreement: Arc<Agreement>,
     pub(crate) fusion: Fusion,
     pub(crate) limits: Limits,
     pub(crate) admission: Arc<Admission>,
+    resilience: Resilience,
     /// Cancelled when no more requests are taken.
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
@@ -58,8 +60,8 @@ impl Ensemble {
     /// Weights that can't be shared; never for a configuration that was checked.
     pub(crate) fn new(
         config: &Config,
-        members: Vec<Arc<dyn Member>>,
-        agreement: Arc<VocabularyAgreement>,
+        members: Vec<Arc<Member>>,
+        agreement: Arc<Agreement>,
     ) -> Result<Self, WeightsError> {
         let draining = CancellationToken::new();
         let processors = available_parallelism().map_or(1, usize::from);
@@ -70,6 +72,7 @@ impl Ensemble {
             fusion: config.fusion,
             limits: config.limits.clone(),
             admission: Admission::new(&config.limits, draining.clone()),
+            resilience: config.resilience.clone(),
             draining,
             stop: CancellationToken::new(),
             tokenizing: Arc::new(Semaphore::new(processors)),
@@ -115,10 +118,15 @@ impl Ensemble {
         checked.await?
     }
 
-    /// What holds for a session that is led for this plan.
-    pub(crate) fn session_terms(&self, plan: Plan) -> SessionTerms {
-        let patience = Patience { step: self.limits.step_timeout(), token: PATIENCE_PER_TOKEN };
-        SessionTerms { patience, plan: plan.kind() }
+    /// What holds for a session that is led for this plan, and for a caller who waits until then.
+    pub(crate) fn session_terms(&self, plan: Plan, deadline: Option<Instant>) -> SessionTerms {
+        let patience = Patience {
+            step: self.limits.step_timeout(),
+            token: PATIENCE_PER_TOKEN,
+            silence: self.resilience.silence(),
+        };
+        let snapshot_tokens = self.resilience.snapshot_tokens as usize;
+        SessionTerms { patience, plan: plan.kind(), snapshot_tokens, deadline }
     }
 }
 

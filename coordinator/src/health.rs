@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use chorus_proto::v1::ensemble_server::{Ensemble as EnsembleRpc, EnsembleServer};
-use futures::StreamExt;
-use tokio_stream::wrappers::WatchStream;
+use futures::future::{FutureExt, select_all};
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -24,17 +23,16 @@ pub(crate) async fn reporter() -> (HealthReporter, HealthServer<impl Health>) {
 
 /// Reports until the server drains, at every change of a member's presence.
 pub(crate) async fn report(ensemble: Arc<Ensemble>, reporter: HealthReporter) {
-    let seats = ensemble.roster.seats.iter();
-    let presences = seats.map(|seat| WatchStream::new(seat.member.presence()));
-    let mut changes = futures::stream::select_all(presences);
     loop {
+        let changes = ensemble.roster.members.iter().map(|member| member.changed().boxed());
+        let changes = select_all(changes.collect::<Vec<_>>());
         let serving = ensemble.roster.can_answer().is_ok() && !ensemble.draining.is_cancelled();
         set(&reporter, serving).await;
         tokio::select! {
             // Once the server drains, members do not matter any more.
             biased;
             () = ensemble.draining.cancelled() => break,
-            change = changes.next() => if change.is_none() { break },
+            _ = changes => {}
         }
     }
     set(&reporter, false).await;

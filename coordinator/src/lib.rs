@@ -2,19 +2,21 @@
 //!
 //! The pure core decides: [`fusion`] (how distributions become one), [`sampling`], [`plan`] (what is asked of members),
 //! [`quorum`], [`weights`], [`config`], [`request`] (what callers may ask), [`stop_strings`]. The shell around it moves
-//! bytes: `admission` (who runs and who waits), [`member`] and `link` (members over gRPC), `session` (one client sequence over all members), `service` (the
-//! public gRPC service) and [`run`] (a process's whole life).
+//! bytes: `admission` (who runs and who waits), `member` (one model, on its [`replica`]s) and `link` (a replica over gRPC),
+//! `session` (one client sequence over all members), `service` (the public gRPC service) and [`run`] (a process's whole
+//! life).
 //!
 //! Knows nothing about models or devices: a member is whatever answers.
 
 pub mod config;
 pub mod fusion;
-pub mod member;
 pub mod plan;
 pub mod quorum;
+pub mod replica;
 pub mod request;
 pub mod rows;
 pub mod sampling;
+pub mod snapshot;
 pub mod stop_strings;
 pub mod tops;
 pub mod traffic;
@@ -22,10 +24,13 @@ pub mod weights;
 
 mod admission;
 mod agreement;
+mod counter;
 mod dense;
 mod ensemble;
 mod health;
 mod link;
+mod member;
+mod membership;
 mod roster;
 mod server;
 mod service;

@@ -3,7 +3,6 @@
 //! Knows nothing about sessions, requests or how a member is reached.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use chorus_proto::v1::{ModelCard, Participation};
 
@@ -14,34 +13,18 @@ use crate::weights::Weights;
 
 /// All members, in the order of the configuration.
 pub(crate) struct Roster {
-    pub(crate) seats: Vec<Arc<Seat>>,
+    pub(crate) members: Vec<Arc<Member>>,
     /// As configured.
     pub(crate) weights: Weights,
     pub(crate) quorum: Quorum,
     /// What rows of whole inputs may be under way.
     pub(crate) dense: DenseBudget,
-    /// Every opening of a session at a member gets the next number.
-    pub(crate) next_session: AtomicU64,
-}
-
-/// One member and what is counted about it.
-pub(crate) struct Seat {
-    pub(crate) member: Arc<dyn Member>,
-    /// Sessions in progress that it takes part in.
-    pub(crate) sessions: Arc<AtomicU32>,
 }
 
 impl Roster {
     /// `weights` has one weight for each member, in the same order.
-    pub(crate) fn new(members: Vec<Arc<dyn Member>>, weights: Weights, quorum: Quorum) -> Self {
-        let seat = |member| Arc::new(Seat { member, sessions: Arc::default() });
-        Self {
-            seats: members.into_iter().map(seat).collect(),
-            weights,
-            quorum,
-            dense: DenseBudget::default(),
-            next_session: AtomicU64::new(1),
-        }
+    pub(crate) fn new(members: Vec<Arc<Member>>, weights: Weights, quorum: Quorum) -> Self {
+        Self { members, weights, quorum, dense: DenseBudget::default() }
     }
 
     /// Whether those who answered may speak for the ensemble. `participation` has the reasons of those who are missing.
@@ -50,21 +33,20 @@ impl Roster {
             let missing = participation.missing.iter().find(|missing| missing.name == name);
             missing.map(|missing| missing.reason.as_str())
         };
-        let attendance = self.seats.iter().enumerate().map(|(index, seat)| Attendance {
-            name: seat.member.name(),
+        let attendance = self.members.iter().enumerate().map(|(index, member)| Attendance {
+            name: member.name(),
             weight: self.weights.of(index),
-            missing: missing(seat.member.name()),
+            missing: missing(member.name()),
         });
         self.quorum.check(&attendance.collect::<Vec<_>>())
     }
 
     /// Whether enough members are up to answer now.
     pub(crate) fn can_answer(&self) -> Result<(), QuorumError> {
-        let presences: Vec<_> =
-            self.seats.iter().map(|seat| seat.member.presence().borrow().clone()).collect();
-        let attendance = self.seats.iter().zip(&presences).enumerate();
-        let attendance = attendance.map(|(index, (seat, presence))| Attendance {
-            name: seat.member.name(),
+        let presences: Vec<_> = self.members.iter().map(|member| member.presence()).collect();
+        let attendance = self.members.iter().zip(&presences).enumerate();
+        let attendance = attendance.map(|(index, (member, presence))| Attendance {
+            name: member.name(),
             weight: self.weights.of(index),
             missing: (!presence.is_up()).then(|| presence.reason()),
         });
@@ -73,13 +55,13 @@ impl Roster {
 
     /// The card of a member, once it was reached.
     pub(crate) fn card(&self, index: usize) -> Option<Arc<ModelCard>> {
-        self.seats.get(index)?.member.card()
+        self.members.get(index)?.card()
     }
 
     /// Whether a member's model says that this token of the vocabulary with this fingerprint ends a generation. The card
     /// of a member that is away may be of another vocabulary.
     pub(crate) fn is_end_token(&self, token: u32, fingerprint: &str) -> bool {
-        let mut cards = self.seats.iter().filter_map(|seat| seat.member.card());
+        let mut cards = self.members.iter().filter_map(|member| member.card());
         cards.any(|card| card.end_token == Some(token) && card.vocabulary_fingerprint == fingerprint)
     }
 }

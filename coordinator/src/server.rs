@@ -16,12 +16,12 @@ use tonic::transport::server::TcpIncoming;
 use tower::util::MapResponseLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use crate::agreement::VocabularyAgreement;
-use crate::config::{Config, Limits};
+use crate::agreement::Agreement;
+use crate::config::{Config, Limits, MemberConfig};
 use crate::ensemble::Ensemble;
 use crate::health;
-use crate::link::{GrpcMember, InvalidAddress};
-use crate::member::Member;
+use crate::link::InvalidAddress;
+use crate::membership::{Connecting, Enrolled};
 use crate::service::{EnsembleService, explain};
 use crate::weights::WeightsError;
 
@@ -74,22 +74,22 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
-    let agreement = Arc::new(VocabularyAgreement::default());
-    let links = connect(&config, &agreement)?;
-    let members = links.iter().cloned().map(|link| link as Arc<dyn Member>);
+    let agreement = Arc::new(Agreement::default());
+    let enrolled = enroll(&config, &agreement)?;
+    let members = enrolled.iter().map(|enrolled| Arc::clone(&enrolled.member));
     let ensemble = Arc::new(Ensemble::new(&config, members.collect(), agreement)?);
     let served = serve(&ensemble, listener, shutdown).await;
-    join_all(links.iter().map(|link| link.disconnect())).await;
+    join_all(enrolled.iter().map(Enrolled::disconnect)).await;
     served
 }
 
-fn connect(config: &Config, agreement: &Arc<VocabularyAgreement>) -> Result<Vec<Arc<GrpcMember>>, RunError> {
-    let connect = |member: &crate::config::MemberConfig| {
-        let timeout = config.limits.connect_timeout();
-        let link = GrpcMember::connect(&member.name, &member.address, timeout, agreement);
-        link.map(Arc::new).map_err(|source| RunError::Address { name: member.name.clone(), source })
+fn enroll(config: &Config, agreement: &Arc<Agreement>) -> Result<Vec<Enrolled>, RunError> {
+    let connecting = Connecting::new(config, agreement);
+    let enroll = |member: &MemberConfig| {
+        let enrolled = connecting.enroll(member);
+        enrolled.map_err(|source| RunError::Address { name: member.name.clone(), source })
     };
-    config.members.iter().map(connect).collect()
+    config.members.iter().map(enroll).collect()
 }
 
 /// Serves until the shutdown and the drain are over.

@@ -2,11 +2,9 @@
 //!
 //! Knows nothing about frames or about what is asked.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use metrics::Unit;
 
+use crate::counter::Counter;
 use crate::plan::PlanKind;
 
 /// Counts of one link since the process started: for Status, and as metrics.
@@ -21,12 +19,6 @@ struct Counters {
     received: Counter,
     tokens: Counter,
     rows: Counter,
-}
-
-/// A number that can be read here, and the same one as a metric, which can't.
-struct Counter {
-    value: AtomicU64,
-    metric: metrics::Counter,
 }
 
 /// The names of the metrics.
@@ -47,6 +39,18 @@ pub struct TrafficCounts {
     pub tokens: u64,
     /// Rows of the output layer that were asked for.
     pub rows: u64,
+}
+
+impl TrafficCounts {
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            received: self.received + other.received,
+            tokens: self.tokens + other.tokens,
+            rows: self.rows + other.rows,
+        }
+    }
 }
 
 impl Traffic {
@@ -94,7 +98,7 @@ impl Counters {
     fn new(member: &str, plan: PlanKind) -> Self {
         let counter = |name: &'static str| {
             let labels = [("member", member.to_owned()), ("plan", plan.name().to_owned())];
-            Counter { value: AtomicU64::new(0), metric: metrics::counter!(name, &labels) }
+            Counter::new(metrics::counter!(name, &labels))
         };
         Self {
             sent: counter(SENT),
@@ -102,25 +106,6 @@ impl Counters {
             tokens: counter(TOKENS),
             rows: counter(ROWS),
         }
-    }
-}
-
-impl Counter {
-    fn add(&self, count: u64) {
-        if count > 0 {
-            self.value.fetch_add(count, Ordering::Relaxed);
-            self.metric.increment(count);
-        }
-    }
-
-    fn get(&self) -> u64 {
-        self.value.load(Ordering::Relaxed)
-    }
-}
-
-impl fmt::Debug for Counter {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.get())
     }
 }
 

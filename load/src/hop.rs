@@ -56,7 +56,7 @@ pub async fn steps_of_worker(
     let answers = client.attach(ReceiverStream::new(frames)).await.map_err(Box::new)?.into_inner();
     let mut hop = Hop { operations, answers };
     let mut latencies = Latencies::new();
-    hop.send(operation::Operation::Open(Open {})).await?;
+    hop.send(operation::Operation::Open(Open::default())).await?;
     for (index, token) in tokens.into_iter().enumerate() {
         let start = Instant::now();
         hop.step(index as u64 + 1, token).await?;
@@ -71,7 +71,13 @@ pub async fn steps_of_worker(
 impl Hop {
     async fn step(&mut self, step: u64, token: u32) -> Result<(), HopError> {
         let ask = feed::Ask::Logits(AskLogits { rows: Rows::Next.into(), format: RowFormat::F32.into() });
-        self.send(operation::Operation::Feed(Feed { step, tokens: vec![token], ask: Some(ask) })).await?;
+        self.send(operation::Operation::Feed(Feed {
+            step,
+            tokens: vec![token],
+            ask: Some(ask),
+            ..Feed::default()
+        }))
+        .await?;
         let frame = self.answers.message().await.map_err(Box::new)?;
         let answer = frame.and_then(|frame| frame.answers.into_iter().next());
         match answer {

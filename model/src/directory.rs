@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chorus_text::{Vocabulary, VocabularyError};
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::config::{Config, ConfigError};
@@ -134,6 +135,22 @@ impl ModelParts {
         let tensors = weights::decode(&read(&path, largest)?, &config)
             .map_err(|source| LoadError::Weights { path, source: Box::new(source) })?;
         Ok(Self { config, vocabulary, tensors })
+    }
+
+    /// Tells whether two models are the same: SHA-256 of config, vocabulary and every number.
+    ///
+    /// # Errors
+    /// A tensor can't be read.
+    pub fn fingerprint(&self) -> Result<String, WeightsError> {
+        let mut digest = Sha256::new();
+        digest.update(self.config.to_json());
+        digest.update(self.vocabulary.fingerprint());
+        for (name, tensor) in &self.tensors {
+            digest.update(name);
+            digest.update(weights::encode_values(name, tensor, WeightType::F32)?);
+        }
+        let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("sha256:{hex}"))
     }
 
     /// Writes a model directory, which is made where it is missing. Each file is replaced in one piece, the weights

@@ -166,7 +166,12 @@ fn decode_values(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, WeightsE
     }
 }
 
-fn encode_values(name: &str, tensor: &Tensor, number_type: WeightType) -> Result<Vec<u8>, WeightsError> {
+/// A tensor's numbers, little-endian, row-major.
+pub(crate) fn encode_values(
+    name: &str,
+    tensor: &Tensor,
+    number_type: WeightType,
+) -> Result<Vec<u8>, WeightsError> {
     let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
     let values = values.map_err(|source| convert_error(name, source))?;
     check_finite(name, &values)?;

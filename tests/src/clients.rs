@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use chorus_proto::v1::{
-    self, GenerateReply, GenerateRequest, Input, ScoreReply, ScoreRequest, StatusRequest, input,
+    self, GenerateReply, GenerateRequest, Input, Recovery, ScoreReply, ScoreRequest, StatusRequest, input,
     member_status::Health,
 };
 use tokio::time::{Instant, sleep};
@@ -45,6 +45,27 @@ pub async fn members_up(client: &mut EnsembleClient) -> usize {
         Ok(reply) => reply.into_inner().members.iter().filter(|member| member.health() == Health::Up).count(),
         Err(_) => 0,
     }
+}
+
+pub async fn replicas_up(client: &mut EnsembleClient) -> usize {
+    let Ok(reply) = client.status(StatusRequest {}).await else {
+        return 0;
+    };
+    let members = reply.into_inner().members;
+    let replicas = members.iter().flat_map(|member| &member.replicas);
+    replicas.filter(|replica| replica.health() == Health::Up).count()
+}
+
+/// What was done at all members together so that no loss shows.
+pub async fn recovery(client: &mut EnsembleClient) -> Recovery {
+    let status = client.status(StatusRequest {}).await.expect("it serves").into_inner();
+    let each = status.members.iter().filter_map(|member| member.recovery);
+    each.fold(Recovery::default(), |sum, of_one| Recovery {
+        takeovers: sum.takeovers + of_one.takeovers,
+        recomputed_tokens: sum.recomputed_tokens + of_one.recomputed_tokens,
+        hedges: sum.hedges + of_one.hedges,
+        hedges_won: sum.hedges_won + of_one.hedges_won,
+    })
 }
 
 /// Asks again and again until the condition holds.

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -12,7 +13,7 @@ use tonic::transport::Channel;
 
 use crate::{clients::EnsembleClient, models, process::Chorus};
 
-/// A worker process and what it takes to start it again in the same place.
+/// A worker process of a member, and what it takes to start it again in the same place.
 pub struct MemberProcess {
     pub name: String,
     pub model: PathBuf,
@@ -49,6 +50,14 @@ impl MemberProcess {
         self.process.signal(Signal::SIGCONT);
     }
 
+    /// Asks the worker to stop and waits until it has.
+    pub fn stop(&mut self) {
+        self.process.signal(Signal::SIGTERM);
+        while self.process.is_running() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Starts it again on the port that it had.
     pub fn start_again(&mut self) {
         self.process = start_worker(&self.model, &self.address.to_string());
@@ -66,12 +75,37 @@ fn start_worker(model: &Path, listen: &str) -> Chorus {
     ])
 }
 
-/// Members in member order and their coordinator.
+/// Members in member order and their coordinator. Workers of the same name are replicas of one member.
 pub struct Ensemble {
     pub members: Vec<MemberProcess>,
     pub address: SocketAddr,
     pub coordinator: Chorus,
-    _config: TempDir,
+    config: TempDir,
+}
+
+fn start_coordinator(config: &Path) -> (Chorus, SocketAddr) {
+    let mut coordinator = Chorus::start(["coordinator".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    let address = coordinator.listening();
+    (coordinator, address)
+}
+
+
+/// What a coordinator over these workers is configured with, and whatever else.
+fn config_text(workers: &[MemberProcess], extra: &str) -> String {
+    let mut text = String::from("listen = \"127.0.0.1:0\"\n");
+    for (place, first) in workers.iter().enumerate() {
+        let is_same = |worker: &&MemberProcess| worker.name == first.name;
+        if workers[..place].iter().any(|worker| is_same(&worker)) {
+            continue;
+        }
+        let addresses = workers.iter().filter(is_same).map(|worker| format!("http://{}", worker.address));
+        let (addresses, weight) = (addresses.collect::<Vec<_>>(), first.weight);
+        text += &format!(
+            "[[members]]\nname = \"{}\"\nweight = {weight:?}\naddress = {addresses:?}\n",
+            first.name
+        );
+    }
+    text + extra
 }
 
 impl Ensemble {
@@ -90,6 +124,15 @@ impl Ensemble {
         ensemble
     }
 
+    /// The demo members with two replicas each: first one of every member, then the others.
+    pub async fn demo_in_twos(extra: &str) -> Self {
+        let names = models::DEMO.into_iter().chain(models::DEMO);
+        let workers = names.map(|name| MemberProcess::start(name, &models::demo(name)));
+        let ensemble = Self::over(workers.collect(), extra);
+        ensemble.until_replicas_up(ensemble.members.len()).await;
+        ensemble
+    }
+
     /// Starts workers, then the coordinator, and waits until every member is up.
     pub async fn start<'a>(members: impl IntoIterator<Item = (&'a str, &'a Path)>, extra: &str) -> Self {
         let members: Vec<_> =
@@ -103,17 +146,14 @@ impl Ensemble {
     pub fn over(members: Vec<MemberProcess>, extra: &str) -> Self {
         let config = TempDir::new().expect("a temporary directory");
         let path = config.path().join("ensemble.toml");
-        let mut text = String::from("listen = \"127.0.0.1:0\"\n");
-        for member in &members {
-            let MemberProcess { name, address, weight, .. } = member;
-            text += &format!(
-                "[[members]]\nname = \"{name}\"\nweight = {weight:?}\naddress = \"http://{address}\"\n"
-            );
-        }
-        fs::write(&path, text + extra).expect("the config is written");
-        let mut coordinator = Chorus::start(["coordinator".as_ref(), "--config".as_ref(), path.as_os_str()]);
-        let address = coordinator.listening();
-        Self { members, address, coordinator, _config: config }
+        fs::write(&path, config_text(&members, extra)).expect("the config is written");
+        let (coordinator, address) = start_coordinator(&path);
+        Self { members, address, coordinator, config }
+    }
+
+    /// Another coordinator over the same workers, with the same configuration.
+    pub fn second_coordinator(&self) -> (Chorus, SocketAddr) {
+        start_coordinator(&self.config.path().join("ensemble.toml"))
     }
 
     pub async fn channel(&self) -> Channel {
@@ -134,6 +174,16 @@ impl Ensemble {
         crate::until(&format!("{count} members up"), || {
             let mut client = client.clone();
             async move { crate::clients::members_up(&mut client).await == count }
+        })
+        .await;
+    }
+
+    /// Waits until Status counts `count` workers as up.
+    pub async fn until_replicas_up(&self, count: usize) {
+        let client = self.client().await;
+        crate::until(&format!("{count} replicas up"), || {
+            let mut client = client.clone();
+            async move { crate::clients::replicas_up(&mut client).await == count }
         })
         .await;
     }

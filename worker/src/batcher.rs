@@ -9,7 +9,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -38,6 +38,8 @@ pub struct BatchLimits {
 pub(crate) struct Waiting {
     pub(crate) operation: Operation,
     pub(crate) credit: Credit,
+    /// When it was taken in.
+    pub(crate) since: Instant,
 }
 
 /// What each session has waiting and under way.
@@ -84,8 +86,8 @@ impl Batcher {
     }
 
     /// Queues an operation behind the session's others.
-    pub(crate) fn push(&mut self, key: SessionKey, operation: Operation, credit: Credit) {
-        self.queues.entry(key).or_default().waiting.push_back(Waiting { operation, credit });
+    pub(crate) fn push(&mut self, key: SessionKey, waiting: Waiting) {
+        self.queues.entry(key).or_default().waiting.push_back(waiting);
     }
 
     /// The session's next operation; none while a job is under way.
@@ -271,7 +273,7 @@ mod tests {
             let limits = BatchLimits { tokens: 1000, ..LIMITS };
             let mut batcher = Batcher::new(limits, 1);
             let job = |tokens: usize, ask| {
-                Job::new(Feed { step: 1, tokens: vec![0; tokens], ask }, Credit::default())
+                Job::new(Feed::new(1, vec![0; tokens], ask), Credit::default(), Instant::now())
             };
             let key = |session| SessionKey { stream: 1, session };
             for (session, (tokens, scored)) in (100..).zip(&documents) {

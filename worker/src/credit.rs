@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chorus_proto::MAX_MESSAGE_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::operation::Operation;
+use crate::operation::{Operation, OperationLimits};
 
 /// Bytes that one unit of credit stands for.
 const UNIT_BYTES: usize = 1024;
@@ -50,12 +50,13 @@ impl StreamCredit {
 }
 
 /// Units for an operation: its tokens and the answer that it will produce.
-pub(crate) fn units(operation: &Operation, vocabulary_size: usize) -> u32 {
+pub(crate) fn units(operation: &Operation, limits: &OperationLimits) -> u32 {
     let bytes = match operation {
-        Operation::Open | Operation::Close { .. } => 0,
+        Operation::Open(_) | Operation::Close { .. } => 0,
         Operation::Feed(feed) => {
             let tokens = feed.tokens.len();
-            4 * tokens + feed.ask.answer_bytes(tokens, vocabulary_size)
+            let snapshot = if feed.snapshot { limits.state_bytes } else { 0 };
+            4 * tokens + feed.ask.answer_bytes(tokens, limits.vocabulary_size) + snapshot
         }
     };
     u32::try_from(1 + bytes / UNIT_BYTES).map_or(STREAM_UNITS, |units| units.min(STREAM_UNITS))
@@ -67,6 +68,15 @@ mod tests {
 
     use super::*;
     use crate::operation::{Ask, Feed, Rows};
+
+    fn limits(vocabulary_size: usize) -> OperationLimits {
+        OperationLimits {
+            vocabulary_size,
+            state_bytes: 8 * UNIT_BYTES,
+            max_feed_tokens: 8192,
+            max_answer_rows: 64,
+        }
+    }
 
     #[test]
     fn credit_comes_back_when_it_is_dropped() {
@@ -83,17 +93,23 @@ mod tests {
     #[test]
     fn an_operation_never_costs_more_than_a_stream_has() {
         let ask = |rows, format| Ask::Logits { rows, format };
-        let feed = Feed { step: 1, tokens: vec![0; 8192], ask: ask(Rows::Each, RowFormat::F32) };
-        assert_eq!(units(&Operation::Feed(feed), 100_000), STREAM_UNITS);
-        assert_eq!(units(&Operation::Open, 100_000), 1);
+        let feed = Feed::new(1, vec![0; 8192], ask(Rows::Each, RowFormat::F32));
+        assert_eq!(units(&Operation::Feed(feed), &limits(100_000)), STREAM_UNITS);
+        assert_eq!(units(&Operation::Open(None), &limits(100_000)), 1);
         for (ask, bytes) in [
             (ask(Rows::Next, RowFormat::F32), 4),
             (ask(Rows::Next, RowFormat::F16), 2),
             (Ask::Top { rows: Rows::Next, k: 1024, log_threshold: None }, 9),
             (Ask::Ids((0..1024).collect()), 4),
         ] {
-            let feed = Feed { step: 1, tokens: vec![0; 1], ask };
-            assert_eq!(units(&Operation::Feed(feed), 1024), 1 + bytes);
+            let feed = Feed::new(1, vec![0; 1], ask);
+            assert_eq!(units(&Operation::Feed(feed.clone()), &limits(1024)), 1 + bytes);
+            let feed = Feed { snapshot: true, ..feed };
+            assert_eq!(
+                units(&Operation::Feed(feed), &limits(1024)),
+                1 + bytes + 8,
+                "a snapshot has its size"
+            );
         }
     }
 }

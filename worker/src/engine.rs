@@ -3,6 +3,7 @@
 //! Sans-IO: it owns the model and is called; time is an argument. Knows nothing about threads, channels or gRPC.
 
 use std::{
+    fmt::Display,
     panic::{AssertUnwindSafe, catch_unwind},
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use crate::{
     pace::Pace,
     predictor::{Predictor, PredictorError, Row},
     sessions::{Session, SessionTable, Step},
+    snapshot,
 };
 use chorus_proto::v1::{self, Failure};
 
@@ -36,6 +38,8 @@ pub(crate) struct Reply {
 #[derive(Debug)]
 pub(crate) struct Engine<P: Predictor> {
     predictor: P,
+    /// Tells whose snapshots can be continued here.
+    model_fingerprint: String,
     sessions: SessionTable<P::State>,
     batcher: Batcher,
     pace: Pace,
@@ -61,11 +65,17 @@ struct Taker<'a> {
 }
 
 impl<P: Predictor> Engine<P> {
-    pub(crate) fn new(predictor: P, max_sessions: usize, ttl: Duration, limits: BatchLimits) -> Self {
+    pub(crate) fn new(
+        predictor: P,
+        model_fingerprint: String,
+        max_sessions: usize,
+        ttl: Duration,
+        limits: BatchLimits,
+    ) -> Self {
         let batcher = Batcher::new(limits, predictor.vocabulary_size());
         let sessions = SessionTable::new(max_sessions, ttl, REMEMBERED_BYTES);
         let pace = Pace::new(limits.duration, limits.tokens);
-        Self { predictor, sessions, batcher, pace }
+        Self { predictor, model_fingerprint, sessions, batcher, pace }
     }
 
     /// Whether [`Engine::run_batch`] has anything to do.
@@ -86,7 +96,7 @@ impl<P: Predictor> Engine<P> {
         if operation == (Operation::Close { discard: true }) {
             self.discard(key, replies);
         }
-        self.batcher.push(key, operation, credit);
+        self.batcher.push(key, Waiting { operation, credit, since: now });
         self.settle(key, now, replies);
     }
 
@@ -109,15 +119,25 @@ impl<P: Predictor> Engine<P> {
     /// Runs one forward over the next chunk of as many sessions as fit; returns how many tokens it fed.
     pub(crate) fn run_batch(&mut self, now: Instant, replies: &mut Vec<Reply>) -> usize {
         let mut running: Vec<Running<P::State>> = Vec::new();
+        let mut late = Vec::new();
         for (key, job, tokens) in self.batcher.next_batch(self.pace.tokens()) {
             // A session with a job is never closed and never expires before the job is done.
-            if let Some(session) = self.sessions.take(key) {
-                running.push(Running { key, session, job, tokens });
+            let Some(session) = self.sessions.take(key) else {
+                continue;
+            };
+            match job.expired(now) {
+                None => running.push(Running { key, session, job, tokens }),
+                // Whoever asked has given the session up.
+                Some(timeout) => {
+                    let failure = failure::late(key.session, timeout);
+                    replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
+                    late.push(key);
+                }
             }
         }
         let tokens = running.iter().map(|running| running.tokens).sum();
         let results = self.forward(&mut running);
-        let keys: Vec<SessionKey> = running.iter().map(|running| running.key).collect();
+        let keys: Vec<SessionKey> = running.iter().map(|running| running.key).chain(late).collect();
         for (running, result) in running.into_iter().zip(results) {
             self.put_back(running, result, now, replies);
         }
@@ -128,6 +148,25 @@ impl<P: Predictor> Engine<P> {
         tokens
     }
 
+    /// Every session of a stream that has read anything, as it stands. Those with a job under way are not settled yet.
+    pub(crate) fn hand_over(&self, stream: u64) -> Vec<v1::Handover> {
+        let keys = self.sessions.of_stream(stream).filter(|key| !self.batcher.is_busy(*key));
+        let handover = |key: SessionKey| {
+            let snapshot = self.snapshot(key).filter(|snapshot| snapshot.position > 0);
+            Some(v1::Handover { session: key.session, snapshot: Some(snapshot?) })
+        };
+        let mut handovers: Vec<_> = keys.filter_map(handover).collect();
+        handovers.sort_unstable_by_key(|handover| handover.session);
+        handovers
+    }
+
+    /// A session as it stands.
+    fn snapshot(&self, key: SessionKey) -> Option<v1::Snapshot> {
+        let session = self.sessions.get(key)?;
+        let state = self.predictor.snapshot(&session.state);
+        Some(snapshot::seal(&self.model_fingerprint, session.position, state))
+    }
+
     /// Takes in how long a forward of so many tokens took: the next ones follow.
     pub(crate) fn note_pace(&mut self, tokens: usize, took: Duration) {
         self.pace.note(tokens, took);
@@ -135,33 +174,68 @@ impl<P: Predictor> Engine<P> {
 
     /// Works off what a session has waiting, up to the first feed that needs the model.
     fn settle(&mut self, key: SessionKey, now: Instant, replies: &mut Vec<Reply>) {
-        while let Some(Waiting { operation, credit }) = self.batcher.next(key) {
+        while let Some(Waiting { operation, credit, since }) = self.batcher.next(key) {
             match operation {
-                Operation::Open => {
-                    if let Err(failure) = self.open(key, now) {
+                Operation::Open(snapshot) => {
+                    if let Err(failure) = self.open(key, snapshot, now) {
                         replies.push(Reply::failed(key, 0, failure, credit));
                     }
                 }
                 Operation::Close { .. } => drop(self.sessions.take(key)),
-                Operation::Feed(feed) => self.start(key, feed, credit, now, replies),
+                Operation::Feed(feed) => self.start(key, Job::new(feed, credit, since), now, replies),
             }
         }
     }
 
-    fn open(&mut self, key: SessionKey, now: Instant) -> Result<(), Failure> {
+    fn open(
+        &mut self,
+        key: SessionKey,
+        snapshot: Option<Box<v1::Snapshot>>,
+        now: Instant,
+    ) -> Result<(), Failure> {
         self.sessions.check_room(key)?;
-        let state = guard(|| self.predictor.fresh_state())?;
-        self.sessions.open(key, state, now);
+        let (state, position) = match snapshot {
+            None => (guard(|| self.predictor.fresh_state())?, 0),
+            Some(snapshot) => self.restored(key, *snapshot)?,
+        };
+        self.sessions.open(key, state, position, now);
         Ok(())
     }
 
-    fn start(&mut self, key: SessionKey, feed: Feed, credit: Credit, now: Instant, replies: &mut Vec<Reply>) {
-        let step = feed.step;
-        match self.sessions.check_step(key, &feed, now) {
-            Ok(Step::Next) => self.proceed(key, Job::new(feed, credit), now, replies),
-            Ok(Step::Repeated(answer)) => replies.push(Reply::new(key, step, answer, credit)),
-            Err(failure) => replies.push(Reply::failed(key, step, failure, credit)),
+    fn restored(&mut self, key: SessionKey, snapshot: v1::Snapshot) -> Result<(P::State, u64), Failure> {
+        let position = snapshot.position;
+        let unusable = |reason: &dyn Display| failure::unusable_snapshot(key.session, reason);
+        let state = snapshot::open(snapshot, &self.model_fingerprint).map_err(|error| unusable(&error))?;
+        // What is wrong with a state is its sender's mistake, not the model's.
+        let restored = guard(|| Ok(self.predictor.restore(&state)))?;
+        Ok((restored.map_err(|error| unusable(&error))?, position))
+    }
+
+    fn start(&mut self, key: SessionKey, job: Job, now: Instant, replies: &mut Vec<Reply>) {
+        match self.sessions.check_step(key, job.feed(), now) {
+            Ok(Step::Next) => self.proceed(key, job, now, replies),
+            Ok(Step::Repeated(answer)) => {
+                let (feed, credit) = job.give_back();
+                self.reply(key, &feed, answer, credit, replies);
+            }
+            Err(failure) => {
+                replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
+            }
         }
+    }
+
+    /// Answers a feed after which the session stands where it does.
+    fn reply(
+        &self,
+        key: SessionKey,
+        feed: &Feed,
+        answer: v1::answer::Answer,
+        credit: Credit,
+        replies: &mut Vec<Reply>,
+    ) {
+        let snapshot = feed.snapshot.then(|| self.snapshot(key)).flatten();
+        let answer = v1::Answer { session: key.session, step: feed.step, answer: Some(answer), snapshot };
+        replies.push(Reply { stream: key.stream, answer, credit });
     }
 
     /// Answers a job that is complete, else lines it up for its next forward.
@@ -176,7 +250,7 @@ impl<P: Predictor> Engine<P> {
     fn finish(&mut self, key: SessionKey, job: Job, now: Instant, replies: &mut Vec<Reply>) {
         let Finished { feed, answer, credit } = job.finish();
         self.sessions.remember(key, &feed, answer.clone(), now);
-        replies.push(Reply::new(key, feed.step, answer, credit));
+        self.reply(key, &feed, answer, credit, replies);
     }
 
     fn put_back(
@@ -234,7 +308,7 @@ impl<P: Predictor> Engine<P> {
         if let Some(job) = job {
             replies.push(Reply::failed(key, job.step(), failure.clone(), job.abandon()));
         }
-        for Waiting { operation, credit } in waiting {
+        for Waiting { operation, credit, .. } in waiting {
             if let Operation::Feed(feed) = operation {
                 replies.push(Reply::failed(key, feed.step, failure.clone(), credit));
             }
@@ -243,11 +317,6 @@ impl<P: Predictor> Engine<P> {
 }
 
 impl Reply {
-    fn new(key: SessionKey, step: u64, answer: v1::answer::Answer, credit: Credit) -> Self {
-        let answer = v1::Answer { session: key.session, step, answer: Some(answer) };
-        Self { stream: key.stream, answer, credit }
-    }
-
     fn failed(key: SessionKey, step: u64, failure: Failure, credit: Credit) -> Self {
         Self { stream: key.stream, answer: failure::answer(key.session, step, failure), credit }
     }
@@ -270,5 +339,7 @@ fn guard<T>(call: impl FnOnce() -> Result<T, PredictorError>) -> Result<T, Failu
 
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,12 @@
 //! The failures that a worker answers with: each a code and one sentence. Knows nothing about when they happen.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use chorus_proto::v1::{self, ErrorCode, Failure};
 
 /// The answer that carries a failure; step 0 where it belongs to Open.
 pub(crate) fn answer(session: u64, step: u64, failure: Failure) -> v1::Answer {
-    v1::Answer { session, step, answer: Some(v1::answer::Answer::Failure(failure)) }
+    v1::Answer { session, step, answer: Some(v1::answer::Answer::Failure(failure)), snapshot: None }
 }
 
 pub(crate) fn invalid_argument(message: impl Into<String>) -> Failure {
@@ -56,6 +56,18 @@ pub(crate) fn sessions_exhausted(max_sessions: usize) -> Failure {
 
 pub(crate) fn discarded(session: u64) -> Failure {
     failure(ErrorCode::Cancelled, format!("session {session} was closed before this feed was computed"))
+}
+
+pub(crate) fn late(session: u64, timeout: Duration) -> Failure {
+    let milliseconds = timeout.as_millis();
+    let message =
+        format!("feed.timeout_ms of session {session} was {milliseconds}, and it was not computed by then");
+    failure(ErrorCode::DeadlineExceeded, message)
+}
+
+/// A snapshot that the session can't be opened with.
+pub(crate) fn unusable_snapshot(session: u64, reason: &dyn Display) -> Failure {
+    invalid_argument(format!("session {session} can't be opened: {reason}"))
 }
 
 pub(crate) fn not_finite(position: u64) -> Failure {

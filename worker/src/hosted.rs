@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chorus_model::{LanguageModel, Precision};
+use chorus_model::{LanguageModel, LoadError, ModelParts, Precision};
 use chorus_proto::{MAX_MESSAGE_BYTES, v1};
 
 use crate::{
@@ -39,9 +39,11 @@ pub struct LoadedWorker {
 pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
     config.validate()?;
     let device = chorus_model::open_device(&config.device)?;
-    let model = LanguageModel::load_as(&config.model, &device, config.precision)?;
-    let limits = limits(&config, model.config().vocab_size)?;
-    let card = card(&config, &model, &limits);
+    let parts = ModelParts::load(&config.model)?;
+    let fingerprint = model_fingerprint(&config, &parts)?;
+    let model = LanguageModel::from_parts(parts, &device, config.precision).map_err(LoadError::Device)?;
+    let limits = limits(&config, &model)?;
+    let card = card(&config, &model, &limits, fingerprint);
     let tokenizer = Bytes::from(model.vocabulary().to_json().to_owned());
     let mut predictor = HostedModel::new(model).map_err(|error| unusable(&error))?;
     predict_first(&mut predictor)?;
@@ -59,7 +61,9 @@ impl LoadedWorker {
     }
 }
 
-fn limits(config: &WorkerConfig, vocabulary_size: usize) -> Result<OperationLimits, WorkerError> {
+fn limits(config: &WorkerConfig, model: &LanguageModel) -> Result<OperationLimits, WorkerError> {
+    let vocabulary_size = model.config().vocab_size;
+    let state_bytes = model.config().state_size() * size_of::<f32>();
     // What is left of a message when the norms and the framing have their place.
     let values = (MAX_MESSAGE_BYTES - 16 * LARGEST_MAX_FEED_TOKENS as usize) / size_of::<f32>();
     let max_feed_tokens = config.max_feed_tokens as usize;
@@ -67,10 +71,15 @@ fn limits(config: &WorkerConfig, vocabulary_size: usize) -> Result<OperationLimi
         return Err(WorkerError::VocabularyTooLarge { found: vocabulary_size, largest: values });
     }
     let max_answer_rows = (values / vocabulary_size.max(1)).min(max_feed_tokens);
-    Ok(OperationLimits { vocabulary_size, max_feed_tokens, max_answer_rows })
+    Ok(OperationLimits { vocabulary_size, state_bytes, max_feed_tokens, max_answer_rows })
 }
 
-fn card(config: &WorkerConfig, model: &LanguageModel, limits: &OperationLimits) -> v1::ModelCard {
+fn card(
+    config: &WorkerConfig,
+    model: &LanguageModel,
+    limits: &OperationLimits,
+    model_fingerprint: String,
+) -> v1::ModelCard {
     let shape = model.config();
     let start = match shape.start {
         chorus_model::Start::ZeroState => v1::start::Start::ZeroState(true),
@@ -93,6 +102,7 @@ fn card(config: &WorkerConfig, model: &LanguageModel, limits: &OperationLimits) 
         }),
         incarnation: incarnation(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        model_fingerprint,
     }
 }
 
@@ -102,6 +112,12 @@ fn device(config: &WorkerConfig) -> String {
         Precision::F32 => config.device.clone(),
         other => format!("{} ({other})", config.device),
     }
+}
+
+/// Another precision is other arithmetic: its states are not this one's.
+fn model_fingerprint(config: &WorkerConfig, parts: &ModelParts) -> Result<String, WorkerError> {
+    let fingerprint = parts.fingerprint().map_err(|error| unusable(&error))?;
+    Ok(format!("{fingerprint} {}", config.precision))
 }
 
 fn saturating(number: impl TryInto<u32>) -> u32 {

@@ -1,5 +1,6 @@
 //! A language model as the engine sees it. Knows nothing about sessions, asks or answers.
 
+use bytes::Bytes;
 use chorus_model::{ForwardError, LanguageModel, State};
 
 use crate::predictor::{Prediction, Predictor, PredictorError, Row, Want};
@@ -27,6 +28,21 @@ impl Predictor for HostedModel {
 
     fn fresh_state(&mut self) -> Result<State, PredictorError> {
         Ok(self.fresh_state.clone())
+    }
+
+    fn snapshot(&self, state: &State) -> Bytes {
+        state.values().iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<State, PredictorError> {
+        let (values, rest) = snapshot.as_chunks();
+        if !rest.is_empty() {
+            return Err(
+                format!("a state has a multiple of 4 bytes, but this one has {}", snapshot.len()).into()
+            );
+        }
+        let values: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
+        Ok(self.model.restore(&values)?)
     }
 
     fn forward(

@@ -1,6 +1,8 @@
 //! A job: one feed on its way through as many forwards as it needs, gathering its answer. Knows nothing about other
 //! sessions, nor about the model.
 
+use std::time::{Duration, Instant};
+
 use chorus_proto::v1::{self, Failure};
 
 use crate::{
@@ -16,6 +18,8 @@ use crate::{
 pub(crate) struct Job {
     feed: Feed,
     credit: Credit,
+    /// When the feed was taken in.
+    since: Instant,
     consumed: usize,
     /// The answer as far as it is computed.
     gathering: Gathering,
@@ -58,8 +62,22 @@ pub(crate) struct Finished {
 }
 
 impl Job {
-    pub(crate) fn new(feed: Feed, credit: Credit) -> Self {
-        Self { feed, credit, consumed: 0, gathering: Gathering::default() }
+    pub(crate) fn new(feed: Feed, credit: Credit, since: Instant) -> Self {
+        Self { feed, credit, since, consumed: 0, gathering: Gathering::default() }
+    }
+
+    /// The time that it had, where that is over and nobody waits any more.
+    pub(crate) fn expired(&self, now: Instant) -> Option<Duration> {
+        self.feed.timeout.filter(|timeout| now.saturating_duration_since(self.since) > *timeout)
+    }
+
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// The feed, not computed.
+    pub(crate) fn give_back(self) -> (Feed, Credit) {
+        (self.feed, self.credit)
     }
 
     pub(crate) fn step(&self) -> u64 {
@@ -145,7 +163,7 @@ mod tests {
     use crate::operation::{Ask, Real, Rows};
 
     fn job(tokens: &[u32], ask: Ask) -> Job {
-        Job::new(Feed { step: 1, tokens: tokens.to_vec(), ask }, Credit::default())
+        Job::new(Feed::new(1, tokens.to_vec(), ask), Credit::default(), Instant::now())
     }
 
     fn logits(rows: Rows) -> Ask {

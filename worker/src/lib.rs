@@ -24,6 +24,7 @@ mod server;
 mod service;
 mod sessions;
 mod shell;
+mod snapshot;
 mod stream;
 
 pub use batcher::BatchLimits;

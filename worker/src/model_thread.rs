@@ -232,6 +232,7 @@ impl std::fmt::Debug for Shared {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
     use tracing::Span;
 
     use super::*;
@@ -265,6 +266,14 @@ mod tests {
             Ok(Bomb)
         }
 
+        fn snapshot(&self, _: &Bomb) -> Bytes {
+            Bytes::new()
+        }
+
+        fn restore(&mut self, _: &[u8]) -> Result<Bomb, PredictorError> {
+            Ok(Bomb)
+        }
+
         fn forward(
             &mut self,
             _: &mut [Row<'_, Bomb>],
@@ -290,6 +299,14 @@ mod tests {
             self.state.take().ok_or_else(|| "there is one session".into())
         }
 
+        fn snapshot(&self, _: &Self::State) -> Bytes {
+            Bytes::new()
+        }
+
+        fn restore(&mut self, _: &[u8]) -> Result<Self::State, PredictorError> {
+            self.fresh_state()
+        }
+
         fn forward(
             &mut self,
             _: &mut [Row<'_, Self::State>],
@@ -303,10 +320,12 @@ mod tests {
     async fn a_session_expires_although_no_command_comes() {
         let (state, dropped) = oneshot::channel();
         let ttl = Duration::from_millis(20);
-        let engine = Engine::new(Watched { state: Some(state) }, 1, ttl, BatchLimits::default());
+        let engine =
+            Engine::new(Watched { state: Some(state) }, String::new(), 1, ttl, BatchLimits::default());
         let thread = ModelThread::spawn(engine).unwrap();
         let (replies, _receiver) = mpsc::unbounded_channel();
-        let operations = vec![Admitted { session: 1, operation: Operation::Open, credit: Credit::default() }];
+        let operations =
+            vec![Admitted { session: 1, operation: Operation::Open(None), credit: Credit::default() }];
         let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
         let sent = Instant::now();
         thread.commands().send(command).await.unwrap();
@@ -319,11 +338,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
-        let engine = Engine::new(Broken, 1, Duration::from_secs(1), BatchLimits::default());
+        let engine = Engine::new(Broken, String::new(), 1, Duration::from_secs(1), BatchLimits::default());
         let mut thread = ModelThread::spawn(engine).unwrap();
         let (replies, mut receiver) = mpsc::unbounded_channel();
-        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
-        let operations = [Operation::Open, feed, Operation::Close { discard: false }]
+        let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
+        let operations = [Operation::Open(None), feed, Operation::Close { discard: false }]
             .map(|operation| Admitted { session: 1, operation, credit: Credit::default() })
             .into();
         let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
@@ -339,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_panics_elsewhere_ends_the_thread_and_its_streams_too() {
-        let engine = Engine::new(Broken, 1, Duration::from_secs(60), BatchLimits::default());
+        let engine = Engine::new(Broken, String::new(), 1, Duration::from_secs(60), BatchLimits::default());
         let mut thread = ModelThread::spawn(engine).unwrap();
         let commands = thread.commands();
         let (replies, mut receiver) = mpsc::unbounded_channel();
@@ -348,8 +367,8 @@ mod tests {
             let operations = operations.into_iter().map(admitted).collect();
             Command::Operations { stream: 1, operations, replies: replies.clone(), span: Span::none() }
         };
-        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
-        commands.send(command(vec![Operation::Open, feed])).await.unwrap();
+        let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
+        commands.send(command(vec![Operation::Open(None), feed])).await.unwrap();
         commands.take_turn();
         receiver.recv().await.unwrap().unwrap();
         drop(commands.shared.model.lock().unwrap());
@@ -382,6 +401,14 @@ mod tests {
             Ok(())
         }
 
+        fn snapshot(&self, (): &()) -> Bytes {
+            Bytes::new()
+        }
+
+        fn restore(&mut self, _: &[u8]) -> Result<(), PredictorError> {
+            Ok(())
+        }
+
         fn forward(
             &mut self,
             _: &mut [Row<'_, ()>],
@@ -395,13 +422,19 @@ mod tests {
     /// One forward after the other, each asked for from this thread; on which one each ran.
     async fn forwards(takes: Duration, count: u64) -> Vec<thread::ThreadId> {
         let (ran, places) = std::sync::mpsc::channel();
-        let engine = Engine::new(Located { ran, takes }, 1, Duration::from_secs(60), BatchLimits::default());
+        let engine = Engine::new(
+            Located { ran, takes },
+            String::new(),
+            1,
+            Duration::from_secs(60),
+            BatchLimits::default(),
+        );
         let thread = ModelThread::spawn(engine).unwrap();
         let commands = thread.commands();
         let (replies, mut answered) = mpsc::unbounded_channel();
         for step in 1..=count {
-            let feed = Operation::Feed(Feed { step, tokens: vec![0], ask: Ask::Nothing });
-            let open = (step == 1).then_some(Operation::Open);
+            let feed = Operation::Feed(Feed::new(step, vec![0], Ask::Nothing));
+            let open = (step == 1).then_some(Operation::Open(None));
             let operations = open.into_iter().chain([feed]);
             let operations =
                 operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });

@@ -1,7 +1,10 @@
 //! What a coordinator asks of a session, checked once at the wire: behind [`read`] every token is in the vocabulary and
 //! every length within its limit. Knows nothing about sessions, batches or streams.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
 
 use chorus_proto::{
     MAX_MESSAGE_BYTES,
@@ -21,24 +24,37 @@ pub(crate) struct SessionKey {
 /// A valid operation on a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
-    Open,
+    /// At the start state, or where a snapshot was taken.
+    Open(Option<Box<v1::Snapshot>>),
     Feed(Feed),
-    Close { discard: bool },
+    Close {
+        discard: bool,
+    },
 }
 
 /// Tokens to append, and what is asked about them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Feed {
     pub(crate) step: u64,
     pub(crate) tokens: Vec<u32>,
     pub(crate) ask: Ask,
+    /// Whether the answer brings a snapshot.
+    pub(crate) snapshot: bool,
+    /// How long the answer is of use.
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Feed {
+    /// Without a snapshot or a timeout.
+    #[cfg(test)]
+    pub(crate) fn new(step: u64, tokens: Vec<u32>, ask: Ask) -> Self {
+        Self { step, tokens, ask, snapshot: false, timeout: None }
+    }
+
     /// Tells whether a step that is repeated is the same step: its number, tokens and ask as 64 bits. The keys are random,
     /// so that nobody can make two feeds with the same.
     pub(crate) fn digest(&self, keys: &RandomState) -> u64 {
-        keys.hash_one(self)
+        keys.hash_one((self.step, &self.tokens, &self.ask))
     }
 }
 
@@ -132,6 +148,8 @@ impl Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OperationLimits {
     pub(crate) vocabulary_size: usize,
+    /// Of a session's state in a snapshot.
+    pub(crate) state_bytes: usize,
     pub(crate) max_feed_tokens: usize,
     pub(crate) max_answer_rows: usize,
 }
@@ -143,7 +161,9 @@ pub(crate) struct OperationLimits {
 pub(crate) fn read(operation: v1::Operation, limits: &OperationLimits) -> Result<Operation, Box<v1::Answer>> {
     let session = operation.session;
     match operation.operation {
-        Some(v1::operation::Operation::Open(v1::Open {})) => Ok(Operation::Open),
+        Some(v1::operation::Operation::Open(v1::Open { snapshot })) => {
+            Ok(Operation::Open(snapshot.map(Box::new)))
+        }
         Some(v1::operation::Operation::Close(v1::Close { discard })) => Ok(Operation::Close { discard }),
         Some(v1::operation::Operation::Feed(feed)) => {
             let step = feed.step;
@@ -173,7 +193,8 @@ fn read_feed(feed: v1::Feed, limits: &OperationLimits) -> Result<Feed, String> {
             size.saturating_sub(1)
         ));
     }
-    Ok(Feed { step: feed.step, tokens: feed.tokens, ask })
+    let timeout = feed.timeout_ms.map(|milliseconds| Duration::from_millis(milliseconds.into()));
+    Ok(Feed { step: feed.step, tokens: feed.tokens, ask, snapshot: feed.snapshot, timeout })
 }
 
 fn read_ask(ask: Option<v1::feed::Ask>, limits: &OperationLimits) -> Result<Ask, String> {
@@ -278,10 +299,10 @@ mod tests {
     use super::*;
 
     const LIMITS: OperationLimits =
-        OperationLimits { vocabulary_size: 10, max_feed_tokens: 5, max_answer_rows: 3 };
+        OperationLimits { vocabulary_size: 10, state_bytes: 0, max_feed_tokens: 5, max_answer_rows: 3 };
 
     fn feed(step: u64, tokens: &[u32], ask: Option<v1::feed::Ask>) -> v1::Operation {
-        let feed = v1::Feed { step, tokens: tokens.to_vec(), ask };
+        let feed = v1::Feed { step, tokens: tokens.to_vec(), ask, ..v1::Feed::default() };
         v1::Operation { session: 7, operation: Some(v1::operation::Operation::Feed(feed)) }
     }
 
@@ -368,15 +389,15 @@ mod tests {
         let rows = |rows| Ask::Logits { rows, format: RowFormat::F32 };
         assert_eq!(
             read(feed(1, &[0, 9, 3, 3, 3], logits(1)), &LIMITS),
-            Ok(Operation::Feed(Feed { step: 1, tokens: vec![0, 9, 3, 3, 3], ask: rows(Rows::Next) }))
+            Ok(Operation::Feed(Feed::new(1, vec![0, 9, 3, 3, 3], rows(Rows::Next))))
         );
         assert_eq!(
             read(feed(2, &[1, 2, 3], logits(2)), &LIMITS),
-            Ok(Operation::Feed(Feed { step: 2, tokens: vec![1, 2, 3], ask: rows(Rows::Each) }))
+            Ok(Operation::Feed(Feed::new(2, vec![1, 2, 3], rows(Rows::Each))))
         );
         assert_eq!(
             read(feed(3, &[], nothing()), &LIMITS),
-            Ok(Operation::Feed(Feed { step: 3, tokens: vec![], ask: Ask::Nothing }))
+            Ok(Operation::Feed(Feed::new(3, vec![], Ask::Nothing)))
         );
         let real = |number| Real::new(number).unwrap();
         for (ask, expected) in [
@@ -386,14 +407,19 @@ mod tests {
             (ids(&[0, 9]), Ask::Ids(vec![0, 9])),
             (draw(0.0), Ask::Draw { uniform: real(0.0) }),
         ] {
-            let expected = Feed { step: 1, tokens: vec![5], ask: expected };
+            let expected = Feed::new(1, vec![5], expected);
             assert_eq!(read(feed(1, &[5], ask), &LIMITS), Ok(Operation::Feed(expected)));
         }
     }
 
     #[test]
     fn an_answer_that_would_not_fit_into_a_message_is_refused() {
-        let limits = OperationLimits { vocabulary_size: 100_000, max_feed_tokens: 8192, max_answer_rows: 64 };
+        let limits = OperationLimits {
+            vocabulary_size: 100_000,
+            state_bytes: 0,
+            max_feed_tokens: 8192,
+            max_answer_rows: 64,
+        };
         let all = top(2, 100_000, None);
         assert!(read(feed(1, &[0; 28], all.clone()), &limits).is_ok());
         assert!(read(feed(1, &[0; 29], all), &limits).is_err(), "nine bytes a token");

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use bytes::Bytes;
 use chorus_simd::Norm;
 
 /// Why a model could not compute.
@@ -17,6 +18,15 @@ pub(crate) trait Predictor {
 
     /// The state of a sequence without tokens; it has a next-token distribution too.
     fn fresh_state(&mut self) -> Result<Self::State, PredictorError>;
+
+    /// A state as bytes, of which [`Predictor::restore`] makes the same one, to the bit.
+    fn snapshot(&self, state: &Self::State) -> Bytes;
+
+    /// The state that these bytes are a snapshot of.
+    ///
+    /// # Errors
+    /// They are no state of this model.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<Self::State, PredictorError>;
 
     /// Feeds every row's tokens to its state, and calls `receive` once for each distribution that a row wants, in order
     /// for each row; between rows any order will do. After an error the states are undefined.

@@ -65,7 +65,9 @@ pub async fn serve(
 ) -> Result<(), WorkerError> {
     let card = loaded.card().clone();
     let LoadedWorker { predictor, tokenizer, limits, config, .. } = loaded;
-    let engine = Engine::new(predictor, config.max_sessions as usize, config.session_ttl, config.batch);
+    let fingerprint = card.model_fingerprint.clone();
+    let engine =
+        Engine::new(predictor, fingerprint, config.max_sessions as usize, config.session_ttl, config.batch);
     let mut model = ModelThread::spawn(engine).map_err(WorkerError::Spawn)?;
     let (stopping, readers) = (Stopping::default(), TaskTracker::new());
     let service = WorkerService {

@@ -66,10 +66,10 @@ impl<S> SessionTable<S> {
         Err(failure::sessions_exhausted(self.max_sessions))
     }
 
-    /// Opens a session at `state`, in place of one that has the same key.
-    pub(crate) fn open(&mut self, key: SessionKey, state: S, now: Instant) {
+    /// Opens a session at `state`, which has consumed `position` tokens, in place of one that has the same key.
+    pub(crate) fn open(&mut self, key: SessionKey, state: S, position: u64, now: Instant) {
         self.answers.forget(key);
-        let session = Session { state, position: 0, step: 0, digest: 0, last_used: now };
+        let session = Session { state, position, step: 0, digest: 0, last_used: now };
         self.sessions.insert(key, session);
         // Whatever is there already expires earlier.
         self.next_expiry = self.next_expiry.or_else(|| self.expiry(now));
@@ -108,6 +108,15 @@ impl<S> SessionTable<S> {
             session.last_used = now;
             self.answers.keep(key, answer);
         }
+    }
+
+    pub(crate) fn get(&self, key: SessionKey) -> Option<&Session<S>> {
+        self.sessions.get(&key)
+    }
+
+    /// The sessions of a stream, in no order.
+    pub(crate) fn of_stream(&self, stream: u64) -> impl Iterator<Item = SessionKey> {
+        self.sessions.keys().copied().filter(move |key| key.stream == stream)
     }
 
     /// Takes a session out, to close it or to compute its next step. Either way nobody can ask for its last answer again.
@@ -186,7 +195,7 @@ mod tests {
     }
 
     fn feed(step: u64) -> Feed {
-        Feed { step, tokens: vec![4, 5], ask: rows(Rows::Next) }
+        Feed::new(step, vec![4, 5], rows(Rows::Next))
     }
 
     fn idle(_: SessionKey) -> bool {
@@ -198,8 +207,8 @@ mod tests {
         let start = Instant::now();
         let mut table = SessionTable::new(8, TTL, ROOM);
         table.expire(start, idle);
-        table.open(key(1, 1), (), start);
-        table.open(key(1, 2), (), start + TTL / 2);
+        table.open(key(1, 1), (), 0, start);
+        table.open(key(1, 2), (), 0, start + TTL / 2);
         table.expire(start + TTL, idle);
         assert_eq!(table.len(), 2, "idle for exactly the time-to-live is not longer than it");
         table.expire(start + TTL + Duration::from_millis(1), idle);
@@ -216,8 +225,8 @@ mod tests {
         let start = Instant::now();
         let mut table = SessionTable::new(8, TTL, ROOM);
         assert_eq!(table.next_expiry(), None);
-        table.open(key(1, 1), (), start);
-        table.open(key(1, 2), (), start + TTL / 2);
+        table.open(key(1, 1), (), 0, start);
+        table.open(key(1, 2), (), 0, start + TTL / 2);
         for left in [1, 0] {
             table.expire(table.next_expiry().unwrap() - Duration::from_nanos(1), idle);
             assert_eq!(table.len(), left + 1);
@@ -231,7 +240,7 @@ mod tests {
     fn a_look_that_finds_all_sessions_renewed_sets_a_later_next_expiry() {
         let start = Instant::now();
         let mut table = SessionTable::new(8, TTL, ROOM);
-        table.open(key(1, 1), (), start);
+        table.open(key(1, 1), (), 0, start);
         let first = table.next_expiry().unwrap();
         table.check_step(key(1, 1), &feed(1), start + TTL / 2).unwrap();
         table.expire(first, idle);
@@ -243,7 +252,7 @@ mod tests {
         let start = Instant::now();
         let mut table = SessionTable::new(8, TTL, ROOM);
         for session in [1, 2, 3] {
-            table.open(key(1, session), (), start);
+            table.open(key(1, session), (), 0, start);
         }
         table.check_step(key(1, 1), &feed(1), start + TTL).unwrap();
         table.expire(start + TTL + TTL / 2, |busy| busy == key(1, 2));
@@ -256,7 +265,7 @@ mod tests {
     fn a_full_table_takes_only_replacements() {
         let now = Instant::now();
         let mut table = SessionTable::new(1, TTL, ROOM);
-        table.open(key(1, 1), (), now);
+        table.open(key(1, 1), (), 0, now);
         assert_eq!(table.check_room(key(1, 1)), Ok(()));
         let failure = table.check_room(key(2, 1)).unwrap_err();
         assert_eq!(failure.code(), v1::ErrorCode::ResourceExhausted);
@@ -268,7 +277,7 @@ mod tests {
     fn only_the_last_and_the_next_step_mean_something() {
         let now = Instant::now();
         let mut table = SessionTable::new(1, TTL, ROOM);
-        table.open(key(1, 1), (), now);
+        table.open(key(1, 1), (), 0, now);
         assert!(table.check_step(key(1, 1), &feed(0), now).is_err(), "there is no step 0 to repeat");
         assert!(table.check_step(key(1, 1), &feed(2), now).is_err());
         assert_eq!(table.check_step(key(1, 1), &feed(1), now), Ok(Step::Next));
@@ -287,7 +296,7 @@ mod tests {
         let answer = v1::answer::Answer::Targets(v1::Targets { log_probs: vec![0.5; 10] });
         let mut table = SessionTable::new(2, TTL, answer.encoded_len());
         for session in [1, 2] {
-            table.open(key(1, session), (), now);
+            table.open(key(1, session), (), 0, now);
             table.remember(key(1, session), &feed(1), answer.clone(), now);
         }
         let failure = table.check_step(key(1, 1), &feed(1), now).unwrap_err();
@@ -307,7 +316,7 @@ mod tests {
         let now = Instant::now();
         let answer = v1::answer::Answer::Advanced(v1::Advanced {});
         let mut table = SessionTable::new(1, TTL, ROOM);
-        table.open(key(1, 1), (), now);
+        table.open(key(1, 1), (), 0, now);
         table.remember(key(1, 1), &feed(1), answer.clone(), now);
         let others = [
             Feed { tokens: vec![5, 4], ..feed(1) },
@@ -328,7 +337,7 @@ mod tests {
     fn a_busy_session_makes_nobody_look_again_before_its_time() {
         let start = Instant::now();
         let mut table = SessionTable::new(1, TTL, ROOM);
-        table.open(key(1, 1), (), start);
+        table.open(key(1, 1), (), 0, start);
         table.expire(start + 3 * TTL, |_| true);
         assert!(table.next_expiry().unwrap() > start + 4 * TTL);
         table.expire(start + 5 * TTL, idle);
@@ -342,11 +351,11 @@ mod tests {
             |table, _| assert!(table.take(key(1, 1)).is_some()),
             |table, _| table.close_stream(1),
             |table, start| table.expire(start + TTL * 2, idle),
-            |table, start| table.open(key(1, 1), (), start),
+            |table, start| table.open(key(1, 1), (), 0, start),
         ];
         for end in end {
             let mut table = SessionTable::new(1, TTL, ROOM);
-            table.open(key(1, 1), (), start);
+            table.open(key(1, 1), (), 0, start);
             table.remember(key(1, 1), &feed(1), v1::answer::Answer::Advanced(v1::Advanced {}), start);
             assert!(table.answers.get(key(1, 1)).is_some());
             end(&mut table, start);

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use chorus_proto::v1;
+use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 use tracing::Span;
 
@@ -23,15 +24,26 @@ use crate::{
 /// answer waits for longer than these and one forward take.
 const ROUND_OPERATIONS: usize = 4096;
 
-/// What a stream is sent: answers that became ready together, or why it ends. The channel has no bound of its own: a
-/// stream's [`Credit`] bounds what can be in it.
-pub(crate) type ReplySender = mpsc::UnboundedSender<Result<Vec<Reply>, Status>>;
+/// What a stream is sent, or why it ends. The channel has no bound of its own: a stream's [`Credit`] bounds what can be in
+/// it.
+pub(crate) type ReplySender = mpsc::UnboundedSender<Result<Delivery, Status>>;
+
+/// What goes out together.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// Answers that became ready together.
+    Answers(Vec<Reply>),
+    /// A stream's sessions, once, when this worker stops.
+    Handovers(Vec<v1::Handover>),
+}
 
 /// What the model is told.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Operations of one stream, in order.
     Operations { stream: u64, operations: Vec<Admitted>, replies: ReplySender, span: Span },
+    /// Where the sessions of a stream stand.
+    HandOver { stream: u64, taker: oneshot::Sender<Vec<v1::Handover>> },
     /// A stream is over: drop its sessions and its reply channel.
     EndStream { stream: u64 },
     /// Take no more turns.
@@ -100,7 +112,7 @@ impl<P: Predictor> Shell<P> {
             match &command {
                 Command::Stop => return ControlFlow::Break(()),
                 Command::Operations { operations, .. } => left = left.saturating_sub(operations.len()),
-                Command::EndStream { .. } => left -= 1,
+                Command::HandOver { .. } | Command::EndStream { .. } => left -= 1,
             }
             self.handle(command);
         }
@@ -119,6 +131,10 @@ impl<P: Predictor> Shell<P> {
                     }
                 });
                 self.asked.push(span);
+            }
+            Command::HandOver { stream, taker } => {
+                // A stream that does not wait for it is gone.
+                let _ = taker.send(self.engine.hand_over(stream));
             }
             Command::EndStream { stream } => {
                 // What is ready is still delivered, then the stream's reply channel closes.
@@ -151,7 +167,7 @@ impl<P: Predictor> Shell<P> {
         for (stream, replies) in by_stream {
             if let Some(sender) = self.streams.get(&stream) {
                 // A stream that is gone needs no answers; its end is on its way to us.
-                let _ = sender.send(Ok(replies));
+                let _ = sender.send(Ok(Delivery::Answers(replies)));
             }
         }
     }
@@ -187,6 +203,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::{
         batcher::BatchLimits,
@@ -208,6 +226,14 @@ mod tests {
             Ok(())
         }
 
+        fn snapshot(&self, (): &()) -> Bytes {
+            Bytes::new()
+        }
+
+        fn restore(&mut self, _: &[u8]) -> Result<(), PredictorError> {
+            Ok(())
+        }
+
         fn forward(
             &mut self,
             _: &mut [Row<'_, ()>],
@@ -218,7 +244,7 @@ mod tests {
     }
 
     fn shell() -> (Shell<Quick>, mpsc::Sender<Command>) {
-        let engine = Engine::new(Quick, 8, Duration::from_secs(60), BatchLimits::default());
+        let engine = Engine::new(Quick, String::new(), 8, Duration::from_secs(60), BatchLimits::default());
         let (commands, inbox) = mpsc::channel(256);
         (Shell::new(engine, inbox), commands)
     }
@@ -239,12 +265,16 @@ mod tests {
             span: Span::none(),
         };
         let flood = || (0..1000).map(|_| admitted(Operation::Close { discard: false })).collect();
-        let feed = Operation::Feed(Feed { step: 1, tokens: vec![0], ask: Ask::Nothing });
-        commands.try_send(command(vec![admitted(Operation::Open), admitted(feed)])).unwrap();
+        let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
+        commands.try_send(command(vec![admitted(Operation::Open(None)), admitted(feed)])).unwrap();
         (0..100).for_each(|_| commands.try_send(command(flood())).unwrap());
         assert_eq!(shell.turn(), Turn::More);
         assert!(shell.inbox.len() >= 90, "most of the flood waits for the next turns");
-        assert_eq!(receiver.try_recv().unwrap().unwrap().len(), 1, "the feed is answered");
+        let delivered = receiver.try_recv().unwrap().unwrap();
+        assert!(
+            matches!(delivered, Delivery::Answers(replies) if replies.len() == 1),
+            "the feed is answered"
+        );
         assert!(shell.last_forward().is_some());
     }
 
@@ -253,7 +283,7 @@ mod tests {
         let (mut shell, commands) = shell();
         assert_eq!(shell.turn(), Turn::Idle { expiry: None });
         let (replies, _receiver) = mpsc::unbounded_channel();
-        let operations = vec![admitted(Operation::Open)];
+        let operations = vec![admitted(Operation::Open(None))];
         let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
         commands.try_send(command).unwrap();
         assert!(matches!(shell.turn(), Turn::Idle { expiry: Some(_) }));

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use chorus_proto::{
     MAX_MESSAGE_BYTES, status,
-    v1::{AnswerFrame, ErrorCode, OperationFrame},
+    v1::{AnswerFrame, ErrorCode, Handover, OperationFrame},
 };
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -17,7 +17,7 @@ use crate::{
     engine::Reply,
     model_thread::Commands,
     operation::{self, OperationLimits},
-    shell::{Admitted, Command, ReplySender},
+    shell::{Admitted, Command, Delivery, ReplySender},
 };
 
 /// Tag and length of one answer in a frame, at most.
@@ -61,8 +61,9 @@ enum Ending {
 
 /// The writing half of a stream.
 struct AnswerWriter {
-    receiver: mpsc::UnboundedReceiver<Result<Vec<Reply>, Status>>,
+    receiver: mpsc::UnboundedReceiver<Result<Delivery, Status>>,
     ready: VecDeque<Reply>,
+    handovers: VecDeque<Handover>,
     end: Option<Status>,
 }
 
@@ -119,7 +120,7 @@ impl OperationReader {
             let session = operation.session;
             match operation::read(operation, &self.limits) {
                 Ok(operation) => {
-                    let units = credit::units(&operation, self.limits.vocabulary_size);
+                    let units = credit::units(&operation, &self.limits);
                     let credit = self.take_credit(units, &mut admitted).await?;
                     admitted.push(Admitted { session, operation, credit });
                     if admitted.len() == COMMAND_OPERATIONS {
@@ -129,7 +130,7 @@ impl OperationReader {
                 Err(answer) => {
                     let credit = self.take_credit(1, &mut admitted).await?;
                     let reply = Reply { stream: self.stream, answer: *answer, credit };
-                    self.replies.send(Ok(vec![reply])).map_err(|_| Ending::Gone)?;
+                    self.replies.send(Ok(Delivery::Answers(vec![reply]))).map_err(|_| Ending::Gone)?;
                 }
             }
         }
@@ -178,6 +179,9 @@ impl OperationReader {
                 () = self.credit.all_returned() => {}
             }
         }
+        if let Ending::Draining = ending {
+            self.hand_over().await;
+        }
         let last_word = match ending {
             Ending::Complete => None,
             Ending::Broken(status) => Some(status),
@@ -192,17 +196,35 @@ impl OperationReader {
     }
 }
 
+impl OperationReader {
+    /// Whoever asked goes on elsewhere from where its sessions stand.
+    async fn hand_over(&self) {
+        let (taker, handovers) = oneshot::channel();
+        if self.commands.send(Command::HandOver { stream: self.stream, taker }).await.is_err() {
+            return;
+        }
+        self.commands.take_turn();
+        tokio::select! {
+            biased;
+            _ = self.gone() => {}
+            handovers = handovers => if let Ok(handovers) = handovers {
+                let _ = self.replies.send(Ok(Delivery::Handovers(handovers)));
+            }
+        }
+    }
+}
+
 /// The frames of answers that a stream writes: each holds every answer that is ready when the connection takes it.
 pub(crate) fn answer_frames(
-    receiver: mpsc::UnboundedReceiver<Result<Vec<Reply>, Status>>,
+    receiver: mpsc::UnboundedReceiver<Result<Delivery, Status>>,
 ) -> impl Stream<Item = Result<AnswerFrame, Status>> + Send + 'static {
-    let writer = AnswerWriter { receiver, ready: VecDeque::new(), end: None };
+    let writer = AnswerWriter { receiver, ready: VecDeque::new(), handovers: VecDeque::new(), end: None };
     stream::unfold(writer, |mut writer| async move { Some((writer.next_frame().await?, writer)) })
 }
 
 impl AnswerWriter {
     async fn next_frame(&mut self) -> Option<Result<AnswerFrame, Status>> {
-        while self.ready.is_empty() && self.end.is_none() {
+        while self.is_idle() && self.end.is_none() {
             let message = self.receiver.recv().await?;
             self.take(message);
         }
@@ -211,7 +233,7 @@ impl AnswerWriter {
         {
             self.take(message);
         }
-        if !self.ready.is_empty() {
+        if !self.is_idle() {
             return Some(Ok(self.pack()));
         }
         // Nothing follows the end.
@@ -219,16 +241,21 @@ impl AnswerWriter {
         self.end.take().map(Err)
     }
 
-    fn take(&mut self, message: Result<Vec<Reply>, Status>) {
+    fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.handovers.is_empty()
+    }
+
+    fn take(&mut self, message: Result<Delivery, Status>) {
         match message {
-            Ok(replies) => self.ready.extend(replies),
+            Ok(Delivery::Answers(replies)) => self.ready.extend(replies),
+            Ok(Delivery::Handovers(handovers)) => self.handovers.extend(handovers),
             Err(status) => self.end = Some(status),
         }
     }
 
-    /// As many ready answers as fit into a message, at least one. Their credit goes back.
+    /// As many ready answers as fit into a message, then handovers, at least one of them. The answers' credit goes back.
     fn pack(&mut self) -> AnswerFrame {
-        let (mut answers, mut bytes) = (Vec::new(), 0);
+        let (mut answers, mut handovers, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(reply) = self.ready.pop_front() {
             bytes += reply.answer.encoded_len() + ANSWER_FRAMING_BYTES;
             if bytes > MAX_MESSAGE_BYTES && !answers.is_empty() {
@@ -238,7 +265,17 @@ impl AnswerWriter {
             answers.push(reply.answer);
             drop(reply.credit);
         }
-        AnswerFrame { answers }
+        while self.ready.is_empty()
+            && let Some(handover) = self.handovers.pop_front()
+        {
+            bytes += handover.encoded_len() + ANSWER_FRAMING_BYTES;
+            if bytes > MAX_MESSAGE_BYTES && !(answers.is_empty() && handovers.is_empty()) {
+                self.handovers.push_front(handover);
+                break;
+            }
+            handovers.push(handover);
+        }
+        AnswerFrame { answers, handovers }
     }
 }
 
@@ -251,7 +288,8 @@ mod tests {
 
     fn reply(session: u64, bytes: usize) -> Reply {
         let logits = v1::Logits { values: Bytes::from(vec![0; bytes]), norms: None };
-        let answer = Answer { session, step: 1, answer: Some(v1::answer::Answer::Logits(logits)) };
+        let answer =
+            Answer { session, step: 1, answer: Some(v1::answer::Answer::Logits(logits)), snapshot: None };
         Reply { stream: 1, answer, credit: Credit::default() }
     }
 
@@ -262,8 +300,9 @@ mod tests {
     #[tokio::test]
     async fn a_frame_holds_everything_that_is_ready_up_to_the_largest_message() {
         let (sender, receiver) = mpsc::unbounded_channel();
-        sender.send(Ok(vec![reply(1, 10), reply(2, MAX_MESSAGE_BYTES / 2)])).unwrap();
-        sender.send(Ok(vec![reply(3, MAX_MESSAGE_BYTES / 2), reply(4, 10)])).unwrap();
+        let answers = |replies| Ok(Delivery::Answers(replies));
+        sender.send(answers(vec![reply(1, 10), reply(2, MAX_MESSAGE_BYTES / 2)])).unwrap();
+        sender.send(answers(vec![reply(3, MAX_MESSAGE_BYTES / 2), reply(4, 10)])).unwrap();
         sender.send(Err(Status::unavailable("over"))).unwrap();
         let frames: Vec<_> = answer_frames(receiver).collect().await;
         let [Ok(first), Ok(second), Err(status)] = frames.as_slice() else {
@@ -279,7 +318,7 @@ mod tests {
         let stream = StreamCredit::new();
         let (sender, receiver) = mpsc::unbounded_channel();
         let credit = stream.try_take(1).unwrap();
-        sender.send(Ok(vec![Reply { credit, ..reply(1, 10) }])).unwrap();
+        sender.send(Ok(Delivery::Answers(vec![Reply { credit, ..reply(1, 10) }]))).unwrap();
         let mut frames = Box::pin(answer_frames(receiver));
         let mut returned = Box::pin(stream.all_returned());
         assert!(futures::poll!(&mut returned).is_pending());
@@ -290,7 +329,7 @@ mod tests {
     /// One frame that asks for one row of 100,000 logits, about 400 KB.
     fn ask_for_a_large_row() -> OperationFrame {
         let ask = v1::feed::Ask::Logits(v1::AskLogits { rows: v1::Rows::Next.into(), ..Default::default() });
-        let feed = v1::Feed { step: 1, tokens: vec![1], ask: Some(ask) };
+        let feed = v1::Feed { step: 1, tokens: vec![1], ask: Some(ask), ..v1::Feed::default() };
         let operation = Some(v1::operation::Operation::Feed(feed));
         OperationFrame { operations: vec![v1::Operation { session: 1, operation }] }
     }
@@ -301,7 +340,12 @@ mod tests {
         let (replies, _receiver) = mpsc::unbounded_channel();
         let reader = OperationReader {
             stream: 1,
-            limits: OperationLimits { vocabulary_size: 100_000, max_feed_tokens: 1, max_answer_rows: 1 },
+            limits: OperationLimits {
+                vocabulary_size: 100_000,
+                state_bytes: 0,
+                max_feed_tokens: 1,
+                max_answer_rows: 1,
+            },
             commands,
             replies,
             credit: StreamCredit::new(),

@@ -36,7 +36,8 @@ impl LocalEnsemble {
         let program = this_program()?;
         let arguments = UpArgs::at_any_port(compute.clone());
         // All are started before the first is waited for: loading takes its time.
-        let specs = models.iter().map(|model| worker_spec(&arguments, model, models.len(), &program));
+        let specs =
+            models.iter().map(|model| worker_spec(&arguments, &model.name, model, models.len(), &program));
         let mut workers =
             specs.map(|spec| Process::start(&spec, ANY_PORT)).collect::<anyhow::Result<Vec<Process>>>()?;
         let mut members = Vec::new();

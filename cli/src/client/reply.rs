@@ -4,7 +4,7 @@
 
 use chorus_proto::v1::{
     Candidate, GenerateReply, GeneratedToken, GenerationEnd, Participation, PlanTraffic, PredictReply,
-    ScoreReply, StatusReply, Votes, generation_end::Reason, member_status::Health,
+    Recovery, ReplicaStatus, ScoreReply, StatusReply, Votes, generation_end::Reason, member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -68,21 +68,42 @@ pub(super) fn predict(reply: &PredictReply) -> Value {
     Value::Object(object)
 }
 
+fn replica(replica: &ReplicaStatus) -> Value {
+    json!({
+        "address": replica.address,
+        "health": health_name(replica.health()),
+        "reason": replica.reason,
+        "device": replica.device,
+        "version": replica.version,
+        "sessions": replica.sessions,
+    })
+}
+
+fn recovery(recovery: Recovery) -> Value {
+    let Recovery { takeovers, recomputed_tokens, hedges, hedges_won } = recovery;
+    json!({
+        "takeovers": takeovers,
+        "recomputed_tokens": recomputed_tokens,
+        "hedges": hedges,
+        "hedges_won": hedges_won,
+    })
+}
+
 /// `chorus status --json`.
 pub(super) fn status(reply: &StatusReply) -> Value {
     let members = reply.members.iter().map(|member| {
         json!({
             "name": member.name,
-            "address": member.address,
             "weight": member.weight,
             "health": health_name(member.health()),
             "reason": member.reason,
             "model": member.model,
             "architecture": member.architecture,
             "parameters": member.parameters,
-            "device": member.device,
             "start": start_name(member.start.as_ref()),
             "sessions": member.sessions,
+            "replicas": member.replicas.iter().map(replica).collect::<Value>(),
+            "recovery": recovery(member.recovery.unwrap_or_default()),
             "traffic": member.traffic.iter().map(plan_traffic).collect::<Value>(),
         })
     });

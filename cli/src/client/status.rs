@@ -1,6 +1,6 @@
 //! `chorus status`: the ensemble's members, their weights and health, and what applies to requests.
 
-use chorus_proto::v1::{StatusReply, StatusRequest};
+use chorus_proto::v1::{Recovery, StatusReply, StatusRequest};
 
 use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
@@ -21,8 +21,10 @@ With --json one object with the keys
            max_sessions, max_top_n, max_waiting, max_wait_ms,
            max_tokens_in_progress}
   vocabulary_size, vocabulary_fingerprint
-  members  [{name, address, weight, health (connecting, up, down, refused),
-           reason, model, architecture, parameters, device, start, sessions,
+  members  [{name, weight, health (connecting, up, down, refused), reason,
+           model, architecture, parameters, start, sessions,
+           replicas [{address, health, reason, device, version, sessions}],
+           recovery {takeovers, recomputed_tokens, hedges, hedges_won},
            traffic [{plan, bytes_sent, bytes_received, tokens, output_rows}]}]";
 
 /// Show members, weights, health, sessions and who waits
@@ -50,6 +52,8 @@ pub(crate) async fn run(arguments: StatusArgs) -> anyhow::Result<()> {
     }
     print(&summary(&reply))?;
     print(&member_table(&reply))?;
+    print(&replica_table(&reply))?;
+    print(&recovery_table(&reply))?;
     print(&traffic_table(&reply))
 }
 
@@ -84,18 +88,7 @@ fn summary(reply: &StatusReply) -> String {
 }
 
 fn member_table(reply: &StatusReply) -> String {
-    let header = [
-        "member",
-        "health",
-        "weight",
-        "sessions",
-        "parameters",
-        "model",
-        "device",
-        "start",
-        "address",
-        "reason",
-    ];
+    let header = ["member", "health", "weight", "sessions", "parameters", "model", "start", "reason"];
     let rows = reply.members.iter().map(|member| {
         let model = match member.architecture.as_str() {
             "" => member.model.clone(),
@@ -109,14 +102,50 @@ fn member_table(reply: &StatusReply) -> String {
             member.sessions.to_string(),
             member.parameters.to_string(),
             model,
-            member.device.clone(),
             start.map(|start| start_name(Some(start))).unwrap_or_default(),
-            member.address.clone(),
             member.reason.clone(),
         ]
     });
-    let texts = ["health", "model", "device", "start", "address", "reason"];
+    let texts = ["health", "model", "start", "reason"];
     table(&header, &texts, rows)
+}
+
+/// The workers of each member.
+fn replica_table(reply: &StatusReply) -> String {
+    let replicas = reply.members.iter().flat_map(|member| {
+        member.replicas.iter().map(|replica| {
+            vec![
+                member.name.clone(),
+                replica.address.clone(),
+                reply::health_name(replica.health()),
+                replica.sessions.to_string(),
+                replica.device.clone(),
+                replica.version.clone(),
+                replica.reason.clone(),
+            ]
+        })
+    });
+    let header = ["member", "replica", "health", "sessions", "device", "version", "reason"];
+    format!("\n{}", table(&header, &["replica", "health", "device", "version", "reason"], replicas))
+}
+
+/// What was done so that no loss shows; nothing before anything was.
+fn recovery_table(reply: &StatusReply) -> String {
+    let recoveries = reply.members.iter().filter_map(|member| {
+        let recovery = member.recovery.filter(|recovery| *recovery != Recovery::default())?;
+        Some(vec![
+            member.name.clone(),
+            recovery.takeovers.to_string(),
+            recovery.recomputed_tokens.to_string(),
+            recovery.hedges.to_string(),
+            recovery.hedges_won.to_string(),
+        ])
+    });
+    let rows: Vec<Vec<String>> = recoveries.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("\n{}", table(&["member", "takeovers", "tokens again", "hedges", "hedges won"], &[], rows))
 }
 
 /// What went over the members' links, for each plan; nothing before anything has.
@@ -145,7 +174,7 @@ fn traffic_table(reply: &StatusReply) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chorus_proto::v1::{MemberStatus, PlanTraffic, member_status::Health};
+    use chorus_proto::v1::{MemberStatus, PlanTraffic, ReplicaStatus, member_status::Health};
 
     use super::*;
 
@@ -154,10 +183,15 @@ mod tests {
         let reply = StatusReply {
             members: vec![MemberStatus {
                 name: "bass".into(),
-                address: "http://127.0.0.1:9".into(),
                 weight: 1.0,
                 health: Health::Down.into(),
                 reason: "connection refused".into(),
+                replicas: vec![ReplicaStatus {
+                    address: "http://127.0.0.1:9".into(),
+                    health: Health::Refused.into(),
+                    reason: "another model".into(),
+                    ..ReplicaStatus::default()
+                }],
                 ..MemberStatus::default()
             }],
             ..StatusReply::default()
@@ -165,8 +199,22 @@ mod tests {
         let text = member_table(&reply);
         let row = text.lines().nth(1).unwrap();
         let words: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(words, ["bass", "down", "1", "0", "0", "http://127.0.0.1:9", "connection", "refused"]);
+        assert_eq!(words, ["bass", "down", "1", "0", "0", "connection", "refused"]);
+        let text = replica_table(&reply);
+        let words: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(words, ["bass", "http://127.0.0.1:9", "refused", "0", "another", "model"]);
         assert!(summary(&reply).contains("no, below quorum"));
+    }
+
+    #[test]
+    fn what_was_done_is_shown_once_something_was() {
+        let recovery = Recovery { takeovers: 3, recomputed_tokens: 17, hedges: 2, hedges_won: 1 };
+        let member = |recovery| MemberStatus { name: "bass".into(), recovery, ..MemberStatus::default() };
+        let reply = |recovery| StatusReply { members: vec![member(recovery)], ..StatusReply::default() };
+        assert_eq!(recovery_table(&reply(Some(Recovery::default()))), "");
+        let text = recovery_table(&reply(Some(recovery)));
+        let words: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(words, ["bass", "3", "17", "2", "1"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod specs;
 mod summary;
 mod supervisor;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
 use chorus_coordinator::fusion::Rule;
 
@@ -32,14 +32,15 @@ const EXAMPLES: &str = "\
 Examples:
   chorus up
   chorus up --models my-models --listen 127.0.0.1:50052 --rule log_linear
+  chorus up --replicas 2
   chorus up --config ensemble.toml -v
 
 Each model directory is a member with the directory's name and a process of its
-own. The threads that compute (--threads, or one for each processor) are shared
-out among the workers. A process that dies is started again, after a wait that
-doubles with every death. Ctrl-C (or SIGTERM) drains the coordinator, then the
-workers, and stops everything; a second Ctrl-C kills. Nothing stays behind, even
-if `chorus up` itself is killed.";
+own, or --replicas of them. The threads that compute (--threads, or one for each
+processor) are shared out among the workers. A process that dies is started
+again, after a wait that doubles with every death. Ctrl-C (or SIGTERM) drains
+the coordinator, then the workers, and stops everything; a second Ctrl-C kills.
+Nothing stays behind, even if `chorus up` itself is killed.";
 
 /// Start a whole ensemble on this machine: a worker for each model, and a coordinator
 #[derive(Debug, clap::Args)]
@@ -60,6 +61,9 @@ pub(crate) struct UpArgs {
     /// Threshold of threshold_vote, in [0, 1), where a request does not say
     #[arg(long, value_name = "T", value_parser = number, allow_negative_numbers = true)]
     threshold: Option<f64>,
+    /// Worker processes for each model; with two or more, one that dies is not missed
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    replicas: NonZeroUsize,
     /// Seconds until the ensemble has to serve
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     start_timeout: u64,
@@ -80,6 +84,7 @@ impl UpArgs {
             config: None,
             rule: None,
             threshold: None,
+            replicas: NonZeroUsize::MIN,
             start_timeout: 120,
             verbose: 0,
             compute,

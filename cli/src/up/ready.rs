@@ -1,4 +1,4 @@
-//! Whether an ensemble serves with all its members, asked until it does. Knows nothing about processes.
+//! Whether an ensemble serves with all replicas of all its members, asked until it does. Knows nothing about processes.
 
 use std::time::Duration;
 
@@ -57,14 +57,18 @@ async fn ask(address: &Address) -> anyhow::Result<Readiness> {
 }
 
 fn readiness(status: &StatusReply) -> Readiness {
-    let refused = status.members.iter().find(|member| member.health() == Health::Refused);
-    if let Some(member) = refused {
-        return Readiness::Refused(format!("{}: {}", member.name, member.reason));
+    let refused = status.members.iter().find_map(|member| {
+        let mut replicas = member.replicas.iter();
+        let replica = replicas.find(|replica| replica.health() == Health::Refused)?;
+        Some(format!("{}: {}", member.name, replica.reason))
+    });
+    if let Some(reason) = refused {
+        return Readiness::Refused(reason);
     }
     let awaited: Vec<String> = status
         .members
         .iter()
-        .filter(|member| member.health() != Health::Up)
+        .filter(|member| member.replicas.iter().any(|replica| replica.health() != Health::Up))
         .map(|member| member.name.clone())
         .collect();
     if status.serving && awaited.is_empty() {
@@ -75,15 +79,18 @@ fn readiness(status: &StatusReply) -> Readiness {
 
 #[cfg(test)]
 mod tests {
-    use chorus_proto::v1::MemberStatus;
+    use chorus_proto::v1::{MemberStatus, ReplicaStatus};
 
     use super::*;
 
     fn status(serving: bool, members: &[(&str, Health)]) -> StatusReply {
         let members = members.iter().map(|(name, health)| MemberStatus {
             name: (*name).to_owned(),
-            health: (*health).into(),
-            reason: "another vocabulary".to_owned(),
+            replicas: vec![ReplicaStatus {
+                health: (*health).into(),
+                reason: "another vocabulary".to_owned(),
+                ..ReplicaStatus::default()
+            }],
             ..MemberStatus::default()
         });
         StatusReply { members: members.collect(), serving, ..StatusReply::default() }

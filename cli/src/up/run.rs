@@ -55,15 +55,21 @@ async fn live(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let program_path = env::current_exe().context("can't find this program's own file")?;
-    show(&format!("starting a coordinator and a worker for each of: {}\n", names(models)));
-    let listening: Vec<Listening> = models
+    let replicas = arguments.replicas.get();
+    let each = if replicas == 1 { "a worker".to_owned() } else { format!("{replicas} workers") };
+    show(&format!("starting a coordinator and {each} for each of: {}\n", names(models)));
+    let named = named_replicas(models, replicas);
+    let listening: Vec<Listening> = named
         .iter()
-        .map(|model| workers.start(worker_spec(arguments, model, models.len(), &program_path), WORKER_LISTEN))
+        .map(|(name, model)| {
+            let spec = worker_spec(arguments, name, model, named.len(), &program_path);
+            workers.start(spec, WORKER_LISTEN)
+        })
         .collect();
     let starting = async {
         let workers_at = workers.all_listening(listening).await?;
-        let members: Vec<(&str, SocketAddr)> =
-            models.iter().map(|model| model.name.as_str()).zip(workers_at.iter().copied()).collect();
+        let members: Vec<(&str, &[SocketAddr])> =
+            models.iter().map(|model| model.name.as_str()).zip(workers_at.chunks(replicas)).collect();
         let spec = coordinator_spec(arguments, &members, &program_path);
         let listening = coordinators.start(spec, arguments.listen);
         let ensemble_at = coordinators.all_listening(vec![listening]).await?;
@@ -74,17 +80,27 @@ async fn live(
     let Some((ensemble_at, workers_at)) = in_time(starting, arguments, shutdown).await? else {
         return Ok(());
     };
-    let lines: Vec<_> = models
-        .iter()
+    let lines: Vec<_> = named
+        .into_iter()
         .zip(workers_at)
-        .map(|(model, address)| (model.name.clone(), address, model.path.display().to_string()))
+        .map(|((name, model), address)| (name, address, model.path.display().to_string()))
         .collect();
-    show(&summary(ensemble_at, &lines, &program()));
+    show(&summary(ensemble_at, models.len(), &lines, &program()));
     tokio::select! {
         () = shutdown.drain.cancelled() => Ok(()),
         failed = workers.failed() => Err(failed),
         failed = coordinators.failed() => Err(failed),
     }
+}
+
+/// The replicas of each model one after the other, with their processes' names.
+fn named_replicas(models: &[ModelDirectory], replicas: usize) -> Vec<(String, &ModelDirectory)> {
+    let name_of = move |model: &ModelDirectory, number| match replicas {
+        1 => model.name.clone(),
+        _ => format!("{}-{number}", model.name),
+    };
+    let of_model = |model| (1..=replicas).map(move |number| (name_of(model, number), model));
+    models.iter().flat_map(of_model).collect()
 }
 
 /// A start within its time; nothing where the user did not wait for it.

@@ -5,9 +5,10 @@ use std::{ffi::OsString, net::SocketAddr, path::Path};
 use super::{UpArgs, models::ModelDirectory, process::ProcessSpec};
 use crate::compute::share_of_threads;
 
-/// The worker process of a model directory, one of `workers` on this machine.
+/// A worker process of this name for a model directory, one of `workers` on this machine.
 pub(crate) fn worker_spec(
     arguments: &UpArgs,
+    name: &str,
     model: &ModelDirectory,
     workers: usize,
     program: &Path,
@@ -19,21 +20,22 @@ pub(crate) fn worker_spec(
     words.extend(["--threads".into(), threads.to_string().into()]);
     words.extend(["--precision".into(), compute.precision.to_string().into()]);
     words.extend(log_words(arguments));
-    ProcessSpec { name: model.name.clone(), program: program.to_owned(), arguments: words }
+    ProcessSpec { name: name.to_owned(), program: program.to_owned(), arguments: words }
 }
 
-/// The coordinator process over workers that listen.
+/// The coordinator process over members with the addresses of their replicas.
 pub(super) fn coordinator_spec(
     arguments: &UpArgs,
-    members: &[(&str, SocketAddr)],
+    members: &[(&str, &[SocketAddr])],
     program: &Path,
 ) -> ProcessSpec {
     let mut words: Vec<OsString> = vec!["coordinator".into()];
     if let Some(config) = &arguments.config {
         words.extend(["--config".into(), config.clone().into()]);
     }
-    for (name, address) in members {
-        words.push(format!("--member={name}=http://{address}").into());
+    for (name, replicas) in members {
+        let replicas: Vec<String> = replicas.iter().map(|address| format!("http://{address}")).collect();
+        words.push(format!("--member={name}={}", replicas.join(",")).into());
     }
     if let Some(rule) = arguments.rule {
         words.push(format!("--rule={rule}").into());
@@ -75,6 +77,7 @@ mod tests {
         let model = ModelDirectory { name: "alto".into(), path: "demo/alto".into() };
         let spec = worker_spec(
             &arguments(&["--device=cuda:1", "--threads=7", "-v"]),
+            "alto-2",
             &model,
             3,
             Path::new("chorus"),
@@ -87,13 +90,15 @@ mod tests {
             ["f32", "--log"],
         ];
         assert_eq!(words(&spec), [expected.as_flattened(), &["info"]].concat());
-        assert_eq!(spec.name, "alto");
+        assert_eq!(spec.name, "alto-2");
     }
 
     #[test]
     fn the_coordinator_has_every_member_and_what_was_said_about_fusion() {
         let up = arguments(&["--rule=logit_max", "--threshold=0.5", "--config=e.toml"]);
-        let members = [("alto", "127.0.0.1:1".parse().unwrap()), ("bass", "127.0.0.1:2".parse().unwrap())];
+        let [first, second, third] = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+        let [first, second, third] = [first, second, third].map(|address| address.parse().unwrap());
+        let members: [(&str, &[SocketAddr]); 2] = [("alto", &[first, second]), ("bass", &[third])];
         let spec = coordinator_spec(&up, &members, Path::new("chorus"));
         assert_eq!(
             words(&spec),
@@ -101,8 +106,8 @@ mod tests {
                 "coordinator",
                 "--config",
                 "e.toml",
-                "--member=alto=http://127.0.0.1:1",
-                "--member=bass=http://127.0.0.1:2",
+                "--member=alto=http://127.0.0.1:1,http://127.0.0.1:2",
+                "--member=bass=http://127.0.0.1:3",
                 "--rule=logit_max",
                 "--threshold=0.5",
                 "--log",

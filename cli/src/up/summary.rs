@@ -12,8 +12,13 @@ const GREEN: Style = AnsiColor::Green.on_default().bold();
 pub(super) type WorkerLine = (String, SocketAddr, String);
 
 /// The whole message. Coloured; the stream that prints it takes the colours out where it is no terminal.
-pub(super) fn summary(ensemble: SocketAddr, workers: &[WorkerLine], program: &str) -> String {
-    let mut text = format!("{GREEN}The ensemble serves{GREEN:#} with {}.\n\n", members(workers.len()));
+pub(super) fn summary(
+    ensemble: SocketAddr,
+    member_count: usize,
+    workers: &[WorkerLine],
+    program: &str,
+) -> String {
+    let mut text = format!("{GREEN}The ensemble serves{GREEN:#} with {}.\n\n", members(member_count));
     let width =
         workers.iter().map(|(name, ..)| name.len()).chain(["ensemble".len()]).max().unwrap_or_default();
     // Writing into a String can't fail.
@@ -80,10 +85,10 @@ mod tests {
     fn another_address_than_the_default_is_in_the_line_to_try() {
         let worker = ("alto".to_owned(), "127.0.0.1:7001".parse().unwrap(), "demo/alto".to_owned());
         let workers = [worker];
-        let default = summary("127.0.0.1:50051".parse().unwrap(), &workers, "chorus");
+        let default = summary("127.0.0.1:50051".parse().unwrap(), 1, &workers, "chorus");
         assert!(default.contains("chorus generate \"ROMEO:\" --max-tokens 200"));
         assert!(!default.contains("--addr"));
-        let other = summary("127.0.0.1:7000".parse().unwrap(), &workers, "chorus");
+        let other = summary("127.0.0.1:7000".parse().unwrap(), 1, &workers, "chorus");
         assert!(other.contains("--max-tokens 200 --addr 127.0.0.1:7000"));
         assert!(other.contains("  alto      http://127.0.0.1:7001  demo/alto\n"));
     }

@@ -2,10 +2,11 @@
 
 use std::str::FromStr;
 
-use http::Uri;
 use serde::{Deserialize, Serialize};
 
-/// One `[[members]]` table, or one `--member name[@weight]=http://host:port`.
+use super::addresses::{Addresses, AddressesError};
+
+/// One `[[members]]` table, or one `--member name[@weight]=http://host:port[,...]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberConfig {
@@ -14,8 +15,8 @@ pub struct MemberConfig {
     /// Its weight before renormalisation: finite, not negative.
     #[serde(default = "default_weight")]
     pub weight: f64,
-    /// Where its worker listens: `http://host:port`.
-    pub address: String,
+    /// Where its replicas listen: `http://host:port`, several of these, or `dns://name:port`.
+    pub address: Addresses,
 }
 
 /// Why a member can't be used.
@@ -24,16 +25,16 @@ pub enum MemberError {
     /// A name that would not be safe in flags, logs and metrics.
     #[error("the name is {0:?}; allowed: 1 to 64 characters of a-z, 0-9, _ and -")]
     Name(String),
-    /// Not an address of a worker.
-    #[error("the address is {0:?}; allowed: http://host:port, such as http://127.0.0.1:50061")]
-    Address(String),
+    /// No replicas can be there.
+    #[error(transparent)]
+    Addresses(#[from] AddressesError),
 }
 
 /// Why a flag is no member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemberFlagError {
     /// Nothing separates name and address.
-    #[error("{0:?} has no '='; allowed: name[@weight]=http://host:port")]
+    #[error("{0:?} has no '='; allowed: name[@weight]=http://host:port[,http://...]")]
     NoAddress(String),
     /// What follows the @ is no weight.
     #[error("the weight is {0:?}; allowed: a finite number of at least 0")]
@@ -54,27 +55,9 @@ impl MemberConfig {
         if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(allowed) {
             return Err(MemberError::Name(self.name.clone()));
         }
-        if !is_worker_address(&self.address) {
-            return Err(MemberError::Address(self.address.clone()));
-        }
+        self.address.location()?;
         Ok(())
     }
-}
-
-/// `http://host:port` and nothing more: no other scheme, no path, no user.
-fn is_worker_address(address: &str) -> bool {
-    let Ok(uri) = address.parse::<Uri>() else {
-        return false;
-    };
-    let Some(authority) = uri.authority() else {
-        return false;
-    };
-    uri.scheme_str() == Some("http")
-        && !authority.host().is_empty()
-        && !authority.as_str().contains('@')
-        && authority.port_u16().is_some_and(|port| port > 0)
-        && uri.path() == "/"
-        && uri.query().is_none()
 }
 
 impl FromStr for MemberConfig {
@@ -87,7 +70,8 @@ impl FromStr for MemberConfig {
             Some((name, weight)) => (name, parse_weight(weight)?),
             None => (left, default_weight()),
         };
-        let member = Self { name: name.to_owned(), weight, address: address.to_owned() };
+        let address = Addresses::new(address.split(',').map(str::to_owned));
+        let member = Self { name: name.to_owned(), weight, address };
         member.check()?;
         Ok(member)
     }
@@ -107,15 +91,16 @@ mod tests {
     fn a_flag_has_a_name_an_optional_weight_and_an_address() {
         let member: MemberConfig = "alto-2@0.5=http://[::1]:50061".parse().unwrap();
         assert_eq!((member.name.as_str(), member.weight), ("alto-2", 0.5));
-        assert_eq!(member.address, "http://[::1]:50061");
-        let member: MemberConfig = "bass=http://worker.local:1/".parse().unwrap();
-        assert_eq!(member.weight, 1.0);
+        assert_eq!(member.address, Addresses::new(["http://[::1]:50061".to_owned()]));
+        let member: MemberConfig = "bass=http://one:1,http://two:1".parse().unwrap();
+        let two = ["http://one:1", "http://two:1"].map(str::to_owned);
+        assert_eq!((member.weight, member.address), (1.0, Addresses::new(two)));
     }
 
     #[test]
     fn a_wrong_flag_says_what_is_allowed() {
         let cases = [
-            ("alto", "\"alto\" has no '='; allowed: name[@weight]=http://host:port"),
+            ("alto", "\"alto\" has no '='; allowed: name[@weight]=http://host:port[,http://...]"),
             ("=http://h:1", "the name is \"\"; allowed: 1 to 64 characters of a-z, 0-9, _ and -"),
             ("Alto=http://h:1", "the name is \"Alto\"; allowed: 1 to 64 characters of a-z, 0-9, _ and -"),
             ("alto@=http://h:1", "the weight is \"\"; allowed: a finite number of at least 0"),
@@ -126,29 +111,6 @@ mod tests {
         ];
         for (flag, message) in cases {
             assert_eq!(flag.parse::<MemberConfig>().unwrap_err().to_string(), message);
-        }
-    }
-
-    #[test]
-    fn an_address_is_http_with_a_host_and_a_port() {
-        for address in [
-            "",
-            "h:1",
-            "127.0.0.1:50061",
-            "https://h:1",
-            "ftp://h:1",
-            "http://h",
-            "http://:1",
-            "http://h:0",
-            "http://h:99999",
-            "http://h:1/path",
-            "http://h:1?x=1",
-            "http://me@h:1",
-            "http:/h:1",
-            "http://h h:1",
-        ] {
-            let error = format!("alto={address}").parse::<MemberConfig>().unwrap_err();
-            assert_eq!(error, MemberFlagError::Member(MemberError::Address(address.to_owned())));
         }
     }
 }

@@ -1,8 +1,10 @@
-//! What an operator decides: members, rule, quorum, limits. Read from TOML, overridden by flags, checked as a whole.
+//! What an operator decides: members, rule, quorum, limits, resilience. Read from TOML, overridden by flags, checked as a whole.
 //! Knows nothing about files, flags' parsers or what the values are used for.
 
+mod addresses;
 mod limits;
 mod member;
+mod resilience;
 
 #[cfg(test)]
 mod tests;
@@ -11,8 +13,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use addresses::{Addresses, AddressesError, Location};
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
+pub use resilience::{Resilience, ResilienceError};
 
 use crate::{
     fusion::{Fusion, Rule},
@@ -47,6 +51,8 @@ pub struct Config {
     pub quorum: Quorum,
     /// What requests and members are held to.
     pub limits: Limits,
+    /// How the loss of a replica is kept from showing.
+    pub resilience: Resilience,
     /// The members, in member order: the order in which their answers are fused.
     pub members: Vec<MemberConfig>,
 }
@@ -117,6 +123,9 @@ pub enum ConfigError {
     /// A limit under which nothing works.
     #[error("limits can't be used")]
     Limits(#[from] LimitsError),
+    /// Patience or a share that can't be.
+    #[error("resilience can't be used")]
+    Resilience(#[from] ResilienceError),
 }
 
 impl Default for Config {
@@ -127,6 +136,7 @@ impl Default for Config {
             fusion: Fusion::default(),
             quorum: Quorum::default(),
             limits: Limits::default(),
+            resilience: Resilience::default(),
             members: Vec::new(),
         }
     }
@@ -184,7 +194,8 @@ impl Config {
         if !(0.0..=1.0).contains(&weight) {
             return Err(ConfigError::QuorumWeight(weight));
         }
-        Ok(self.limits.check()?)
+        self.limits.check()?;
+        Ok(self.resilience.check()?)
     }
 
     fn check_members(&self) -> Result<(), ConfigError> {

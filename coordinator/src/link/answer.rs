@@ -7,8 +7,8 @@ use chorus_proto::{native_rows, shortened, v1::answer::Answer as Kind, values_of
 
 use super::spare_rows::SpareRows;
 use crate::fusion::{Norm, RowError, check_norm, check_targets};
-use crate::member::{Answer, Feed, MemberError};
 use crate::plan::{Ask, Positions};
+use crate::replica::{Answer, Feed, ReplicaError};
 use crate::rows::Rows;
 use crate::tops::{TopParts, TopShape, Tops, check_logit};
 
@@ -44,7 +44,15 @@ pub(super) fn wire_feed(feed: Feed) -> v1::Feed {
         Ask::Ids(ids) => feed::Ask::Ids(v1::AskIds { ids: ids.to_vec() }),
         Ask::Draw { uniform } => feed::Ask::Draw(v1::AskDraw { uniform }),
     };
-    v1::Feed { step: feed.step, tokens: feed.tokens, ask: Some(ask) }
+    // Rounded up, so that nothing is late that is not.
+    let timeout = feed.timeout.as_nanos().div_ceil(1_000_000);
+    v1::Feed {
+        step: feed.step,
+        tokens: feed.tokens,
+        ask: Some(ask),
+        snapshot: feed.snapshot,
+        timeout_ms: Some(u32::try_from(timeout).unwrap_or(u32::MAX)),
+    }
 }
 
 fn wire_rows(positions: Positions) -> v1::Rows {
@@ -61,8 +69,8 @@ impl Question {
     }
 
     /// Reads and checks the answer to this question.
-    pub(super) async fn read(self, answer: v1::Answer) -> Result<Answer, MemberError> {
-        let Some(kind) = answer.answer else {
+    pub(super) async fn read(self, answer: Option<Kind>) -> Result<Answer, ReplicaError> {
+        let Some(kind) = answer else {
             return Err(violation("it answered something that this version does not know"));
         };
         let is_large = match &kind {
@@ -77,7 +85,7 @@ impl Question {
         read.unwrap_or_else(|_| Err(violation("its rows could not be read")))
     }
 
-    fn read_here(&self, kind: Kind) -> Result<Answer, MemberError> {
+    fn read_here(&self, kind: Kind) -> Result<Answer, ReplicaError> {
         match (&self.ask, kind) {
             (_, Kind::Failure(failure)) => Err(failed(&failure)),
             (Ask::Nothing, Kind::Advanced(_)) => Ok(Answer::Advanced),
@@ -105,7 +113,7 @@ impl Question {
         }
     }
 
-    fn rows(&self, logits: &v1::Logits, format: RowFormat) -> Result<Answer, MemberError> {
+    fn rows(&self, logits: &v1::Logits, format: RowFormat) -> Result<Answer, ReplicaError> {
         let rows = self.ask.rows(self.tokens);
         let values =
             self.spare_rows.lend(|spare| native_rows(logits, format, rows, self.vocabulary_size, spare));
@@ -114,7 +122,7 @@ impl Question {
         Rows::new(values, norms, self.vocabulary_size).map(Answer::Rows).map_err(unsound)
     }
 
-    fn ids(&self, ids: &[u32], answer: &v1::IdLogits) -> Result<Answer, MemberError> {
+    fn ids(&self, ids: &[u32], answer: &v1::IdLogits) -> Result<Answer, ReplicaError> {
         let (logits, norms) = (f32_values(&answer.logits)?, norms(answer.norms.as_ref())?);
         let &[norm] = norms.as_slice() else {
             return Err(violation("its logits come without their one norm"));
@@ -130,7 +138,7 @@ impl Question {
     }
 }
 
-fn top_parts(top: v1::TopTokens) -> Result<TopParts, MemberError> {
+fn top_parts(top: v1::TopTokens) -> Result<TopParts, ReplicaError> {
     Ok(TopParts {
         logits: f32_values(&top.logits)?,
         norms: norms(top.norms.as_ref())?,
@@ -140,14 +148,14 @@ fn top_parts(top: v1::TopTokens) -> Result<TopParts, MemberError> {
     })
 }
 
-fn f32_values(bytes: &[u8]) -> Result<Vec<f32>, MemberError> {
+fn f32_values(bytes: &[u8]) -> Result<Vec<f32>, ReplicaError> {
     if bytes.len().is_multiple_of(size_of::<f32>()) {
         return Ok(values_of(bytes, RowFormat::F32));
     }
     Err(violation("its logits are not a whole number of f32"))
 }
 
-fn norms(norms: Option<&v1::Norms>) -> Result<Vec<Norm>, MemberError> {
+fn norms(norms: Option<&v1::Norms>) -> Result<Vec<Norm>, ReplicaError> {
     let Some(norms) = norms else {
         return Ok(Vec::new());
     };
@@ -157,12 +165,12 @@ fn norms(norms: Option<&v1::Norms>) -> Result<Vec<Norm>, MemberError> {
     Ok(norms.iter().map(|(largest, log_sum)| Norm { largest, log_sum }).collect())
 }
 
-fn violation(violation: &str) -> MemberError {
-    MemberError::Protocol { violation: violation.to_owned() }
+fn violation(violation: &str) -> ReplicaError {
+    ReplicaError::Protocol { violation: violation.to_owned() }
 }
 
 /// Numbers that are not finite come from the model; anything else that is wrong comes from the program around it.
-fn unsound(error: RowError) -> MemberError {
+fn unsound(error: RowError) -> ReplicaError {
     let finite = match error {
         RowError::Length { .. } | RowError::Order { .. } | RowError::Contradiction { .. } => true,
         RowError::Logit { value, .. } | RowError::Largest { value, .. } => value.is_finite(),
@@ -170,23 +178,23 @@ fn unsound(error: RowError) -> MemberError {
             value.is_finite()
         }
     };
-    if finite { violation(&error.to_string()) } else { MemberError::NotFinite { what: error.to_string() } }
+    if finite { violation(&error.to_string()) } else { ReplicaError::NotFinite { what: error.to_string() } }
 }
 
-fn failed(failure: &v1::Failure) -> MemberError {
+fn failed(failure: &v1::Failure) -> ReplicaError {
     let message = shortened(&failure.message, LONGEST_REASON);
     match failure.code() {
-        ErrorCode::InvalidArgument | ErrorCode::FailedPrecondition => MemberError::Refused { message },
-        ErrorCode::UnknownSession => MemberError::UnknownSession,
-        ErrorCode::ResourceExhausted => MemberError::Exhausted { message },
-        ErrorCode::NotFinite => MemberError::NotFinite { what: message },
+        ErrorCode::InvalidArgument | ErrorCode::FailedPrecondition => ReplicaError::Refused { message },
+        ErrorCode::UnknownSession => ReplicaError::UnknownSession,
+        ErrorCode::ResourceExhausted => ReplicaError::Exhausted { message },
+        ErrorCode::NotFinite => ReplicaError::NotFinite { what: message },
         // A session that got out of step is opened again like one that was lost.
         ErrorCode::StepOutOfOrder
         | ErrorCode::Unavailable
         | ErrorCode::DeadlineExceeded
         | ErrorCode::Cancelled
         | ErrorCode::Internal
-        | ErrorCode::Unspecified => MemberError::Lost { reason: message },
+        | ErrorCode::Unspecified => ReplicaError::Lost { reason: message },
     }
 }
 
@@ -198,9 +206,9 @@ mod tests {
         Question { ask, tokens: 2, vocabulary_size: 3, spare_rows: SpareRows::default() }
     }
 
-    async fn read(ask: Ask, answer: Kind) -> Result<Answer, MemberError> {
-        let answer = v1::Answer { session: 1, step: 1, answer: Some(answer) };
-        question(ask).read(answer).await
+    async fn read(ask: Ask, answer: Kind) -> Result<Answer, ReplicaError> {
+        let answer = v1::Answer { session: 1, step: 1, answer: Some(answer), snapshot: None };
+        question(ask).read(answer.answer).await
     }
 
     fn rows(positions: Positions) -> Ask {
@@ -281,10 +289,10 @@ mod tests {
         ];
         for (ask, answer) in answers {
             let error = read(ask.clone(), answer).await.unwrap_err();
-            assert!(matches!(error, MemberError::Protocol { .. }), "{ask:?}: {error:?}");
+            assert!(matches!(error, ReplicaError::Protocol { .. }), "{ask:?}: {error:?}");
         }
-        let unknown = question(Ask::Nothing).read(v1::Answer::default()).await.unwrap_err();
-        assert!(matches!(unknown, MemberError::Protocol { .. }), "{unknown:?}");
+        let unknown = question(Ask::Nothing).read(None).await.unwrap_err();
+        assert!(matches!(unknown, ReplicaError::Protocol { .. }), "{unknown:?}");
     }
 
     #[tokio::test]
@@ -300,7 +308,7 @@ mod tests {
         ];
         for (ask, answer) in answers {
             let error = read(ask.clone(), answer).await.unwrap_err();
-            assert!(matches!(error, MemberError::NotFinite { .. }), "{ask:?}: {error:?}");
+            assert!(matches!(error, ReplicaError::NotFinite { .. }), "{ask:?}: {error:?}");
         }
     }
 
@@ -309,11 +317,11 @@ mod tests {
         let failure =
             |code: ErrorCode| Kind::Failure(v1::Failure { code: code.into(), message: "token 9".to_owned() });
         let refused = read(Ask::Nothing, failure(ErrorCode::InvalidArgument)).await.unwrap_err();
-        assert!(matches!(refused, MemberError::Refused { .. }));
+        assert!(matches!(refused, ReplicaError::Refused { .. }));
         let gone = read(Ask::Nothing, failure(ErrorCode::UnknownSession)).await.unwrap_err();
-        assert_eq!(gone, MemberError::UnknownSession);
+        assert_eq!(gone, ReplicaError::UnknownSession);
         let broken = read(Ask::Nothing, failure(ErrorCode::Internal)).await.unwrap_err();
-        assert!(matches!(broken, MemberError::Lost { .. }));
+        assert!(matches!(broken, ReplicaError::Lost { .. }));
     }
 
     #[tokio::test]

@@ -4,20 +4,24 @@
 //! Knows nothing about connecting or reconnecting, nor about what an answer should look like.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use chorus_proto::shortened;
 use chorus_proto::v1::{self, AnswerFrame, Operation, answer::Answer as Kind, operation};
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
+use super::Line;
 use super::answer::{self, LONGEST_REASON, Question};
 use super::frames::{OperationFrames, QueuedOperation};
 use super::spare_rows::SpareRows;
-use crate::member::{Answer, Feed, MemberError, SessionId};
+use crate::replica::{Answered, Feed, ReplicaError, SessionId};
+use crate::snapshot::Snapshot;
 use crate::traffic::{Traffic, TrafficCounts};
 
 /// Feeds that may wait to be written. One more waits for room, as long as whoever asks waits for it.
@@ -37,6 +41,8 @@ pub(super) struct Attachment {
     room_for_notices: Arc<Semaphore>,
     /// Feeds that were given up since the last answer.
     late: AtomicU32,
+    /// When something came last, or when something began to be waited for.
+    heard: LastHeard,
     /// A sound answer came.
     useful: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -65,6 +71,13 @@ struct WaitingFeed {
     reply: oneshot::Sender<v1::Answer>,
 }
 
+/// A moment that many may set.
+struct LastHeard {
+    beginning: Instant,
+    /// Microseconds since the beginning.
+    after: AtomicU64,
+}
+
 /// Forgets a waiting feed when whoever waits gives up.
 struct Registration<'a> {
     attachment: &'a Attachment,
@@ -83,6 +96,7 @@ impl Attachment {
             room: Arc::new(Semaphore::new(QUEUED_FEEDS)),
             room_for_notices: Arc::new(Semaphore::new(QUEUED_NOTICES)),
             late: AtomicU32::new(0),
+            heard: LastHeard::now(),
             useful: AtomicBool::new(false),
             waiting: Mutex::new(Waiting::Attached(HashMap::new())),
             reset: CancellationToken::new(),
@@ -100,7 +114,7 @@ impl Attachment {
     }
 
     /// Queues a feed and waits for its answer.
-    pub(super) async fn feed(&self, feed: Feed) -> Result<Answer, MemberError> {
+    pub(super) async fn feed(&self, feed: Feed) -> Result<Answered, ReplicaError> {
         let question = Question::of(&feed, self.vocabulary_size, self.spare_rows.clone());
         let (session, step, plan) = (feed.session, feed.step, feed.plan);
         let (tokens, rows) = (feed.tokens.len(), feed.ask.rows(feed.tokens.len()));
@@ -118,13 +132,22 @@ impl Attachment {
         drop(registration);
         let received = answer.encoded_len() as u64;
         self.traffic.add(plan, TrafficCounts { received, ..TrafficCounts::default() });
-        let answer = question.read(answer).await;
+        let (snapshot, answer) = (answer.snapshot, question.read(answer.answer).await);
         match answer {
             Ok(_) => self.useful.store(true, Ordering::Relaxed),
-            Err(MemberError::Protocol { .. }) => self.reset(Fault::BrokeProtocol),
+            Err(ReplicaError::Protocol { .. }) => self.reset(Fault::BrokeProtocol),
             Err(_) => {}
         }
-        answer
+        // One that is damaged is as good as none.
+        Ok(Answered { answer: answer?, snapshot: snapshot.and_then(Snapshot::read) })
+    }
+
+    /// For how long nothing has come while something is waited for.
+    pub(super) fn silence(&self) -> Duration {
+        match &*self.waiting() {
+            Waiting::Attached(feeds) if !feeds.is_empty() => self.heard.elapsed(),
+            Waiting::Attached(_) | Waiting::Ended { .. } => Duration::ZERO,
+        }
     }
 
     /// A feed was given up at its deadline.
@@ -150,14 +173,17 @@ impl Attachment {
     }
 
     /// Routes answers until the stream ends, and says why it ended.
-    pub(super) async fn carry(&self, answers: &mut Streaming<AnswerFrame>) -> String {
+    pub(super) async fn carry(&self, answers: &mut Streaming<AnswerFrame>, line: &Line) -> String {
         loop {
             tokio::select! {
                 // Whoever found an answer unusable decides; what else the stream may bring is not wanted.
                 biased;
                 () = self.reset.cancelled() => return self.fault().to_owned(),
                 frame = answers.message() => match frame {
-                    Ok(Some(frame)) => frame.answers.into_iter().for_each(|answer| self.route(answer)),
+                    Ok(Some(frame)) => {
+                        frame.answers.into_iter().for_each(|answer| self.route(answer));
+                        frame.handovers.into_iter().for_each(|handover| line.take_over(handover));
+                    }
                     Ok(None) => return "the worker ended the stream".to_owned(),
                     Err(status) => {
                         return format!("the link broke ({})", shortened(status.message(), LONGEST_REASON));
@@ -201,11 +227,16 @@ impl Attachment {
         }
     }
 
-    fn register(&self, session: SessionId, feed: WaitingFeed) -> Result<Registration<'_>, MemberError> {
+    fn register(&self, session: SessionId, feed: WaitingFeed) -> Result<Registration<'_>, ReplicaError> {
         match &mut *self.waiting() {
-            Waiting::Attached(feeds) => feeds.insert(session, feed),
+            Waiting::Attached(feeds) => {
+                if feeds.is_empty() {
+                    self.heard.mark();
+                }
+                feeds.insert(session, feed)
+            }
             Waiting::Ended { reason } => {
-                return Err(MemberError::Lost { reason: reason.clone() });
+                return Err(ReplicaError::Lost { reason: reason.clone() });
             }
         };
         Ok(Registration { attachment: self, session })
@@ -214,6 +245,7 @@ impl Attachment {
     fn route(&self, answer: v1::Answer) {
         // Whatever it is about, the worker is at work.
         self.late.store(0, Ordering::Relaxed);
+        self.heard.mark();
         let Waiting::Attached(feeds) = &mut *self.waiting() else {
             return;
         };
@@ -234,16 +266,35 @@ impl Attachment {
         }
     }
 
-    fn lost(&self) -> MemberError {
+    fn lost(&self) -> ReplicaError {
         let reason = match &*self.waiting() {
             Waiting::Ended { reason } => reason.clone(),
             Waiting::Attached(_) => "the link is closing".to_owned(),
         };
-        MemberError::Lost { reason }
+        ReplicaError::Lost { reason }
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LastHeard {
+    fn now() -> Self {
+        Self { beginning: Instant::now(), after: AtomicU64::new(0) }
+    }
+
+    fn mark(&self) {
+        self.after.store(self.since_beginning(), Ordering::Relaxed);
+    }
+
+    fn elapsed(&self) -> Duration {
+        let after = self.after.load(Ordering::Relaxed);
+        Duration::from_micros(self.since_beginning().saturating_sub(after))
+    }
+
+    fn since_beginning(&self) -> u64 {
+        u64::try_from(self.beginning.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -282,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_but_a_failure_answers_step_0() {
-        let answer = |answer| v1::Answer { session: 7, step: 0, answer: Some(answer) };
+        let answer = |answer| v1::Answer { session: 7, step: 0, answer: Some(answer), snapshot: None };
         for (kind, broken) in
             [(Kind::Failure(v1::Failure::default()), false), (Kind::Advanced(v1::Advanced {}), true)]
         {
@@ -300,7 +351,7 @@ mod tests {
         let (attachment, _frames) = Attachment::new(8, Arc::new(Traffic::new("alto")));
         for _ in 0..3 {
             (1..MOST_LATE).for_each(|_| attachment.late());
-            attachment.route(v1::Answer { session: 7, step: 1, answer: None });
+            attachment.route(v1::Answer { session: 7, step: 1, ..v1::Answer::default() });
         }
         assert!(!attachment.is_hung());
         (0..MOST_LATE).for_each(|_| attachment.late());

@@ -41,6 +41,13 @@ pub struct InvalidAddress {
     source: Option<tonic::transport::Error>,
 }
 
+impl InvalidAddress {
+    /// One that nothing was made of.
+    pub(crate) fn new(address: &str) -> Self {
+        Self { address: address.to_owned(), source: None }
+    }
+}
+
 /// A stream that is attached, with what is at its other end.
 pub(super) struct Connection {
     pub(super) card: Arc<ModelCard>,
@@ -68,7 +75,7 @@ pub(super) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
     let endpoint = Endpoint::from_shared(address.to_owned())
         .map_err(|source| InvalidAddress { address: address.to_owned(), source: Some(source) })?;
     if endpoint.uri().scheme().is_none() || endpoint.uri().host().is_none() {
-        return Err(InvalidAddress { address: address.to_owned(), source: None });
+        return Err(InvalidAddress::new(address));
     }
     Ok(endpoint
         .connect_timeout(connect_timeout)

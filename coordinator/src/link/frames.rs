@@ -81,7 +81,7 @@ mod tests {
         let (sender, queue) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(4096));
         let queued = |session, tokens| {
-            let feed = Feed { step: 1, tokens: vec![u32::MAX; tokens], ask: None };
+            let feed = Feed { step: 1, tokens: vec![u32::MAX; tokens], ..Feed::default() };
             let operation = Some(operation::Operation::Feed(feed));
             let room = Arc::clone(&room).try_acquire_owned().unwrap();
             QueuedOperation { operation: Operation { session, operation }, _room: room }

@@ -13,13 +13,13 @@ use super::Line;
 use super::connect::{self, ConnectError, Connection};
 use super::delays::{Delays, Life};
 use crate::agreement::Delegate;
-use crate::member::Presence;
+use crate::replica::Presence;
 
 /// What a worker may take to end its side of the stream when the coordinator stops.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) struct Keeper {
-    pub(super) name: String,
+    pub(super) member: String,
     pub(super) endpoint: Endpoint,
     pub(super) delegate: Delegate,
     pub(super) line: Arc<Line>,
@@ -64,18 +64,18 @@ impl Keeper {
     /// Carries the stream until it ends, and says how it went; `None` when it ended because of a shutdown.
     async fn carry(&self, connection: Connection) -> Option<Life> {
         let Connection { card, attachment, mut answers } = connection;
-        tracing::info!(member = self.name, incarnation = card.incarnation, "connected");
+        tracing::info!(member = self.member, incarnation = card.incarnation, "connected");
         let incarnation = Arc::from(card.incarnation.as_str());
         self.line.card.send_replace(Some(card));
         self.line.set_attachment(Some(Arc::clone(&attachment)));
         self.line.presence.send_replace(Presence::Up { incarnation });
         let start = Instant::now();
         let reason = tokio::select! {
-            reason = attachment.carry(&mut answers) => Some(reason),
+            reason = attachment.carry(&mut answers, &self.line) => Some(reason),
             () = self.shutdown.cancelled() => {
                 attachment.finish();
                 // What is queued goes out; then the worker ends its side.
-                let _ = tokio::time::timeout(GOODBYE, attachment.carry(&mut answers)).await;
+                let _ = tokio::time::timeout(GOODBYE, attachment.carry(&mut answers, &self.line)).await;
                 None
             }
         };
@@ -86,7 +86,7 @@ impl Keeper {
         self.delegate.leave();
         attachment.end(ended);
         if reason.is_some() {
-            tracing::warn!(member = self.name, reason = ended, "lost");
+            tracing::warn!(member = self.member, reason = ended, "lost");
         }
         reason.map(|_| Life {
             length: start.elapsed(),
@@ -110,7 +110,7 @@ impl Keeper {
             changed
         });
         if changed {
-            tracing::warn!(member = self.name, reason = %error, "not connected");
+            tracing::warn!(member = self.member, reason = %error, "not connected");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The gRPC member: one long-lived stream to a worker that carries all sessions, kept alive by one task.
+//! The replica over gRPC: one long-lived stream to a worker that carries all sessions, kept alive by one task.
 //!
 //! Knows nothing about the ensemble's sessions, rules or quorum; it moves operations out and answers in.
 
@@ -13,18 +13,20 @@ mod spare_rows;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chorus_proto::v1::{Close, ModelCard, Open, operation};
+use chorus_proto::v1::{self, Close, ModelCard, Open, operation};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::agreement::VocabularyAgreement;
-use crate::member::{Answer, Feed, Member, MemberError, Presence, SessionId};
+use crate::agreement::Agreement;
 use crate::plan::PlanKind;
+use crate::replica::{Answered, Feed, Presence, Replica, ReplicaError, SessionId};
+use crate::snapshot::Snapshot;
 use crate::traffic::{Traffic, TrafficCounts};
 
 use attachment::Attachment;
@@ -32,16 +34,17 @@ use keeper::Keeper;
 
 pub use connect::InvalidAddress;
 
-/// A member behind the Worker service. Dropping it ends its task and its stream.
-pub(crate) struct GrpcMember {
-    name: String,
+/// A worker of a member. Dropping it ends its task and its stream.
+pub(crate) struct GrpcReplica {
+    /// The member's name.
+    member: String,
     address: String,
     line: Arc<Line>,
     shutdown: CancellationToken,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the member and the task that keeps its stream share.
+/// What the replica and the task that keeps its stream share.
 struct Line {
     presence: watch::Sender<Presence>,
     card: watch::Sender<Option<Arc<ModelCard>>>,
@@ -49,33 +52,35 @@ struct Line {
     attachment: Mutex<Option<Arc<Attachment>>>,
     /// What has gone over all streams.
     traffic: Arc<Traffic>,
+    /// The sessions that are open, each with where it stands if the worker has handed it over.
+    sessions: Mutex<HashMap<SessionId, Option<Snapshot>>>,
 }
 
-impl GrpcMember {
-    /// Starts to connect to `address` (`http://host:port`) and keeps at it until the member is dropped or
-    /// [`GrpcMember::disconnect`] is called. Members are made in the order of the configuration: it decides who defines
+impl GrpcReplica {
+    /// Starts to connect to `address` (`http://host:port`) and keeps at it until the replica is dropped or
+    /// [`GrpcReplica::disconnect`] is called. Replicas are made in the order of the configuration: it decides who defines
     /// the vocabulary. Needs a tokio runtime.
     ///
     /// # Errors
     /// The address is no URI that a connection can be made to.
     pub(crate) fn connect(
-        name: &str,
+        member: &str,
         address: &str,
         connect_timeout: Duration,
-        agreement: &Arc<VocabularyAgreement>,
+        agreement: &Arc<Agreement>,
     ) -> Result<Self, InvalidAddress> {
         let endpoint = connect::endpoint(address, connect_timeout)?;
-        let line = Arc::new(Line::new(name, address));
+        let line = Arc::new(Line::new(member, address));
         let shutdown = CancellationToken::new();
         let keeper = Keeper {
-            name: name.to_owned(),
+            member: member.to_owned(),
             endpoint,
-            delegate: agreement.join(name),
+            delegate: agreement.join(member),
             line: Arc::clone(&line),
             shutdown: shutdown.clone(),
         };
         Ok(Self {
-            name: name.to_owned(),
+            member: member.to_owned(),
             address: address.to_owned(),
             line,
             shutdown,
@@ -90,22 +95,18 @@ impl GrpcMember {
         if let Some(keeper) = keeper
             && let Err(error) = keeper.await
         {
-            tracing::error!(member = self.name, %error, "the link's task failed");
+            tracing::error!(member = self.member, address = self.address, %error, "the link's task failed");
         }
     }
 }
 
-impl Drop for GrpcMember {
+impl Drop for GrpcReplica {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
 }
 
-impl Member for GrpcMember {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
+impl Replica for GrpcReplica {
     fn address(&self) -> &str {
         &self.address
     }
@@ -118,13 +119,15 @@ impl Member for GrpcMember {
         self.line.card.borrow().clone()
     }
 
-    fn open(&self, session: SessionId) {
+    fn open(&self, session: SessionId, snapshot: Option<&Snapshot>) {
         if let Some(attachment) = self.line.attachment() {
-            attachment.send(session, operation::Operation::Open(Open {}));
+            self.line.sessions().insert(session, None);
+            let open = Open { snapshot: snapshot.map(|snapshot| snapshot.sealed().clone()) };
+            attachment.send(session, operation::Operation::Open(open));
         }
     }
 
-    fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answer, MemberError>> {
+    fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answered, ReplicaError>> {
         let line = Arc::clone(&self.line);
         async move {
             match line.attachment() {
@@ -133,6 +136,10 @@ impl Member for GrpcMember {
             }
         }
         .boxed()
+    }
+
+    fn silence(&self) -> Duration {
+        self.line.attachment().map_or(Duration::ZERO, |attachment| attachment.silence())
     }
 
     fn late(&self) {
@@ -151,7 +158,12 @@ impl Member for GrpcMember {
         self.line.traffic.counts(plan)
     }
 
+    fn handed_over(&self, session: SessionId) -> Option<Snapshot> {
+        self.line.sessions().get_mut(&session)?.take()
+    }
+
     fn close(&self, session: SessionId) {
+        self.line.sessions().remove(&session);
         if let Some(attachment) = self.line.attachment() {
             attachment.send(session, operation::Operation::Close(Close { discard: true }));
         }
@@ -159,13 +171,14 @@ impl Member for GrpcMember {
 }
 
 impl Line {
-    fn new(name: &str, address: &str) -> Self {
+    fn new(member: &str, address: &str) -> Self {
         let reason = format!("not reached yet at {address}");
         Self {
             presence: watch::Sender::new(Presence::Connecting { reason }),
             card: watch::Sender::new(None),
             attachment: Mutex::new(None),
-            traffic: Arc::new(Traffic::new(name)),
+            traffic: Arc::new(Traffic::new(member)),
+            sessions: Mutex::default(),
         }
     }
 
@@ -177,8 +190,19 @@ impl Line {
         *self.attachment.lock().unwrap_or_else(PoisonError::into_inner) = attachment;
     }
 
-    fn lost(&self) -> MemberError {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Option<Snapshot>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps where a session stands that the worker will not go on with. What is not open is of no interest.
+    fn take_over(&self, handover: v1::Handover) {
+        if let Some(place) = self.sessions().get_mut(&handover.session) {
+            *place = handover.snapshot.and_then(Snapshot::read);
+        }
+    }
+
+    fn lost(&self) -> ReplicaError {
         let reason = self.presence.borrow().reason().to_owned();
-        MemberError::Lost { reason }
+        ReplicaError::Lost { reason }
     }
 }

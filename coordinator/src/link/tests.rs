@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::plan::{Ask, Plan, Positions};
+use crate::replica::Answer;
 use crate::testing::scripted_worker::{Manner, ScriptedWorker};
 
 /// Long enough that only what never happens takes longer.
@@ -18,11 +19,11 @@ fn vocabulary() -> Vocabulary {
     Vocabulary::train_characters("abcdefgh").unwrap()
 }
 
-fn member(worker: &ScriptedWorker, agreement: &Arc<VocabularyAgreement>) -> GrpcMember {
-    GrpcMember::connect("alto", &worker.url(), NEVER, agreement).unwrap()
+fn member(worker: &ScriptedWorker, agreement: &Arc<Agreement>) -> GrpcReplica {
+    GrpcReplica::connect("alto", &worker.url(), NEVER, agreement).unwrap()
 }
 
-async fn becomes(member: &GrpcMember, what: impl FnMut(&Presence) -> bool) -> Presence {
+async fn becomes(member: &GrpcReplica, what: impl FnMut(&Presence) -> bool) -> Presence {
     let mut presence = member.presence();
     let reached = timeout(NEVER, presence.wait_for(what)).await.expect("it never came to that");
     reached.unwrap().clone()
@@ -37,7 +38,15 @@ fn each() -> Ask {
 }
 
 fn feed(session: SessionId, tokens: &[u32], ask: Ask) -> Feed {
-    Feed { session, step: 1, tokens: tokens.to_vec(), ask, plan: PlanKind::Dense }
+    Feed {
+        session,
+        step: 1,
+        tokens: tokens.to_vec(),
+        ask,
+        plan: PlanKind::Dense,
+        snapshot: false,
+        timeout: NEVER,
+    }
 }
 
 #[tokio::test]
@@ -46,13 +55,13 @@ async fn a_frame_carries_everything_that_is_queued() {
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
     let sessions = 1..=30;
-    sessions.clone().for_each(|session| member.open(session));
+    sessions.clone().for_each(|session| member.open(session, None));
     // On one thread nothing is written before all of them are queued.
     let feeds = sessions.map(|session| member.feed(feed(session, &[2, session as u32 % 8], next())));
     let answers = timeout(NEVER, join_all(feeds)).await.unwrap();
     for (session, answer) in (1..=30).zip(answers) {
         let expected = worker.model.answer(&next(), &[2, session % 8], 2);
-        assert_eq!(answer.unwrap(), expected);
+        assert_eq!(answer.unwrap().answer, expected);
     }
     let frames: Vec<usize> = worker.frames().iter().map(|frame| frame.operations.len()).collect();
     assert_eq!(frames, [60]);
@@ -75,9 +84,9 @@ async fn every_ask_is_answered_to_the_bit() {
         Ask::Draw { uniform: 0.7 },
     ];
     for (session, ask) in (1..).zip(asks) {
-        member.open(session);
+        member.open(session, None);
         let answer = member.feed(feed(session, &[1, 0, 7], ask.clone())).await;
-        assert_eq!(answer.unwrap(), worker.model.answer(&ask, &[1, 0, 7], 3), "{ask:?}");
+        assert_eq!(answer.unwrap().answer, worker.model.answer(&ask, &[1, 0, 7], 3), "{ask:?}");
     }
 }
 
@@ -86,25 +95,25 @@ async fn a_killed_worker_fails_what_waits_at_once_and_is_found_again() {
     let mut worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Silent);
     let member = member(&worker, &Arc::default());
     let before = becomes(&member, Presence::is_up).await;
-    member.open(1);
+    member.open(1, None);
     let waiting = tokio::spawn(member.feed(feed(1, &[1], next())));
     worker.until_open(1).await;
     worker.kill();
     let error = timeout(NEVER, waiting).await.unwrap().unwrap().unwrap_err();
-    assert!(matches!(error, MemberError::Lost { .. }), "{error:?}");
+    assert!(matches!(error, ReplicaError::Lost { .. }), "{error:?}");
     let down = becomes(&member, |presence| !presence.is_up()).await;
     assert!(matches!(&down, Presence::Down { reason } if !reason.is_empty()), "{down:?}");
     let error = member.feed(feed(2, &[1], Ask::Nothing)).await.unwrap_err();
-    assert!(matches!(error, MemberError::Lost { .. }), "nobody is asked: {error:?}");
+    assert!(matches!(error, ReplicaError::Lost { .. }), "nobody is asked: {error:?}");
 
     worker.start_again(Manner::Faithful);
     let after = becomes(&member, Presence::is_up).await;
     assert_ne!(before, after, "another incarnation");
     let mut lost = feed(1, &[1], Ask::Nothing);
     lost.step = 2;
-    assert_eq!(member.feed(lost).await.unwrap_err(), MemberError::UnknownSession);
-    member.open(3);
-    assert_eq!(member.feed(feed(3, &[1], Ask::Nothing)).await.unwrap(), Answer::Advanced);
+    assert_eq!(member.feed(lost).await.unwrap_err(), ReplicaError::UnknownSession);
+    member.open(3, None);
+    assert_eq!(member.feed(feed(3, &[1], Ask::Nothing)).await.unwrap().answer, Answer::Advanced);
 }
 
 #[tokio::test]
@@ -120,7 +129,7 @@ async fn another_vocabulary_is_refused_with_both_fingerprints() {
     let presence = becomes(&second, |presence| matches!(presence, Presence::Refused { .. })).await;
     assert!(presence.reason().contains(other.fingerprint()), "{presence:?}");
     assert!(presence.reason().contains(vocabulary().fingerprint()), "{presence:?}");
-    second.open(1);
+    second.open(1, None);
     assert!(second.feed(feed(1, &[1], Ask::Nothing)).await.is_err());
     assert!(worker.frames().is_empty(), "it is never asked");
 }
@@ -130,13 +139,13 @@ async fn numbers_that_are_not_finite_leave_the_link_alone() {
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::NotFinite);
     let member = member(&worker, &Arc::default());
     let before = becomes(&member, Presence::is_up).await;
-    member.open(1);
+    member.open(1, None);
     let error = member.feed(feed(1, &[1], next())).await.unwrap_err();
-    assert!(matches!(error, MemberError::NotFinite { .. }), "{error:?}");
+    assert!(matches!(error, ReplicaError::NotFinite { .. }), "{error:?}");
     let mut again = feed(1, &[1], next());
     again.step = 2;
     let error = member.feed(again).await.unwrap_err();
-    assert!(matches!(error, MemberError::NotFinite { .. }), "the session is still there: {error:?}");
+    assert!(matches!(error, ReplicaError::NotFinite { .. }), "the session is still there: {error:?}");
     assert_eq!(*member.presence().borrow(), before);
 }
 
@@ -145,9 +154,9 @@ async fn an_answer_of_another_shape_resets_the_link() {
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Short);
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
-    member.open(1);
+    member.open(1, None);
     let error = member.feed(feed(1, &[1], next())).await.unwrap_err();
-    assert!(matches!(error, MemberError::Protocol { .. }), "{error:?}");
+    assert!(matches!(error, ReplicaError::Protocol { .. }), "{error:?}");
     let down = becomes(&member, |presence| !presence.is_up()).await;
     assert_eq!(down.reason(), "it broke the protocol");
     becomes(&member, Presence::is_up).await;
@@ -159,7 +168,7 @@ async fn a_worker_that_hangs_is_down_after_a_few_deadlines() {
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
     for session in 1..=4 {
-        member.open(session);
+        member.open(session, None);
         let waiting = member.feed(feed(session, &[1], next()));
         assert!(timeout(Duration::from_millis(5), waiting).await.is_err());
         member.late();
@@ -175,9 +184,9 @@ async fn the_rows_of_a_huge_vocabulary_pass() {
     let worker = ScriptedWorker::start(&vocabulary, 1, Manner::Flat);
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
-    member.open(1);
+    member.open(1, None);
     let answer = member.feed(feed(1, &[99_999; 64], each())).await.unwrap();
-    let Answer::Rows(rows) = answer else { panic!("rows were asked for") };
+    let Answer::Rows(rows) = answer.answer else { panic!("rows were asked for") };
     assert_eq!((rows.len(), rows.row(63).unwrap().len()), (64, 100_000));
 }
 
@@ -186,7 +195,7 @@ async fn goodbye_delivers_what_is_queued() {
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
-    member.open(1);
+    member.open(1, None);
     member.feed(feed(1, &[1], Ask::Nothing)).await.unwrap();
     worker.until_open(1).await;
     member.close(1);

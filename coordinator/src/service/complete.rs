@@ -8,6 +8,7 @@ use chorus_proto::v1::{CompleteReply, GeneratedToken, Participation};
 use chorus_text::Vocabulary;
 use tonic::Status;
 
+use super::deadline::Deadline;
 use super::generate::{Ending, Listener, generate};
 use crate::ensemble::Ensemble;
 use crate::request::Generation;
@@ -17,9 +18,11 @@ pub(super) async fn complete(
     ensemble: Arc<Ensemble>,
     generation: Generation,
     vocabulary: Vocabulary,
+    deadline: Deadline,
 ) -> Result<CompleteReply, Status> {
     let mut reply = CompleteReply::default();
-    let Ending { text, participation, end } = generate(&ensemble, generation, vocabulary, &mut reply).await?;
+    let Ending { text, participation, end } =
+        generate(&ensemble, generation, vocabulary, deadline, &mut reply).await?;
     reply.text.push_str(&text);
     Ok(CompleteReply { participation: Some(participation), end: Some(end), ..reply })
 }

@@ -29,6 +29,11 @@ impl Deadline {
         Self { at: timeout.and_then(|timeout| Instant::now().checked_add(earlier(timeout))) }
     }
 
+    /// The moment, if there is one.
+    pub(super) fn at(self) -> Option<Instant> {
+        self.at
+    }
+
     /// Resolves when it has passed; never where there is none.
     pub(super) async fn passed(self) -> Status {
         match self.at {

@@ -8,8 +8,8 @@ use tonic::Status;
 
 use crate::ensemble::{fuse_status, step_status};
 use crate::fusion::FuseError;
-use crate::member::Answer;
 use crate::plan::Ask;
+use crate::replica::Answer;
 use crate::sampling::{drawing_member, uniform};
 use crate::session::EnsembleSession;
 use crate::weights::Weights;

@@ -11,6 +11,7 @@ use chorus_proto::v1::{
 use chorus_text::Vocabulary;
 use tonic::Status;
 
+use super::deadline::Deadline;
 use super::leaders::{Lead, Search};
 use super::participation::Attendance;
 use super::sound::make_of_rows;
@@ -52,6 +53,7 @@ struct Run<'a, L> {
     ensemble: &'a Arc<Ensemble>,
     generation: Arc<Generation>,
     vocabulary: Vocabulary,
+    deadline: Deadline,
     seed: u64,
     text: GeneratedText,
     attendance: Attendance,
@@ -66,16 +68,18 @@ pub(super) async fn generate(
     ensemble: &Arc<Ensemble>,
     generation: Generation,
     vocabulary: Vocabulary,
+    deadline: Deadline,
     listener: &mut impl Listener,
 ) -> Result<Ending, Status> {
-    let seats = ensemble.roster.seats.iter();
+    let members = ensemble.roster.members.iter();
     let run = Run {
         ensemble,
         seed: seed(&generation),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
-        attendance: Attendance::new(seats.map(|seat| seat.member.name().to_owned())),
+        attendance: Attendance::new(members.map(|member| member.name().to_owned())),
         generation: Arc::new(generation),
         vocabulary,
+        deadline,
         listener,
     };
     run.until_the_end().await
@@ -92,7 +96,7 @@ fn seed(generation: &Generation) -> u64 {
 impl<L: Listener> Run<'_, L> {
     async fn until_the_end(mut self) -> Result<Ending, Status> {
         let plan = self.generation.plan(self.vocabulary.len() as usize);
-        let terms = self.ensemble.session_terms(plan);
+        let terms = self.ensemble.session_terms(plan, self.deadline.at());
         let roster = &self.ensemble.roster;
         let mut session =
             EnsembleSession::begin(roster, &self.vocabulary, terms, Rejoin::Allowed, &BTreeMap::new());

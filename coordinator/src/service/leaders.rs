@@ -12,8 +12,8 @@ use super::sound::make_of_rows;
 use crate::ensemble::{fuse_status, step_status};
 use crate::fusion::certificate::{Contest, Evidence, Leader, Places, Verdict, judge};
 use crate::fusion::{Candidate, Fused, Fusion, Row, RowError};
-use crate::member::Answer;
 use crate::plan::{Ask, Positions};
+use crate::replica::Answer;
 use crate::session::{EnsembleSession, StepAnswers};
 use crate::weights::Weights;
 

@@ -62,7 +62,7 @@ impl EnsembleService {
         span: Span,
         text_bytes: fn(&Q) -> usize,
         check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
-        work: fn(Arc<Ensemble>, C, Vocabulary) -> W,
+        work: fn(Arc<Ensemble>, C, Vocabulary, Deadline) -> W,
     ) -> Result<Response<R>, Status>
     where
         W: Future<Output = Result<R, Status>>,
@@ -75,7 +75,7 @@ impl EnsembleService {
             let checked = visitor.checked(self.ensemble.check(request, bytes, check)).await;
             let (checked, vocabulary) = checked?;
             let _place = visitor.enter(checked.cost()).await?;
-            work(Arc::clone(&self.ensemble), checked, vocabulary).await
+            work(Arc::clone(&self.ensemble), checked, vocabulary, deadline).await
         };
         self.in_time(deadline, answer.instrument(span)).await.map(Response::new)
     }

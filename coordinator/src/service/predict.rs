@@ -9,6 +9,7 @@ use chorus_proto::v1::{Candidate, MemberPrediction, PredictReply, RowFormat};
 use chorus_text::Vocabulary;
 use tonic::Status;
 
+use super::deadline::Deadline;
 use super::leaders::{self, Lead, Search};
 use crate::ensemble::{Ensemble, fuse_status, step_status};
 use crate::fusion::{self, certificate::Places, shares};
@@ -21,10 +22,12 @@ pub(super) async fn predict(
     ensemble: Arc<Ensemble>,
     prediction: Prediction,
     vocabulary: Vocabulary,
+    deadline: Deadline,
 ) -> Result<PredictReply, Status> {
     let vocabulary_size = vocabulary.len() as usize;
     let plan = prediction.plan(vocabulary_size);
-    let (roster, terms) = (&ensemble.roster, ensemble.session_terms(plan));
+    let roster = &ensemble.roster;
+    let terms = ensemble.session_terms(plan, deadline.at()).for_one_answer(prediction.prefix.len());
     let mut session = EnsembleSession::begin(roster, &vocabulary, terms, Rejoin::Never, &BTreeMap::new());
     let mut search = Search {
         fusion: prediction.fusion,
@@ -74,10 +77,10 @@ fn reply(
     let weights: Vec<f64> = lead.members.iter().map(|(index, _)| prediction.weights.of(*index)).collect();
     let shares = shares(rule, &weights).map_err(|error| fuse_status(error, &lead.participation))?;
     let member = |((index, tokens), weight): (&(usize, Vec<fusion::Candidate>), f64)| {
-        let seat = roster.seats.get(*index)?;
+        let member = roster.members.get(*index)?;
         let tokens = tokens.iter();
         Some(MemberPrediction {
-            name: seat.member.name().to_owned(),
+            name: member.name().to_owned(),
             candidates: tokens.map(|token| written(token.id, token.log_prob, vocabulary)).collect(),
             weight,
             start: roster.card(*index).and_then(|card| card.start),

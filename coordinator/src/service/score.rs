@@ -10,6 +10,7 @@ use chorus_proto::v1::{self, MemberScore, Participation, ScoreReply, TokenScore,
 use chorus_text::Vocabulary;
 use tonic::Status;
 
+use super::deadline::Deadline;
 use super::leaders::{self, Search};
 use super::score_columns::{Columns, FusedToken};
 use super::sound::make_of_rows;
@@ -25,11 +26,12 @@ pub(super) async fn score(
     ensemble: Arc<Ensemble>,
     scoring: Scoring,
     vocabulary: Vocabulary,
+    deadline: Deadline,
 ) -> Result<ScoreReply, Status> {
     let scoring = Arc::new(scoring);
     let mut barred = BTreeMap::new();
     let (columns, participation) = loop {
-        if let Some(scored) = pass(&ensemble, &scoring, &vocabulary, &mut barred).await? {
+        if let Some(scored) = pass(&ensemble, &scoring, &vocabulary, deadline, &mut barred).await? {
             break scored;
         }
     };
@@ -46,11 +48,13 @@ async fn pass(
     ensemble: &Arc<Ensemble>,
     scoring: &Arc<Scoring>,
     vocabulary: &Vocabulary,
+    deadline: Deadline,
     barred: &mut BTreeMap<usize, String>,
 ) -> Result<Option<(Columns, Participation)>, Status> {
     let vocabulary_size = vocabulary.len() as usize;
     let plan = scoring.plan(vocabulary_size);
-    let (ask, terms) = (plan.each(), ensemble.session_terms(plan));
+    let terms = ensemble.session_terms(plan, deadline.at()).for_one_answer(scoring.tokens.len());
+    let ask = plan.each();
     let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, barred);
     let most = session.max_feed_tokens(&ask);
     let mut columns = Columns::default();
@@ -72,7 +76,8 @@ async fn pass(
         columns.append(next);
     }
     drop(session);
-    let settled = settle(ensemble, scoring, vocabulary, &mut columns, &participation, barred).await?;
+    let settled =
+        settle(ensemble, scoring, vocabulary, deadline, &mut columns, &participation, barred).await?;
     Ok(settled.then_some((columns, participation)))
 }
 
@@ -82,6 +87,7 @@ async fn settle(
     ensemble: &Arc<Ensemble>,
     scoring: &Scoring,
     vocabulary: &Vocabulary,
+    deadline: Deadline,
     columns: &mut Columns,
     participation: &Participation,
     barred: &mut BTreeMap<usize, String>,
@@ -105,7 +111,7 @@ async fn settle(
     // Whoever is not in the numbers has no say in who won.
     let mut absent = barred.clone();
     bar(&ensemble.roster, participation, &mut absent);
-    let terms = ensemble.session_terms(plan);
+    let terms = ensemble.session_terms(plan, deadline.at());
     let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, &absent);
     let mut read = 0;
     for position in open {
@@ -123,9 +129,9 @@ async fn settle(
 }
 
 fn bar(roster: &Roster, participation: &Participation, barred: &mut BTreeMap<usize, String>) {
-    for (index, seat) in roster.seats.iter().enumerate() {
+    for (index, member) in roster.members.iter().enumerate() {
         let missing = participation.missing.iter();
-        if let Some(missing) = missing.into_iter().find(|missing| missing.name == seat.member.name()) {
+        if let Some(missing) = missing.into_iter().find(|missing| missing.name == member.name()) {
             barred.insert(index, missing.reason.clone());
         }
     }
@@ -167,7 +173,7 @@ fn member_scores(
     let score = |((index, log_probs), weight): ((&usize, &Vec<f64>), f64)| {
         let log_prob = log_probs.iter().sum();
         Some(MemberScore {
-            name: roster.seats.get(*index)?.member.name().to_owned(),
+            name: roster.members.get(*index)?.name().to_owned(),
             log_prob,
             perplexity: perplexity(log_prob, log_probs.len()),
             start: roster.card(*index).and_then(|card| card.start),

@@ -8,7 +8,7 @@ use chorus_proto::v1::Votes;
 
 use crate::fusion::certificate::{Contest, Evidence, Outcome, Places, outcome};
 use crate::fusion::{FuseError, Fused, fuse_targets};
-use crate::member::Answer;
+use crate::replica::Answer;
 use crate::request::Scoring;
 use crate::session::StepAnswers;
 

@@ -4,20 +4,20 @@
 
 use std::sync::atomic::Ordering;
 
-use chorus_proto::v1::{self, MemberStatus, PlanTraffic, StatusReply, member_status::Health};
+use chorus_proto::v1::{self, MemberStatus, PlanTraffic, ReplicaStatus, StatusReply, member_status::Health};
 
 use crate::ensemble::Ensemble;
-use crate::member::Presence;
+use crate::member::{Member, Seat};
 use crate::plan::PlanKind;
-use crate::roster::Seat;
+use crate::replica::Presence;
 use crate::traffic::TrafficCounts;
 
 pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
     let roster = &ensemble.roster;
     let vocabulary = ensemble.agreement.vocabulary();
-    let members = roster.seats.iter().enumerate();
+    let members = roster.members.iter().enumerate();
     StatusReply {
-        members: members.map(|(index, seat)| member_status(seat, roster.weights.of(index))).collect(),
+        members: members.map(|(index, member)| member_status(member, roster.weights.of(index))).collect(),
         rule: v1::Rule::from(ensemble.fusion.rule).into(),
         threshold: ensemble.fusion.threshold,
         quorum: Some(v1::Quorum {
@@ -44,29 +44,48 @@ pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
     }
 }
 
-fn member_status(seat: &Seat, weight: f64) -> MemberStatus {
-    let presence = seat.member.presence().borrow().clone();
-    let card = seat.member.card();
+fn member_status(member: &Member, weight: f64) -> MemberStatus {
+    let presence = member.presence();
+    let card = member.card();
     let card = card.as_deref();
     MemberStatus {
-        name: seat.member.name().to_owned(),
-        address: seat.member.address().to_owned(),
+        name: member.name().to_owned(),
         weight,
         health: health(&presence).into(),
         reason: presence.reason().to_owned(),
         model: card.map_or_else(String::new, |card| card.name.clone()),
         architecture: card.map_or_else(String::new, |card| card.architecture.clone()),
         parameters: card.map_or(0, |card| card.parameters),
-        device: card.map_or_else(String::new, |card| card.device.clone()),
         start: card.and_then(|card| card.start),
-        sessions: seat.sessions.load(Ordering::Relaxed),
-        traffic: PlanKind::ALL.into_iter().filter_map(|plan| traffic(seat, plan)).collect(),
+        sessions: member.sessions.load(Ordering::Relaxed),
+        traffic: PlanKind::ALL.into_iter().filter_map(|plan| traffic(member, plan)).collect(),
+        replicas: member.seats().iter().map(|seat| replica_status(seat)).collect(),
+        recovery: Some(v1::Recovery {
+            takeovers: member.counts.takeovers.get(),
+            recomputed_tokens: member.counts.recomputed_tokens.get(),
+            hedges: member.counts.hedges.get(),
+            hedges_won: member.counts.hedges_won.get(),
+        }),
     }
 }
 
-/// What a plan took of the member's link, if it did.
-fn traffic(seat: &Seat, plan: PlanKind) -> Option<PlanTraffic> {
-    let counts = seat.member.traffic(plan);
+fn replica_status(seat: &Seat) -> ReplicaStatus {
+    let presence = seat.replica.presence().borrow().clone();
+    let card = seat.replica.card();
+    let card = card.as_deref();
+    ReplicaStatus {
+        address: seat.replica.address().to_owned(),
+        health: health(&presence).into(),
+        reason: presence.reason().to_owned(),
+        device: card.map_or_else(String::new, |card| card.device.clone()),
+        version: card.map_or_else(String::new, |card| card.version.clone()),
+        sessions: seat.sessions.load(Ordering::Relaxed),
+    }
+}
+
+/// What a plan took of the member's links, if it did.
+fn traffic(member: &Member, plan: PlanKind) -> Option<PlanTraffic> {
+    let counts = member.traffic(plan);
     (counts != TrafficCounts::default()).then(|| PlanTraffic {
         plan: plan.name().to_owned(),
         bytes_sent: counts.sent,

@@ -40,7 +40,7 @@ pub(super) async fn run(
     let result = tokio::select! {
         // What is finished is finished, whoever else calls.
         biased;
-        result = generate(&ensemble, generation, vocabulary, &mut listener) => result,
+        result = generate(&ensemble, generation, vocabulary, deadline, &mut listener) => result,
         // A client that hangs up ends the work wherever it stands.
         () = replies.closed() => {
             tracing::debug!("the client hung up");

@@ -6,7 +6,7 @@ use chorus_proto::v1::Participation;
 
 use crate::dense::DenseShare;
 use crate::fusion::{FuseError, Fused, Fusion, Row, Scratch, fuse};
-use crate::member::Answer;
+use crate::replica::Answer;
 use crate::weights::Weights;
 
 /// The answers of one step, in member order.

@@ -1,10 +1,9 @@
-//! The way back of a lost member: wait until it is up, open the session again, and read what it missed while the steps
-//! go on without it.
+//! The way back of a lost member: wait until it is up, take the session up again, and read what it missed while the
+//! steps go on without it.
 //!
 //! Knows nothing about fusion or about the steps themselves.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -12,10 +11,9 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::member_session::{MemberSession, SessionTerms};
+use super::member_session::MemberSession;
 use super::transcript::Transcript;
-use crate::member::{MemberError, Presence};
-use crate::roster::{Roster, Seat};
+use crate::replica::ReplicaError;
 
 /// A member that lacks no more tokens than this reads them with the next step and is in step again.
 const JOIN_WITHIN: usize = 8;
@@ -24,7 +22,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// A member on its way back into one session. Dropping it stops the way and closes what was open.
 pub(super) struct CatchUp {
-    arrival: oneshot::Receiver<Result<MemberSession, MemberError>>,
+    arrival: oneshot::Receiver<Result<MemberSession, ReplicaError>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -34,20 +32,14 @@ pub(super) enum Progress {
     /// It can join with the next step.
     Arrived(MemberSession),
     /// It will not come back into this session.
-    GivenUp(MemberError),
+    GivenUp(ReplicaError),
 }
 
 impl CatchUp {
-    /// The way starts after `delay`.
-    pub(super) fn start(
-        roster: &Arc<Roster>,
-        seat: &Arc<Seat>,
-        transcript: &Transcript,
-        terms: SessionTerms,
-        delay: Duration,
-    ) -> Self {
+    /// The way of a session that is open nowhere starts after `delay`.
+    pub(super) fn start(session: MemberSession, transcript: &Transcript, delay: Duration) -> Self {
         let (arrived, arrival) = oneshot::channel();
-        let way = way_back(Arc::clone(roster), Arc::clone(seat), transcript.clone(), terms);
+        let way = way_back(session, transcript.clone());
         let task = async move {
             tokio::time::sleep(delay).await;
             // A receiver that is gone belonged to a session that ended.
@@ -61,7 +53,7 @@ impl CatchUp {
             Ok(Ok(session)) => Progress::Arrived(session),
             Ok(Err(error)) => Progress::GivenUp(error),
             Err(oneshot::error::TryRecvError::Empty) => Progress::UnderWay,
-            Err(oneshot::error::TryRecvError::Closed) => Progress::GivenUp(MemberError::Lost {
+            Err(oneshot::error::TryRecvError::Closed) => Progress::GivenUp(ReplicaError::Lost {
                 reason: "its way back into the session was interrupted".to_owned(),
             }),
         }
@@ -69,13 +61,8 @@ impl CatchUp {
 }
 
 /// Tries until the member has caught up or refuses the session's tokens.
-async fn way_back(
-    roster: Arc<Roster>,
-    seat: Arc<Seat>,
-    transcript: Transcript,
-    terms: SessionTerms,
-) -> Result<MemberSession, MemberError> {
-    let mut presence = seat.member.presence();
+async fn way_back(mut session: MemberSession, transcript: Transcript) -> Result<MemberSession, ReplicaError> {
+    let member = Arc::clone(session.member());
     let mut delays = ExponentialBuilder::new()
         .with_min_delay(SHORTEST_DELAY)
         .with_max_delay(LONGEST_DELAY)
@@ -83,27 +70,23 @@ async fn way_back(
         .with_jitter()
         .build();
     loop {
-        if presence.wait_for(Presence::is_up).await.is_err() {
-            return Err(MemberError::Lost { reason: "it is no longer a member".to_owned() });
-        }
-        let id = roster.next_session.fetch_add(1, Ordering::Relaxed);
-        let session = MemberSession::open(&seat, id, &transcript, terms)?;
-        match catch_up(session, &transcript).await {
-            Err(refused @ MemberError::Refused { .. }) => return Err(refused),
+        member.wait_until_up().await;
+        match catch_up(&mut session, &transcript).await {
+            Ok(()) => return Ok(session),
+            Err(refused @ ReplicaError::Refused { .. }) => return Err(refused),
             Err(error) => {
-                tracing::debug!(member = seat.member.name(), %error, "could not catch up; will try again");
+                tracing::debug!(member = member.name(), %error, "could not catch up; will try again");
                 tokio::time::sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
             }
-            Ok(session) => return Ok(session),
         }
     }
 }
 
-async fn catch_up(mut session: MemberSession, transcript: &Transcript) -> Result<MemberSession, MemberError> {
+async fn catch_up(session: &mut MemberSession, transcript: &Transcript) -> Result<(), ReplicaError> {
     // The first feed shows whether the session could be opened, so there is always one.
     session.catch_up(transcript).await?;
     while transcript.len() - session.position() > JOIN_WITHIN {
         session.catch_up(transcript).await?;
     }
-    Ok(session)
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-use crate::member::MemberError;
+use crate::replica::ReplicaError;
 
 /// Losses by its own fault after which a member stays out: each may cost the session a whole deadline.
 const MOST_FAULTS: u32 = 4;
@@ -32,9 +32,9 @@ pub(super) enum Return {
 
 impl Losses {
     /// Counts a loss. The first way back starts at once.
-    pub(super) fn count(&mut self, error: &MemberError) -> Return {
+    pub(super) fn count(&mut self, error: &ReplicaError) -> Return {
         // What the member can't read now it can't read later.
-        if matches!(error, MemberError::Refused { .. }) {
+        if matches!(error, ReplicaError::Refused { .. }) {
             return Return::Never(error.to_string());
         }
         self.all += 1;
@@ -47,13 +47,13 @@ impl Losses {
 }
 
 /// Whether the member is there and fails; a dead one comes back as another process.
-fn is_its_fault(error: &MemberError) -> bool {
+fn is_its_fault(error: &ReplicaError) -> bool {
     match error {
-        MemberError::Late { .. } | MemberError::Protocol { .. } | MemberError::NotFinite { .. } => true,
-        MemberError::Lost { .. }
-        | MemberError::Refused { .. }
-        | MemberError::Exhausted { .. }
-        | MemberError::UnknownSession => false,
+        ReplicaError::Late { .. } | ReplicaError::Protocol { .. } | ReplicaError::NotFinite { .. } => true,
+        ReplicaError::Lost { .. }
+        | ReplicaError::Refused { .. }
+        | ReplicaError::Exhausted { .. }
+        | ReplicaError::UnknownSession => false,
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_dead_link_comes_back_at_once_and_then_later_and_later() {
         let mut losses = Losses::default();
-        let lost = MemberError::Lost { reason: "killed".to_owned() };
+        let lost = ReplicaError::Lost { reason: "killed".to_owned() };
         let returns: Vec<_> = (0..5).map(|_| losses.count(&lost)).collect();
         assert_eq!(returns, [0, 250, 500, 1000, 2000].map(after));
         let last = (0..100).map(|_| losses.count(&lost)).last();
@@ -86,9 +86,9 @@ mod tests {
     #[test]
     fn a_member_that_fails_again_and_again_stays_out() {
         let mut losses = Losses::default();
-        let late = MemberError::Late { milliseconds: 700 };
-        let not_finite = MemberError::NotFinite { what: "the logit of token 3 is NaN".to_owned() };
-        let protocol = MemberError::Protocol { violation: "too short".to_owned() };
+        let late = ReplicaError::Late { milliseconds: 700 };
+        let not_finite = ReplicaError::NotFinite { what: "the logit of token 3 is NaN".to_owned() };
+        let protocol = ReplicaError::Protocol { violation: "too short".to_owned() };
         assert_eq!(losses.count(&late), after(0));
         assert_eq!(losses.count(&not_finite), after(250));
         assert_eq!(losses.count(&protocol), after(500));
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_was_refused_once_is_not_tried_again() {
-        let refused = MemberError::Refused { message: "token 9".to_owned() };
+        let refused = ReplicaError::Refused { message: "token 9".to_owned() };
         let out = Return::Never("it refused the request: token 9".to_owned());
         assert_eq!(Losses::default().count(&refused), out);
     }

@@ -1,210 +1,304 @@
-//! [`MemberSession`]: one opening of a session at one member. Dropping it closes the session there.
+//! [`MemberSession`]: a session at one member, on whichever of its replicas. When one is lost, another goes on from the last
+//! snapshot and the tokens since; when one takes long, another is asked too.
 //!
 //! Knows nothing about the other members.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use chorus_proto::v1::WorkerLimits;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::sitting::{MAX_FEED_TOKENS, Reading, Sitting};
+use super::terms::SessionTerms;
 use super::transcript::Transcript;
-use crate::member::{Answer, Feed, MemberError, SessionId};
-use crate::plan::{Ask, PlanKind, Positions};
-use crate::roster::Seat;
+use crate::member::{Counted, Member, Seat};
+use crate::plan::Ask;
+use crate::replica::{Answer, ReplicaError};
+use crate::snapshot::Snapshot;
 
-/// Tokens in one feed at most, whatever a worker allows: a deadline and a batch stay within reason.
-pub(crate) const MAX_FEED_TOKENS: usize = 4096;
+/// Feeds of more tokens say nothing about how long a step takes.
+const SHORT_FEED: usize = 8;
 
-/// How long a member may take over a step.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// For a step of one token.
-    pub(crate) step: Duration,
-    /// For each token of a feed on top, so that a long input has time in proportion.
-    pub(crate) token: Duration,
-}
-
-/// What holds for a session at every member.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SessionTerms {
-    pub(crate) patience: Patience,
-    /// For which its bytes are counted.
-    pub(crate) plan: PlanKind,
-}
-
-/// A session that is open at one member, and how far it is.
+/// A session that a member takes part in, wherever it is open now.
 pub(crate) struct MemberSession {
-    seat: Arc<Seat>,
-    id: SessionId,
-    step: u64,
-    position: usize,
-    limits: WorkerLimits,
+    member: Arc<Member>,
     terms: SessionTerms,
+    sitting: Option<Sitting>,
+    /// Where it is taken up again while it is open nowhere.
+    snapshot: Option<Snapshot>,
+    /// The replica that was asked last.
+    asked: Option<Arc<Seat>>,
+    /// Tokens that some replica has answered about.
+    read: usize,
     _counted: Counted,
 }
 
-/// One of the sessions that a member takes part in, as `Status` counts them.
-struct Counted(Arc<AtomicU32>);
-
-impl Patience {
-    pub(crate) fn for_tokens(self, tokens: usize) -> Duration {
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        self.step.saturating_add(self.token.saturating_mul(tokens))
-    }
-}
+/// How one replica's reading went.
+type Read = (Sitting, Result<Answer, ReplicaError>);
 
 impl MemberSession {
-    /// # Errors
-    /// The member speaks another vocabulary than the session, since its worker was replaced by another.
-    pub(crate) fn open(
-        seat: &Arc<Seat>,
-        id: SessionId,
-        transcript: &Transcript,
-        terms: SessionTerms,
-    ) -> Result<Self, MemberError> {
-        seat.member.open(id);
-        // Looked at after the opening, the card is that of the worker that heard of it, or a newer one, and then the
-        // session is unknown there.
-        let card = seat.member.card();
-        let limits = card.as_ref().and_then(|card| card.limits).unwrap_or_default();
-        let session = Self {
-            seat: Arc::clone(seat),
-            id,
-            step: 0,
-            position: 0,
-            limits,
+    /// Open nowhere yet: the first reading opens it.
+    pub(super) fn new(member: &Arc<Member>, terms: SessionTerms) -> Self {
+        Self {
+            member: Arc::clone(member),
             terms,
-            _counted: Counted::new(&seat.sessions),
-        };
-        match card {
-            Some(card) if card.vocabulary_fingerprint != transcript.vocabulary() => {
-                Err(MemberError::Lost { reason: "its vocabulary is not the session's any more".to_owned() })
-            }
-            _ => Ok(session),
+            sitting: None,
+            snapshot: None,
+            asked: None,
+            read: 0,
+            _counted: Counted::new(&member.sessions),
         }
     }
 
-    /// Opens the session and reads the transcript from its beginning: what comes before the step without a question, the
-    /// step itself with it.
+    /// Opens it at a replica, so that what the replica allows is known.
     ///
     /// # Errors
-    /// As [`Self::open`], those of the feeds, and a worker that takes less at once than the step holds, whose answer
-    /// would not be about all of it.
-    pub(crate) async fn read_again(
-        seat: &Arc<Seat>,
-        id: SessionId,
-        transcript: &Transcript,
-        terms: SessionTerms,
-        step: Range<usize>,
-        ask: Ask,
-    ) -> Result<(Self, Answer), MemberError> {
-        let mut session = Self::open(seat, id, transcript, terms)?;
-        if step.start > 0 {
-            session.advance(transcript, step.start, Ask::Nothing).await?;
+    /// No replica is up, or the one that was chosen speaks another vocabulary.
+    pub(super) fn open(&mut self, transcript: &Transcript) -> Result<(), ReplicaError> {
+        if self.sitting.is_none() {
+            self.sitting = Some(self.sit(transcript, &[])?);
         }
-        if ask.is_about_each() && step.len() > session.max_feed_tokens(&ask) {
-            let reason = "it is another worker, which takes less at once".to_owned();
-            return Err(MemberError::Lost { reason });
-        }
-        let answer = session.advance(transcript, step.end, ask).await?;
-        Ok((session, answer))
+        Ok(())
     }
 
-    /// Tokens that the member has read.
-    pub(crate) fn position(&self) -> usize {
-        self.position
+    /// Tokens that the member has read, as far as they are not lost.
+    pub(super) fn position(&self) -> usize {
+        match &self.sitting {
+            Some(sitting) => sitting.position(),
+            None => self.snapshot.as_ref().map_or(0, Snapshot::position),
+        }
     }
 
     /// The most tokens of one feed with this ask.
-    pub(crate) fn max_feed_tokens(&self, ask: &Ask) -> usize {
-        let allowed = match ask {
-            Ask::Logits { positions: Positions::Each, .. } => {
-                self.limits.max_feed_tokens.min(self.limits.max_answer_rows)
-            }
-            _ => self.limits.max_feed_tokens,
-        };
-        (allowed as usize).clamp(1, MAX_FEED_TOKENS)
+    pub(super) fn max_feed_tokens(&self, ask: &Ask) -> usize {
+        self.sitting.as_ref().map_or(MAX_FEED_TOKENS, |sitting| sitting.max_feed_tokens(ask))
     }
 
-    /// Reads the transcript up to `end` and asks about the last feed. Tokens that do not fit into one feed go before it
-    /// in feeds that ask nothing.
-    pub(crate) async fn advance(
+    /// Reads the transcript up to the end of the step and asks about it, on the replica that has the session or, where that
+    /// fails, on others.
+    ///
+    /// # Errors
+    /// What the first of the replicas says that were tried, if none could answer in time.
+    pub(super) async fn advance(
         &mut self,
         transcript: &Transcript,
-        end: usize,
+        step: Range<usize>,
         ask: Ask,
-    ) -> Result<Answer, MemberError> {
-        let most = self.max_feed_tokens(&Ask::Nothing);
-        while end.saturating_sub(self.position) > most {
-            self.feed(transcript, self.position + most, Ask::Nothing).await?;
+    ) -> Result<Answer, ReplicaError> {
+        let fed = step.end.saturating_sub(self.position());
+        // Where there is another replica, it may have to read from the last snapshot on.
+        let has_others = self.member.seats().len() > 1;
+        let most = if has_others { step.end.saturating_sub(self.snapshot_position()) } else { fed };
+        let (start, patience) = (Instant::now(), self.terms.patience.for_tokens(most));
+        let until = start + patience;
+        let reading = Reading { step, ask, until: self.terms.deadline.map_or(until, |at| at.min(until)) };
+        let Ok(answer) = timeout_at(until, self.on_any_replica(transcript, &reading)).await else {
+            // Where it was open it was closed with the future that was dropped.
+            if let Some(seat) = &self.asked {
+                seat.replica.late();
+            }
+            return Err(ReplicaError::Late { milliseconds: patience.as_millis() });
+        };
+        let answer = answer?;
+        self.read = self.read.max(reading.step.end);
+        if fed <= SHORT_FEED {
+            self.member.hedging.answered(start.elapsed());
         }
-        self.feed(transcript, end, ask).await
+        Ok(answer)
+    }
+
+    /// Says that an answer which looked sound was not.
+    pub(super) fn discredit(&self) {
+        if let Some(sitting) = &self.sitting {
+            sitting.seat().replica.discredit();
+        }
+    }
+
+    /// The member whose session it is.
+    pub(super) fn member(&self) -> &Arc<Member> {
+        &self.member
     }
 
     /// Reads one feed's worth of what is there, or less.
-    pub(crate) async fn catch_up(&mut self, transcript: &Transcript) -> Result<(), MemberError> {
-        let end = transcript.len().min(self.position + self.max_feed_tokens(&Ask::Nothing));
-        self.feed(transcript, end, Ask::Nothing).await.map(|_| ())
+    pub(super) async fn catch_up(&mut self, transcript: &Transcript) -> Result<(), ReplicaError> {
+        self.open(transcript)?;
+        let end = transcript.len().min(self.position() + self.max_feed_tokens(&Ask::Nothing));
+        self.advance(transcript, end..end, Ask::Nothing).await.map(|_| ())
     }
 
-    async fn feed(&mut self, transcript: &Transcript, end: usize, ask: Ask) -> Result<Answer, MemberError> {
-        let tokens = transcript.part(self.position..end);
-        let SessionTerms { patience, plan } = self.terms;
-        let patience = patience.for_tokens(tokens.len());
-        self.step += 1;
-        let answer = self.seat.member.feed(Feed { session: self.id, step: self.step, tokens, ask, plan });
-        let Ok(answer) = tokio::time::timeout(patience, answer).await else {
-            self.seat.member.late();
-            return Err(MemberError::Late { milliseconds: patience.as_millis() });
+    async fn on_any_replica(
+        &mut self,
+        transcript: &Transcript,
+        reading: &Reading,
+    ) -> Result<Answer, ReplicaError> {
+        let mut failed: Vec<Arc<Seat>> = Vec::new();
+        let (mut first_error, mut is_forgiven) = (None, false);
+        loop {
+            let error = match self.attempt(transcript, reading, &failed).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let seat = self.sitting.as_ref().map(|sitting| Arc::clone(sitting.seat()));
+            let had_snapshot = self.sitting.as_ref().is_some_and(|sitting| sitting.snapshot().is_some());
+            let was_new = self.sitting.as_ref().is_some_and(Sitting::is_new);
+            self.leave();
+            let Some(seat) = seat else {
+                // Nobody is left.
+                return Err(first_error.unwrap_or(error));
+            };
+            match error {
+                // A snapshot that this replica can't read, since it is of another model now: the tokens can be.
+                ReplicaError::Refused { .. } if was_new && had_snapshot => self.snapshot = None,
+                ReplicaError::Refused { .. } => return Err(error),
+                // Once it may open the session again, for whatever made it forget.
+                ReplicaError::UnknownSession if !is_forgiven => is_forgiven = true,
+                _ => failed.push(seat),
+            }
+            first_error.get_or_insert(error);
+        }
+    }
+
+    /// One reading on the replica that has the session, else on one that is up and is not among the failed ones. The session
+    /// stays open where it failed.
+    async fn attempt(
+        &mut self,
+        transcript: &Transcript,
+        reading: &Reading,
+        failed: &[Arc<Seat>],
+    ) -> Result<Answer, ReplicaError> {
+        let sitting = match self.sitting.take() {
+            Some(sitting) => sitting,
+            None => self.sit(transcript, failed)?,
         };
-        let answer = answer?;
-        self.position = end;
-        Ok(answer)
+        // Whoever drops this future gives the sitting up, and with it the replica's work; not what is known of the session.
+        self.snapshot = sitting.snapshot().cloned();
+        self.asked = Some(Arc::clone(sitting.seat()));
+        let (sitting, result) = self.hedged(sitting, transcript, reading, failed).await;
+        self.sitting = Some(sitting);
+        result
     }
-}
 
-impl Drop for MemberSession {
-    fn drop(&mut self) {
-        self.seat.member.close(self.id);
-    }
-}
-
-impl Counted {
-    fn new(sessions: &Arc<AtomicU32>) -> Self {
-        sessions.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(sessions))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use chorus_text::Vocabulary;
-
-    use super::*;
-    use crate::testing::scripted_member::ScriptedMember;
-
-    #[test]
-    fn a_session_is_not_opened_at_a_member_with_another_vocabulary() {
-        let (ours, other) = ["abc", "xyz"].map(|text| Vocabulary::train_characters(text).unwrap()).into();
-        let member = ScriptedMember::new("alto", 1, &ours);
-        member.start();
-        let seat = Arc::new(Seat { member, sessions: Arc::default() });
-        let patience = Patience { step: Duration::from_secs(1), token: Duration::ZERO };
-        let terms = SessionTerms { patience, plan: PlanKind::Dense };
-        let open = |id, vocabulary: &Vocabulary| {
-            MemberSession::open(&seat, id, &Transcript::new(vocabulary.fingerprint()), terms)
+    /// Reads on one replica and, if that takes long, on another one as well. The session stays where the first answer came
+    /// from.
+    async fn hedged(
+        &self,
+        sitting: Sitting,
+        transcript: &Transcript,
+        reading: &Reading,
+        failed: &[Arc<Seat>],
+    ) -> Read {
+        if self.member.seats().len() < 2 {
+            return read(sitting, transcript, reading).await;
+        }
+        let (seat, snapshot) = (Arc::clone(sitting.seat()), sitting.snapshot().cloned());
+        let position = sitting.position();
+        let mut first = std::pin::pin!(read(sitting, transcript, reading));
+        let second = self.sit_after_a_while(&seat, position, snapshot, transcript, reading, failed);
+        let second = tokio::select! {
+            biased;
+            read = &mut first => return read,
+            second = second => second,
         };
-        assert!(open(1, &ours).is_ok());
-        let error = open(2, &other).err().expect("other tokens would be read");
-        assert_eq!(error.to_string(), "its vocabulary is not the session's any more");
-        assert_eq!(seat.sessions.load(Ordering::Relaxed), 0);
+        let mut second = std::pin::pin!(read(second, transcript, reading));
+        // Who fails leaves it to the other.
+        tokio::select! {
+            biased;
+            read = &mut first => if read.1.is_ok() { read } else { second.await },
+            read = &mut second => if read.1.is_ok() {
+                self.member.counts.hedges_won.add(1);
+                read
+            } else {
+                first.await
+            },
+        }
     }
+
+    /// The session opened at another replica, once the first one has taken long enough; never where there is no other.
+    async fn sit_after_a_while(
+        &self,
+        seat: &Arc<Seat>,
+        position: usize,
+        snapshot: Option<Snapshot>,
+        transcript: &Transcript,
+        reading: &Reading,
+        failed: &[Arc<Seat>],
+    ) -> Sitting {
+        let start = Instant::now();
+        let of_tokens = self.terms.patience.of_tokens(reading.step.end.saturating_sub(position));
+        let others: Vec<Arc<Seat>> = failed.iter().chain([seat]).cloned().collect();
+        let another = || {
+            let id = self.member.next_session();
+            let other = self.member.choose(id, &others)?;
+            Sitting::open(&self.member, other, id, snapshot.clone(), transcript, self.terms).ok()
+        };
+        let hedge = |second: Sitting| {
+            self.member.counts.hedges.add(1);
+            self.member.counts.recomputed_tokens.add(self.lacking(&second));
+            second
+        };
+        if let Some(delay) = self.member.hedging.delay().filter(|delay| *delay < self.terms.patience.silence)
+        {
+            sleep_until(start + delay + of_tokens).await;
+            if self.member.choose(0, &others).is_some()
+                && self.member.hedging.try_spend()
+                && let Some(second) = another()
+            {
+                return hedge(second);
+            }
+        }
+        let silence = self.terms.patience.silence + of_tokens;
+        let mut due = start + silence;
+        loop {
+            sleep_until(due).await;
+            let silent = seat.replica.silence();
+            if silent < silence {
+                // Others had answers in the meantime: it works.
+                due = Instant::now() + (silence - silent);
+                continue;
+            }
+            if let Some(second) = another() {
+                seat.replica.late();
+                return hedge(second);
+            }
+            due = Instant::now() + silence;
+        }
+    }
+
+    /// Opens the session at a replica that is up, none of `except`, where it can be taken up.
+    fn sit(&self, transcript: &Transcript, except: &[Arc<Seat>]) -> Result<Sitting, ReplicaError> {
+        let id = self.member.next_session();
+        let Some(seat) = self.member.choose(id, except) else {
+            let reason = self.member.presence().reason().to_owned();
+            return Err(ReplicaError::Lost { reason });
+        };
+        let sitting = Sitting::open(&self.member, seat, id, self.snapshot.clone(), transcript, self.terms)?;
+        if self.read > 0 {
+            self.member.counts.takeovers.add(1);
+            self.member.counts.recomputed_tokens.add(self.lacking(&sitting));
+        }
+        Ok(sitting)
+    }
+
+    /// Tokens that were answered about once and that another replica has to read again.
+    fn lacking(&self, sitting: &Sitting) -> u64 {
+        self.read.saturating_sub(sitting.position()) as u64
+    }
+
+    /// Closes the session where it is open, and keeps what it can be taken up from.
+    fn leave(&mut self) {
+        let Some(mut sitting) = self.sitting.take() else {
+            return;
+        };
+        self.snapshot = sitting.leave();
+    }
+
+    fn snapshot_position(&self) -> usize {
+        let snapshot = self.sitting.as_ref().map_or(self.snapshot.as_ref(), Sitting::snapshot);
+        snapshot.map_or(0, Snapshot::position)
+    }
+}
+
+async fn read(mut sitting: Sitting, transcript: &Transcript, reading: &Reading) -> Read {
+    let result = sitting.read(transcript, reading).await;
+    (sitting, result)
 }

@@ -8,12 +8,16 @@ mod catch_up;
 mod losses;
 mod member_session;
 mod place;
+mod sitting;
+mod terms;
 mod transcript;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chorus_proto::v1::{MissingMember, Participation};
@@ -21,9 +25,9 @@ use chorus_text::Vocabulary;
 use futures::future::join_all;
 
 use crate::fusion::RowError;
-use crate::member::{Answer, MemberError};
 use crate::plan::Ask;
 use crate::quorum::QuorumError;
+use crate::replica::{Answer, ReplicaError};
 use crate::roster::Roster;
 
 use catch_up::CatchUp;
@@ -33,7 +37,7 @@ use place::Place;
 use transcript::Transcript;
 
 pub(crate) use answers::StepAnswers;
-pub(crate) use member_session::{Patience, SessionTerms};
+pub(crate) use terms::{Patience, SessionTerms};
 
 /// Whether a lost member may come back into a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,9 +92,9 @@ impl EnsembleSession {
             transcript: Transcript::new(vocabulary.fingerprint()),
             vocabulary_size: vocabulary.len() as usize,
             places: Vec::new(),
-            losses: vec![Losses::default(); roster.seats.len()],
+            losses: vec![Losses::default(); roster.members.len()],
         };
-        for index in 0..roster.seats.len() {
+        for index in 0..roster.members.len() {
             let place = match barred.get(&index) {
                 Some(reason) => Place::Out { reason: reason.clone() },
                 None => session.first_place(index),
@@ -129,7 +133,7 @@ impl EnsembleSession {
         let asks = in_step.into_iter().map(|index| (index, ask(index))).collect();
         let start = self.transcript.len();
         let end = self.transcript.extend(tokens);
-        let results = self.ask(&asks, start..end, &[]).await;
+        let results = self.ask(&asks, start..end).await;
         self.settle(results, &[])
     }
 
@@ -147,7 +151,7 @@ impl EnsembleSession {
         let others: Vec<usize> =
             participants.iter().copied().filter(|index| !asks.contains_key(index)).collect();
         let end = self.transcript.len();
-        let results = self.ask(asks, end..end, &others).await;
+        let results = self.ask(asks, end..end).await;
         self.settle(results, &others)
     }
 
@@ -162,72 +166,30 @@ impl EnsembleSession {
         index: usize,
         error: &RowError,
     ) -> Result<Participation, StepError> {
-        self.roster.seats[index].member.discredit();
-        self.lose(index, &MemberError::Protocol { violation: error.to_string() });
+        if let Some(session) = self.places[index].in_step() {
+            session.discredit();
+        }
+        self.lose(index, &ReplicaError::Protocol { violation: error.to_string() });
         let others: Vec<usize> = participants.iter().copied().filter(|other| *other != index).collect();
         let participation = self.participation_of(&others);
         self.roster.check_quorum(&participation).map_err(StepError::BelowQuorum)?;
         Ok(participation)
     }
 
-    /// Asks members about a step. `others` take part in it, too, but are not asked.
+    /// Asks members about a step.
     async fn ask(
         &mut self,
         asks: &BTreeMap<usize, Ask>,
         step: Range<usize>,
-        others: &[usize],
-    ) -> Vec<(usize, Result<Answer, MemberError>)> {
+    ) -> Vec<(usize, Result<Answer, ReplicaError>)> {
         let transcript = &self.transcript;
         let feeds = self.places.iter_mut().enumerate().filter_map(|(index, place)| {
             let (session, ask) = (place.in_step()?, asks.get(&index)?.clone());
-            Some(async move { (index, session.advance(transcript, step.end, ask).await) })
+            let step = step.clone();
+            Some(async move { (index, session.advance(transcript, step, ask).await) })
         });
         // Completion order is of no interest: the results come in member order.
-        let mut results = join_all(feeds).await;
-        if results.iter().any(|(_, result)| is_forgotten(result)) && self.is_below_quorum(&results, others) {
-            self.ask_again(&mut results, step, asks).await;
-        }
-        results
-    }
-
-    fn is_below_quorum(&self, results: &[(usize, Result<Answer, MemberError>)], others: &[usize]) -> bool {
-        let answered = results.iter().filter(|(_, result)| result.is_ok()).map(|(index, _)| *index);
-        let participants: Vec<usize> = others.iter().copied().chain(answered).collect();
-        self.roster.check_quorum(&self.participation_of(&participants)).is_err()
-    }
-
-    /// Members that have only forgotten the session (it was idle for longer than they keep one) read it again at once,
-    /// since without them the step fails. With a quorum left they come back beside the steps, like every lost member.
-    /// What is asked is about the tokens of this step, wherever the reading begins.
-    async fn ask_again(
-        &mut self,
-        results: &mut [(usize, Result<Answer, MemberError>)],
-        step: Range<usize>,
-        asks: &BTreeMap<usize, Ask>,
-    ) {
-        let forgotten = results.iter_mut().filter(|(_, result)| is_forgotten(result));
-        let (roster, transcript, terms) = (&self.roster, &self.transcript, self.terms);
-        let again = forgotten.map(|(index, result)| {
-            let step = step.clone();
-            async move {
-                let id = roster.next_session.fetch_add(1, Ordering::Relaxed);
-                let seat = &roster.seats[*index];
-                let ask = asks.get(index).cloned().unwrap_or(Ask::Nothing);
-                match MemberSession::read_again(seat, id, transcript, terms, step, ask).await {
-                    Ok((session, answer)) => {
-                        *result = Ok(answer);
-                        Some((*index, session))
-                    }
-                    Err(error) => {
-                        *result = Err(error);
-                        None
-                    }
-                }
-            }
-        });
-        for (index, session) in join_all(again).await.into_iter().flatten() {
-            self.places[index] = Place::InStep(session);
-        }
+        join_all(feeds).await
     }
 
     /// The most tokens of one feed that every member in step takes with this ask.
@@ -239,12 +201,12 @@ impl EnsembleSession {
     /// Who is in step and who is not, and why.
     pub(crate) fn participation_of(&self, participants: &[usize]) -> Participation {
         let mut participation = Participation::default();
-        for (index, (seat, place)) in self.roster.seats.iter().zip(&self.places).enumerate() {
-            let name = seat.member.name().to_owned();
+        for (index, (member, place)) in self.roster.members.iter().zip(&self.places).enumerate() {
+            let name = member.name().to_owned();
             if participants.contains(&index) {
                 participation.participants.push(name);
             } else {
-                let reason = place.reason(&seat.member.presence().borrow());
+                let reason = place.reason(&member.presence());
                 participation.missing.push(MissingMember { name, reason });
             }
         }
@@ -252,35 +214,32 @@ impl EnsembleSession {
     }
 
     fn first_place(&self, index: usize) -> Place {
-        let seat = &self.roster.seats[index];
-        let presence = seat.member.presence();
-        let presence = presence.borrow();
+        let member = &self.roster.members[index];
+        let mut session = MemberSession::new(member, self.terms);
+        let presence = member.presence();
         if presence.is_up() {
-            let id = self.roster.next_session.fetch_add(1, Ordering::Relaxed);
-            return match MemberSession::open(seat, id, &self.transcript, self.terms) {
-                Ok(session) => Place::InStep(session),
+            return match session.open(&self.transcript) {
+                Ok(()) => Place::InStep(session),
                 Err(error) => Place::Out { reason: error.to_string() },
             };
         }
-        self.way_back(index, presence.reason().to_owned(), Duration::ZERO)
+        self.way_back(session, presence.reason().to_owned(), Duration::ZERO)
     }
 
-    fn way_back(&self, index: usize, reason: String, delay: Duration) -> Place {
+    fn way_back(&self, session: MemberSession, reason: String, delay: Duration) -> Place {
         match self.rejoin {
             Rejoin::Never => Place::Out { reason },
             Rejoin::Allowed => {
-                let seat = &self.roster.seats[index];
-                let way = CatchUp::start(&self.roster, seat, &self.transcript, self.terms, delay);
-                Place::CatchingUp { reason, way }
+                Place::CatchingUp { reason, way: CatchUp::start(session, &self.transcript, delay) }
             }
         }
     }
 
     fn welcome_back(&mut self) {
-        for (seat, place) in self.roster.seats.iter().zip(&mut self.places) {
+        for (member, place) in self.roster.members.iter().zip(&mut self.places) {
             if place.arrive() {
                 tracing::info!(
-                    member = seat.member.name(),
+                    member = member.name(),
                     position = self.transcript.len(),
                     "back in the session"
                 );
@@ -290,7 +249,7 @@ impl EnsembleSession {
 
     fn settle(
         &mut self,
-        results: Vec<(usize, Result<Answer, MemberError>)>,
+        results: Vec<(usize, Result<Answer, ReplicaError>)>,
         others: &[usize],
     ) -> Result<StepAnswers, StepError> {
         let mut answers = Vec::new();
@@ -320,34 +279,34 @@ impl EnsembleSession {
         }
     }
 
-    fn lose(&mut self, index: usize, error: &MemberError) {
-        let name = self.roster.seats[index].member.name();
+    fn lose(&mut self, index: usize, error: &ReplicaError) {
+        let name = self.roster.members[index].name();
         // A lost link is logged once where it is lost, not once for every session on it.
         match error {
-            MemberError::Lost { .. } => tracing::debug!(member = name, %error, "out of the session"),
+            ReplicaError::Lost { .. } => tracing::debug!(member = name, %error, "out of the session"),
             _ => tracing::warn!(member = name, %error, "out of the session"),
         }
+        let out = Place::Out { reason: error.to_string() };
+        let Place::InStep(session) = std::mem::replace(&mut self.places[index], out) else {
+            return;
+        };
         self.places[index] = match self.losses[index].count(error) {
             Return::Never(reason) => Place::Out { reason },
-            Return::After(delay) => self.way_back(index, error.to_string(), delay),
+            Return::After(delay) => self.way_back(session, error.to_string(), delay),
         };
     }
 }
 
-fn is_forgotten(result: &Result<Answer, MemberError>) -> bool {
-    *result == Err(MemberError::UnknownSession)
-}
-
 /// The first sentence of members that all refused.
-fn refusal_of_all(failures: &[MemberError]) -> Option<String> {
+fn refusal_of_all(failures: &[ReplicaError]) -> Option<String> {
     let refusals = failures.iter().map(|failure| match failure {
-        MemberError::Refused { message } => Some(message.clone()),
+        ReplicaError::Refused { message } => Some(message.clone()),
         _ => None,
     });
     refusals.collect::<Option<Vec<_>>>()?.into_iter().next()
 }
 
-fn are_exhausted(failures: &[MemberError]) -> bool {
+fn are_exhausted(failures: &[ReplicaError]) -> bool {
     let mut all = failures.iter();
-    !failures.is_empty() && all.all(|failure| matches!(failure, MemberError::Exhausted { .. }))
+    !failures.is_empty() && all.all(|failure| matches!(failure, ReplicaError::Exhausted { .. }))
 }

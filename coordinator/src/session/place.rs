@@ -4,7 +4,7 @@
 
 use super::catch_up::{CatchUp, Progress};
 use super::member_session::MemberSession;
-use crate::member::Presence;
+use crate::replica::Presence;
 
 pub(super) enum Place {
     /// It answers every step.

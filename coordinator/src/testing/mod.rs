@@ -1,6 +1,6 @@
-//! Doubles for this crate's tests: a member in this process, and a worker behind real gRPC, that do as they are told.
+//! Doubles for this crate's tests: a replica in this process, and a worker behind real gRPC, that do as they are told.
 //!
 //! Nothing outside tests is built with this.
 
-pub(crate) mod scripted_member;
+pub(crate) mod scripted_replica;
 pub(crate) mod scripted_worker;

@@ -18,10 +18,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::scripted_member::{self, ScriptedModel, Style};
+use super::scripted_replica::{self, ScriptedModel, Style};
 use crate::fusion::Norm;
-use crate::member::Answer;
 use crate::plan::{Ask, Positions};
+use crate::replica::Answer;
 
 /// How a worker answers feeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl ScriptedWorker {
         self.address = listener.local_addr().unwrap();
         let card = ModelCard {
             incarnation: self.incarnation.to_string(),
-            ..scripted_member::card("worker", &self.vocabulary)
+            ..scripted_replica::card("worker", &self.vocabulary)
         };
         let service = Service {
             card,
@@ -180,7 +180,9 @@ impl worker_server::Worker for Service {
                 let frame: Vec<_> =
                     frame.filter_map(|operation| run(model, manner, &mut sessions, operation)).collect();
                 seen.open.send_replace(sessions.len());
-                if !frame.is_empty() && answers.send(Ok(AnswerFrame { answers: frame })).await.is_err() {
+                if !frame.is_empty()
+                    && answers.send(Ok(AnswerFrame { answers: frame, handovers: Vec::new() })).await.is_err()
+                {
                     return;
                 }
             }
@@ -216,7 +218,7 @@ fn run(
         }),
         Some(tokens) => answer_in(manner, model, tokens, &feed)?,
     };
-    Some(v1::Answer { session, step, answer: Some(answer) })
+    Some(v1::Answer { session, step, answer: Some(answer), snapshot: None })
 }
 
 fn answer_in(

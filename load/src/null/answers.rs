@@ -22,7 +22,7 @@ pub(super) fn answer(logits: &NullLogits, member: usize, operation: &Operation) 
         let code = ErrorCode::InvalidArgument.into();
         answer::Answer::Failure(Failure { code, message: "nothing that is known is asked".to_owned() })
     });
-    Some(Answer { session: operation.session, step: feed.step, answer: Some(answer) })
+    Some(Answer { session: operation.session, step: feed.step, answer: Some(answer), snapshot: None })
 }
 
 /// A member, and the tokens that it is asked about.
@@ -132,7 +132,7 @@ mod tests {
     const TOKENS: [u32; 3] = [5, 6, 49];
 
     fn asked(ask: Option<feed::Ask>) -> answer::Answer {
-        let feed = Feed { step: 3, tokens: TOKENS.into(), ask };
+        let feed = Feed { step: 3, tokens: TOKENS.into(), ask, ..Feed::default() };
         let operation = Operation { session: 9, operation: Some(operation::Operation::Feed(feed)) };
         let answer = answer(&NullLogits::new(V), 2, &operation).unwrap();
         assert_eq!((answer.session, answer.step), (9, 3));
@@ -200,7 +200,7 @@ mod tests {
         for unknown in [asked(None), dense(Rows::Unspecified, RowFormat::F32)] {
             assert!(matches!(unknown, answer::Answer::Failure(_)), "{unknown:?}");
         }
-        let open = Operation { session: 1, operation: Some(operation::Operation::Open(v1::Open {})) };
+        let open = Operation { session: 1, operation: Some(operation::Operation::Open(v1::Open::default())) };
         assert_eq!(answer(&NullLogits::new(V), 0, &open), None);
     }
 }

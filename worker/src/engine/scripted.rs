@@ -6,10 +6,12 @@ use crate::{
     operation::{Ask, Rows},
     predictor::{Prediction, Want},
 };
+use bytes::Bytes;
 use chorus_proto::logits_to_values;
 use chorus_simd::norm;
 use v1::{ErrorCode, RowFormat, answer::Answer as Kind};
 
+pub(super) const MODEL: &str = "scripted";
 pub(super) const VOCABULARY: usize = 10;
 pub(super) const NOT_FINITE: u32 = 7;
 pub(super) const ERROR: u32 = 8;
@@ -32,6 +34,17 @@ impl Predictor for Scripted {
 
     fn fresh_state(&mut self) -> Result<Vec<u32>, PredictorError> {
         Ok(vec![])
+    }
+
+    fn snapshot(&self, state: &Vec<u32>) -> Bytes {
+        state.iter().flat_map(|token| token.to_le_bytes()).collect()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<Vec<u32>, PredictorError> {
+        match snapshot.as_chunks() {
+            (tokens, []) => Ok(tokens.iter().map(|token| u32::from_le_bytes(*token)).collect()),
+            _ => Err("no whole number of tokens".into()),
+        }
     }
 
     fn forward(
@@ -93,7 +106,7 @@ impl Harness {
     }
 
     pub(super) fn with(limits: BatchLimits, max_sessions: usize) -> Self {
-        let engine = Engine::new(Scripted::default(), max_sessions, TTL, limits);
+        let engine = Engine::new(Scripted::default(), MODEL.to_owned(), max_sessions, TTL, limits);
         Self { engine, now: Instant::now(), replies: vec![] }
     }
 
@@ -103,11 +116,11 @@ impl Harness {
     }
 
     pub(super) fn open(&mut self, stream: u64, session: u64) {
-        self.apply(stream, session, Operation::Open);
+        self.apply(stream, session, Operation::Open(None));
     }
 
     pub(super) fn feed(&mut self, stream: u64, session: u64, step: u64, tokens: &[u32], ask: Ask) {
-        self.apply(stream, session, Operation::Feed(Feed { step, tokens: tokens.to_vec(), ask }));
+        self.apply(stream, session, Operation::Feed(Feed::new(step, tokens.to_vec(), ask)));
     }
 
     /// One forward's replies, or those that needed none.

@@ -22,7 +22,7 @@ async fn every_bad_operation_is_refused_and_the_session_goes_on() {
     let mut stream = worker.attach().await;
     stream.send([open(1)]);
     let good = stream.ask(feed(1, 1, &[3, 1, 4], next())).await;
-    let no_ask = v1::Feed { step: 2, tokens: vec![1], ask: None };
+    let no_ask = v1::Feed { step: 2, tokens: vec![1], ask: None, ..v1::Feed::default() };
     let no_ask = v1::Operation { session: 1, operation: Some(v1::operation::Operation::Feed(no_ask)) };
     let no_operation = v1::Operation { session: 1, operation: None };
     let outside = VOCABULARY as u32;

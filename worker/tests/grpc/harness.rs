@@ -31,6 +31,8 @@ pub(crate) struct Attached {
     frames: mpsc::UnboundedSender<OperationFrame>,
     answers: Streaming<AnswerFrame>,
     ready: VecDeque<Answer>,
+    /// Sessions that the worker has handed over.
+    pub(crate) handovers: Vec<v1::Handover>,
 }
 
 /// Fails instead of hanging.
@@ -102,7 +104,7 @@ impl Attached {
     pub(crate) async fn on(client: &mut WorkerClient<Channel>) -> Self {
         let (frames, receiver) = mpsc::unbounded_channel();
         let answers = soon(client.attach(UnboundedReceiverStream::new(receiver))).await.unwrap().into_inner();
-        Self { frames, answers, ready: VecDeque::new() }
+        Self { frames, answers, ready: VecDeque::new(), handovers: Vec::new() }
     }
 
     /// Sends operations as one frame.
@@ -115,7 +117,10 @@ impl Attached {
     pub(crate) async fn try_answer(&mut self) -> Result<Option<Answer>, Status> {
         while self.ready.is_empty() {
             match soon(self.answers.message()).await? {
-                Some(frame) => self.ready.extend(frame.answers),
+                Some(frame) => {
+                    self.ready.extend(frame.answers);
+                    self.handovers.extend(frame.handovers);
+                }
                 None => return Ok(None),
             }
         }
@@ -140,7 +145,7 @@ impl Attached {
 }
 
 pub(crate) fn open(session: u64) -> v1::Operation {
-    v1::Operation { session, operation: Some(v1::operation::Operation::Open(v1::Open {})) }
+    v1::Operation { session, operation: Some(v1::operation::Operation::Open(v1::Open::default())) }
 }
 
 pub(crate) fn close(session: u64) -> v1::Operation {
@@ -149,7 +154,7 @@ pub(crate) fn close(session: u64) -> v1::Operation {
 }
 
 pub(crate) fn feed(session: u64, step: u64, tokens: &[u32], ask: v1::feed::Ask) -> v1::Operation {
-    let feed = v1::Feed { step, tokens: tokens.to_vec(), ask: Some(ask) };
+    let feed = v1::Feed { step, tokens: tokens.to_vec(), ask: Some(ask), ..v1::Feed::default() };
     v1::Operation { session, operation: Some(v1::operation::Operation::Feed(feed)) }
 }
 

@@ -3,6 +3,7 @@
 
 mod answers;
 mod bad_input;
+mod handover;
 mod harness;
 mod lifecycle;
 mod models;

@@ -1,8 +1,8 @@
 //! The keys of every JSON answer: scripts depend on them.
 
 use chorus_proto::v1::{
-    MemberLogProb, MemberPrediction, MemberScore, MemberStatus, MissingMember, PlanTraffic, Quorum,
-    RequestLimits, Rule, Start, TokenScore, VoteScore, start,
+    MemberLogProb, MemberPrediction, MemberScore, MemberStatus, MissingMember, PlanTraffic, Quorum, Recovery,
+    ReplicaStatus, RequestLimits, Rule, Start, TokenScore, VoteScore, start,
 };
 
 use super::*;
@@ -158,14 +158,12 @@ fn the_status() {
     let reply = StatusReply {
         members: vec![MemberStatus {
             name: "alto".into(),
-            address: "http://127.0.0.1:9".into(),
             weight: 2.0,
             health: Health::Up.into(),
             reason: String::new(),
             model: "alto".into(),
             architecture: "lstm 2x320".into(),
             parameters: 1000,
-            device: "cpu".into(),
             start: zero_state(),
             sessions: 3,
             traffic: vec![PlanTraffic {
@@ -175,6 +173,15 @@ fn the_status() {
                 tokens: 9,
                 output_rows: 10,
             }],
+            replicas: vec![ReplicaStatus {
+                address: "http://127.0.0.1:9".into(),
+                health: Health::Up.into(),
+                reason: String::new(),
+                device: "cpu".into(),
+                version: "0.1.0".into(),
+                sessions: 2,
+            }],
+            recovery: Some(Recovery { takeovers: 11, recomputed_tokens: 12, hedges: 13, hedges_won: 14 }),
         }],
         rule: Rule::LogitMean.into(),
         threshold: 0.25,
@@ -209,9 +216,16 @@ fn the_status() {
             "vocabulary_size": 65, "vocabulary_fingerprint": "ab12", "sessions": 6, "waiting": 7,
             "tokens_in_progress": 8,
             "members": [{
-                "name": "alto", "address": "http://127.0.0.1:9", "weight": 2.0, "health": "up", "reason": "",
-                "model": "alto", "architecture": "lstm 2x320", "parameters": 1000, "device": "cpu",
+                "name": "alto", "weight": 2.0, "health": "up", "reason": "",
+                "model": "alto", "architecture": "lstm 2x320", "parameters": 1000,
                 "start": "zero_state", "sessions": 3,
+                "replicas": [{
+                    "address": "http://127.0.0.1:9", "health": "up", "reason": "", "device": "cpu",
+                    "version": "0.1.0", "sessions": 2,
+                }],
+                "recovery": {
+                    "takeovers": 11, "recomputed_tokens": 12, "hedges": 13, "hedges_won": 14,
+                },
                 "traffic": [{
                     "plan": "drawn", "bytes_sent": 7, "bytes_received": 8, "tokens": 9, "output_rows": 10,
                 }],

@@ -4,7 +4,7 @@
 use chorus_proto::v1::{FusionOptions, PredictRequest, Rule, SamplingOptions, ScoreRequest, TokenIds};
 
 use super::*;
-use crate::testing::scripted_member::Style;
+use crate::testing::scripted_replica::Style;
 
 const MEMBERS: usize = 5;
 const VOCABULARY: u32 = 33_278;

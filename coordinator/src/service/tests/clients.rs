@@ -6,7 +6,7 @@ use chorus_proto::v1::{generation_end::Reason, member_status::Health};
 use tonic::Code;
 
 use super::*;
-use crate::testing::scripted_member::Act;
+use crate::testing::scripted_replica::Act;
 
 #[tokio::test]
 async fn a_client_that_hangs_up_closes_its_sessions_everywhere() {
@@ -119,7 +119,7 @@ async fn status_says_who_is_there() {
     assert_eq!(health, [Health::Up, Health::Up, Health::Down]);
     let cello = &status.members[2];
     assert_eq!((cello.reason.as_str(), cello.weight, cello.parameters), ("killed", 3.0, 7));
-    assert_eq!((cello.model.as_str(), cello.device.as_str()), ("model of cello", "paper"));
+    assert_eq!((cello.model.as_str(), cello.replicas[0].device.as_str()), ("model of cello", "paper"));
     assert_eq!(status.vocabulary_size, 8);
     assert_eq!(status.vocabulary_fingerprint, vocabulary().fingerprint());
     assert_eq!(status.limits.unwrap().max_sessions, 128);

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use tonic::Code;
 
 use super::*;
-use crate::testing::scripted_member::Act;
+use crate::testing::scripted_replica::Act;
 
 #[tokio::test]
 async fn one_message_says_what_the_stream_says() {
@@ -32,7 +32,7 @@ async fn one_message_says_what_the_stream_says() {
 async fn a_member_that_is_lost_on_the_way_is_named() {
     let stage = Stage::new("").await;
     stage.members[1].follow(|read| {
-        if read == 4 { Act::Fail(MemberError::Lost { reason: "unplugged".to_owned() }) } else { Act::Answer }
+        if read == 4 { Act::Fail(ReplicaError::Lost { reason: "unplugged".to_owned() }) } else { Act::Answer }
     });
     let reply = stage.complete(request(&[0], 8, 1)).await.unwrap();
     let participation = reply.participation.unwrap();

@@ -7,7 +7,7 @@ use chorus_proto::v1::{GenerateRequest, PredictRequest};
 use super::*;
 use crate::fusion::Rule;
 use crate::sampling::Sampling;
-use crate::testing::scripted_member::Act;
+use crate::testing::scripted_replica::Act;
 
 #[tokio::test]
 async fn every_rule_generates_what_fusion_in_this_process_gives() {
@@ -69,7 +69,10 @@ async fn every_token_has_each_members_own_log_probability() {
         for (member, scripted) in token.members.iter().zip(&stage.members) {
             let rows = scripted.model.rows([prefix.as_slice()].into_iter());
             let own = rows.row(0).unwrap().log_prob(token.id).unwrap();
-            assert_eq!((member.name.as_str(), member.log_prob.to_bits()), (scripted.name(), own.to_bits()));
+            assert_eq!(
+                (member.name.as_str(), member.log_prob.to_bits()),
+                (scripted.address(), own.to_bits())
+            );
         }
         assert_eq!(token.members.len(), 3);
         prefix.push(token.id);
@@ -100,7 +103,7 @@ async fn predict_gives_the_fused_distribution_and_each_members() {
             let own = rows.row(0).unwrap().top(8);
             let own: Vec<_> = own.iter().map(|own| (own.id, own.log_prob.exp().to_bits())).collect();
             let said = member.candidates.iter().map(|said| (said.id, said.probability.to_bits()));
-            assert_eq!((member.name.as_str(), said.collect::<Vec<_>>()), (scripted.name(), own));
+            assert_eq!((member.name.as_str(), said.collect::<Vec<_>>()), (scripted.address(), own));
             assert!(member.start.is_some());
         }
         assert_eq!(reply.members.len(), 3);

@@ -22,20 +22,22 @@ use futures::StreamExt;
 use tonic::{Request, Status};
 
 use super::EnsembleService;
-use crate::agreement::VocabularyAgreement;
+use crate::agreement::Agreement;
 use crate::config::{Config, Overrides};
 use crate::ensemble::Ensemble;
 use crate::fusion::{Fused, Scratch, fuse};
-use crate::member::{Member, MemberError};
+use crate::member::Member;
+use crate::replica::{Replica, ReplicaError};
 use crate::sampling::{drawing_member, uniform};
-use crate::testing::scripted_member::{Act, ScriptedMember, Style, card};
+use crate::testing::scripted_replica::{Act, ScriptedReplica, Style, card};
 
 const NAMES: [&str; 3] = ["alto", "bass", "cello"];
 const WEIGHTS: [f64; 3] = [2.0, 1.0, 3.0];
 
 /// An ensemble of three scripted members.
 struct Stage {
-    members: [Arc<ScriptedMember>; 3],
+    /// Each has one replica.
+    members: [Arc<ScriptedReplica>; 3],
     config: Config,
     ensemble: Arc<Ensemble>,
     service: EnsembleService,
@@ -75,12 +77,15 @@ impl Stage {
         let members = flags.collect::<Result<_, _>>().unwrap();
         let config = Config::new(Some(toml), Overrides { members, ..Overrides::default() });
         let config = config.unwrap();
-        let members: [Arc<ScriptedMember>; 3] = std::array::from_fn(|index| {
-            ScriptedMember::in_style(style, NAMES[index], index as u64 + 1, vocabulary)
+        let members: [Arc<ScriptedReplica>; 3] = std::array::from_fn(|index| {
+            ScriptedReplica::in_style(style, NAMES[index], index as u64 + 1, vocabulary)
         });
-        let dynamic = members.iter().cloned().map(|member| member as Arc<dyn Member>);
-        let agreement = Arc::new(VocabularyAgreement::default());
-        let ensemble = Arc::new(Ensemble::new(&config, dynamic.collect(), agreement).unwrap());
+        let of_one = |(name, replica): (&&str, &Arc<ScriptedReplica>)| {
+            Arc::new(Member::new(name, [Arc::clone(replica) as Arc<dyn Replica>], 0.0))
+        };
+        let of_one = NAMES.iter().zip(&members).map(of_one);
+        let agreement = Arc::new(Agreement::default());
+        let ensemble = Arc::new(Ensemble::new(&config, of_one.collect(), agreement).unwrap());
         Self { members, config, service: EnsembleService::new(Arc::clone(&ensemble)), ensemble }
     }
 
@@ -91,7 +96,7 @@ impl Stage {
             member.follow(move |read| {
                 if knows && read == at {
                     knows = false;
-                    return Act::Fail(MemberError::UnknownSession);
+                    return Act::Fail(ReplicaError::UnknownSession);
                 }
                 Act::Answer
             });

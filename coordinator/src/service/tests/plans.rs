@@ -4,10 +4,10 @@ use chorus_proto::v1::{FusionOptions, GenerateRequest, PredictRequest, RowFormat
 
 use super::*;
 use crate::fusion::{Norm, Rule};
-use crate::member::Answer;
 use crate::plan::{Ask, Positions};
+use crate::replica::Answer;
 use crate::rows::Rows;
-use crate::testing::scripted_member::Act;
+use crate::testing::scripted_replica::Act;
 
 const STYLES: [Style; 3] = [Style::Noise, Style::Language, Style::Ties];
 
@@ -199,7 +199,7 @@ async fn a_member_that_is_lost_while_it_draws_leaves_the_draw_to_the_others() {
 }
 
 /// A member that answers the first question of a step and dies of the second.
-fn die_of_the_second_question(member: &Arc<ScriptedMember>, at: usize) {
+fn die_of_the_second_question(member: &Arc<ScriptedReplica>, at: usize) {
     let mut asked = 0;
     member.follow(move |read| {
         asked += usize::from(read == at);
@@ -237,7 +237,7 @@ async fn members_that_have_forgotten_the_session_between_two_questions_read_it_a
         let mut asked = 0;
         member.follow(move |read| {
             asked += usize::from(read == 3);
-            if asked == 2 { Act::Fail(MemberError::UnknownSession) } else { Act::Answer }
+            if asked == 2 { Act::Fail(ReplicaError::UnknownSession) } else { Act::Answer }
         });
     }
     let request = |whole_rows| PredictRequest {

@@ -4,7 +4,7 @@ use chorus_proto::v1::{FusionOptions, ScoreRequest};
 
 use super::*;
 use crate::fusion::Rule;
-use crate::testing::scripted_member::Act;
+use crate::testing::scripted_replica::Act;
 
 const TOKENS: [u32; 11] = [1, 7, 0, 3, 3, 2, 6, 5, 4, 1, 0];
 

@@ -7,8 +7,8 @@ use chorus_proto::v1::generation_end::Reason;
 use tonic::Code;
 
 use super::*;
-use crate::member::MemberError;
-use crate::testing::scripted_member::Act;
+use crate::replica::ReplicaError;
+use crate::testing::scripted_replica::Act;
 
 /// A moment for each step, so that what happens beside it has a place in time.
 fn pace(stage: &Stage) {
@@ -91,7 +91,7 @@ async fn a_member_that_hangs_is_out_after_the_step_deadline() {
 #[tokio::test]
 async fn numbers_that_are_not_finite_put_a_member_out_of_the_step() {
     let stage = Stage::new("").await;
-    let not_finite = || MemberError::NotFinite { what: "the logit of token 3 is NaN".to_owned() };
+    let not_finite = || ReplicaError::NotFinite { what: "the logit of token 3 is NaN".to_owned() };
     stage.members[2].follow(move |_| Act::Fail(not_finite()));
     let replies = stage.generate(request(&[0, 0], 6, 4)).await.unwrap();
     assert!(missing(&replies).iter().all(|missing| missing == &["cello"]));
@@ -132,7 +132,7 @@ async fn what_every_member_refuses_is_the_callers_mistake() {
     let stage = Stage::new("").await;
     for member in &stage.members {
         let message = "token 5 is not for me".to_owned();
-        let refused = MemberError::Refused { message };
+        let refused = ReplicaError::Refused { message };
         member.follow(move |_| Act::Fail(refused.clone()));
     }
     let error = stage.generate(request(&[5], 1, 1)).await.unwrap_err();
@@ -142,7 +142,7 @@ async fn what_every_member_refuses_is_the_callers_mistake() {
 #[tokio::test]
 async fn a_refusal_beside_a_death_is_not_the_callers_mistake() {
     let stage = Stage::new("").await;
-    let refused = MemberError::Refused { message: "token 5 is not for me".to_owned() };
+    let refused = ReplicaError::Refused { message: "token 5 is not for me".to_owned() };
     stage.members[0].follow(move |_| Act::Fail(refused.clone()));
     stage.members[1].follow(|_| Act::Die);
     stage.members[2].follow(|_| Act::Die);
@@ -156,7 +156,7 @@ async fn a_refusal_beside_a_death_is_not_the_callers_mistake() {
 #[tokio::test]
 async fn a_refusal_of_the_only_member_that_is_up_is_not_the_callers_mistake() {
     let stage = Stage::new("").await;
-    let refused = MemberError::Refused { message: "token 5 is not for me".to_owned() };
+    let refused = ReplicaError::Refused { message: "token 5 is not for me".to_owned() };
     stage.members[0].follow(move |_| Act::Fail(refused.clone()));
     stage.members[1].die();
     stage.members[2].die();
@@ -186,7 +186,7 @@ async fn full_members_are_exhausted_and_not_unavailable() {
     let stage = Stage::new("").await;
     stage.members[2].die();
     for member in &stage.members[..2] {
-        let full = MemberError::Exhausted { message: "100 sessions are open".to_owned() };
+        let full = ReplicaError::Exhausted { message: "100 sessions are open".to_owned() };
         member.follow(move |_| Act::Fail(full.clone()));
     }
     let error = stage.generate(request(&[5], 1, 1)).await.unwrap_err();
@@ -216,8 +216,8 @@ async fn a_member_that_is_late_again_and_again_stalls_a_generation_a_few_times_o
     stage.members[1].follow(move |read| if in_step(read) { Act::Hang } else { Act::Answer });
     let start = tokio::time::Instant::now();
     let replies = stage.generate(request(&[0; 20], 300, 4)).await.unwrap();
-    // Four deadlines of a feed, and a moment for each step.
-    let most = 4 * 750 + 305 * 10;
+    // Four deadlines of a feed of ten tokens at most, and a moment for each step.
+    let most = 4 * 800 + 305 * 10;
     assert!(start.elapsed().as_millis() < most, "{:?}", start.elapsed());
     let reason = &participation(&replies[299]).missing[0].reason;
     assert!(reason.contains("it stays out after 4 failures"), "{reason}");

@@ -1,9 +1,9 @@
-//! [`Member`]: one model of the ensemble as the coordinator sees it, and what can go wrong with it.
+//! [`Replica`]: one worker that hosts a member's model, as the coordinator sees it, and what can go wrong with it.
 //!
-//! Knows nothing about gRPC, sessions of the ensemble, or how answers are fused: a scripted fake is a member too, and
-//! hedging, breakers or retries wrap any member.
+//! Knows nothing about gRPC, about the member's other replicas, or how answers are fused: a scripted fake is a replica too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chorus_proto::v1::ModelCard;
 use futures::future::BoxFuture;
@@ -12,18 +12,16 @@ use tokio::sync::watch;
 use crate::fusion::Norm;
 use crate::plan::{Ask, PlanKind};
 use crate::rows::Rows;
+use crate::snapshot::Snapshot;
 use crate::tops::Tops;
 use crate::traffic::TrafficCounts;
 
 /// Names one opening of a session at one member. Never used twice, so a late answer can't be taken for a new one.
 pub type SessionId = u64;
 
-/// One model of the ensemble. Calls never block; only [`Member::feed`] waits, and dropping its future gives the wait up.
-pub trait Member: Send + Sync + 'static {
-    /// The name that the configuration gives it.
-    fn name(&self) -> &str;
-
-    /// Where it is, for people.
+/// One worker. Calls never block; only [`Replica::feed`] waits, and dropping its future gives the wait up.
+pub trait Replica: Send + Sync + 'static {
+    /// Where it is, for people; no two replicas of a member have the same.
     fn address(&self) -> &str;
 
     /// Whether it can be asked, now and from now on.
@@ -32,18 +30,25 @@ pub trait Member: Send + Sync + 'static {
     /// What it hosts, once it was reached; the last known while it is down.
     fn card(&self) -> Option<Arc<ModelCard>>;
 
-    /// Starts a session at the model's start state. A failure to open shows in the first feed.
-    fn open(&self, session: SessionId);
+    /// Starts a session: at the model's start state, or where a snapshot was taken. A failure to open shows in the first
+    /// feed.
+    fn open(&self, session: SessionId, snapshot: Option<&Snapshot>);
 
     /// Appends tokens to a session and asks about them. There is no deadline here: the caller sets one.
-    fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answer, MemberError>>;
+    fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answered, ReplicaError>>;
 
-    /// Says that a feed was given up at its deadline, which dropping its future does not tell: a caller that hangs up
-    /// does the same.
+    /// For how long nothing at all has come from it while something is waited for.
+    fn silence(&self) -> Duration;
+
+    /// Says that a feed was given up because it took too long, which dropping its future does not tell: a caller that
+    /// hangs up does the same.
     fn late(&self);
 
-    /// Says that an answer which looked sound was not, as others showed: the member broke the protocol.
+    /// Says that an answer which looked sound was not, as others showed: the replica broke the protocol.
     fn discredit(&self);
+
+    /// Where a session stands that the replica will not go on with, if it said so. Told once.
+    fn handed_over(&self, session: SessionId) -> Option<Snapshot>;
 
     /// Ends a session; one that is not open is ignored.
     fn close(&self, session: SessionId);
@@ -65,9 +70,22 @@ pub struct Feed {
     pub ask: Ask,
     /// For which plan, by which its bytes are counted.
     pub plan: PlanKind,
+    /// Whether the answer is to bring a snapshot of the session after it.
+    pub snapshot: bool,
+    /// How long the answer is of use.
+    pub timeout: Duration,
 }
 
-/// What a member answers, in the shape that was asked for.
+/// What comes back for a feed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// The answer to its ask.
+    pub answer: Answer,
+    /// The session after it, where that was wanted and came whole.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// What a replica answers, in the shape that was asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// The session advanced.
@@ -89,7 +107,7 @@ pub enum Answer {
     Drawn(u32),
 }
 
-/// Whether a member can be asked.
+/// Whether a replica can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
     /// Never reached yet, and why not.
@@ -107,16 +125,16 @@ pub enum Presence {
         /// For people.
         reason: String,
     },
-    /// It was reached, but it can't be a member of this ensemble.
+    /// It was reached, but it can't be this member.
     Refused {
         /// For people.
         reason: String,
     },
 }
 
-/// Why a member did not answer.
+/// Why a replica did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MemberError {
+pub enum ReplicaError {
     /// The link broke or the process died.
     #[error("{reason}")]
     Lost {
@@ -129,16 +147,16 @@ pub enum MemberError {
         /// The deadline that it missed.
         milliseconds: u128,
     },
-    /// The caller's mistake, as the member sees it. Never counts against the member.
+    /// The caller's mistake, as the replica sees it. Never counts against the replica.
     #[error("it refused the request: {message}")]
     Refused {
-        /// The member's sentence.
+        /// The replica's sentence.
         message: String,
     },
     /// It has no room for the session now.
     #[error("it has no room: {message}")]
     Exhausted {
-        /// The member's sentence.
+        /// The replica's sentence.
         message: String,
     },
     /// It no longer knows the session: it restarted, or the session was idle for too long.
@@ -159,12 +177,12 @@ pub enum MemberError {
 }
 
 impl Presence {
-    /// Whether the member answers.
+    /// Whether the replica answers.
     pub fn is_up(&self) -> bool {
         matches!(self, Self::Up { .. })
     }
 
-    /// Why the member can't be asked, for people; empty when it can.
+    /// Why the replica can't be asked, for people; empty when it can.
     pub fn reason(&self) -> &str {
         match self {
             Self::Up { .. } => "",

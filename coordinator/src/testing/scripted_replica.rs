@@ -1,4 +1,4 @@
-//! A scripted member for tests: a small made-up model in this process that answers, waits, fails or dies as told.
+//! A scripted replica for tests: a small made-up model in this process that answers, waits, fails or dies as told.
 //!
 //! Its distributions depend on everything that a session has read, so a mistake in feeding shows in the numbers.
 
@@ -8,29 +8,32 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chorus_proto::v1::{ModelCard, RowFormat, Start, WorkerLimits, start};
+use chorus_proto::v1::{self, ModelCard, RowFormat, Start, WorkerLimits, start};
 use chorus_simd::norm;
 use chorus_text::Vocabulary;
 use futures::future::{self, BoxFuture, FutureExt};
 use tokio::sync::watch;
 
-use crate::member::{Answer, Feed, Member, MemberError, Presence, SessionId};
 use crate::plan::{Ask, PlanKind, Positions};
+use crate::replica::{Answer, Answered, Feed, Presence, Replica, ReplicaError, SessionId};
 use crate::rows::Rows;
+use crate::snapshot::Snapshot;
 use crate::tops::{TopParts, TopShape, Tops};
 use crate::traffic::TrafficCounts;
 
-/// What a member does with a feed.
+/// What a replica does with a feed.
 pub(crate) enum Act {
     Answer,
     AnswerAfter(Duration),
     /// Never answers.
     Hang,
-    Fail(MemberError),
+    Fail(ReplicaError),
     /// Answers what this makes of the true answer.
     Lie(fn(Answer) -> Answer),
     /// Its process is gone, and all its sessions.
     Die,
+    /// It stops after it has handed its sessions over.
+    Leave,
 }
 
 /// Decides by the number of tokens that the session will have read.
@@ -56,8 +59,8 @@ pub(crate) enum Style {
     Ties,
 }
 
-pub(crate) struct ScriptedMember {
-    name: String,
+pub(crate) struct ScriptedReplica {
+    address: String,
     pub(crate) model: ScriptedModel,
     presence: watch::Sender<Presence>,
     card: ModelCard,
@@ -73,6 +76,9 @@ struct State {
     feeds: Vec<usize>,
     starts: u32,
     late: usize,
+    silence: Duration,
+    handovers: HashMap<SessionId, Snapshot>,
+    timeouts: Vec<Duration>,
     discredited: usize,
     asks: Vec<Ask>,
 }
@@ -187,17 +193,17 @@ impl ScriptedModel {
     }
 }
 
-impl ScriptedMember {
-    pub(crate) fn new(name: &str, seed: u64, vocabulary: &Vocabulary) -> Arc<Self> {
-        Self::in_style(Style::Noise, name, seed, vocabulary)
+impl ScriptedReplica {
+    pub(crate) fn new(address: &str, seed: u64, vocabulary: &Vocabulary) -> Arc<Self> {
+        Self::in_style(Style::Noise, address, seed, vocabulary)
     }
 
-    pub(crate) fn in_style(style: Style, name: &str, seed: u64, vocabulary: &Vocabulary) -> Arc<Self> {
+    pub(crate) fn in_style(style: Style, address: &str, seed: u64, vocabulary: &Vocabulary) -> Arc<Self> {
         Arc::new(Self {
-            name: name.to_owned(),
+            address: address.to_owned(),
             model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize, style },
             presence: watch::Sender::new(Presence::Connecting { reason: "not reached yet".to_owned() }),
-            card: card(name, vocabulary),
+            card: card(address, vocabulary),
             state: Mutex::new(State {
                 script: Box::new(|_| Act::Answer),
                 sessions: HashMap::new(),
@@ -205,6 +211,9 @@ impl ScriptedMember {
                 feeds: Vec::new(),
                 starts: 0,
                 late: 0,
+                silence: Duration::ZERO,
+                handovers: HashMap::new(),
+                timeouts: Vec::new(),
                 discredited: 0,
                 asks: Vec::new(),
             }),
@@ -223,6 +232,25 @@ impl ScriptedMember {
     pub(crate) fn die(&self) {
         self.lose_sessions();
         self.presence.send_replace(Presence::Down { reason: "killed".to_owned() });
+    }
+
+    /// Its process stops, and hands over what it has.
+    pub(crate) fn leave(&self) {
+        let mut state = self.state.lock().unwrap();
+        let handovers = state.sessions.iter().map(|(session, held)| (*session, snapshot(&held.tokens)));
+        state.handovers = handovers.collect();
+        drop(state);
+        self.die();
+    }
+
+    /// What it says of its silence.
+    pub(crate) fn is_silent_for(&self, silence: Duration) {
+        self.state.lock().unwrap().silence = silence;
+    }
+
+    /// For how long the answer to each feed was of use.
+    pub(crate) fn timeouts(&self) -> Vec<Duration> {
+        self.state.lock().unwrap().timeouts.clone()
     }
 
     pub(crate) fn follow(&self, script: impl FnMut(usize) -> Act + Send + 'static) {
@@ -275,7 +303,7 @@ impl ScriptedMember {
         act
     }
 
-    fn read(&self, feed: &Feed) -> Answer {
+    fn read(&self, feed: &Feed) -> Answered {
         let mut state = self.state.lock().unwrap();
         state.feeds.push(feed.tokens.len());
         state.asks.push(feed.ask.clone());
@@ -284,17 +312,14 @@ impl ScriptedMember {
         held.tokens.extend(&feed.tokens);
         let tokens = held.tokens.clone();
         state.histories.insert(feed.session, tokens.clone());
-        self.model.answer(&feed.ask, &tokens, feed.tokens.len())
+        let answer = self.model.answer(&feed.ask, &tokens, feed.tokens.len());
+        Answered { answer, snapshot: feed.snapshot.then(|| snapshot(&tokens)) }
     }
 }
 
-impl Member for ScriptedMember {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
+impl Replica for ScriptedReplica {
     fn address(&self) -> &str {
-        "nowhere"
+        &self.address
     }
 
     fn presence(&self) -> watch::Receiver<Presence> {
@@ -306,21 +331,23 @@ impl Member for ScriptedMember {
         reached.then(|| Arc::new(self.card.clone()))
     }
 
-    fn open(&self, session: SessionId) {
+    fn open(&self, session: SessionId, snapshot: Option<&Snapshot>) {
         let mut state = self.state.lock().unwrap();
         assert!(!state.histories.contains_key(&session), "a session number was used twice");
-        state.sessions.insert(session, Held::default());
+        let tokens = snapshot.map(tokens_of).unwrap_or_default();
+        state.sessions.insert(session, Held { step: 0, tokens });
         self.open.send_replace(state.sessions.len());
     }
 
-    fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answer, MemberError>> {
+    fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answered, ReplicaError>> {
+        self.state.lock().unwrap().timeouts.push(feed.timeout);
         let held = {
             let state = self.state.lock().unwrap();
             let held = state.sessions.get(&feed.session);
             held.map(|held| (held.step, held.tokens.len()))
         };
         let Some((step, position)) = held else {
-            return future::ready(Err(MemberError::UnknownSession)).boxed();
+            return future::ready(Err(ReplicaError::UnknownSession)).boxed();
         };
         assert_eq!(feed.step, step + 1, "a step was left out or fed twice");
         match self.act(position + feed.tokens.len()) {
@@ -333,15 +360,27 @@ impl Member for ScriptedMember {
                 }
                 .boxed()
             }
-            Act::Lie(lie) => future::ready(Ok(lie(self.read(&feed)))).boxed(),
+            Act::Lie(lie) => {
+                let Answered { answer, snapshot } = self.read(&feed);
+                future::ready(Ok(Answered { answer: lie(answer), snapshot })).boxed()
+            }
             Act::Hang => future::pending().boxed(),
             Act::Fail(error) => future::ready(Err(error)).boxed(),
+            Act::Leave => {
+                self.leave();
+                let reason = "the worker is stopping".to_owned();
+                future::ready(Err(ReplicaError::Lost { reason })).boxed()
+            }
             Act::Die => {
                 self.die();
                 let reason = "killed".to_owned();
-                future::ready(Err(MemberError::Lost { reason })).boxed()
+                future::ready(Err(ReplicaError::Lost { reason })).boxed()
             }
         }
+    }
+
+    fn silence(&self) -> Duration {
+        self.state.lock().unwrap().silence
     }
 
     fn late(&self) {
@@ -356,11 +395,29 @@ impl Member for ScriptedMember {
         TrafficCounts::default()
     }
 
+    fn handed_over(&self, session: SessionId) -> Option<Snapshot> {
+        self.state.lock().unwrap().handovers.remove(&session)
+    }
+
     fn close(&self, session: SessionId) {
         let mut state = self.state.lock().unwrap();
         state.sessions.remove(&session);
         self.open.send_replace(state.sessions.len());
     }
+}
+
+/// Of a session that has read these tokens; they are its state.
+fn snapshot(tokens: &[u32]) -> Snapshot {
+    let state: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+    let (checksum, position) = (crc32fast::hash(&state), tokens.len() as u64);
+    let model_fingerprint = "scripted".to_owned();
+    Snapshot::read(v1::Snapshot { position, model_fingerprint, state: state.into(), checksum }).unwrap()
+}
+
+fn tokens_of(snapshot: &Snapshot) -> Vec<u32> {
+    let (tokens, rest) = snapshot.sealed().state.as_chunks();
+    assert!(rest.is_empty());
+    tokens.iter().map(|token| u32::from_le_bytes(*token)).collect()
 }
 
 pub(crate) fn card(name: &str, vocabulary: &Vocabulary) -> ModelCard {
@@ -382,6 +439,7 @@ pub(crate) fn card(name: &str, vocabulary: &Vocabulary) -> ModelCard {
         }),
         incarnation: "1".to_owned(),
         version: "0".to_owned(),
+        model_fingerprint: "scripted".to_owned(),
     }
 }
 

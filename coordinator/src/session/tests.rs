@@ -1,0 +1,293 @@
+//! A session at a member with several replicas that are lost, silent, slow or leave: what is read where, and what it costs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chorus_proto::v1::RowFormat;
+use chorus_text::Vocabulary;
+use tokio::time::Instant;
+
+use super::member_session::MemberSession;
+use super::terms::{Patience, SessionTerms};
+use super::transcript::Transcript;
+use crate::member::Member;
+use crate::plan::{Ask, Plan, PlanKind};
+use crate::replica::{Answer, Replica, ReplicaError};
+use crate::testing::scripted_replica::{Act, ScriptedReplica};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SILENCE: Duration = Duration::from_millis(200);
+const STEP: Duration = Duration::from_secs(5);
+const SNAPSHOT_TOKENS: usize = 4;
+
+/// One session at one member with two replicas.
+struct Stage {
+    replicas: [Arc<ScriptedReplica>; 2],
+    member: Arc<Member>,
+    transcript: Transcript,
+    session: MemberSession,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self::with(|terms| terms, 0.0)
+    }
+
+    fn with(terms: impl FnOnce(SessionTerms) -> SessionTerms, hedge_share: f32) -> Self {
+        let vocabulary = Vocabulary::train_characters("abcdefgh").unwrap();
+        // The same model twice.
+        let replicas = ["first", "second"].map(|address| ScriptedReplica::new(address, 7, &vocabulary));
+        replicas.iter().for_each(|replica| replica.start());
+        let of_member = replicas.iter().cloned().map(|replica| replica as Arc<dyn Replica>);
+        let member = Arc::new(Member::new("alto", of_member, hedge_share));
+        let patience = Patience { step: STEP, token: Duration::ZERO, silence: SILENCE };
+        let plan = PlanKind::Dense;
+        let all = SessionTerms { patience, plan, snapshot_tokens: SNAPSHOT_TOKENS, deadline: None };
+        let session = MemberSession::new(&member, terms(all));
+        Self { replicas, member, transcript: Transcript::new(vocabulary.fingerprint()), session }
+    }
+
+    /// Appends tokens and asks what follows; the answer is that of the model, to the bit, wherever it came from.
+    async fn step(&mut self, tokens: &[u32]) -> Result<(), ReplicaError> {
+        self.ask(tokens, Ask::next_row(RowFormat::F32)).await
+    }
+
+    async fn ask(&mut self, tokens: &[u32], ask: Ask) -> Result<(), ReplicaError> {
+        let start = self.transcript.len();
+        let end = self.transcript.extend(tokens);
+        let answer = self.session.advance(&self.transcript, start..end, ask.clone()).await?;
+        let read = self.transcript.part(0..end);
+        let expected: Answer = self.replicas[0].model.answer(&ask, &read, tokens.len());
+        assert_eq!(answer, expected);
+        Ok(())
+    }
+
+    /// The replica that has the session, and the other one.
+    fn here_and_there(&self) -> (Arc<ScriptedReplica>, Arc<ScriptedReplica>) {
+        let [first, second] = self.replicas.clone();
+        let is_first = self.member.seats()[0].sessions.load(std::sync::atomic::Ordering::Relaxed) == 1;
+        if is_first { (first, second) } else { (second, first) }
+    }
+
+    /// Takeovers, tokens that were read again, hedges, hedges that won.
+    fn counts(&self) -> [u64; 4] {
+        let counts = &self.member.counts;
+        [&counts.takeovers, &counts.recomputed_tokens, &counts.hedges, &counts.hedges_won]
+            .map(|count| count.get())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_replica_goes_on_from_the_last_snapshot() {
+    let mut stage = Stage::new();
+    // A snapshot at the end of the prompt, after 10 tokens, and one after every 4 more.
+    stage.step(&[1, 2, 3, 4, 5, 6, 7, 0, 1, 2]).await.unwrap();
+    for token in [3, 4, 5, 6, 7, 0] {
+        stage.step(&[token]).await.unwrap();
+    }
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::Die);
+    stage.step(&[1]).await.unwrap();
+    assert_eq!(there.feeds(), [3], "two since the snapshot at 14, and the one that failed");
+    assert_eq!(stage.counts(), [1, 2, 0, 0]);
+    stage.step(&[2]).await.unwrap();
+    assert_eq!(stage.counts(), [1, 2, 0, 0], "it stays there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_handed_over_is_not_read_again() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2, 3]).await.unwrap();
+    for token in [4, 5] {
+        stage.step(&[token]).await.unwrap();
+    }
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::Leave);
+    stage.step(&[6]).await.unwrap();
+    assert_eq!(there.feeds(), [1]);
+    assert_eq!(stage.counts(), [1, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_about_each_token_is_about_those_of_its_step_wherever_the_reading_begins() {
+    let mut stage = Stage::new();
+    let each = Plan::reference().each();
+    stage.ask(&[1, 2, 3], each.clone()).await.unwrap();
+    stage.ask(&[4], each.clone()).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::Die);
+    stage.ask(&[5, 6], each).await.unwrap();
+    assert_eq!(there.feeds(), [1, 2], "what came before the step, then the step");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prompt_whose_first_feed_fails_is_read_elsewhere_and_that_is_no_takeover() {
+    let mut stage = Stage::new();
+    stage.replicas[0].follow(|_| Act::Die);
+    stage.step(&[1, 2]).await.unwrap();
+    assert_eq!(stage.counts(), [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_silent_is_not_waited_for() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2]).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::Hang);
+    here.is_silent_for(SILENCE);
+    let start = Instant::now();
+    stage.step(&[3]).await.unwrap();
+    assert_eq!(start.elapsed(), SILENCE);
+    assert_eq!((here.late_feeds(), there.feeds()), (1, vec![1]));
+    assert_eq!(stage.counts(), [0, 0, 1, 1]);
+    assert_eq!(stage.here_and_there().0.address(), there.address(), "it stays with whom answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_answers_others_is_waited_for() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2]).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::AnswerAfter(4 * SILENCE));
+    here.is_silent_for(MILLISECOND);
+    let start = Instant::now();
+    stage.step(&[3]).await.unwrap();
+    assert_eq!(start.elapsed(), 4 * SILENCE);
+    assert_eq!((here.late_feeds(), there.feeds().len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_replica_has_the_whole_time_of_a_step() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2]).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    there.die();
+    here.follow(|_| Act::Hang);
+    here.is_silent_for(SILENCE);
+    let start = Instant::now();
+    let error = stage.step(&[3]).await.unwrap_err();
+    assert_eq!(error, ReplicaError::Late { milliseconds: STEP.as_millis() });
+    assert_eq!((start.elapsed(), here.late_feeds()), (STEP, 1));
+}
+
+/// So many answers that it is known how long one takes.
+async fn warm_up(stage: &mut Stage) {
+    for replica in &stage.replicas {
+        replica.follow(|_| Act::AnswerAfter(10 * MILLISECOND));
+    }
+    for token in 0..600 {
+        stage.step(&[token % 8]).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_longer_than_usual_is_asked_of_another_replica_too() {
+    let mut stage = Stage::with(|terms| terms, 0.05);
+    warm_up(&mut stage).await;
+    let (here, there) = stage.here_and_there();
+    let slow = || |_| Act::AnswerAfter(100 * MILLISECOND);
+    here.follow(slow());
+    let start = Instant::now();
+    stage.step(&[3]).await.unwrap();
+    let elapsed = start.elapsed();
+    assert!((20 * MILLISECOND..23 * MILLISECOND).contains(&elapsed), "{elapsed:?}");
+    assert_eq!((stage.counts()[2..].to_vec(), here.late_feeds()), (vec![1, 1], 0), "nobody is at fault");
+    assert_eq!(stage.here_and_there().0.address(), there.address());
+
+    // The first one may well be first.
+    there.follow(|_| Act::AnswerAfter(15 * MILLISECOND));
+    stage.step(&[3]).await.unwrap();
+    assert_eq!(stage.counts()[2..], [2, 1]);
+    assert_eq!(stage.here_and_there().0.address(), there.address());
+    here.until_idle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_have_a_budget() {
+    let mut stage = Stage::with(|terms| terms, 0.01);
+    warm_up(&mut stage).await;
+    for replica in &stage.replicas {
+        replica.follow(|_| Act::AnswerAfter(30 * MILLISECOND));
+    }
+    for token in 0..100 {
+        stage.step(&[token % 8]).await.unwrap();
+    }
+    let [_, _, hedges, _] = stage.counts();
+    // One in a hundred feeds, and one a second.
+    assert!((5..25).contains(&hedges), "{hedges}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_final_and_a_full_replica_is_not() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2]).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::Fail(ReplicaError::Exhausted { message: "full".to_owned() }));
+    stage.step(&[3]).await.unwrap();
+    let refusal = ReplicaError::Refused { message: "token 4 is not for me".to_owned() };
+    let refused = refusal.clone();
+    there.follow(move |_| Act::Fail(refused.clone()));
+    assert_eq!(stage.step(&[4]).await.unwrap_err(), refusal);
+    assert_eq!(here.feeds().len(), 1, "nobody else is asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_refused_is_not_the_end() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2, 3, 4, 5]).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    let mut has_refused = false;
+    there.follow(move |_| {
+        if std::mem::replace(&mut has_refused, true) {
+            return Act::Answer;
+        }
+        Act::Fail(ReplicaError::Refused { message: "open.snapshot.model_fingerprint".to_owned() })
+    });
+    here.follow(|_| Act::Die);
+    stage.step(&[6]).await.unwrap();
+    assert_eq!(there.histories().last().unwrap(), &[1, 2, 3, 4, 5, 6], "from the beginning");
+    assert_eq!(there.feeds(), [4, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_fail_the_first_failure_is_the_reason() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2]).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::Fail(ReplicaError::NotFinite { what: "token 3".to_owned() }));
+    there.follow(|_| Act::Die);
+    let error = stage.step(&[3]).await.unwrap_err();
+    assert_eq!(error, ReplicaError::NotFinite { what: "token 3".to_owned() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_of_use_until_the_step_or_the_caller_s_time_is_over() {
+    let mut stage = Stage::with(|terms| terms, 0.0);
+    stage.step(&[1]).await.unwrap();
+    assert_eq!(stage.here_and_there().0.timeouts(), [STEP]);
+    let soon = Instant::now() + 70 * MILLISECOND;
+    let mut stage = Stage::with(|terms| SessionTerms { deadline: Some(soon), ..terms }, 0.0);
+    stage.step(&[1]).await.unwrap();
+    assert_eq!(stage.here_and_there().0.timeouts(), [70 * MILLISECOND]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_dropped_is_closed_wherever_it_is_open() {
+    let mut stage = Stage::with(|terms| terms, 0.05);
+    warm_up(&mut stage).await;
+    for replica in &stage.replicas {
+        replica.follow(|_| Act::Hang);
+    }
+    // Dropped while both are asked.
+    assert!(tokio::time::timeout(100 * MILLISECOND, stage.step(&[1])).await.is_err());
+    let Stage { replicas, session, member, .. } = stage;
+    drop(session);
+    for replica in &replicas {
+        replica.until_idle().await;
+    }
+    let open: Vec<u32> =
+        member.seats().iter().map(|seat| seat.sessions.load(std::sync::atomic::Ordering::Relaxed)).collect();
+    assert_eq!((open, member.sessions.load(std::sync::atomic::Ordering::Relaxed)), (vec![0, 0], 0));
+}
