@@ -4,6 +4,7 @@
 
 mod clients;
 mod completing;
+mod degrading;
 mod fusing;
 mod plans;
 mod scoring;
