@@ -126,7 +126,14 @@ impl Ensemble {
             silence: self.resilience.silence(),
         };
         let snapshot_tokens = self.resilience.snapshot_tokens as usize;
-        SessionTerms { patience, plan: plan.kind(), snapshot_tokens, deadline }
+        SessionTerms {
+            patience,
+            plan: plan.kind(),
+            snapshot_tokens,
+            early_decision: self.resilience.early_decision,
+            require_all: false,
+            deadline,
+        }
     }
 }
 

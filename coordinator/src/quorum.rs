@@ -1,5 +1,6 @@
 //! The least participation with which the ensemble may answer. Knows nothing about why a member is missing.
 
+use chorus_proto::v1::Participation;
 use serde::{Deserialize, Serialize};
 
 use crate::weights::shares;
@@ -40,6 +41,12 @@ pub enum QuorumError {
         /// Names of the missing members, with reasons.
         missing: String,
     },
+    /// Anybody missing is too much for the request.
+    #[error("the request wants every member (fusion.allow_degraded is false); missing: {missing}")]
+    Degraded {
+        /// Names of the missing members, with reasons.
+        missing: String,
+    },
     /// Too little weight.
     #[error(
         "the members that take part have {present:.3} of the weight, the quorum is {quorum}; missing: {missing}"
@@ -56,6 +63,15 @@ pub enum QuorumError {
 
 /// A share that is a sum of shares may miss the quorum by rounding.
 const ROUNDING: f64 = 1e-9;
+
+impl QuorumError {
+    /// For a request that goes on without nobody.
+    pub(crate) fn degraded(participation: &Participation) -> Self {
+        let names =
+            participation.missing.iter().map(|missing| format!("{} ({})", missing.name, missing.reason));
+        Self::Degraded { missing: names.collect::<Vec<_>>().join(", ") }
+    }
+}
 
 impl Default for Quorum {
     /// One member suffices.

@@ -80,6 +80,11 @@ impl Weights {
         self.by_member.get(member).copied().unwrap_or(0.0)
     }
 
+    /// The weights of these members.
+    pub(crate) fn of_all(&self, members: &[usize]) -> Vec<f64> {
+        members.iter().map(|member| self.of(*member)).collect()
+    }
+
     /// All weights, in member order.
     pub fn as_slice(&self) -> &[f64] {
         &self.by_member

@@ -40,9 +40,10 @@ fn text(input: Option<Input>) -> String {
 }
 
 fn participation(prompt: &str) -> Participation {
-    let missing = MissingMember { name: "bass".to_owned(), reason: "gone".to_owned() };
+    let missing =
+        MissingMember { name: "bass".to_owned(), reason: "gone".to_owned(), ..MissingMember::default() };
     let missing = if prompt == "degraded" { vec![missing] } else { Vec::new() };
-    Participation { participants: vec!["alto".to_owned()], missing }
+    Participation { participants: vec!["alto".to_owned()], missing, ..Participation::default() }
 }
 
 #[tonic::async_trait]

@@ -89,7 +89,6 @@ fn start_coordinator(config: &Path) -> (Chorus, SocketAddr) {
     (coordinator, address)
 }
 
-
 /// What a coordinator over these workers is configured with, and whatever else.
 fn config_text(workers: &[MemberProcess], extra: &str) -> String {
     let mut text = String::from("listen = \"127.0.0.1:0\"\n");

@@ -23,7 +23,7 @@ fn request(seed: u64, max_tokens: u32) -> GenerateRequest {
         prompt: text_input("ROMEO:\n"),
         max_tokens: Some(max_tokens),
         sampling: Some(SamplingOptions { seed: Some(seed), ..Default::default() }),
-        log_probs: seed % 2 == 0,
+        log_probs: seed.is_multiple_of(2),
         ..Default::default()
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct FusionArgs {
     /// How logits travel where whole rows do: in 2 bytes answers are a little off
     #[arg(long, value_name = "FORMAT", value_parser = row_format_parser())]
     row_format: Option<v1::RowFormat>,
+    /// Fail rather than answer without one of the members
+    #[arg(long)]
+    require_all: bool,
 }
 
 /// Reads a row format's name.
@@ -49,23 +52,22 @@ impl FusionArgs {
     /// # Errors
     /// A member was given two weights.
     pub(crate) fn options(&self) -> Result<Option<v1::FusionOptions>, UsageError> {
-        let Self { rule, threshold, weights: given, whole_rows, row_format } = self;
-        if rule.is_none() && threshold.is_none() && given.is_empty() && !whole_rows && row_format.is_none() {
-            return Ok(None);
-        }
+        let Self { rule, threshold, weights: given, whole_rows, row_format, require_all } = self;
         let mut weights = HashMap::new();
         for (name, weight) in given {
             if weights.insert(name.clone(), *weight).is_some() {
                 return Err(UsageError(format!("--weight names the member {name:?} twice")));
             }
         }
-        Ok(Some(v1::FusionOptions {
+        let options = v1::FusionOptions {
             rule: rule.map_or(v1::Rule::Unspecified, v1::Rule::from).into(),
             threshold: *threshold,
             weights,
             whole_rows: *whole_rows,
             row_format: row_format.unwrap_or_default().into(),
-        }))
+            allow_degraded: require_all.then_some(false),
+        };
+        Ok((options != v1::FusionOptions::default()).then_some(options))
     }
 }
 

@@ -35,7 +35,9 @@ With --json every message is one line with the keys
                 [{name, log_prob}]; under threshold_vote votes
                 {count, by_weighted_average}
   participants  names of the members that are in this message
-  missing       [{name, reason}] of those that are not
+  missing       [{name, reason}] of those that are not; in the last message
+                with tokens [[first, end]], where each was missing
+  rejoined      names of those that take part again from this token on
   end           in the last message: reason (max_tokens, stop_string,
                 end_token), prompt_tokens, generated_tokens, seed, rule
 Logarithms are natural; a log-probability of minus infinity is null.";

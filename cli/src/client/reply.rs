@@ -3,8 +3,9 @@
 //! What is absent in an answer is absent in the JSON; a number that JSON can't hold (minus infinity) is null.
 
 use chorus_proto::v1::{
-    Candidate, GenerateReply, GeneratedToken, GenerationEnd, Participation, PlanTraffic, PredictReply,
-    Recovery, ReplicaStatus, ScoreReply, StatusReply, Votes, generation_end::Reason, member_status::Health,
+    Candidate, GenerateReply, GeneratedToken, GenerationEnd, MissingMember, Participation, PlanTraffic,
+    PredictReply, Recovery, ReplicaStatus, ScoreReply, StatusReply, Votes, generation_end::Reason,
+    member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -166,10 +167,22 @@ fn insert_participation(object: &mut Map<String, Value>, participation: Option<&
     let Some(participation) = participation else {
         return;
     };
-    let missing =
-        participation.missing.iter().map(|member| json!({ "name": member.name, "reason": member.reason }));
     object.insert("participants".into(), json!(participation.participants));
-    object.insert("missing".into(), missing.collect());
+    object.insert("missing".into(), participation.missing.iter().map(missing_member).collect());
+    if !participation.rejoined.is_empty() {
+        object.insert("rejoined".into(), json!(participation.rejoined));
+    }
+}
+
+fn missing_member(member: &MissingMember) -> Value {
+    let mut object = Map::new();
+    object.insert("name".into(), json!(member.name));
+    object.insert("reason".into(), json!(member.reason));
+    if !member.tokens.is_empty() {
+        let ranges = member.tokens.iter().map(|range| json!([range.first, range.end]));
+        object.insert("tokens".into(), ranges.collect());
+    }
+    Value::Object(object)
 }
 
 fn generated_token(token: &GeneratedToken) -> Value {

@@ -17,6 +17,9 @@ pub struct Resilience {
     /// The share of feeds that may be sent to a second replica because the first one takes longer than 95 in 100 feeds
     /// did; 0: none.
     pub hedge_share: f64,
+    /// Whether a vote, or a greedy choice under the weighted average, is answered without members that take more than twice
+    /// as long as the others where these can't change it any more.
+    pub early_decision: bool,
     /// Milliseconds between two lookups of a member's name.
     pub dns_refresh_ms: u32,
 }
@@ -35,7 +38,13 @@ pub struct ResilienceError {
 
 impl Default for Resilience {
     fn default() -> Self {
-        Self { snapshot_tokens: 16, silence_ms: 200, hedge_share: 0.05, dns_refresh_ms: 5000 }
+        Self {
+            snapshot_tokens: 16,
+            silence_ms: 200,
+            hedge_share: 0.05,
+            early_decision: true,
+            dns_refresh_ms: 5000,
+        }
     }
 }
 

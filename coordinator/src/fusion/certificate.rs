@@ -67,6 +67,15 @@ impl From<VoteCandidate> for Leader {
     }
 }
 
+/// By how much the first token leads, at least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Margin {
+    /// Its probability under the weighted average beyond that of any other token.
+    Probability(f64),
+    /// Its votes beyond those of any other token.
+    Votes(u32),
+}
+
 /// What the evidence proves.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -235,6 +244,24 @@ pub fn judge(contest: &Contest, participants: &[(f64, &Evidence)]) -> Result<Ver
     }
     unknown.sort_unstable();
     Ok(Verdict::Unknown(unknown))
+}
+
+/// By how much somebody leads for certain; not above 0 where nobody does.
+///
+/// # Errors
+/// No participants, or all their weights are 0.
+pub fn margin(contest: &Contest, participants: &[(f64, &Evidence)]) -> Result<Margin, FuseError> {
+    let field = Field::new(contest, participants)?;
+    let Some((first, rest)) = field.standings.split_first() else {
+        return Ok(if contest.log_threshold.is_some() { Margin::Votes(0) } else { Margin::Probability(0.0) });
+    };
+    if contest.log_threshold.is_some() {
+        // Sorted by votes.
+        return Ok(Margin::Votes(first.votes - rest.first().map_or(0, |rival| rival.votes)));
+    }
+    let others = if field.others > 0 { field.others_high } else { 0.0 };
+    let highest = rest.iter().map(|rival| rival.high).fold(others, f64::max);
+    Ok(Margin::Probability(first.low - highest))
 }
 
 /// What all participants' evidence, in member order and with their weights, says about a token whose probability is known

@@ -6,6 +6,7 @@
 mod arithmetic;
 pub mod certificate;
 mod distribution;
+mod early;
 mod leading;
 mod row;
 mod rule;
@@ -18,6 +19,7 @@ mod tests;
 pub use chorus_simd::Norm;
 pub use distribution::Distribution;
 pub(crate) use distribution::Probabilities;
+pub use early::margin_of;
 pub use leading::Candidate;
 pub use row::{Row, RowError, check_targets};
 pub(crate) use row::{check_norm, check_partial_mass};

@@ -10,11 +10,11 @@ use crate::{
 };
 
 /// The rule, threshold and weights of a request: the configured ones with what the request overrides. And how it wants
-/// whole rows to be used.
+/// whole rows to be used, and whether members may be missing.
 pub(super) fn check(
     options: Option<FusionOptions>,
     terms: &Terms<'_>,
-) -> Result<(Fusion, Weights, RowOptions), RequestError> {
+) -> Result<(Fusion, Weights, RowOptions, bool), RequestError> {
     let options = options.unwrap_or_default();
     let rule = check_rule(options.rule)?.unwrap_or(terms.fusion.rule);
     let rows = RowOptions { whole: options.whole_rows, format: check_format(options.row_format, rule)? };
@@ -31,7 +31,7 @@ pub(super) fn check(
         let message = format!("{rule} uses no weights; allowed: none, or a rule that uses them");
         return Err(RequestError::new("fusion.weights", message));
     };
-    Ok((Fusion { rule, threshold }, weights, rows))
+    Ok((Fusion { rule, threshold }, weights, rows, options.allow_degraded.unwrap_or(true)))
 }
 
 fn check_rule(number: i32) -> Result<Option<Rule>, RequestError> {

@@ -16,7 +16,7 @@ use chorus_text::Vocabulary;
 
 use crate::{
     config::Limits,
-    fusion::Fusion,
+    fusion::{Fusion, Rule},
     plan::{Plan, RowOptions},
     sampling::Sampling,
     weights::Weights,
@@ -65,6 +65,8 @@ pub struct Generation {
     pub weights: Weights,
     /// How whole rows are to be used.
     pub rows: RowOptions,
+    /// Whether members may be missing.
+    pub allow_degraded: bool,
     /// Whether every token comes with log-probabilities.
     pub log_probs: bool,
 }
@@ -80,6 +82,8 @@ pub struct Scoring {
     pub weights: Weights,
     /// How whole rows are to be used.
     pub rows: RowOptions,
+    /// Whether members may be missing.
+    pub allow_degraded: bool,
     /// Whether there is a row for each token.
     pub per_token: bool,
 }
@@ -97,6 +101,8 @@ pub struct Prediction {
     pub weights: Weights,
     /// How whole rows are to be used.
     pub rows: RowOptions,
+    /// Whether members may be missing.
+    pub allow_degraded: bool,
 }
 
 /// What a request takes of the ensemble, as far as that is known before it runs.
@@ -135,7 +141,7 @@ impl Generation {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::GenerateRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights, rows) = fusion::check(request.fusion, terms)?;
+        let (fusion, weights, rows, allow_degraded) = fusion::check(request.fusion, terms)?;
         let (sampling, seed) = sampling::check(request.sampling, fusion.rule)?;
         if request.log_probs && !fusion.rule.yields_distribution() {
             let message = "threshold_vote has no distribution and so no log-probabilities; allowed: false, or another rule";
@@ -154,6 +160,7 @@ impl Generation {
             fusion,
             weights,
             rows,
+            allow_degraded,
             log_probs: request.log_probs,
             prompt: input::check("prompt", request.prompt, terms)?,
         })
@@ -163,6 +170,15 @@ impl Generation {
     pub fn plan(&self, vocabulary_size: usize) -> Plan {
         Plan::for_generate(&self.fusion, &self.sampling, self.log_probs, self.rows, vocabulary_size)
     }
+
+    /// Whether of every step only its winner is of interest, not how likely it was.
+    pub fn wants_a_winner_only(&self) -> bool {
+        match self.fusion.rule {
+            Rule::ThresholdVote => true,
+            Rule::WeightedAverage => self.sampling.is_greedy() && !self.log_probs,
+            Rule::LogLinear | Rule::LogitMean | Rule::LogitMax => false,
+        }
+    }
 }
 
 impl Scoring {
@@ -171,11 +187,12 @@ impl Scoring {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::ScoreRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights, rows) = fusion::check(request.fusion, terms)?;
+        let (fusion, weights, rows, allow_degraded) = fusion::check(request.fusion, terms)?;
         Ok(Self {
             fusion,
             weights,
             rows,
+            allow_degraded,
             per_token: request.per_token,
             tokens: input::check("input", request.input, terms)?,
         })
@@ -193,12 +210,13 @@ impl Prediction {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::PredictRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights, rows) = fusion::check(request.fusion, terms)?;
+        let (fusion, weights, rows, allow_degraded) = fusion::check(request.fusion, terms)?;
         Ok(Self {
             top_n: count("top_n", request.top_n, DEFAULT_TOP_N, terms.limits.max_top_n)?,
             fusion,
             weights,
             rows,
+            allow_degraded,
             prefix: input::check("prefix", request.prefix, terms)?,
         })
     }

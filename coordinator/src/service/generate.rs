@@ -19,8 +19,9 @@ use super::text::GeneratedText;
 use super::{drawn, leaders};
 use crate::ensemble::{Ensemble, step_status};
 use crate::fusion::certificate::Places;
-use crate::fusion::{FuseError, Fused, Rule};
+use crate::fusion::{FuseError, Fused, Row, Rule, Scratch, fuse, margin_of};
 use crate::plan::{Ask, Plan};
+use crate::replica::Answer;
 use crate::request::Generation;
 use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
@@ -97,13 +98,14 @@ impl<L: Listener> Run<'_, L> {
     async fn until_the_end(mut self) -> Result<Ending, Status> {
         let plan = self.generation.plan(self.vocabulary.len() as usize);
         let terms = self.ensemble.session_terms(plan, self.deadline.at());
+        let terms = terms.allowing_degraded(self.generation.allow_degraded);
         let roster = &self.ensemble.roster;
         let mut session =
             EnsembleSession::begin(roster, &self.vocabulary, terms, Rejoin::Allowed, &BTreeMap::new());
         let mut tokens = self.generation.prompt.clone();
         for index in 0..self.generation.max_tokens {
-            let (token, participation) = self.next_token(&mut session, &tokens, plan, index).await?;
-            self.attendance.record(&participation);
+            let (token, mut participation) = self.next_token(&mut session, &tokens, plan, index).await?;
+            self.attendance.record(&mut participation);
             let id = token.id;
             if let Some(reason) = self.hand_on(token, participation).await? {
                 return Ok(self.end(reason, index + 1));
@@ -154,13 +156,31 @@ impl<L: Listener> Run<'_, L> {
         format: RowFormat,
         index: u32,
     ) -> Result<(GeneratedToken, Participation), Status> {
-        let answers = session.step(tokens, &Ask::next_row(format)).await;
+        let ask = Ask::next_row(format);
+        let answers = if self.generation.wants_a_winner_only() {
+            session.step_until(tokens, &ask, |answers, awaited| self.is_decided(answers, awaited)).await
+        } else {
+            session.step(tokens, &ask).await
+        };
         let answers = answers.map_err(|error| step_status(&error))?;
         let numbers = self.vocabulary.len() as usize * answers.answers.len();
         let (generation, seed) = (Arc::clone(&self.generation), self.seed);
         let choose = move |answers: &StepAnswers| choose(&generation, seed, index, answers);
         let (token, answers) = make_of_rows(session, answers, numbers, choose).await?;
         Ok((token, answers.participation))
+    }
+
+    /// Whether these rows make a winner that the awaited members can't change.
+    fn is_decided(&self, answers: &[(usize, &Answer)], awaited: &[usize]) -> bool {
+        let Generation { fusion, weights, .. } = &*self.generation;
+        let rows = answers.iter().filter_map(|(index, answer)| match answer {
+            Answer::Rows(rows) => Some((weights.of(*index), rows.row(0).ok()?)),
+            _ => None,
+        });
+        let rows: Vec<(f64, Row<'_>)> = rows.collect();
+        let answered: Vec<f64> = rows.iter().map(|(weight, _)| *weight).collect();
+        let margin = Scratch::lent(|scratch| fuse(fusion, &rows, scratch).map(margin_of));
+        margin.is_ok_and(|margin| margin.is_decisive(&answered, &weights.of_all(awaited)))
     }
 
     /// Hands a token on with the text that it makes certain; says why it was the last where it was.

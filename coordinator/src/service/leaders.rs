@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::sound::make_of_rows;
 use crate::ensemble::{fuse_status, step_status};
-use crate::fusion::certificate::{Contest, Evidence, Leader, Places, Verdict, judge};
+use crate::fusion::certificate::{Contest, Evidence, Leader, Places, Verdict, judge, margin};
 use crate::fusion::{Candidate, Fused, Fusion, Row, RowError};
 use crate::plan::{Ask, Positions};
 use crate::replica::Answer;
@@ -56,7 +56,13 @@ pub(super) async fn find(
     tokens: &[u32],
     search: &Search,
 ) -> Result<Lead, Status> {
-    let answers = session.step(tokens, &search.top(search.k)).await.map_err(|error| step_status(&error))?;
+    let decided = |answers: &[(usize, &Answer)], awaited: &[usize]| search.is_decided(answers, awaited);
+    let answers = match search.places {
+        Places::Winner => session.step_until(tokens, &search.top(search.k), decided).await,
+        // Every probability counts.
+        Places::Leaders(_) => session.step(tokens, &search.top(search.k)).await,
+    };
+    let answers = answers.map_err(|error| step_status(&error))?;
     let said = answers.answers.iter().filter_map(|(index, answer)| match answer {
         Answer::Top(tops) => Some((*index, Evidence::new(&tops.row(0).ok()?))),
         _ => None,
@@ -73,6 +79,20 @@ impl Search {
 
     fn top(&self, k: u32) -> Ask {
         Ask::Top { positions: Positions::Next, k, log_threshold: self.log_threshold }
+    }
+
+    /// Whether these answers make a winner that the awaited members can't change.
+    fn is_decided(&self, answers: &[(usize, &Answer)], awaited: &[usize]) -> bool {
+        let said = answers.iter().filter_map(|(index, answer)| match answer {
+            Answer::Top(tops) => Some((self.weights.of(*index), Evidence::new(&tops.row(0).ok()?))),
+            _ => None,
+        });
+        let said: Vec<(f64, Evidence)> = said.collect();
+        let participants: Vec<(f64, &Evidence)> =
+            said.iter().map(|(weight, evidence)| (*weight, evidence)).collect();
+        let answered: Vec<f64> = said.iter().map(|(weight, _)| *weight).collect();
+        margin(&self.contest(), &participants)
+            .is_ok_and(|margin| margin.is_decisive(&answered, &self.weights.of_all(awaited)))
     }
 
     /// How many places are to be filled.

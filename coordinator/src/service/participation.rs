@@ -2,62 +2,124 @@
 //!
 //! Knows nothing about why members come and go.
 
-use std::collections::BTreeMap;
+use chorus_proto::v1::{MissingMember, Participation, TokenRange};
 
-use chorus_proto::v1::{MissingMember, Participation};
-
-/// Counts, for every member, the tokens that it took part in.
+/// Remembers, for every member, the tokens that it is missing from.
 #[derive(Default)]
 pub(super) struct Attendance {
     tokens: u32,
-    present: BTreeMap<String, u32>,
-    first_reason: BTreeMap<String, String>,
     /// In member order.
-    names: Vec<String>,
+    absences: Vec<Absences>,
+}
+
+/// The tokens without one member.
+struct Absences {
+    name: String,
+    /// Why it was missing the first time; later ones say how it comes back.
+    reason: String,
+    ranges: Vec<TokenRange>,
 }
 
 impl Attendance {
     /// `names` in member order.
     pub(super) fn new(names: impl Iterator<Item = String>) -> Self {
-        Self { names: names.collect(), ..Self::default() }
+        let absences = names.map(|name| Absences { name, reason: String::new(), ranges: Vec::new() });
+        Self { tokens: 0, absences: absences.collect() }
     }
 
-    /// One more token.
-    pub(super) fn record(&mut self, participation: &Participation) {
+    /// One more token. Completes what is said with it: who is back from this one on.
+    pub(super) fn record(&mut self, participation: &mut Participation) {
+        let index = self.tokens;
         self.tokens += 1;
-        for name in &participation.participants {
-            // Nearly always it is there, and then its name is not copied.
-            if let Some(present) = self.present.get_mut(name) {
-                *present += 1;
-            } else {
-                self.present.insert(name.clone(), 1);
-            }
-        }
-        for missing in &participation.missing {
-            // Later ones say how it comes back.
-            if !self.first_reason.contains_key(&missing.name) {
-                self.first_reason.insert(missing.name.clone(), missing.reason.clone());
+        for absences in &mut self.absences {
+            let was_missing = absences.ranges.last().is_some_and(|last| last.end == index);
+            let mut missing = participation.missing.iter();
+            match missing.find(|missing| missing.name == absences.name) {
+                Some(missing) => absences.add(index, &missing.reason),
+                None if was_missing => participation.rejoined.push(absences.name.clone()),
+                None => {}
             }
         }
     }
 
-    /// Participants are those who took part in every token; the others are missing from some, and it is said from how
-    /// many.
+    /// Participants are those who took part in every token; of the others it is said in how many they did, and from which
+    /// they are missing.
     pub(super) fn whole(&self) -> Participation {
         let mut whole = Participation::default();
-        for name in &self.names {
-            let present = self.present.get(name).copied().unwrap_or(0);
-            if present == self.tokens {
-                whole.participants.push(name.clone());
-                continue;
+        for absences in &self.absences {
+            if absences.ranges.is_empty() {
+                whole.participants.push(absences.name.clone());
+            } else {
+                whole.missing.push(absences.of(self.tokens));
             }
-            let reason = self.first_reason.get(name).map_or("", String::as_str);
-            let reason = match present {
-                0 => reason.to_owned(),
-                _ => format!("took part in {present} of {} tokens: {reason}", self.tokens),
-            };
-            whole.missing.push(MissingMember { name: name.clone(), reason });
         }
         whole
+    }
+}
+
+impl Absences {
+    fn add(&mut self, index: u32, reason: &str) {
+        match self.ranges.last_mut() {
+            Some(last) if last.end == index => last.end += 1,
+            last => {
+                if last.is_none() {
+                    reason.clone_into(&mut self.reason);
+                }
+                self.ranges.push(TokenRange { first: index, end: index + 1 });
+            }
+        }
+    }
+
+    fn of(&self, tokens: u32) -> MissingMember {
+        let missing: u32 = self.ranges.iter().map(|range| range.end - range.first).sum();
+        let reason = match tokens - missing {
+            0 => self.reason.clone(),
+            present => format!("took part in {present} of {tokens} tokens: {}", self.reason),
+        };
+        MissingMember { name: self.name.clone(), reason, tokens: self.ranges.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_and_goes_is_known_to_the_token() {
+        let mut attendance = Attendance::new(["alto", "bass", "cello"].map(str::to_owned).into_iter());
+        let rejoined: Vec<Vec<String>> =
+            [&[][..], &["bass"], &["bass", "cello"], &["cello"], &["bass", "cello"]]
+                .into_iter()
+                .map(|missing| {
+                    let missing = missing.iter().map(|name| MissingMember {
+                        name: (*name).to_owned(),
+                        reason: "unplugged".to_owned(),
+                        ..MissingMember::default()
+                    });
+                    let mut participation =
+                        Participation { missing: missing.collect(), ..Participation::default() };
+                    attendance.record(&mut participation);
+                    participation.rejoined
+                })
+                .collect();
+        assert_eq!(rejoined, [vec![], vec![], vec![], vec!["bass".to_owned()], vec![]]);
+        let whole = attendance.whole();
+        assert_eq!(whole.participants, ["alto"]);
+        let range = |first, end| TokenRange { first, end };
+        assert_eq!(
+            whole.missing,
+            [
+                MissingMember {
+                    name: "bass".to_owned(),
+                    reason: "took part in 2 of 5 tokens: unplugged".to_owned(),
+                    tokens: vec![range(1, 3), range(4, 5)],
+                },
+                MissingMember {
+                    name: "cello".to_owned(),
+                    reason: "took part in 2 of 5 tokens: unplugged".to_owned(),
+                    tokens: vec![range(2, 5)],
+                },
+            ]
+        );
     }
 }

@@ -27,7 +27,8 @@ pub(super) async fn predict(
     let vocabulary_size = vocabulary.len() as usize;
     let plan = prediction.plan(vocabulary_size);
     let roster = &ensemble.roster;
-    let terms = ensemble.session_terms(plan, deadline.at()).for_one_answer(prediction.prefix.len());
+    let terms = ensemble.session_terms(plan, deadline.at());
+    let terms = terms.allowing_degraded(prediction.allow_degraded).for_one_answer(prediction.prefix.len());
     let mut session = EnsembleSession::begin(roster, &vocabulary, terms, Rejoin::Never, &BTreeMap::new());
     let mut search = Search {
         fusion: prediction.fusion,

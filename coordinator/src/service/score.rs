@@ -53,7 +53,8 @@ async fn pass(
 ) -> Result<Option<(Columns, Participation)>, Status> {
     let vocabulary_size = vocabulary.len() as usize;
     let plan = scoring.plan(vocabulary_size);
-    let terms = ensemble.session_terms(plan, deadline.at()).for_one_answer(scoring.tokens.len());
+    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(scoring.allow_degraded);
+    let terms = terms.for_one_answer(scoring.tokens.len());
     let ask = plan.each();
     let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, barred);
     let most = session.max_feed_tokens(&ask);
@@ -111,7 +112,7 @@ async fn settle(
     // Whoever is not in the numbers has no say in who won.
     let mut absent = barred.clone();
     bar(&ensemble.roster, participation, &mut absent);
-    let terms = ensemble.session_terms(plan, deadline.at());
+    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(scoring.allow_degraded);
     let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, &absent);
     let mut read = 0;
     for position in open {

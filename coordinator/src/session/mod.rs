@@ -4,6 +4,7 @@
 //! Knows nothing about requests, rules or text; time comes from the runtime, so tests can pause it.
 
 mod answers;
+mod awaited;
 mod catch_up;
 mod losses;
 mod member_session;
@@ -17,12 +18,14 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chorus_proto::v1::{MissingMember, Participation};
 use chorus_text::Vocabulary;
 use futures::future::join_all;
+use tokio::time::{Instant, sleep};
 
 use crate::fusion::RowError;
 use crate::plan::Ask;
@@ -30,6 +33,7 @@ use crate::quorum::QuorumError;
 use crate::replica::{Answer, ReplicaError};
 use crate::roster::Roster;
 
+use awaited::{Awaited, Returned};
 use catch_up::CatchUp;
 use losses::{Losses, Return};
 use member_session::MemberSession;
@@ -38,6 +42,10 @@ use transcript::Transcript;
 
 pub(crate) use answers::StepAnswers;
 pub(crate) use terms::{Patience, SessionTerms};
+
+/// What is decided without a member is decided after this long at the earliest: members of a like speed are not separated by
+/// chance.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(2);
 
 /// Whether a lost member may come back into a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +180,7 @@ impl EnsembleSession {
         self.lose(index, &ReplicaError::Protocol { violation: error.to_string() });
         let others: Vec<usize> = participants.iter().copied().filter(|other| *other != index).collect();
         let participation = self.participation_of(&others);
-        self.roster.check_quorum(&participation).map_err(StepError::BelowQuorum)?;
+        self.check_quorum(&participation).map_err(StepError::BelowQuorum)?;
         Ok(participation)
     }
 
@@ -192,6 +200,89 @@ impl EnsembleSession {
         join_all(feeds).await
     }
 
+    /// As [`Self::step`], but it ends without the members that take more than twice as long as the others where
+    /// `is_decided` says, of the answers that came (in member order) and of the members that are awaited, that nothing
+    /// which may still come makes a difference. They are awaited again in the
+    /// next step, so that the outcome is always that of all of them.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub(crate) async fn step_until(
+        &mut self,
+        tokens: &[u32],
+        ask: &Ask,
+        is_decided: impl Fn(&[(usize, &Answer)], &[usize]) -> bool,
+    ) -> Result<StepAnswers, StepError> {
+        // Where nobody comes back, a straggler would be missing from all that follows.
+        let is_loss = self.terms.require_all || self.rejoin == Rejoin::Never;
+        if !self.terms.early_decision || is_loss {
+            return self.step(tokens, ask).await;
+        }
+        let budget = self.roster.dense.reserve(ask, tokens.len(), self.vocabulary_size).await;
+        self.welcome_back();
+        let start = self.transcript.len();
+        let step = start..self.transcript.extend(tokens);
+        let mut awaited = self.send_out(step, ask);
+        let mut results: BTreeMap<usize, Result<Answer, ReplicaError>> = BTreeMap::new();
+        let begin = Instant::now();
+        let mut patience = pin!(sleep(SHORTEST_PATIENCE));
+        loop {
+            tokio::select! {
+                biased;
+                returned = awaited.next() => {
+                    let Some((index, Returned { session, result })) = returned else {
+                        break;
+                    };
+                    self.places[index] = Place::InStep(session);
+                    results.insert(index, result);
+                    // As long again as this took.
+                    let now = Instant::now();
+                    patience.as_mut().reset(now + (now - begin).max(SHORTEST_PATIENCE));
+                }
+                () = &mut patience => {
+                    if self.can_do_without(&awaited.members(), &results, &is_decided) {
+                        break;
+                    }
+                    // Before the next answer there is nothing to decide.
+                    patience.as_mut().reset(Instant::now() + self.terms.patience.step);
+                }
+            }
+        }
+        for (index, under_way) in awaited.stragglers() {
+            self.places[index] = Place::Straggling(under_way);
+        }
+        let answers = self.settle(results.into_iter().collect(), &[])?;
+        Ok(StepAnswers { _budget: budget, ..answers })
+    }
+
+    /// Asks every member that is in step or was late, each on its own way. Their places are empty until they are put back.
+    fn send_out(&mut self, step: Range<usize>, ask: &Ask) -> Awaited {
+        let mut awaited = Awaited::new(&self.transcript, step, ask.clone());
+        for (index, place) in self.places.iter_mut().enumerate() {
+            match std::mem::replace(place, Place::Out { reason: String::new() }) {
+                Place::InStep(session) => awaited.ask(index, session),
+                Place::Straggling(earlier) => awaited.ask_after(index, earlier),
+                other => *place = other,
+            }
+        }
+        awaited
+    }
+
+    /// Whether the answers that came make a result which those that are awaited can't change.
+    fn can_do_without(
+        &self,
+        awaited: &[usize],
+        results: &BTreeMap<usize, Result<Answer, ReplicaError>>,
+        is_decided: impl Fn(&[(usize, &Answer)], &[usize]) -> bool,
+    ) -> bool {
+        let answers = results.iter().filter_map(|(index, result)| Some((*index, result.as_ref().ok()?)));
+        let answers: Vec<(usize, &Answer)> = answers.collect();
+        let participants: Vec<usize> = answers.iter().map(|(index, _)| *index).collect();
+        !answers.is_empty()
+            && self.roster.check_quorum(&self.participation_of(&participants)).is_ok()
+            && is_decided(&answers, awaited)
+    }
+
     /// The most tokens of one feed that every member in step takes with this ask.
     pub(crate) fn max_feed_tokens(&mut self, ask: &Ask) -> usize {
         let sessions = self.places.iter_mut().filter_map(Place::in_step);
@@ -207,10 +298,18 @@ impl EnsembleSession {
                 participation.participants.push(name);
             } else {
                 let reason = place.reason(&member.presence());
-                participation.missing.push(MissingMember { name, reason });
+                participation.missing.push(MissingMember { name, reason, ..MissingMember::default() });
             }
         }
         participation
+    }
+
+    /// Whether the result of these may be the answer: the ensemble's quorum, or everybody where the request wants that.
+    fn check_quorum(&self, participation: &Participation) -> Result<(), QuorumError> {
+        if self.terms.require_all && !participation.missing.is_empty() {
+            return Err(QuorumError::degraded(participation));
+        }
+        self.roster.check_quorum(participation)
     }
 
     fn first_place(&self, index: usize) -> Place {
@@ -272,7 +371,7 @@ impl EnsembleSession {
         {
             return Err(StepError::Refused(refusal));
         }
-        match self.roster.check_quorum(&participation) {
+        match self.check_quorum(&participation) {
             Ok(()) => Ok(StepAnswers { answers, participants, participation, _budget: None }),
             Err(error) if are_exhausted(&failures) => Err(StepError::Exhausted(error)),
             Err(error) => Err(StepError::BelowQuorum(error)),

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing about the other members or about how answers are used.
 
+use super::awaited::UnderWay;
 use super::catch_up::{CatchUp, Progress};
 use super::member_session::MemberSession;
 use crate::replica::Presence;
@@ -9,6 +10,8 @@ use crate::replica::Presence;
 pub(super) enum Place {
     /// It answers every step.
     InStep(MemberSession),
+    /// It still answers a step that was decided without it.
+    Straggling(UnderWay),
     /// It was lost, or not up when the session began, and comes back in the background.
     CatchingUp { reason: String, way: CatchUp },
     /// It stays out of this session.
@@ -19,7 +22,7 @@ impl Place {
     pub(super) fn in_step(&mut self) -> Option<&mut MemberSession> {
         match self {
             Self::InStep(session) => Some(session),
-            Self::CatchingUp { .. } | Self::Out { .. } => None,
+            Self::Straggling(_) | Self::CatchingUp { .. } | Self::Out { .. } => None,
         }
     }
 
@@ -46,6 +49,7 @@ impl Place {
         match self {
             // It was in step only after the result was made.
             Self::InStep(_) => "joins with the next step".to_owned(),
+            Self::Straggling(_) => "the others had decided when it was late".to_owned(),
             Self::Out { reason } => reason.clone(),
             Self::CatchingUp { reason, .. } if presence.is_up() => format!("catching up ({reason})"),
             Self::CatchingUp { .. } => presence.reason().to_owned(),

@@ -31,6 +31,10 @@ pub(crate) struct SessionTerms {
     pub(crate) plan: PlanKind,
     /// A snapshot is taken after this many tokens, at the latest; none where it is 0.
     pub(crate) snapshot_tokens: usize,
+    /// A step ends without members that are late where these can't change its result.
+    pub(crate) early_decision: bool,
+    /// No step goes on without a member.
+    pub(crate) require_all: bool,
     /// When its caller waits no longer.
     pub(crate) deadline: Option<Instant>,
 }
@@ -47,6 +51,11 @@ impl Patience {
 }
 
 impl SessionTerms {
+    /// For a request that says whether members may be missing.
+    pub(crate) fn allowing_degraded(self, allow: bool) -> Self {
+        Self { require_all: !allow, ..self }
+    }
+
     /// For a session that ends with the answer about its so many tokens. Where they fit into one feed, nobody would go on
     /// from a snapshot.
     pub(crate) fn for_one_answer(self, tokens: usize) -> Self {
@@ -57,6 +66,13 @@ impl SessionTerms {
     pub(crate) fn of_tests() -> Self {
         let patience =
             Patience { step: Duration::from_secs(1), token: Duration::ZERO, silence: Duration::from_secs(1) };
-        Self { patience, plan: PlanKind::Dense, snapshot_tokens: 0, deadline: None }
+        Self {
+            patience,
+            plan: PlanKind::Dense,
+            snapshot_tokens: 0,
+            early_decision: false,
+            require_all: false,
+            deadline: None,
+        }
     }
 }

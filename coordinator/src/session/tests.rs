@@ -44,7 +44,8 @@ impl Stage {
         let member = Arc::new(Member::new("alto", of_member, hedge_share));
         let patience = Patience { step: STEP, token: Duration::ZERO, silence: SILENCE };
         let plan = PlanKind::Dense;
-        let all = SessionTerms { patience, plan, snapshot_tokens: SNAPSHOT_TOKENS, deadline: None };
+        let all =
+            SessionTerms { patience, plan, snapshot_tokens: SNAPSHOT_TOKENS, ..SessionTerms::of_tests() };
         let session = MemberSession::new(&member, terms(all));
         Self { replicas, member, transcript: Transcript::new(vocabulary.fingerprint()), session }
     }

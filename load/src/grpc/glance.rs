@@ -77,9 +77,16 @@ mod tests {
     use super::*;
 
     fn participation(missing: &[&str]) -> Participation {
-        let missing =
-            missing.iter().map(|name| MissingMember { name: (*name).into(), reason: "gone".into() });
-        Participation { participants: vec!["alto".into(), "bass".into()], missing: missing.collect() }
+        let missing = missing.iter().map(|name| MissingMember {
+            name: (*name).into(),
+            reason: "gone".into(),
+            ..MissingMember::default()
+        });
+        Participation {
+            participants: vec!["alto".into(), "bass".into()],
+            missing: missing.collect(),
+            ..Participation::default()
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl NullEnsemble {
 }
 
 fn participation() -> Participation {
-    Participation { participants: MEMBERS.map(str::to_owned).into(), missing: Vec::new() }
+    Participation { participants: MEMBERS.map(str::to_owned).into(), ..Participation::default() }
 }
 
 /// As many as there are ids, or bytes.

@@ -1,8 +1,8 @@
 //! The keys of every JSON answer: scripts depend on them.
 
 use chorus_proto::v1::{
-    MemberLogProb, MemberPrediction, MemberScore, MemberStatus, MissingMember, PlanTraffic, Quorum, Recovery,
-    ReplicaStatus, RequestLimits, Rule, Start, TokenScore, VoteScore, start,
+    MemberLogProb, MemberPrediction, MemberScore, MemberStatus, PlanTraffic, Quorum, Recovery, ReplicaStatus,
+    RequestLimits, Rule, Start, TokenScore, VoteScore, start,
 };
 
 use super::*;
@@ -10,7 +10,12 @@ use super::*;
 fn participation() -> Option<Participation> {
     Some(Participation {
         participants: vec!["alto".into()],
-        missing: vec![MissingMember { name: "bass".into(), reason: "connection refused".into() }],
+        missing: vec![MissingMember {
+            name: "bass".into(),
+            reason: "connection refused".into(),
+            ..MissingMember::default()
+        }],
+        rejoined: Vec::new(),
     })
 }
 

@@ -102,6 +102,14 @@ fn reference(
     }
 }
 
+/// The same margin by whole rows.
+fn margin_of_rows(threshold: Option<f64>, members: &[Member]) -> Result<Margin, FuseError> {
+    let rows: Vec<(f64, Row<'_>)> = members.iter().map(|member| (member.weight, member.row())).collect();
+    let rule = if threshold.is_some() { Rule::ThresholdVote } else { Rule::WeightedAverage };
+    let fusion = Fusion { rule, threshold: threshold.unwrap_or(0.1) };
+    fuse(&fusion, &rows, &mut Scratch::default()).map(crate::fusion::margin_of)
+}
+
 /// Ties, near ties and extremes, with members that agree more or less.
 fn members() -> impl Strategy<Value = Vec<Member>> {
     let value = prop_oneof![
@@ -132,6 +140,48 @@ fn members() -> impl Strategy<Value = Vec<Member>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whoever of the awaited members answers, the leader that was decided on without them leads.
+    #[test]
+    fn what_is_decided_early_is_what_all_would_have_decided(
+        members in members(), k in 1..12_usize, threshold in prop::option::of(0.01..0.9_f64),
+        answering in any::<u32>(), joining in prop::collection::vec(any::<u32>(), 4),
+    ) {
+        let contest = Contest {
+            log_threshold: threshold.map(f64::ln),
+            places: Places::Winner,
+            vocabulary_size: members[0].logits.len(),
+        };
+        let has = |mask: u32, place: usize| mask & (1 << place) != 0;
+        let (answered, awaited): (Vec<usize>, Vec<usize>) =
+            (0..members.len()).partition(|place| has(answering, *place));
+        let weights = |places: &[usize]| places.iter().map(|place| members[*place].weight).collect::<Vec<_>>();
+        let of = |places: &[usize]| places.iter().map(|place| members[*place].clone()).collect::<Vec<_>>();
+        let evidence: Vec<Evidence> =
+            of(&answered).iter().map(|member| member.evidence(k, contest.log_threshold)).collect();
+        let participants: Vec<(f64, &Evidence)> = weights(&answered).into_iter().zip(&evidence).collect();
+        let by_lists = match margin(&contest, &participants) {
+            Ok(margin) => margin.is_decisive(&weights(&answered), &weights(&awaited)),
+            Err(_) => false,
+        };
+        if let Ok(of_rows) = margin_of_rows(threshold, &of(&answered)) {
+            let by_rows = of_rows.is_decisive(&weights(&answered), &weights(&awaited));
+            prop_assert!(by_rows || !by_lists, "lists prove no more than rows");
+            if !by_rows {
+                return Ok(());
+            }
+            let winner = reference(&contest, threshold, &of(&answered), 1)[0].0;
+            if by_lists {
+                prop_assert_eq!(settle(&contest, &of(&answered), k).leaders[0].id, winner);
+            }
+            for joining in joining.into_iter().chain([u32::MAX]) {
+                // In member order, as always.
+                let places: Vec<usize> =
+                    (0..members.len()).filter(|place| has(answering, *place) || has(joining, *place)).collect();
+                prop_assert_eq!(reference(&contest, threshold, &of(&places), 1)[0].0, winner);
+            }
+        }
+    }
 
     #[test]
     fn the_leaders_are_those_of_whole_rows_to_the_bit(

@@ -5,6 +5,7 @@
 mod admission;
 mod clients;
 mod completing;
+mod degrading;
 mod fusing;
 mod plans;
 mod scoring;
