@@ -192,7 +192,7 @@ mod tests {
         let ended = gone.wait_for(|presence| !presence.is_up());
         tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
         assert!(kept.borrow().is_up());
-        assert!(member.choose(1, &[]).is_none(), "no new session goes there");
+        assert!(member.choose(1, &[], Duration::ZERO).is_none(), "no new session goes there");
         drop(held);
     }
 }
