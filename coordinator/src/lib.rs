@@ -9,6 +9,7 @@
 
 pub mod config;
 pub mod fusion;
+pub mod network;
 pub mod plan;
 pub mod quorum;
 pub mod replica;
@@ -39,4 +40,4 @@ mod testing;
 
 pub use config::Config;
 pub use link::InvalidAddress;
-pub use server::{RunError, run};
+pub use server::{RunError, run, run_on};
