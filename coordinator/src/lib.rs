@@ -10,6 +10,7 @@
 
 pub mod config;
 pub mod fusion;
+pub mod network;
 pub mod plan;
 pub mod quorum;
 pub mod replica;
@@ -41,4 +42,4 @@ mod testing;
 
 pub use config::Config;
 pub use link::InvalidAddress;
-pub use server::{RunError, run};
+pub use server::{RunError, run, run_on};

@@ -14,11 +14,13 @@ use crate::agreement::Agreement;
 use crate::config::{Config, Location, MemberConfig};
 use crate::link::{GrpcReplica, InvalidAddress};
 use crate::member::Member;
+use crate::network::Network;
 use crate::replica::Replica;
 
 /// What every member's links have in common.
 #[derive(Clone)]
 pub(crate) struct Connecting {
+    network: Arc<dyn Network>,
     agreement: Arc<Agreement>,
     connect_timeout: Duration,
     hedge_share: f32,
@@ -40,8 +42,9 @@ struct Links {
 }
 
 impl Connecting {
-    pub(crate) fn new(config: &Config, agreement: &Arc<Agreement>) -> Self {
+    pub(crate) fn new(config: &Config, network: Arc<dyn Network>, agreement: &Arc<Agreement>) -> Self {
         Self {
+            network,
             agreement: Arc::clone(agreement),
             connect_timeout: config.limits.connect_timeout(),
             hedge_share: config.resilience.hedge_share as f32,
@@ -95,6 +98,7 @@ impl Links {
             let link = match by_address.get(address) {
                 Some(link) => Arc::clone(link),
                 None => Arc::new(GrpcReplica::connect(
+                    &self.connecting.network,
                     self.member.name(),
                     address,
                     self.connecting.connect_timeout,
@@ -119,7 +123,7 @@ impl Links {
 async fn look_up(links: Arc<Links>, host: String, port: u16) {
     let mut last = None;
     loop {
-        match addresses(&host, port).await {
+        match addresses(&*links.connecting.network, &host, port).await {
             Ok(addresses) if last.as_ref() != Some(&addresses) => {
                 tracing::info!(member = links.member.name(), host, ?addresses, "looked up");
                 if let Err(error) = links.set(&addresses) {
@@ -136,9 +140,8 @@ async fn look_up(links: Arc<Links>, host: String, port: u16) {
 }
 
 /// All addresses of a name, each once, in order.
-async fn addresses(host: &str, port: u16) -> io::Result<Vec<String>> {
-    let found = tokio::net::lookup_host((host, port)).await?;
-    let mut addresses: Vec<String> = found.map(|address| format!("http://{address}")).collect();
+async fn addresses(network: &dyn Network, host: &str, port: u16) -> io::Result<Vec<String>> {
+    let mut addresses = network.look_up(host.to_owned(), port).await?;
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
@@ -150,6 +153,7 @@ mod tests {
 
     use super::*;
     use crate::config::Overrides;
+    use crate::network::Sockets;
     use crate::testing::scripted_worker::{Manner, ScriptedWorker};
 
     #[tokio::test]
@@ -159,7 +163,7 @@ mod tests {
         let flag = format!("alto=dns://localhost:{}", worker.address.port());
         let members = vec![flag.parse().unwrap()];
         let config = Config::new(None, Overrides { members, ..Overrides::default() }).unwrap();
-        let connecting = Connecting::new(&config, &Arc::default());
+        let connecting = Connecting::new(&config, Arc::new(Sockets), &Arc::default());
         let enrolled = connecting.enroll(&config.members[0]).unwrap();
         let up = enrolled.member.wait_until_up();
         tokio::time::timeout(Duration::from_secs(60), up).await.unwrap();
@@ -176,7 +180,8 @@ mod tests {
         let flag = format!("alto={},{}", workers[0].url(), workers[1].url());
         let members = vec![flag.parse().unwrap()];
         let config = Config::new(None, Overrides { members, ..Overrides::default() }).unwrap();
-        let enrolled = Connecting::new(&config, &Arc::default()).enroll(&config.members[0]).unwrap();
+        let enrolled =
+            Connecting::new(&config, Arc::new(Sockets), &Arc::default()).enroll(&config.members[0]).unwrap();
         let member = &enrolled.member;
         let both_up = async {
             while !member.seats().iter().all(|seat| seat.is_up()) {
@@ -192,7 +197,7 @@ mod tests {
         let ended = gone.wait_for(|presence| !presence.is_up());
         tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
         assert!(kept.borrow().is_up());
-        assert!(member.choose(1, &[]).is_none(), "no new session goes there");
+        assert!(member.choose(1, &[], Duration::ZERO).is_none(), "no new session goes there");
         drop(held);
     }
 }

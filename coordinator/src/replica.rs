@@ -40,7 +40,7 @@ pub trait Replica: Send + Sync + 'static {
     /// For how long nothing at all has come from it while something is waited for.
     fn silence(&self) -> Duration;
 
-    /// Says that a feed was given up because it took too long, which dropping its future does not tell: a caller that
+    /// Says that a feed was given up at its deadline, which dropping its future does not tell: a caller that
     /// hangs up does the same.
     fn late(&self);
 

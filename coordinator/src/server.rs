@@ -3,16 +3,19 @@
 //! The listener and the shutdown are passed in, so tests use port 0 and stop at once. Knows nothing about flags, files or
 //! signals.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::ensemble_server::{self, EnsembleServer};
+use futures::Stream;
 use futures::future::join_all;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::LayerExt as _;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tower::util::MapResponseLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
@@ -22,6 +25,7 @@ use crate::ensemble::Ensemble;
 use crate::health;
 use crate::link::InvalidAddress;
 use crate::membership::{Connecting, Enrolled};
+use crate::network::{Network, Sockets};
 use crate::service::{EnsembleService, explain};
 use crate::weights::WeightsError;
 
@@ -74,17 +78,38 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    run_on(Arc::new(Sockets), config, incoming, shutdown).await
+}
+
+/// As [`run`], over a network of the caller's: where workers are found, and how clients' connections come in.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on<I>(
+    network: Arc<dyn Network>,
+    config: Config,
+    incoming: impl Stream<Item = io::Result<I>> + Send,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), RunError>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let agreement = Arc::new(Agreement::default());
-    let enrolled = enroll(&config, &agreement)?;
+    let enrolled = enroll(&config, network, &agreement)?;
     let members = enrolled.iter().map(|enrolled| Arc::clone(&enrolled.member));
     let ensemble = Arc::new(Ensemble::new(&config, members.collect(), agreement)?);
-    let served = serve(&ensemble, listener, shutdown).await;
+    let served = serve(&ensemble, incoming, shutdown).await;
     join_all(enrolled.iter().map(Enrolled::disconnect)).await;
     served
 }
 
-fn enroll(config: &Config, agreement: &Arc<Agreement>) -> Result<Vec<Enrolled>, RunError> {
-    let connecting = Connecting::new(config, agreement);
+fn enroll(
+    config: &Config,
+    network: Arc<dyn Network>,
+    agreement: &Arc<Agreement>,
+) -> Result<Vec<Enrolled>, RunError> {
+    let connecting = Connecting::new(config, network, agreement);
     let enroll = |member: &MemberConfig| {
         let enrolled = connecting.enroll(member);
         enrolled.map_err(|source| RunError::Address { name: member.name.clone(), source })
@@ -93,11 +118,14 @@ fn enroll(config: &Config, agreement: &Arc<Agreement>) -> Result<Vec<Enrolled>, 
 }
 
 /// Serves until the shutdown and the drain are over.
-async fn serve(
+async fn serve<I>(
     ensemble: &Arc<Ensemble>,
-    listener: TcpListener,
+    incoming: impl Stream<Item = io::Result<I>> + Send,
     shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), RunError> {
+) -> Result<(), RunError>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let (reporter, health) = health::reporter().await;
     let _reporting = AbortOnDropHandle::new(tokio::spawn(health::report(Arc::clone(ensemble), reporter)));
     let largest = largest_request(&ensemble.limits);
@@ -114,7 +142,6 @@ async fn serve(
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let closing = tokio_util::sync::CancellationToken::new();
     let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);

@@ -3,7 +3,6 @@
 //!
 //! Knows nothing about connecting or reconnecting, nor about what an answer should look like.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use chorus_proto::shortened;
 use chorus_proto::v1::{self, AnswerFrame, Operation, answer::Answer as Kind, operation};
 use prost::Message as _;
+use rustc_hash::FxHashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -62,8 +62,11 @@ enum Fault {
 
 /// The feeds that wait for an answer, at most one for each session.
 enum Waiting {
-    Attached(HashMap<SessionId, WaitingFeed>),
-    Ended { reason: String },
+    /// By numbers of our own choice, so that the hash needs no secret; and its order is the same in every run.
+    Attached(FxHashMap<SessionId, WaitingFeed>),
+    Ended {
+        reason: String,
+    },
 }
 
 struct WaitingFeed {
@@ -98,7 +101,7 @@ impl Attachment {
             late: AtomicU32::new(0),
             heard: LastHeard::now(),
             useful: AtomicBool::new(false),
-            waiting: Mutex::new(Waiting::Attached(HashMap::new())),
+            waiting: Mutex::new(Waiting::Attached(FxHashMap::default())),
             reset: CancellationToken::new(),
             fault: OnceLock::new(),
         };

@@ -14,6 +14,7 @@ use tonic::{Code, Status, Streaming};
 use super::answer::LONGEST_REASON;
 use super::attachment::Attachment;
 use crate::agreement::{Delegate, Disagreement};
+use crate::network::Network;
 use crate::traffic::Traffic;
 
 /// For each half of the handshake, before and after the members before this one had their turn; a tokenizer of tens of
@@ -90,11 +91,12 @@ pub(super) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
 
 /// Connects and attaches, or says why that was not possible.
 pub(super) async fn connect(
+    network: &dyn Network,
     endpoint: &Endpoint,
     delegate: &Delegate,
     traffic: &Arc<Traffic>,
 ) -> Result<Connection, ConnectError> {
-    let (mut client, card) = in_time(describe(endpoint)).await?;
+    let (mut client, card) = in_time(describe(network, endpoint)).await?;
     // No time of this handshake's: the members before this one have limits of their own.
     delegate.turn().await;
     in_time(attach(&mut client, card, delegate, traffic)).await
@@ -104,8 +106,11 @@ async fn in_time<T>(part: impl Future<Output = Result<T, ConnectError>>) -> Resu
     tokio::time::timeout(HANDSHAKE_TIMEOUT, part).await.unwrap_or(Err(ConnectError::HandshakeTimeout))
 }
 
-async fn describe(endpoint: &Endpoint) -> Result<(WorkerClient<Channel>, ModelCard), ConnectError> {
-    let channel = endpoint.connect().await.map_err(|error| ConnectError::Unreachable {
+async fn describe(
+    network: &dyn Network,
+    endpoint: &Endpoint,
+) -> Result<(WorkerClient<Channel>, ModelCard), ConnectError> {
+    let channel = network.connect(endpoint.clone()).await.map_err(|error| ConnectError::Unreachable {
         address: endpoint.uri().to_string(),
         cause: innermost(&error),
     })?;

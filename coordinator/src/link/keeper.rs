@@ -13,6 +13,7 @@ use super::Line;
 use super::connect::{self, ConnectError, Connection};
 use super::delays::{Delays, Life};
 use crate::agreement::Delegate;
+use crate::network::Network;
 use crate::replica::Presence;
 
 /// What a worker may take to end its side of the stream when the coordinator stops.
@@ -20,6 +21,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) struct Keeper {
     pub(super) member: String,
+    pub(super) network: Arc<dyn Network>,
     pub(super) endpoint: Endpoint,
     pub(super) delegate: Delegate,
     pub(super) line: Arc<Line>,
@@ -31,11 +33,13 @@ impl Keeper {
     pub(super) async fn keep(self) {
         let mut delays = Delays::new();
         loop {
+            let connecting =
+                connect::connect(&*self.network, &self.endpoint, &self.delegate, &self.line.traffic);
             let connected = tokio::select! {
                 // A member that goes away does not wait for a handshake.
                 biased;
                 () = self.shutdown.cancelled() => return,
-                connected = connect::connect(&self.endpoint, &self.delegate, &self.line.traffic) => connected,
+                connected = connecting => connected,
             };
             let delay = match connected {
                 Ok(connection) => {

@@ -13,17 +13,18 @@ mod spare_rows;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chorus_proto::v1::{self, Close, ModelCard, Open, operation};
 use futures::future::{BoxFuture, FutureExt};
+use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agreement::Agreement;
+use crate::network::Network;
 use crate::plan::PlanKind;
 use crate::replica::{Answered, Feed, Presence, Replica, ReplicaError, SessionId};
 use crate::snapshot::Snapshot;
@@ -53,7 +54,7 @@ struct Line {
     /// What has gone over all streams.
     traffic: Arc<Traffic>,
     /// The sessions that are open, each with where it stands if the worker has handed it over.
-    sessions: Mutex<HashMap<SessionId, Option<Snapshot>>>,
+    sessions: Mutex<FxHashMap<SessionId, Option<Snapshot>>>,
 }
 
 impl GrpcReplica {
@@ -64,6 +65,7 @@ impl GrpcReplica {
     /// # Errors
     /// The address is no URI that a connection can be made to.
     pub(crate) fn connect(
+        network: &Arc<dyn Network>,
         member: &str,
         address: &str,
         connect_timeout: Duration,
@@ -74,6 +76,7 @@ impl GrpcReplica {
         let shutdown = CancellationToken::new();
         let keeper = Keeper {
             member: member.to_owned(),
+            network: Arc::clone(network),
             endpoint,
             delegate: agreement.join(member),
             line: Arc::clone(&line),
@@ -190,7 +193,7 @@ impl Line {
         *self.attachment.lock().unwrap_or_else(PoisonError::into_inner) = attachment;
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Option<Snapshot>>> {
+    fn sessions(&self) -> MutexGuard<'_, FxHashMap<SessionId, Option<Snapshot>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::*;
+use crate::network::Sockets;
 use crate::plan::{Ask, Plan, Positions};
 use crate::replica::Answer;
 use crate::testing::scripted_worker::{Manner, ScriptedWorker};
@@ -20,7 +21,8 @@ fn vocabulary() -> Vocabulary {
 }
 
 fn member(worker: &ScriptedWorker, agreement: &Arc<Agreement>) -> GrpcReplica {
-    GrpcReplica::connect("alto", &worker.url(), NEVER, agreement).unwrap()
+    let network: Arc<dyn Network> = Arc::new(Sockets);
+    GrpcReplica::connect(&network, "alto", &worker.url(), NEVER, agreement).unwrap()
 }
 
 async fn becomes(member: &GrpcReplica, what: impl FnMut(&Presence) -> bool) -> Presence {

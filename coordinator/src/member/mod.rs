@@ -9,6 +9,7 @@ mod latencies;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use chorus_proto::v1::ModelCard;
 use futures::future::{FutureExt, select_all};
@@ -89,13 +90,22 @@ impl Member {
     }
 
     /// A replica that is up for a session of this number: the one with fewer sessions of two that chance picks, and none of
-    /// `except`.
-    pub(crate) fn choose(&self, session: SessionId, except: &[Arc<Seat>]) -> Option<Arc<Seat>> {
+    /// `except`. One that has been silent for `silence` only where there is no other.
+    pub(crate) fn choose(
+        &self,
+        session: SessionId,
+        except: &[Arc<Seat>],
+        silence: Duration,
+    ) -> Option<Arc<Seat>> {
         let seats = self.seats();
         let is_allowed =
             |seat: &&Arc<Seat>| seat.is_up() && !except.iter().any(|other| Arc::ptr_eq(other, seat));
         // Nearly always there is one or two.
         let mut up: Vec<&Arc<Seat>> = seats.iter().filter(is_allowed).collect();
+        let is_silent = |seat: &Seat| seat.replica.silence() >= silence;
+        if !up.iter().all(|seat| is_silent(seat)) {
+            up.retain(|seat| !is_silent(seat));
+        }
         let loads: Vec<u32> = up.iter().map(|seat| seat.sessions.load(Ordering::Relaxed)).collect();
         let chosen = choice::less_loaded_of_two(&loads, session)?;
         Some(Arc::clone(up.swap_remove(chosen)))
@@ -224,8 +234,6 @@ fn together(replicas: &[(&str, Presence)]) -> Presence {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use chorus_text::Vocabulary;
     use futures::FutureExt;
 
@@ -237,6 +245,8 @@ mod tests {
         std::array::from_fn(|index| ScriptedReplica::new(&format!("replica-{index}"), 1, &vocabulary))
     }
 
+    const PATIENCE: Duration = Duration::from_millis(200);
+
     fn member(replicas: &[Arc<ScriptedReplica>]) -> Member {
         Member::new("alto", replicas.iter().cloned().map(|replica| replica as Arc<dyn Replica>), 0.0)
     }
@@ -245,20 +255,26 @@ mod tests {
     fn sessions_are_spread_over_those_that_are_up() {
         let replicas = replicas::<3>();
         let member = member(&replicas);
-        assert!(member.choose(1, &[]).is_none());
+        assert!(member.choose(1, &[], PATIENCE).is_none());
         replicas[0].start();
         replicas[2].start();
         let mut counted = Vec::new();
         for _ in 0..100 {
-            let seat = member.choose(member.next_session(), &[]).unwrap();
+            let seat = member.choose(member.next_session(), &[], PATIENCE).unwrap();
             counted.push(Counted::new(&seat.sessions));
         }
         let sessions: Vec<u32> =
             member.seats().iter().map(|seat| seat.sessions.load(Ordering::Relaxed)).collect();
         assert_eq!(sessions, [50, 0, 50]);
         let first = member.seats()[0].clone();
-        let other = member.choose(1, &[first]).unwrap();
+        let other = member.choose(1, std::slice::from_ref(&first), PATIENCE).unwrap();
         assert_eq!(other.replica.address(), "replica-2");
+        replicas[0].is_silent_for(PATIENCE);
+        assert!(
+            (0..20)
+                .all(|chance| member.choose(chance, &[], PATIENCE).unwrap().replica.address() != "replica-0")
+        );
+        assert!(member.choose(1, &[other], PATIENCE).is_some(), "better than nobody");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::sitting::{MAX_FEED_TOKENS, Reading, Sitting};
 use super::terms::SessionTerms;
@@ -225,10 +225,11 @@ impl MemberSession {
     ) -> Sitting {
         let start = Instant::now();
         let of_tokens = self.terms.patience.of_tokens(reading.step.end.saturating_sub(position));
+        let silence = self.terms.patience.silence + of_tokens;
         let others: Vec<Arc<Seat>> = failed.iter().chain([seat]).cloned().collect();
         let another = || {
             let id = self.member.next_session();
-            let other = self.member.choose(id, &others)?;
+            let other = self.member.choose(id, &others, silence)?;
             Sitting::open(&self.member, other, id, snapshot.clone(), transcript, self.terms).ok()
         };
         let hedge = |second: Sitting| {
@@ -239,35 +240,32 @@ impl MemberSession {
         if let Some(delay) = self.member.hedging.delay().filter(|delay| *delay < self.terms.patience.silence)
         {
             sleep_until(start + delay + of_tokens).await;
-            if self.member.choose(0, &others).is_some()
+            if self.member.choose(0, &others, silence).is_some()
                 && self.member.hedging.try_spend()
                 && let Some(second) = another()
             {
                 return hedge(second);
             }
         }
-        let silence = self.terms.patience.silence + of_tokens;
-        let mut due = start + silence;
+        // It may have been silent before, but then it may have been about something long.
+        let mut wait = silence / 4;
         loop {
-            sleep_until(due).await;
+            sleep(wait).await;
             let silent = seat.replica.silence();
-            if silent < silence {
-                // Others had answers in the meantime: it works.
-                due = Instant::now() + (silence - silent);
-                continue;
-            }
-            if let Some(second) = another() {
-                seat.replica.late();
+            if silent >= silence
+                && let Some(second) = another()
+            {
                 return hedge(second);
             }
-            due = Instant::now() + silence;
+            // Where others had answers in the meantime, it works.
+            wait = if silent < silence { silence - silent } else { silence };
         }
     }
 
     /// Opens the session at a replica that is up, none of `except`, where it can be taken up.
     fn sit(&self, transcript: &Transcript, except: &[Arc<Seat>]) -> Result<Sitting, ReplicaError> {
         let id = self.member.next_session();
-        let Some(seat) = self.member.choose(id, except) else {
+        let Some(seat) = self.member.choose(id, except, self.terms.patience.silence) else {
             let reason = self.member.presence().reason().to_owned();
             return Err(ReplicaError::Lost { reason });
         };
