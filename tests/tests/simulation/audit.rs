@@ -9,7 +9,7 @@ use chorus_proto::v1::{
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
-use super::network;
+use super::{network, world::Diary};
 
 /// Long enough for dead connections to be noticed and for patient back-offs.
 const QUIET: Duration = Duration::from_secs(30);
@@ -19,6 +19,7 @@ pub(crate) struct Auditor {
     /// Those that do not lie.
     pub(crate) workers: Vec<String>,
     pub(crate) callers: Rc<Cell<usize>>,
+    pub(crate) diary: Diary,
 }
 
 impl Auditor {
@@ -30,19 +31,26 @@ impl Auditor {
         loop {
             let found = self.found().await;
             match found {
-                Ok(()) => return Ok(()),
+                Ok(takeovers) => {
+                    self.diary.recovered(takeovers);
+                    return Ok(());
+                }
                 Err(left) if Instant::now() > deadline => return Err(format!("left over: {left}").into()),
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }
         }
     }
 
-    async fn found(&self) -> Result<(), String> {
+    /// How many sessions were taken over, if nothing is left.
+    async fn found(&self) -> Result<u64, String> {
+        let mut takeovers = 0;
         for coordinator in &self.coordinators {
             let channel = connect(coordinator, 50051).await?;
             let status = EnsembleClient::new(channel).status(StatusRequest {}).await;
             let status = status.map_err(|status| status.to_string())?.into_inner();
             self.check(coordinator, &status)?;
+            let recoveries = status.members.iter().filter_map(|member| member.recovery);
+            takeovers += recoveries.map(|recovery| recovery.takeovers + recovery.hedges_won).sum::<u64>();
         }
         for worker in &self.workers {
             let mut client = WorkerClient::new(connect(worker, 50061).await?);
@@ -52,7 +60,7 @@ impl Auditor {
                 return Err(format!("{open} sessions at {worker}"));
             }
         }
-        Ok(())
+        Ok(takeovers)
     }
 
     fn check(&self, coordinator: &str, status: &StatusReply) -> Result<(), String> {

@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request, Status, transport::Channel};
 
-use super::{network, reference::Reference, world::Diary};
+use super::{faults::TROUBLE, network, reference::Reference, world::Diary};
 
 /// A call that takes longer than this hangs: every fault of a history is over sooner.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,7 +25,6 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     pub(crate) coordinator: String,
     pub(crate) seed: u64,
-    pub(crate) calls: usize,
     pub(crate) reference: Rc<Reference>,
     pub(crate) diary: Diary,
     /// Whether a call may fail because nobody is there.
@@ -67,7 +66,11 @@ impl Caller {
             }
         };
         self.until_somebody_serves(&client).await;
-        for number in 0..self.calls {
+        // Until some time after the last fault has begun.
+        for number in 0.. {
+            if turmoil::sim_elapsed().is_none_or(|elapsed| elapsed > TROUBLE + TROUBLE / 4) {
+                break;
+            }
             sleep(Duration::from_millis(random.random_range(0..120))).await;
             let kind = KINDS[random.random_range(0..KINDS.len())];
             let end = match random.random_range(0..8) {

@@ -21,11 +21,11 @@ pub(crate) enum Fault {
 pub(crate) type Planned = (Duration, usize, Fault);
 
 /// So much of a history has faults.
-pub(crate) const TROUBLE: Duration = Duration::from_millis(3500);
+pub(crate) const TROUBLE: Duration = Duration::from_millis(2500);
 
 /// The faults of a history, in order. The worker `spared` has none.
 pub(crate) fn plan(random: &mut StdRng, workers: usize, spared: Option<usize>) -> Vec<Planned> {
-    let count = random.random_range(3..12);
+    let count = random.random_range(6..30);
     let mut faults: Vec<Planned> = (0..count)
         .map(|_| {
             let at = millis(random, 50..TROUBLE.as_millis() as u64);

@@ -129,7 +129,6 @@ impl World {
                 name: format!("caller-{number}"),
                 coordinator: coordinators[number % coordinators.len()].clone(),
                 seed: random.random(),
-                calls: random.random_range(8..20),
                 reference: Rc::clone(&models.reference),
                 diary: diary.clone(),
                 may_be_unavailable: spared.is_none(),
@@ -143,7 +142,7 @@ impl World {
             });
         }
         let workers = cast.workers.iter().map(|(name, _)| name.clone()).collect();
-        let auditor = Auditor { coordinators: coordinators.clone(), workers, callers };
+        let auditor = Auditor { coordinators: coordinators.clone(), workers, callers, diary: diary.clone() };
         sim.client("auditor", auditor.run());
         let plan = faults::plan(&mut random, cast.workers.len(), spared);
         let mut director = Director {
@@ -334,6 +333,10 @@ impl Diary {
         outcome.calls += 1;
         outcome.answered += 1;
         outcome.degraded += answer.degraded;
+    }
+
+    pub(crate) fn recovered(&self, takeovers: u64) {
+        self.0.borrow_mut().takeovers += takeovers;
     }
 
     pub(crate) fn failed(&self) {
