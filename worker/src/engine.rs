@@ -359,6 +359,8 @@ fn guard<T>(call: impl FnOnce() -> Result<T, PredictorError>) -> Result<T, Failu
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod scripted;
 #[cfg(test)]
 mod snapshot_tests;
