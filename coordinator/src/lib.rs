@@ -38,6 +38,8 @@ mod service;
 mod session;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod testing;
 
 pub use config::Config;

@@ -169,15 +169,19 @@ fn handshake(status: &Status) -> ConnectError {
     }
 }
 
-/// A card whose words are short enough for every status that repeats them. The fingerprint is compared, not shown whole.
-fn bounded(card: ModelCard) -> ModelCard {
+/// A card whose words are short enough for every status that repeats them. Fingerprints are compared: one of a model that is
+/// too long for a hash is as good as none.
+pub(super) fn bounded(card: ModelCard) -> ModelCard {
     let short = |words: &str| shortened(words, LONGEST_NAME);
+    let is_a_hash = card.model_fingerprint.len() <= LONGEST_NAME;
     ModelCard {
         name: short(&card.name),
         architecture: short(&card.architecture),
         device: short(&card.device),
         vocabulary_fingerprint: short(&card.vocabulary_fingerprint),
         incarnation: short(&card.incarnation),
+        version: short(&card.version),
+        model_fingerprint: if is_a_hash { short(&card.model_fingerprint) } else { String::new() },
         ..card
     }
 }
