@@ -148,10 +148,14 @@ impl Mutation {
                 }
             }
             Self::Overwrite { at, bytes: new } => {
-                drop(bytes.splice(part(at, new.len()), new.iter().copied()))
+                drop(bytes.splice(part(at, new.len()), new.iter().copied()));
             }
-            Self::Insert { at, bytes: new } => drop(bytes.splice(part(at, 0), new.iter().copied())),
-            Self::Remove { at, length } => drop(bytes.drain(part(at, *length))),
+            Self::Insert { at, bytes: new } => {
+                drop(bytes.splice(part(at, 0), new.iter().copied()));
+            }
+            Self::Remove { at, length } => {
+                drop(bytes.drain(part(at, *length)));
+            }
             Self::Truncate { at } => bytes.truncate(place(at)),
             Self::Repeat { at, length, to } => {
                 let repeated = bytes.get(part(at, *length)).unwrap_or_default().to_vec();

@@ -65,7 +65,7 @@ fn stream_of(asks: Vec<Ask>) -> impl Strategy<Value = Vec<u8>> + Clone {
 }
 
 fn answers(bytes: &[u8], piece: usize) -> Streaming<AnswerFrame> {
-    let pieces: Vec<_> = bytes.chunks(piece).map(|piece| Bytes::copy_from_slice(piece)).collect();
+    let pieces: Vec<_> = bytes.chunks(piece).map(Bytes::copy_from_slice).collect();
     let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(http_body::Frame::data(piece)));
     let decoder = ProstCodec::<AnswerFrame, AnswerFrame>::default().decoder();
     let body = StreamBody::new(stream::iter(frames));
