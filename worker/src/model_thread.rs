@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, Thread},
     time::{Duration, Instant},
@@ -17,9 +17,10 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    condition::Board,
     engine::Engine,
     predictor::Predictor,
-    shell::{Command, Shell, TakeTurns, Turn},
+    shell::{Command, Shell, TakeTurns, Turn, TurnOn},
 };
 
 /// Commands that may wait for a turn, which takes what is there before its forward.
@@ -58,22 +59,24 @@ struct Shared {
     model: Mutex<Model>,
     /// Whether the last forward was.
     is_quick: AtomicBool,
+    /// Goes up when a turn begins and when it ends: odd while one is under way.
+    turns: AtomicU64,
 }
 
 impl ModelThread {
-    /// Starts the thread.
+    /// Starts the thread. What becomes known of the device is published on the board.
     ///
     /// # Errors
     /// The system has no thread for it.
-    pub(crate) fn spawn<P>(engine: Engine<P>) -> io::Result<Self>
+    pub(crate) fn spawn<P>(engine: Engine<P>, board: Board) -> io::Result<Self>
     where
         P: Predictor + Send + 'static,
         P::State: Send,
     {
         let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
-        let model = Model { turns: Some(Box::new(Shell::new(engine, inbox))), wakes: None };
-        let shared = Arc::new(Shared { model: Mutex::new(model), is_quick: AtomicBool::new(false) });
+        let model = Model { turns: Some(Box::new(Shell::new(engine, inbox, board))), wakes: None };
+        let shared = Arc::new(Shared::new(model));
         let own = Arc::clone(&shared);
         let thread = thread::Builder::new().name("chorus-model".to_owned()).spawn(move || {
             // Dropped when the thread ends, however it ends, and the model before it: streams and commands close.
@@ -91,14 +94,24 @@ impl ModelThread {
 
     /// Waits until the thread has ended.
     pub(crate) async fn ended(&mut self) {
-        // An error is what is waited for: the sender is gone.
-        let _ = (&mut self.ended).await;
+        if !self.ended.is_terminated() {
+            // An error is what is waited for: the sender is gone.
+            let _ = (&mut self.ended).await;
+        }
     }
 
-    /// Ends the thread after the forward that it is in, if any, and waits for it.
-    pub(crate) async fn stop(self) {
-        let _ = self.commands.send(Command::Stop).await;
-        self.commands.wake();
+    /// Ends the thread after the forward that it is in, if any, and waits for it, unless that takes longer than `patience`:
+    /// a thread whose device is stuck ends with the process.
+    pub(crate) async fn stop(mut self, patience: Duration) {
+        let stopped = async {
+            let _ = self.commands.send(Command::Stop).await;
+            self.commands.wake();
+            self.ended().await;
+        };
+        if tokio::time::timeout(patience, stopped).await.is_err() {
+            tracing::error!(?patience, "the model's thread does not end");
+            return;
+        }
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("the model's thread panicked");
@@ -126,10 +139,10 @@ impl Commands {
         match self.shared.model.try_lock() {
             Ok(mut model) => {
                 let before = model.wakes;
-                let turn = self.shared.turn(&mut model);
+                let turn = self.shared.turn(&mut model, TurnOn::LentThread);
                 let sleeps_on = match (turn, before) {
-                    (Turn::Idle { expiry: None }, _) => true,
-                    (Turn::Idle { expiry: Some(expiry) }, Some(before)) => before <= expiry,
+                    (Turn::Idle { due: None }, _) => true,
+                    (Turn::Idle { due: Some(due) }, Some(before)) => before <= due,
                     _ => false,
                 };
                 drop(model);
@@ -148,21 +161,31 @@ impl Commands {
         self.queue.closed().await;
     }
 
-    fn wake(&self) {
+    /// Has the model's own thread take a turn.
+    pub(crate) fn wake(&self) {
         self.thread.unpark();
+    }
+
+    /// The turn that is under way, if any: another number each time.
+    pub(crate) fn turn_under_way(&self) -> Option<u64> {
+        let turns = self.shared.turns.load(Ordering::Relaxed);
+        (turns % 2 == 1).then_some(turns)
     }
 
     /// A queue of so many commands that no model looks at.
     #[cfg(test)]
     pub(crate) fn unattended(queued: usize) -> (Self, mpsc::Receiver<Command>) {
         let (queue, inbox) = mpsc::channel(queued);
-        let model = Model { turns: None, wakes: None };
-        let shared = Arc::new(Shared { model: Mutex::new(model), is_quick: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::new(Model { turns: None, wakes: None }));
         (Self { queue, shared, thread: thread::current() }, inbox)
     }
 }
 
 impl Shared {
+    fn new(model: Model) -> Self {
+        Self { model: Mutex::new(model), is_quick: AtomicBool::new(false), turns: AtomicU64::new(0) }
+    }
+
     /// The thread's life.
     fn run(&self) {
         loop {
@@ -170,13 +193,13 @@ impl Shared {
                 // Somebody panicked in a turn: what the sessions are in is not known any more.
                 return;
             };
-            match self.turn(&mut model) {
+            match self.turn(&mut model, TurnOn::OwnThread) {
                 Turn::More => {}
                 Turn::Over => return,
-                Turn::Idle { expiry } => {
-                    model.wakes = expiry;
+                Turn::Idle { due } => {
+                    model.wakes = due;
                     drop(model);
-                    let sleep = expiry.map(|expiry| expiry.saturating_duration_since(Instant::now()));
+                    let sleep = due.map(|due| due.saturating_duration_since(Instant::now()));
                     match sleep {
                         Some(sleep) => thread::park_timeout(sleep),
                         None => thread::park(),
@@ -186,11 +209,13 @@ impl Shared {
         }
     }
 
-    fn turn(&self, model: &mut MutexGuard<'_, Model>) -> Turn {
+    fn turn(&self, model: &mut MutexGuard<'_, Model>, on: TurnOn) -> Turn {
         let Some(turns) = model.turns.as_mut() else {
             return Turn::Over;
         };
-        let turn = turns.turn();
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        let turn = turns.turn(on, Instant::now());
+        self.turns.fetch_add(1, Ordering::Relaxed);
         let is_quick = turns.last_forward().is_some_and(|took| took < QUICK);
         self.is_quick.store(is_quick, Ordering::Relaxed);
         turn
@@ -243,6 +268,8 @@ mod tests {
         predictor::{Prediction, PredictorError, Row},
         shell::Admitted,
     };
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Breaks where the engine does not guard against it: when a session's state is dropped.
     struct Broken;
@@ -322,7 +349,7 @@ mod tests {
         let ttl = Duration::from_millis(20);
         let engine =
             Engine::new(Watched { state: Some(state) }, String::new(), 1, ttl, BatchLimits::default());
-        let thread = ModelThread::spawn(engine).unwrap();
+        let thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let (replies, _receiver) = mpsc::unbounded_channel();
         let operations =
             vec![Admitted { session: 1, operation: Operation::Open(None), credit: Credit::default() }];
@@ -333,13 +360,13 @@ mod tests {
         let dropped = tokio::time::timeout(Duration::from_secs(10), dropped).await;
         assert!(dropped.expect("the state is held for ever").is_err());
         assert!(sent.elapsed() > ttl, "not before its time");
-        thread.stop().await;
+        thread.stop(PATIENCE).await;
     }
 
     #[tokio::test]
     async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
         let engine = Engine::new(Broken, String::new(), 1, Duration::from_secs(1), BatchLimits::default());
-        let mut thread = ModelThread::spawn(engine).unwrap();
+        let mut thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let (replies, mut receiver) = mpsc::unbounded_channel();
         let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
         let operations = [Operation::Open(None), feed, Operation::Close { discard: false }]
@@ -353,13 +380,13 @@ mod tests {
         thread.commands().closed().await;
         let gone = thread.commands().send(Command::EndStream { stream: 1 }).await;
         assert!(matches!(gone, Err(ModelGone)));
-        thread.stop().await;
+        thread.stop(PATIENCE).await;
     }
 
     #[tokio::test]
     async fn a_turn_that_panics_elsewhere_ends_the_thread_and_its_streams_too() {
         let engine = Engine::new(Broken, String::new(), 1, Duration::from_secs(60), BatchLimits::default());
-        let mut thread = ModelThread::spawn(engine).unwrap();
+        let mut thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let commands = thread.commands();
         let (replies, mut receiver) = mpsc::unbounded_channel();
         let command = |operations: Vec<Operation>| {
@@ -381,7 +408,7 @@ mod tests {
         assert!(ended.is_ok(), "the thread sleeps on beside a model that is gone");
         assert!(receiver.recv().await.is_none());
         assert!(matches!(commands.send(Command::EndStream { stream: 1 }).await, Err(ModelGone)));
-        thread.stop().await;
+        thread.stop(PATIENCE).await;
     }
 
     /// Says on which thread each forward ran, and takes its time.
@@ -429,7 +456,7 @@ mod tests {
             Duration::from_secs(60),
             BatchLimits::default(),
         );
-        let thread = ModelThread::spawn(engine).unwrap();
+        let thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let commands = thread.commands();
         let (replies, mut answered) = mpsc::unbounded_channel();
         for step in 1..=count {
@@ -446,7 +473,7 @@ mod tests {
             // Until whoever answered is out of its turn.
             drop(commands.shared.model.lock().unwrap());
         }
-        thread.stop().await;
+        thread.stop(PATIENCE).await;
         places.into_iter().collect()
     }
 

@@ -1,8 +1,16 @@
 //! A worker process's whole life: load, serve, drain. The listener and the shutdown signal are passed in.
 
-use std::{future::Future, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    future::Future,
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
 
-use chorus_proto::{MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES, v1::worker_server::WorkerServer};
+use bytes::Bytes;
+use chorus_proto::{
+    MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES,
+    v1::{ModelCard, worker_server::WorkerServer},
+};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tonic::{
@@ -19,13 +27,17 @@ use tonic_health::{
 };
 
 use crate::{
+    condition::{Board, Condition},
     config::WorkerConfig,
     engine::Engine,
     error::WorkerError,
     hosted::{LoadedWorker, load},
     model_thread::ModelThread,
+    operation::OperationLimits,
+    predictor::Predictor,
     service::WorkerService,
     stream::Stopping,
+    watchdog,
 };
 
 /// HTTP/2 windows: requests carry tokens only, so a stream needs little; many streams share a connection.
@@ -64,18 +76,45 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), WorkerError> {
     let card = loaded.card().clone();
-    let LoadedWorker { predictor, tokenizer, limits, config, .. } = loaded;
+    let LoadedWorker { predictor, golden, tokenizer, limits, config, .. } = loaded;
     let fingerprint = card.model_fingerprint.clone();
     let engine =
         Engine::new(predictor, fingerprint, config.max_sessions as usize, config.session_ttl, config.batch);
-    let mut model = ModelThread::spawn(engine).map_err(WorkerError::Spawn)?;
+    let interval = (!config.probe_interval.is_zero()).then_some(config.probe_interval);
+    let engine = engine.probed(golden, interval, Instant::now());
+    serve_engine(engine, Described { card, tokenizer, limits }, &config, listener, shutdown).await
+}
+
+/// What a worker says of the engine that it serves.
+#[derive(Debug)]
+struct Described {
+    card: ModelCard,
+    tokenizer: Bytes,
+    limits: OperationLimits,
+}
+
+async fn serve_engine<P>(
+    engine: Engine<P>,
+    described: Described,
+    config: &WorkerConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), WorkerError>
+where
+    P: Predictor + Send + 'static,
+    P::State: Send,
+{
+    let board = Board::default();
+    let mut model = ModelThread::spawn(engine, board.clone()).map_err(WorkerError::Spawn)?;
     let (stopping, readers) = (Stopping::default(), TaskTracker::new());
+    let Described { card, tokenizer, limits } = described;
     let service = WorkerService {
         card,
         tokenizer,
         limits,
         commands: model.commands(),
         stopping: stopping.clone(),
+        board: board.clone(),
         readers: readers.clone(),
         next_stream: AtomicU64::new(1),
     };
@@ -87,20 +126,25 @@ pub async fn serve(
     );
     let mut server = std::pin::pin!(server);
 
+    let commands = model.commands();
     let mut result = tokio::select! {
         served = &mut server => served.map_err(WorkerError::Serve),
         () = model.ended() => Err(WorkerError::ModelThreadDied),
         () = shutdown => Ok(()),
+        // These two never end; once the worker stops, its device does not matter any more.
+        () = watchdog::watch(commands, board.clone(), config.stuck_after) => Ok(()),
+        () = report(&board, &health) => Ok(()),
     };
     tracing::info!("stopping");
-    set_not_serving(&health).await;
+    set_status(&health, ServingStatus::NotServing).await;
     readers.close();
     stopping.drain.cancel();
     if result.is_ok() {
         result = drain(server, &readers, health, config.drain_timeout).await;
     }
     stopping.abort.cancel();
-    model.stop().await;
+    // No forward that ends takes longer.
+    model.stop(config.stuck_after).await;
     result
 }
 
@@ -149,9 +193,21 @@ async fn drain(
     }
 }
 
-async fn set_not_serving(health: &HealthReporter) {
+/// Serving is who has a sound device. Never resolves.
+async fn report(board: &Board, health: &HealthReporter) {
+    let mut news = board.news();
+    loop {
+        let status = match news.next().await {
+            Condition::Sound => ServingStatus::Serving,
+            Condition::Unsound { .. } => ServingStatus::NotServing,
+        };
+        set_status(health, status).await;
+    }
+}
+
+async fn set_status(health: &HealthReporter, status: ServingStatus) {
     for service in HEALTH_SERVICES {
-        health.set_service_status(service, ServingStatus::NotServing).await;
+        health.set_service_status(service, status).await;
     }
 }
 
@@ -161,3 +217,6 @@ async fn end_watches(mut health: HealthReporter) {
         health.clear_service_status(service).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

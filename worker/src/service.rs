@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
+    condition::Board,
     credit::StreamCredit,
     model_thread::Commands,
     operation::OperationLimits,
@@ -36,6 +37,8 @@ pub(crate) struct WorkerService {
     pub(crate) limits: OperationLimits,
     pub(crate) commands: Commands,
     pub(crate) stopping: Stopping,
+    /// What every stream is told of the device.
+    pub(crate) board: Board,
     /// The streams' readers.
     pub(crate) readers: TaskTracker,
     /// Number of the next stream.
@@ -76,9 +79,10 @@ impl Worker for WorkerService {
             replies,
             credit: StreamCredit::new(),
             stopping: self.stopping.clone(),
+            board: self.board.clone(),
         };
         self.readers.spawn(reader.run(request.into_inner()).instrument(span));
-        Ok(Response::new(answer_frames(receiver).boxed()))
+        Ok(Response::new(answer_frames(receiver, self.board.news()).boxed()))
     }
 }
 
