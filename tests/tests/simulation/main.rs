@@ -2,7 +2,7 @@
 //! simulated time, under crashes, partitions, delays, restarts, cancellations and hostile workers. A seed is a whole history,
 //! and the same one every time.
 //!
-//! `CHORUS_SEEDS=1000` runs so many seeds, `CHORUS_SEED=17` that one, with a log of what happened.
+//! `CHORUS_SEEDS=1000` runs so many seeds (from `CHORUS_FIRST_SEED` on), `CHORUS_SEED=17` that one, with a log of what happened.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -37,8 +37,9 @@ fn whatever_happens_no_request_is_lost_and_no_answer_is_wrong() {
         return;
     }
     let seeds = number("CHORUS_SEEDS").unwrap_or(SEEDS);
+    let first = number("CHORUS_FIRST_SEED").unwrap_or(0);
     let mut all = Outcome::default();
-    for seed in 0..seeds {
+    for seed in first..first + seeds {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run(seed)));
         match outcome {
             Ok(outcome) => all.add(&outcome),
