@@ -4,9 +4,14 @@
 
 use std::{
     fmt::Display,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     batcher::{BatchLimits, Batcher, Waiting},
@@ -46,6 +51,7 @@ pub(crate) struct Engine<P: Predictor> {
     sessions: SessionTable<P::State>,
     batcher: Batcher,
     pace: Pace,
+    open_sessions: Arc<AtomicU32>,
     /// What the device must be able to compute at any time; without it nothing is ever probed.
     golden: Option<Golden>,
     soundness: Soundness,
@@ -81,14 +87,32 @@ impl<P: Predictor> Engine<P> {
         let batcher = Batcher::new(limits, predictor.vocabulary_size());
         let sessions = SessionTable::new(max_sessions, ttl, REMEMBERED_BYTES);
         let pace = Pace::new(limits.duration, limits.tokens);
-        let soundness = Soundness::default();
-        Self { predictor, model_fingerprint, sessions, batcher, pace, golden: None, soundness }
+        Self {
+            predictor,
+            model_fingerprint,
+            sessions,
+            batcher,
+            pace,
+            open_sessions: Arc::default(),
+            golden: None,
+            soundness: Soundness::default(),
+        }
     }
 
     /// Has the device read the golden sequence after each `interval` (none: where something went wrong), the first time
     /// so long from `now`.
     pub(crate) fn probed(self, golden: Golden, interval: Option<Duration>, now: Instant) -> Self {
         Self { golden: Some(golden), soundness: Soundness::new(interval, now), ..self }
+    }
+
+    /// How many sessions there are, counted anew after every operation and every forward.
+    pub(crate) fn open_sessions(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.open_sessions)
+    }
+
+    fn count(&self) {
+        let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
+        self.open_sessions.store(open, Ordering::Relaxed);
     }
 
     /// Whether [`Engine::run_batch`] has anything to do.
@@ -115,6 +139,7 @@ impl<P: Predictor> Engine<P> {
         }
         self.batcher.push(key, Waiting { operation, credit, since: now });
         self.settle(key, now, replies);
+        self.count();
     }
 
     /// When there is something to do if no operation comes before: sessions to [`Engine::expire`], or a probe to run.
@@ -166,6 +191,7 @@ impl<P: Predictor> Engine<P> {
     /// States of a device that is not sound can't be trusted: all sessions end, and whatever waits is answered.
     fn drop_everything(&mut self, replies: &mut Vec<Reply>) {
         self.sessions.clear();
+        self.count();
         let Some(reason) = self.soundness.condition().reason() else {
             return;
         };
@@ -181,12 +207,14 @@ impl<P: Predictor> Engine<P> {
     /// Drops the sessions that have been idle for too long.
     pub(crate) fn expire(&mut self, now: Instant) {
         self.sessions.expire(now, |key| self.batcher.is_busy(key));
+        self.count();
     }
 
     /// Drops a stream's sessions and what they wait for; nothing of it is answered.
     pub(crate) fn end_stream(&mut self, stream: u64) {
         self.batcher.discard_stream(stream);
         self.sessions.close_stream(stream);
+        self.count();
     }
 
     /// Runs one forward over the next chunk of as many sessions as fit; returns how many tokens it fed.
@@ -219,6 +247,7 @@ impl<P: Predictor> Engine<P> {
         for key in keys {
             self.settle(key, now, replies);
         }
+        self.count();
         tokens
     }
 

@@ -11,10 +11,14 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, Thread},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use crate::{
     condition::Board,
@@ -28,12 +32,25 @@ const QUEUED_COMMANDS: usize = 256;
 /// Forwards of this length are run where commands come in: connections wait for one no longer than for a disk.
 const QUICK: Duration = Duration::from_micros(500);
 
-/// The running thread.
+/// The running thread, or the task in its place.
 #[derive(Debug)]
 pub(crate) struct ModelThread {
     commands: Commands,
     ended: oneshot::Receiver<()>,
-    thread: thread::JoinHandle<()>,
+    life: Life,
+}
+
+#[derive(Debug)]
+enum Life {
+    Thread(thread::JoinHandle<()>),
+    Task(JoinHandle<()>),
+}
+
+/// What wakes it.
+#[derive(Debug, Clone)]
+enum Sleeper {
+    Thread(Thread),
+    Task(Arc<Notify>),
 }
 
 /// How commands get to the model.
@@ -41,7 +58,7 @@ pub(crate) struct ModelThread {
 pub(crate) struct Commands {
     queue: mpsc::Sender<Command>,
     shared: Arc<Shared>,
-    thread: Thread,
+    sleeper: Sleeper,
 }
 
 /// The model is gone, and nothing is computed any more.
@@ -75,8 +92,7 @@ impl ModelThread {
     {
         let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
-        let model = Model { turns: Some(Box::new(Shell::new(engine, inbox, board))), wakes: None };
-        let shared = Arc::new(Shared::new(model));
+        let shared = Arc::new(Shared::new(Some(Box::new(Shell::new(engine, inbox, board)))));
         let own = Arc::clone(&shared);
         let thread = thread::Builder::new().name("chorus-model".to_owned()).spawn(move || {
             // Dropped when the thread ends, however it ends, and the model before it: streams and commands close.
@@ -84,8 +100,29 @@ impl ModelThread {
             let _end = End(&own);
             own.run();
         })?;
-        let commands = Commands { queue, shared, thread: thread.thread().clone() };
-        Ok(Self { commands, ended, thread })
+        let commands = Commands { queue, shared, sleeper: Sleeper::Thread(thread.thread().clone()) };
+        Ok(Self { commands, ended, life: Life::Thread(thread) })
+    }
+
+    /// Starts a task that does what the thread does, for a runtime where everything has to happen in one order: a
+    /// simulation. It holds up its thread for as long as a forward takes.
+    pub(crate) fn spawn_task<P>(engine: Engine<P>, board: Board) -> Self
+    where
+        P: Predictor + Send + 'static,
+        P::State: Send,
+    {
+        let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
+        let (alive, ended) = oneshot::channel();
+        let shared = Arc::new(Shared::new(Some(Box::new(Shell::new(engine, inbox, board)))));
+        let (own, woken) = (Arc::clone(&shared), Arc::new(Notify::new()));
+        let wake = Arc::clone(&woken);
+        let task = tokio::spawn(async move {
+            let _alive: oneshot::Sender<()> = alive;
+            let _end = End(&own);
+            own.run_on_task(&woken).await;
+        });
+        let commands = Commands { queue, shared, sleeper: Sleeper::Task(wake) };
+        Self { commands, ended, life: Life::Task(task) }
     }
 
     pub(crate) fn commands(&self) -> Commands {
@@ -112,8 +149,14 @@ impl ModelThread {
             tracing::error!(?patience, "the model's thread does not end");
             return;
         }
-        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
-        if !matches!(joined, Ok(Ok(()))) {
+        let is_well = match self.life {
+            Life::Thread(thread) => {
+                let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+                matches!(joined, Ok(Ok(())))
+            }
+            Life::Task(task) => task.await.is_ok(),
+        };
+        if !is_well {
             tracing::error!("the model's thread panicked");
         }
     }
@@ -135,7 +178,7 @@ impl Commands {
             return self.wake();
         }
         // Whatever happens in a turn, the thread looks after what is left.
-        let wake = WakeIfPanicking(&self.thread);
+        let wake = WakeIfPanicking(&self.sleeper);
         match self.shared.model.try_lock() {
             Ok(mut model) => {
                 let before = model.wakes;
@@ -163,7 +206,7 @@ impl Commands {
 
     /// Has the model's own thread take a turn.
     pub(crate) fn wake(&self) {
-        self.thread.unpark();
+        self.sleeper.wake();
     }
 
     /// The turn that is under way, if any: another number each time.
@@ -176,14 +219,43 @@ impl Commands {
     #[cfg(test)]
     pub(crate) fn unattended(queued: usize) -> (Self, mpsc::Receiver<Command>) {
         let (queue, inbox) = mpsc::channel(queued);
-        let shared = Arc::new(Shared::new(Model { turns: None, wakes: None }));
-        (Self { queue, shared, thread: thread::current() }, inbox)
+        let shared = Arc::new(Shared::new(None));
+        (Self { queue, shared, sleeper: Sleeper::Thread(thread::current()) }, inbox)
+    }
+}
+
+impl Sleeper {
+    fn wake(&self) {
+        match self {
+            Self::Thread(thread) => thread.unpark(),
+            Self::Task(notify) => notify.notify_one(),
+        }
     }
 }
 
 impl Shared {
-    fn new(model: Model) -> Self {
+    fn new(turns: Option<Box<dyn TakeTurns>>) -> Self {
+        let model = Model { turns, wakes: None };
         Self { model: Mutex::new(model), is_quick: AtomicBool::new(false), turns: AtomicU64::new(0) }
+    }
+
+    /// The task's life.
+    async fn run_on_task(&self, woken: &Notify) {
+        loop {
+            let turn = match self.model.lock() {
+                Ok(mut model) => self.turn(&mut model, TurnOn::OwnThread),
+                Err(_) => return,
+            };
+            match turn {
+                Turn::Over => return,
+                // Whoever else is ready may add to the next one.
+                Turn::More => tokio::task::yield_now().await,
+                Turn::Idle { due: None } => woken.notified().await,
+                Turn::Idle { due: Some(due) } => {
+                    let _ = tokio::time::timeout_at(due, woken.notified()).await;
+                }
+            }
+        }
     }
 
     /// The thread's life.
@@ -237,12 +309,12 @@ impl Drop for End<'_> {
 }
 
 /// Wakes the thread where a turn that was taken elsewhere panics.
-struct WakeIfPanicking<'a>(&'a Thread);
+struct WakeIfPanicking<'a>(&'a Sleeper);
 
 impl Drop for WakeIfPanicking<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.unpark();
+            self.0.wake();
         }
     }
 }

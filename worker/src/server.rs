@@ -1,23 +1,24 @@
 //! A worker process's whole life: load, serve, drain. The listener and the shutdown signal are passed in.
 
-use std::{
-    future::Future,
-    sync::atomic::AtomicU64,
-    time::{Duration, Instant},
-};
+use std::{future::Future, io, sync::atomic::AtomicU64, time::Duration};
 
 use bytes::Bytes;
 use chorus_proto::{
     MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES,
     v1::{ModelCard, worker_server::WorkerServer},
 };
-use tokio::net::TcpListener;
+use futures::Stream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 use tonic::{
     server::NamedService,
     transport::{
         Server,
-        server::{Router, TcpIncoming},
+        server::{Connected, Router, TcpIncoming},
     },
 };
 use tonic_health::{
@@ -32,6 +33,7 @@ use crate::{
     engine::Engine,
     error::WorkerError,
     hosted::{LoadedWorker, load},
+    hosted_model::HostedModel,
     model_thread::ModelThread,
     operation::OperationLimits,
     predictor::Predictor,
@@ -75,6 +77,43 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), WorkerError> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    serve_model(loaded, incoming, shutdown, on_a_thread).await
+}
+
+/// As [`serve`], over connections of the caller's, and with everything on the runtime's own threads: where there is one, and
+/// its clock is turned, all that happens happens in one order.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_on<I>(
+    loaded: LoadedWorker,
+    incoming: impl Stream<Item = io::Result<I>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), WorkerError>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    serve_model(loaded, incoming, shutdown, |engine, board| Ok(ModelThread::spawn_task(engine, board))).await
+}
+
+fn on_a_thread<P>(engine: Engine<P>, board: Board) -> Result<ModelThread, WorkerError>
+where
+    P: Predictor + Send + 'static,
+    P::State: Send,
+{
+    ModelThread::spawn(engine, board).map_err(WorkerError::Spawn)
+}
+
+async fn serve_model<I>(
+    loaded: LoadedWorker,
+    incoming: impl Stream<Item = io::Result<I>>,
+    shutdown: impl Future<Output = ()>,
+    start: impl FnOnce(Engine<HostedModel>, Board) -> Result<ModelThread, WorkerError>,
+) -> Result<(), WorkerError>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let card = loaded.card().clone();
     let LoadedWorker { predictor, golden, tokenizer, limits, config, .. } = loaded;
     let fingerprint = card.model_fingerprint.clone();
@@ -82,7 +121,9 @@ pub async fn serve(
         Engine::new(predictor, fingerprint, config.max_sessions as usize, config.session_ttl, config.batch);
     let interval = (!config.probe_interval.is_zero()).then_some(config.probe_interval);
     let engine = engine.probed(golden, interval, Instant::now());
-    serve_engine(engine, Described { card, tokenizer, limits }, &config, listener, shutdown).await
+    let described = Described { card, tokenizer, limits };
+    // Large, and moved about by whoever waits for it.
+    Box::pin(serve_engine(engine, described, &config, incoming, shutdown, start)).await
 }
 
 /// What a worker says of the engine that it serves.
@@ -93,23 +134,26 @@ struct Described {
     limits: OperationLimits,
 }
 
-async fn serve_engine<P>(
+async fn serve_engine<P, I>(
     engine: Engine<P>,
     described: Described,
     config: &WorkerConfig,
-    listener: TcpListener,
+    incoming: impl Stream<Item = io::Result<I>>,
     shutdown: impl Future<Output = ()>,
+    start: impl FnOnce(Engine<P>, Board) -> Result<ModelThread, WorkerError>,
 ) -> Result<(), WorkerError>
 where
-    P: Predictor + Send + 'static,
-    P::State: Send,
+    P: Predictor,
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let board = Board::default();
-    let mut model = ModelThread::spawn(engine, board.clone()).map_err(WorkerError::Spawn)?;
+    let open_sessions = engine.open_sessions();
+    let mut model = start(engine, board.clone())?;
     let (stopping, readers) = (Stopping::default(), TaskTracker::new());
     let Described { card, tokenizer, limits } = described;
     let service = WorkerService {
         card,
+        open_sessions,
         tokenizer,
         limits,
         commands: model.commands(),
@@ -120,10 +164,8 @@ where
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<WorkerServer<WorkerService>>().await;
-    let server = router(service, health_service).serve_with_incoming_shutdown(
-        TcpIncoming::from(listener).with_nodelay(Some(true)),
-        stopping.drain.clone().cancelled_owned(),
-    );
+    let server = router(service, health_service)
+        .serve_with_incoming_shutdown(incoming, stopping.drain.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
 
     let commands = model.commands();

@@ -2,10 +2,9 @@
 //!
 //! Pure: time is an argument. Knows nothing about what a probe computes.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::condition::Condition;
 

@@ -247,12 +247,14 @@ impl MemberSession {
                 return hedge(second);
             }
         }
+        // Whatever else it answers, it does not answer this.
+        let half_time = start + self.terms.patience.step / 2 + of_tokens;
         // It may have been silent before, but then it may have been about something long.
         let mut wait = silence / 4;
         loop {
             sleep(wait).await;
             let silent = seat.replica.silence();
-            if silent >= silence
+            if (silent >= silence || Instant::now() >= half_time)
                 && let Some(second) = another()
             {
                 return hedge(second);

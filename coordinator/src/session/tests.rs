@@ -160,6 +160,20 @@ async fn a_replica_that_answers_others_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_answers_others_and_not_this_is_waited_for_half_of_the_time() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2]).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::Hang);
+    here.is_silent_for(MILLISECOND);
+    let start = Instant::now();
+    stage.step(&[3]).await.unwrap();
+    let elapsed = start.elapsed();
+    assert!((STEP / 2..STEP / 2 + SILENCE).contains(&elapsed), "{elapsed:?}");
+    assert_eq!(there.feeds(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_replica_has_the_whole_time_of_a_step() {
     let mut stage = Stage::new();
     stage.step(&[1, 2]).await.unwrap();

@@ -49,8 +49,10 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone().cancelled_owned();
-        let server =
-            tokio::spawn(async move { serve_engine(engine, described, &config, listener, stop).await });
+        let incoming = TcpIncoming::from(listener);
+        let server = tokio::spawn(async move {
+            serve_engine(engine, described, &config, incoming, stop, on_a_thread).await
+        });
         Self { address, manners, shutdown, server }
     }
 
