@@ -9,7 +9,6 @@
 mod audit;
 mod calls;
 mod faults;
-mod hostile;
 mod network;
 mod reference;
 mod world;
@@ -32,8 +31,11 @@ fn number(name: &str) -> Option<u64> {
 fn whatever_happens_no_request_is_lost_and_no_answer_is_wrong() {
     let world = World::new();
     if let Some(seed) = number("CHORUS_SEED") {
-        let outcome = world.run(seed);
-        println!("{}\n{}", outcome.log.join("\n"), outcome.summary());
+        // What the processes have to say is `RUST_LOG`'s to choose.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time().init();
+        // Line by line, since what follows may be a panic.
+        println!("{}", world.told(|line| println!("{line}")).run(seed).summary());
         return;
     }
     let seeds = number("CHORUS_SEEDS").unwrap_or(SEEDS);
