@@ -10,6 +10,7 @@ use std::{
 };
 
 use chorus_coordinator::config::{Config, Overrides};
+use chorus_load::null::Liar;
 use chorus_proto::v1::worker_server::WorkerServer;
 use chorus_tests::models;
 use chorus_worker::WorkerConfig;
@@ -22,7 +23,6 @@ use super::{
     audit::Auditor,
     calls::{Answer, Caller},
     faults::{self, Fault},
-    hostile::Hostile,
     network,
     reference::Reference,
 };
@@ -41,6 +41,7 @@ const LIMITS: &str = "
 /// Models of a few tokens, and of so many that other plans than whole rows are worth it.
 pub(crate) struct World {
     models: [Models; 2],
+    listener: Option<fn(&str)>,
     _directory: TempDir,
 }
 
@@ -52,7 +53,11 @@ struct Models {
 
 /// What happened, in the order in which it did.
 #[derive(Clone, Default)]
-pub(crate) struct Diary(Rc<RefCell<Outcome>>);
+pub(crate) struct Diary {
+    outcome: Rc<RefCell<Outcome>>,
+    /// Hears every line at once.
+    listener: Option<fn(&str)>,
+}
 
 /// What came of one history, or of many.
 #[derive(Debug, Clone, Default)]
@@ -95,7 +100,12 @@ impl World {
             let reference = Rc::new(Reference::load(members));
             Models { paths, tokenizer, reference }
         });
-        Self { models, _directory: directory }
+        Self { models, listener: None, _directory: directory }
+    }
+
+    /// The same, where every line of a history is told as it comes.
+    pub(crate) fn told(self, listener: fn(&str)) -> Self {
+        Self { listener: Some(listener), ..self }
     }
 
     /// The history of a seed.
@@ -107,7 +117,7 @@ impl World {
         // Delays before another attempt are drawn from this one.
         fastrand::seed(seed);
         let models = &self.models[usize::from(random.random_bool(0.4))];
-        let diary = Diary::default();
+        let diary = Diary { listener: self.listener, ..Diary::default() };
         let mut sim = turmoil::Builder::new()
             .rng_seed(seed)
             .simulation_duration(Duration::from_secs(120))
@@ -123,6 +133,11 @@ impl World {
             cast.start_coordinator(&mut sim, coordinator);
         }
         let spared = random.random_bool(0.7).then(|| random.random_range(0..cast.workers.len()));
+        let name_of = |worker: usize| cast.workers[worker].0.as_str();
+        diary.note_at(
+            Duration::ZERO,
+            &format!("members {:?}, spared {:?}", cast.members, spared.map(name_of)),
+        );
         let callers = Rc::new(Cell::new(0));
         for number in 0..random.random_range(2..6) {
             let caller = Caller {
@@ -158,7 +173,7 @@ impl World {
         }
         director.direct(&mut sim);
         drop(sim);
-        diary.0.take()
+        diary.outcome.take()
     }
 }
 
@@ -209,10 +224,10 @@ impl Cast {
             let loaded = chorus_worker::load(WorkerConfig::new(&models.paths[member])).unwrap();
             let (card, tokenizer) = (loaded.card().clone(), models.tokenizer.clone());
             sim.host("liar", move || {
-                let hostile = Hostile::new(card.clone(), &tokenizer, seed);
+                let liar = Liar::new(card.clone(), tokenizer.clone(), seed);
                 async move {
                     let incoming = network::listen(50061).await?;
-                    let server = tonic::transport::Server::builder().add_service(WorkerServer::new(hostile));
+                    let server = tonic::transport::Server::builder().add_service(WorkerServer::new(liar));
                     Ok(server.serve_with_incoming(incoming).await?)
                 }
             });
@@ -274,7 +289,7 @@ impl Director {
         self.diary.note_at(now, &format!("{name}: {action:?}"));
         match action {
             Action::Begin(fault) => {
-                self.diary.0.borrow_mut().faults += 1;
+                self.diary.outcome.borrow_mut().faults += 1;
                 self.begin(sim, worker, &name, fault);
             }
             Action::Start if !sim.is_host_running(name.as_str()) => sim.bounce(name.as_str()),
@@ -284,10 +299,10 @@ impl Director {
             }
             Action::StartOnceStopped(pause) => self.plan(now + pause, worker, Action::Start),
             Action::Repair => {
-                self.coordinators.iter().for_each(|other| sim.repair(name.as_str(), other.as_str()))
+                self.coordinators.iter().for_each(|other| sim.repair(name.as_str(), other.as_str()));
             }
             Action::Release => {
-                self.coordinators.iter().for_each(|other| sim.release(name.as_str(), other.as_str()))
+                self.coordinators.iter().for_each(|other| sim.release(name.as_str(), other.as_str()));
             }
         }
     }
@@ -325,28 +340,32 @@ impl Diary {
     }
 
     fn note_at(&self, now: Duration, line: &str) {
-        self.0.borrow_mut().log.push(format!("{now:?} {line}"));
+        let line = format!("{now:?} {line}");
+        if let Some(listener) = self.listener {
+            listener(&line);
+        }
+        self.outcome.borrow_mut().log.push(line);
     }
 
     pub(crate) fn answered(&self, answer: &Answer) {
-        let mut outcome = self.0.borrow_mut();
+        let mut outcome = self.outcome.borrow_mut();
         outcome.calls += 1;
         outcome.answered += 1;
         outcome.degraded += answer.degraded;
     }
 
     pub(crate) fn recovered(&self, takeovers: u64) {
-        self.0.borrow_mut().takeovers += takeovers;
+        self.outcome.borrow_mut().takeovers += takeovers;
     }
 
     pub(crate) fn failed(&self) {
-        let mut outcome = self.0.borrow_mut();
+        let mut outcome = self.outcome.borrow_mut();
         outcome.calls += 1;
         outcome.failed += 1;
     }
 
     pub(crate) fn cancelled(&self) {
-        let mut outcome = self.0.borrow_mut();
+        let mut outcome = self.outcome.borrow_mut();
         outcome.calls += 1;
         outcome.cancelled += 1;
     }
