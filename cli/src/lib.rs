@@ -3,6 +3,8 @@
 //! `main.rs` (and the binary under test of the cross-process tests) only calls [`main`].
 
 mod bench;
+#[cfg(unix)]
+mod chaos;
 mod client;
 mod compute;
 mod eval;
@@ -44,6 +46,8 @@ enum Command {
     Import(import::ImportArgs),
     Eval(eval::EvalArgs),
     Bench(Box<bench::BenchArgs>),
+    #[cfg(unix)]
+    Chaos(chaos::ChaosArgs),
 }
 
 /// Runs the command line of this process.
@@ -67,6 +71,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Import(arguments) => import::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Bench(arguments) => block_on_one(bench::run(*arguments)),
+        #[cfg(unix)]
+        Command::Chaos(arguments) => block_on_one(chaos::run(arguments)),
     }
 }
 

@@ -10,6 +10,9 @@ use chorus_proto::v1::ModelCard;
 use chorus_text::{Vocabulary, VocabularyError};
 use tokio::sync::watch;
 
+/// Bytes of a tokenizer that are read at once.
+const SMALL_TOKENIZER: usize = 64 * 1024;
+
 /// What the workers of one ensemble must have in common.
 ///
 /// While there is no vocabulary, a replica waits for those before it until their first attempt has failed. A vocabulary
@@ -158,11 +161,7 @@ impl Delegate {
     /// # Errors
     /// The bytes are no tokenizer, the worker's card disagrees with its own tokenizer, or with somebody who was faster.
     pub(crate) async fn define(&self, tokenizer_json: Vec<u8>, card: &ModelCard) -> Result<(), Disagreement> {
-        // Tens of megabytes of JSON would hold up everything else on this thread.
-        let vocabulary = tokio::task::spawn_blocking(move || Vocabulary::from_json(&tokenizer_json))
-            .await
-            .map_err(|_| Disagreement::Interrupted)?
-            .map_err(Disagreement::Tokenizer)?;
+        let vocabulary = read(tokenizer_json).await?.map_err(Disagreement::Tokenizer)?;
         let defined = Defined { vocabulary, by: self.member.clone() };
         agree(card, &defined)?;
         let mut entered = Ok(false);
@@ -190,6 +189,15 @@ impl Drop for Delegate {
             table.seats.remove(&self.number);
         });
     }
+}
+
+/// Tens of megabytes of JSON would hold up everything else on this thread.
+async fn read(tokenizer_json: Vec<u8>) -> Result<Result<Vocabulary, VocabularyError>, Disagreement> {
+    if tokenizer_json.len() <= SMALL_TOKENIZER {
+        return Ok(Vocabulary::from_json(&tokenizer_json));
+    }
+    let reading = tokio::task::spawn_blocking(move || Vocabulary::from_json(&tokenizer_json));
+    reading.await.map_err(|_| Disagreement::Interrupted)
 }
 
 fn present(card: &ModelCard) -> Standing {

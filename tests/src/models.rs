@@ -32,6 +32,11 @@ pub fn nonsense(seed: u64, characters: usize) -> String {
 
 /// Writes a small model with random weights and a vocabulary of the text's characters.
 pub fn characters(directory: &Path, text: &str) -> ModelParts {
+    random(directory, text, 17)
+}
+
+/// Writes a small model with the random weights of a seed and a vocabulary of the text's characters.
+pub fn random(directory: &Path, text: &str, seed: u64) -> ModelParts {
     let vocabulary = Vocabulary::train_characters(text).expect("a text with characters");
     let config = Config {
         format: FORMAT,
@@ -46,7 +51,7 @@ pub fn characters(directory: &Path, text: &str) -> ModelParts {
         start: Start::ZeroState,
         end: None,
     };
-    let mut random = StdRng::seed_from_u64(17);
+    let mut random = StdRng::seed_from_u64(seed);
     let shapes = config.tensor_shapes().into_iter();
     let tensors = shapes.map(|(name, shape)| {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.random_range(-1.0..1.0)).collect();

@@ -13,8 +13,8 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tonic::transport::Channel;
 
 const GENERATIONS: u64 = 24;
-/// Without hedges, so that what is counted is what was lost.
-const NO_HEDGES: &str = "[resilience]\nhedge_share = 0.0\n";
+/// Without hedges, nor by silence where the machine is busy with something else, so that what is counted is what was lost.
+const NO_HEDGES: &str = "[resilience]\nhedge_share = 0.0\nsilence_ms = 60000\n";
 const SNAPSHOT_TOKENS: u64 = 16;
 
 /// Whole distributions are fused for half of the seeds, and one member draws for the others.

@@ -5,8 +5,14 @@
 use std::{
     fmt::Display,
     panic::{AssertUnwindSafe, catch_unwind},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     batcher::{BatchLimits, Batcher, Waiting},
@@ -43,6 +49,7 @@ pub(crate) struct Engine<P: Predictor> {
     sessions: SessionTable<P::State>,
     batcher: Batcher,
     pace: Pace,
+    open_sessions: Arc<AtomicU32>,
 }
 
 /// A session and its job, taken out for a forward.
@@ -75,7 +82,17 @@ impl<P: Predictor> Engine<P> {
         let batcher = Batcher::new(limits, predictor.vocabulary_size());
         let sessions = SessionTable::new(max_sessions, ttl, REMEMBERED_BYTES);
         let pace = Pace::new(limits.duration, limits.tokens);
-        Self { predictor, model_fingerprint, sessions, batcher, pace }
+        Self { predictor, model_fingerprint, sessions, batcher, pace, open_sessions: Arc::default() }
+    }
+
+    /// How many sessions there are, counted anew after every operation and every forward.
+    pub(crate) fn open_sessions(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.open_sessions)
+    }
+
+    fn count(&self) {
+        let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
+        self.open_sessions.store(open, Ordering::Relaxed);
     }
 
     /// Whether [`Engine::run_batch`] has anything to do.
@@ -98,6 +115,7 @@ impl<P: Predictor> Engine<P> {
         }
         self.batcher.push(key, Waiting { operation, credit, since: now });
         self.settle(key, now, replies);
+        self.count();
     }
 
     /// When [`Engine::expire`] is to be called if no operation comes before; none without sessions.
@@ -108,12 +126,14 @@ impl<P: Predictor> Engine<P> {
     /// Drops the sessions that have been idle for too long.
     pub(crate) fn expire(&mut self, now: Instant) {
         self.sessions.expire(now, |key| self.batcher.is_busy(key));
+        self.count();
     }
 
     /// Drops a stream's sessions and what they wait for; nothing of it is answered.
     pub(crate) fn end_stream(&mut self, stream: u64) {
         self.batcher.discard_stream(stream);
         self.sessions.close_stream(stream);
+        self.count();
     }
 
     /// Runs one forward over the next chunk of as many sessions as fit; returns how many tokens it fed.
@@ -145,6 +165,7 @@ impl<P: Predictor> Engine<P> {
         for key in keys {
             self.settle(key, now, replies);
         }
+        self.count();
         tokens
     }
 

@@ -103,6 +103,7 @@ fn card(
         incarnation: incarnation(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model_fingerprint,
+        open_sessions: 0,
     }
 }
 

@@ -1,9 +1,10 @@
 //! A job: one feed on its way through as many forwards as it needs, gathering its answer. Knows nothing about other
 //! sessions, nor about the model.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chorus_proto::v1::{self, Failure};
+use tokio::time::Instant;
 
 use crate::{
     credit::Credit,

@@ -32,4 +32,4 @@ pub use chorus_model::Precision;
 pub use config::{LARGEST_MAX_FEED_TOKENS, WorkerConfig};
 pub use error::WorkerError;
 pub use hosted::{LoadedWorker, load};
-pub use server::{run, serve};
+pub use server::{run, serve, serve_on};

@@ -11,10 +11,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, Thread},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use crate::{
     engine::Engine,
@@ -27,12 +31,25 @@ const QUEUED_COMMANDS: usize = 256;
 /// Forwards of this length are run where commands come in: connections wait for one no longer than for a disk.
 const QUICK: Duration = Duration::from_micros(500);
 
-/// The running thread.
+/// The running thread, or the task in its place.
 #[derive(Debug)]
 pub(crate) struct ModelThread {
     commands: Commands,
     ended: oneshot::Receiver<()>,
-    thread: thread::JoinHandle<()>,
+    life: Life,
+}
+
+#[derive(Debug)]
+enum Life {
+    Thread(thread::JoinHandle<()>),
+    Task(JoinHandle<()>),
+}
+
+/// What wakes it.
+#[derive(Debug, Clone)]
+enum Sleeper {
+    Thread(Thread),
+    Task(Arc<Notify>),
 }
 
 /// How commands get to the model.
@@ -40,7 +57,7 @@ pub(crate) struct ModelThread {
 pub(crate) struct Commands {
     queue: mpsc::Sender<Command>,
     shared: Arc<Shared>,
-    thread: Thread,
+    sleeper: Sleeper,
 }
 
 /// The model is gone, and nothing is computed any more.
@@ -72,8 +89,7 @@ impl ModelThread {
     {
         let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
-        let model = Model { turns: Some(Box::new(Shell::new(engine, inbox))), wakes: None };
-        let shared = Arc::new(Shared { model: Mutex::new(model), is_quick: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::new(Box::new(Shell::new(engine, inbox))));
         let own = Arc::clone(&shared);
         let thread = thread::Builder::new().name("chorus-model".to_owned()).spawn(move || {
             // Dropped when the thread ends, however it ends, and the model before it: streams and commands close.
@@ -81,8 +97,29 @@ impl ModelThread {
             let _end = End(&own);
             own.run();
         })?;
-        let commands = Commands { queue, shared, thread: thread.thread().clone() };
-        Ok(Self { commands, ended, thread })
+        let commands = Commands { queue, shared, sleeper: Sleeper::Thread(thread.thread().clone()) };
+        Ok(Self { commands, ended, life: Life::Thread(thread) })
+    }
+
+    /// Starts a task that does what the thread does, for a runtime where everything has to happen in one order: a
+    /// simulation. It holds up its thread for as long as a forward takes.
+    pub(crate) fn spawn_task<P>(engine: Engine<P>) -> Self
+    where
+        P: Predictor + Send + 'static,
+        P::State: Send,
+    {
+        let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
+        let (alive, ended) = oneshot::channel();
+        let shared = Arc::new(Shared::new(Box::new(Shell::new(engine, inbox))));
+        let (own, woken) = (Arc::clone(&shared), Arc::new(Notify::new()));
+        let wake = Arc::clone(&woken);
+        let task = tokio::spawn(async move {
+            let _alive: oneshot::Sender<()> = alive;
+            let _end = End(&own);
+            own.run_on_task(&woken).await;
+        });
+        let commands = Commands { queue, shared, sleeper: Sleeper::Task(wake) };
+        Self { commands, ended, life: Life::Task(task) }
     }
 
     pub(crate) fn commands(&self) -> Commands {
@@ -99,8 +136,14 @@ impl ModelThread {
     pub(crate) async fn stop(self) {
         let _ = self.commands.send(Command::Stop).await;
         self.commands.wake();
-        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
-        if !matches!(joined, Ok(Ok(()))) {
+        let is_well = match self.life {
+            Life::Thread(thread) => {
+                let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+                matches!(joined, Ok(Ok(())))
+            }
+            Life::Task(task) => task.await.is_ok(),
+        };
+        if !is_well {
             tracing::error!("the model's thread panicked");
         }
     }
@@ -122,7 +165,7 @@ impl Commands {
             return self.wake();
         }
         // Whatever happens in a turn, the thread looks after what is left.
-        let wake = WakeIfPanicking(&self.thread);
+        let wake = WakeIfPanicking(&self.sleeper);
         match self.shared.model.try_lock() {
             Ok(mut model) => {
                 let before = model.wakes;
@@ -149,7 +192,7 @@ impl Commands {
     }
 
     fn wake(&self) {
-        self.thread.unpark();
+        self.sleeper.wake();
     }
 
     /// A queue of so many commands that no model looks at.
@@ -158,11 +201,44 @@ impl Commands {
         let (queue, inbox) = mpsc::channel(queued);
         let model = Model { turns: None, wakes: None };
         let shared = Arc::new(Shared { model: Mutex::new(model), is_quick: AtomicBool::new(false) });
-        (Self { queue, shared, thread: thread::current() }, inbox)
+        (Self { queue, shared, sleeper: Sleeper::Thread(thread::current()) }, inbox)
+    }
+}
+
+impl Sleeper {
+    fn wake(&self) {
+        match self {
+            Self::Thread(thread) => thread.unpark(),
+            Self::Task(notify) => notify.notify_one(),
+        }
     }
 }
 
 impl Shared {
+    fn new(turns: Box<dyn TakeTurns>) -> Self {
+        let model = Model { turns: Some(turns), wakes: None };
+        Self { model: Mutex::new(model), is_quick: AtomicBool::new(false) }
+    }
+
+    /// The task's life.
+    async fn run_on_task(&self, woken: &Notify) {
+        loop {
+            let turn = match self.model.lock() {
+                Ok(mut model) => self.turn(&mut model),
+                Err(_) => return,
+            };
+            match turn {
+                Turn::Over => return,
+                // Whoever else is ready may add to the next one.
+                Turn::More => tokio::task::yield_now().await,
+                Turn::Idle { expiry: None } => woken.notified().await,
+                Turn::Idle { expiry: Some(expiry) } => {
+                    let _ = tokio::time::timeout_at(expiry, woken.notified()).await;
+                }
+            }
+        }
+    }
+
     /// The thread's life.
     fn run(&self) {
         loop {
@@ -212,12 +288,12 @@ impl Drop for End<'_> {
 }
 
 /// Wakes the thread where a turn that was taken elsewhere panics.
-struct WakeIfPanicking<'a>(&'a Thread);
+struct WakeIfPanicking<'a>(&'a Sleeper);
 
 impl Drop for WakeIfPanicking<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.unpark();
+            self.0.wake();
         }
     }
 }

@@ -1,15 +1,19 @@
 //! A worker process's whole life: load, serve, drain. The listener and the shutdown signal are passed in.
 
-use std::{future::Future, sync::atomic::AtomicU64, time::Duration};
+use std::{future::Future, io, sync::atomic::AtomicU64, time::Duration};
 
 use chorus_proto::{MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES, v1::worker_server::WorkerServer};
-use tokio::net::TcpListener;
+use futures::Stream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use tokio_util::task::TaskTracker;
 use tonic::{
     server::NamedService,
     transport::{
         Server,
-        server::{Router, TcpIncoming},
+        server::{Connected, Router, TcpIncoming},
     },
 };
 use tonic_health::{
@@ -23,6 +27,7 @@ use crate::{
     engine::Engine,
     error::WorkerError,
     hosted::{LoadedWorker, load},
+    hosted_model::HostedModel,
     model_thread::ModelThread,
     service::WorkerService,
     stream::Stopping,
@@ -63,15 +68,47 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), WorkerError> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    serve_model(loaded, incoming, shutdown, |engine| ModelThread::spawn(engine).map_err(WorkerError::Spawn))
+        .await
+}
+
+/// As [`serve`], over connections of the caller's, and with everything on the runtime's own threads: where there is one, and
+/// its clock is turned, all that happens happens in one order.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_on<I>(
+    loaded: LoadedWorker,
+    incoming: impl Stream<Item = io::Result<I>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), WorkerError>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    serve_model(loaded, incoming, shutdown, |engine| Ok(ModelThread::spawn_task(engine))).await
+}
+
+async fn serve_model<I>(
+    loaded: LoadedWorker,
+    incoming: impl Stream<Item = io::Result<I>>,
+    shutdown: impl Future<Output = ()>,
+    start: impl FnOnce(Engine<HostedModel>) -> Result<ModelThread, WorkerError>,
+) -> Result<(), WorkerError>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let card = loaded.card().clone();
     let LoadedWorker { predictor, tokenizer, limits, config, .. } = loaded;
     let fingerprint = card.model_fingerprint.clone();
     let engine =
         Engine::new(predictor, fingerprint, config.max_sessions as usize, config.session_ttl, config.batch);
-    let mut model = ModelThread::spawn(engine).map_err(WorkerError::Spawn)?;
+    let open_sessions = engine.open_sessions();
+    let mut model = start(engine)?;
     let (stopping, readers) = (Stopping::default(), TaskTracker::new());
     let service = WorkerService {
         card,
+        open_sessions,
         tokenizer,
         limits,
         commands: model.commands(),
@@ -81,10 +118,8 @@ pub async fn serve(
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<WorkerServer<WorkerService>>().await;
-    let server = router(service, health_service).serve_with_incoming_shutdown(
-        TcpIncoming::from(listener).with_nodelay(Some(true)),
-        stopping.drain.clone().cancelled_owned(),
-    );
+    let server = router(service, health_service)
+        .serve_with_incoming_shutdown(incoming, stopping.drain.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
 
     let mut result = tokio::select! {

@@ -1,6 +1,9 @@
 //! The Worker service: what gRPC asks becomes commands for the model's thread. Knows nothing about models.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use chorus_proto::status;
@@ -31,6 +34,8 @@ const MAX_STREAMS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct WorkerService {
     pub(crate) card: ModelCard,
+    /// How many there are now.
+    pub(crate) open_sessions: Arc<AtomicU32>,
     /// `tokenizer.json`.
     pub(crate) tokenizer: Bytes,
     pub(crate) limits: OperationLimits,
@@ -48,7 +53,8 @@ impl Worker for WorkerService {
     type AttachStream = BoxStream<'static, Result<AnswerFrame, Status>>;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<ModelCard>, Status> {
-        Ok(Response::new(self.card.clone()))
+        let open_sessions = self.open_sessions.load(Ordering::Relaxed);
+        Ok(Response::new(ModelCard { open_sessions, ..self.card.clone() }))
     }
 
     async fn tokenizer(

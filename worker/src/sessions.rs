@@ -2,13 +2,10 @@
 //!
 //! Time is an argument. Knows nothing about what a state is, nor about what waits to be computed.
 
-use std::{
-    collections::HashMap,
-    hash::RandomState,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, hash::RandomState, time::Duration};
 
 use chorus_proto::v1::{self, Failure};
+use tokio::time::Instant;
 
 use crate::{
     failure,
@@ -171,7 +168,6 @@ impl<S> SessionTable<S> {
         last_used.checked_add(self.ttl)?.checked_add(Duration::from_nanos(1))
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }

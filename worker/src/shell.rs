@@ -3,13 +3,14 @@
 //! Never blocks, so that whoever holds it may call it. Knows nothing about threads, or about gRPC frames.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ops::ControlFlow,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use chorus_proto::v1;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::Status;
 use tracing::Span;
 
@@ -160,7 +161,7 @@ impl<P: Predictor> Shell<P> {
 
     /// Sends every stream the answers that are ready for it, together.
     fn deliver(&mut self) {
-        let mut by_stream: HashMap<u64, Vec<Reply>> = HashMap::new();
+        let mut by_stream: BTreeMap<u64, Vec<Reply>> = BTreeMap::new();
         for reply in self.replies.drain(..) {
             by_stream.entry(reply.stream).or_default().push(reply);
         }

@@ -66,8 +66,8 @@ With --null-workers also coordinator {members, vocabulary, cpu_us_per_token,
 cpu_us_per_token_and_member}; with --ramp goal, highest_rate (or null), steps
 [{rate, met, reason, report}]; with --overload overload, steps [{concurrency,
 goodput}], rounds [[goodput, goodput]], maximum and overloaded {offered,
-goodput, refused_share, report}, goodput_share. Goodput is answers a second;
-what is refused is none.
+goodput, refused_share, report}, goodput_share, highest, share_of_highest.
+Goodput is answers a second; what is refused is none.
 
 Ctrl-C prints what was measured so far (exit code 130). The exit code is 1 where
 no call was answered.";

@@ -36,6 +36,10 @@ struct Output {
     overloaded: Measured,
     /// Of the goodput at the maximum, what is left under overload.
     goodput_share: f64,
+    /// The highest goodput of all, in the search too.
+    highest: f64,
+    /// Of that, what is left under overload: what noise there is lowers it.
+    share_of_highest: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -89,7 +93,17 @@ pub(super) async fn run(
         bail!("there were no rounds");
     };
     let goodput_share = overloaded.goodput / maximum.goodput;
-    let output = Output { overload: factor, steps, rounds, maximum, overloaded, goodput_share };
+    let share_of_highest = overloaded.goodput / highest;
+    let output = Output {
+        overload: factor,
+        steps,
+        rounds,
+        maximum,
+        overloaded,
+        goodput_share,
+        highest,
+        share_of_highest,
+    };
     if arguments.output.json {
         print_json(&output)?;
     } else {
@@ -195,7 +209,12 @@ fn shown(output: &Output) -> String {
         }
     }
     let mut text = table(&["", "at the maximum", &overload], &[], rows);
-    text +=
-        &format!("\n {:.1} % of the highest goodput is left under overload\n", output.goodput_share * 100.0);
+    text += &format!(
+        "\n {:.1} % of the goodput at the maximum is left under overload (medians), {:.1} % of the highest that was seen \
+         ({:.1} answers/s)\n",
+        output.goodput_share * 100.0,
+        output.share_of_highest * 100.0,
+        output.highest
+    );
     text
 }

@@ -3,7 +3,9 @@
 //!
 //! Knows nothing about fusion or about the steps themselves.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -26,15 +28,6 @@ pub(super) struct CatchUp {
     _task: AbortOnDropHandle<()>,
 }
 
-/// How far a way back is.
-pub(super) enum Progress {
-    UnderWay,
-    /// It can join with the next step.
-    Arrived(MemberSession),
-    /// It will not come back into this session.
-    GivenUp(ReplicaError),
-}
-
 impl CatchUp {
     /// The way of a session that is open nowhere starts after `delay`.
     pub(super) fn start(session: MemberSession, transcript: &Transcript, delay: Duration) -> Self {
@@ -48,15 +41,17 @@ impl CatchUp {
         Self { arrival, _task: AbortOnDropHandle::new(tokio::spawn(task.in_current_span())) }
     }
 
-    pub(super) fn progress(&mut self) -> Progress {
-        match self.arrival.try_recv() {
-            Ok(Ok(session)) => Progress::Arrived(session),
-            Ok(Err(error)) => Progress::GivenUp(error),
-            Err(oneshot::error::TryRecvError::Empty) => Progress::UnderWay,
-            Err(oneshot::error::TryRecvError::Closed) => Progress::GivenUp(ReplicaError::Lost {
-                reason: "its way back into the session was interrupted".to_owned(),
-            }),
-        }
+    /// The session once it can join with the next step, or why it will not come back.
+    pub(super) fn poll_arrival(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<MemberSession, ReplicaError>> {
+        Pin::new(&mut self.arrival).poll(context).map(|arrived| {
+            arrived.unwrap_or_else(|_| {
+                let reason = "its way back into the session was interrupted".to_owned();
+                Err(ReplicaError::Lost { reason })
+            })
+        })
     }
 }
 

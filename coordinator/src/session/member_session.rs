@@ -3,9 +3,13 @@
 //!
 //! Knows nothing about the other members.
 
+use std::future::{pending, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
+use futures::future::{BoxFuture, FutureExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::sitting::{MAX_FEED_TOKENS, Reading, Sitting};
@@ -178,8 +182,8 @@ impl MemberSession {
         result
     }
 
-    /// Reads on one replica and, if that takes long, on another one as well. The session stays where the first answer came
-    /// from.
+    /// Reads on one replica and, if that takes long, on another one as well, and so on. The session stays where the first
+    /// answer came from.
     async fn hedged(
         &self,
         sitting: Sitting,
@@ -190,72 +194,89 @@ impl MemberSession {
         if self.member.seats().len() < 2 {
             return read(sitting, transcript, reading).await;
         }
-        let (seat, snapshot) = (Arc::clone(sitting.seat()), sitting.snapshot().cloned());
-        let position = sitting.position();
-        let mut first = std::pin::pin!(read(sitting, transcript, reading));
-        let second = self.sit_after_a_while(&seat, position, snapshot, transcript, reading, failed);
-        let second = tokio::select! {
-            biased;
-            read = &mut first => return read,
-            second = second => second,
-        };
-        let mut second = std::pin::pin!(read(second, transcript, reading));
-        // Who fails leaves it to the other.
-        tokio::select! {
-            biased;
-            read = &mut first => if read.1.is_ok() { read } else { second.await },
-            read = &mut second => if read.1.is_ok() {
-                self.member.counts.hedges_won.add(1);
-                read
-            } else {
-                first.await
-            },
+        let snapshot = sitting.snapshot().cloned();
+        // The newest is the last.
+        let mut asked = failed.to_vec();
+        asked.push(Arc::clone(sitting.seat()));
+        let mut position = sitting.position();
+        let mut first = pin!(read(sitting, transcript, reading));
+        let mut is_first_over = false;
+        let mut others: Vec<BoxFuture<'_, Read>> = Vec::new();
+        loop {
+            let next = self.sit_after_a_while(&asked, position, snapshot.as_ref(), transcript, reading);
+            let back = tokio::select! {
+                biased;
+                back = &mut first, if !is_first_over => {
+                    is_first_over = true;
+                    back
+                }
+                back = next_of(&mut others), if !others.is_empty() => {
+                    if back.1.is_ok() {
+                        self.member.counts.hedges_won.add(1);
+                    }
+                    back
+                }
+                another = next => {
+                    asked.push(Arc::clone(another.seat()));
+                    position = another.position();
+                    others.push(read(another, transcript, reading).boxed());
+                    continue;
+                }
+            };
+            // Who fails leaves it to the others.
+            if back.1.is_ok() || (is_first_over && others.is_empty()) {
+                return back;
+            }
         }
     }
 
-    /// The session opened at another replica, once the first one has taken long enough; never where there is no other.
+    /// The session opened at another replica than those that were asked, once the last of them has taken long enough; never
+    /// where there is no other.
     async fn sit_after_a_while(
         &self,
-        seat: &Arc<Seat>,
+        asked: &[Arc<Seat>],
         position: usize,
-        snapshot: Option<Snapshot>,
+        snapshot: Option<&Snapshot>,
         transcript: &Transcript,
         reading: &Reading,
-        failed: &[Arc<Seat>],
     ) -> Sitting {
+        let Some(last) = asked.last() else {
+            return pending().await;
+        };
         let start = Instant::now();
         let of_tokens = self.terms.patience.of_tokens(reading.step.end.saturating_sub(position));
         let silence = self.terms.patience.silence + of_tokens;
-        let others: Vec<Arc<Seat>> = failed.iter().chain([seat]).cloned().collect();
         let another = || {
             let id = self.member.next_session();
-            let other = self.member.choose(id, &others, silence)?;
-            Sitting::open(&self.member, other, id, snapshot.clone(), transcript, self.terms).ok()
+            let other = self.member.choose(id, asked, silence)?;
+            Sitting::open(&self.member, other, id, snapshot.cloned(), transcript, self.terms).ok()
         };
-        let hedge = |second: Sitting| {
+        let hedge = |other: Sitting| {
             self.member.counts.hedges.add(1);
-            self.member.counts.recomputed_tokens.add(self.lacking(&second));
-            second
+            self.member.counts.recomputed_tokens.add(self.lacking(&other));
+            other
         };
         if let Some(delay) = self.member.hedging.delay().filter(|delay| *delay < self.terms.patience.silence)
         {
             sleep_until(start + delay + of_tokens).await;
-            if self.member.choose(0, &others, silence).is_some()
+            if self.member.choose(0, asked, silence).is_some()
                 && self.member.hedging.try_spend()
-                && let Some(second) = another()
+                && let Some(other) = another()
             {
-                return hedge(second);
+                return hedge(other);
             }
         }
+        // Whatever else it answers, it does not answer this.
+        let half_time = start + reading.until.saturating_duration_since(start) / 2;
         // It may have been silent before, but then it may have been about something long.
         let mut wait = silence / 4;
         loop {
             sleep(wait).await;
-            let silent = seat.replica.silence();
-            if silent >= silence
-                && let Some(second) = another()
+            let silent = last.replica.silence();
+            if (silent >= silence || Instant::now() >= half_time)
+                && let Some(other) = another()
             {
-                return hedge(second);
+                return hedge(other);
             }
             // Where others had answers in the meantime, it works.
             wait = if silent < silence { silence - silent } else { silence };
@@ -299,4 +320,20 @@ impl MemberSession {
 async fn read(mut sitting: Sitting, transcript: &Transcript, reading: &Reading) -> Read {
     let result = sitting.read(transcript, reading).await;
     (sitting, result)
+}
+
+/// The first of these that is over; it is taken out.
+async fn next_of(readings: &mut Vec<BoxFuture<'_, Read>>) -> Read {
+    poll_fn(|context| {
+        for place in 0..readings.len() {
+            if let Some(reading) = readings.get_mut(place)
+                && let Poll::Ready(read) = reading.as_mut().poll(context)
+            {
+                drop(readings.swap_remove(place));
+                return Poll::Ready(read);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }

@@ -17,17 +17,20 @@ mod transcript;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use chorus_proto::v1::{MissingMember, Participation};
 use chorus_text::Vocabulary;
 use futures::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::fusion::RowError;
+use crate::member::Member;
 use crate::plan::Ask;
 use crate::quorum::QuorumError;
 use crate::replica::{Answer, ReplicaError};
@@ -81,6 +84,20 @@ pub(crate) enum StepError {
     /// Every member there is says that the request is at fault.
     #[error("{0}")]
     Refused(String),
+}
+
+/// What the members of one step did.
+#[derive(Default)]
+struct Tally {
+    /// In member order.
+    answers: Vec<(usize, Answer)>,
+    failures: Vec<ReplicaError>,
+}
+
+/// Who takes part in a step.
+struct Standing {
+    participants: Vec<usize>,
+    participation: Participation,
 }
 
 impl EnsembleSession {
@@ -140,9 +157,9 @@ impl EnsembleSession {
         let mut ask = asks(&in_step);
         let asks = in_step.into_iter().map(|index| (index, ask(index))).collect();
         let start = self.transcript.len();
-        let end = self.transcript.extend(tokens);
-        let results = self.ask(&asks, start..end).await;
-        self.settle(results, &[])
+        let step = start..self.transcript.extend(tokens);
+        let results = self.ask(&asks, step.clone()).await;
+        self.conclude(results, step, ask).await
     }
 
     /// Asks some of the participants of the last step more about the session as it stands. Those that fail are out of the
@@ -222,7 +239,7 @@ impl EnsembleSession {
         self.welcome_back();
         let start = self.transcript.len();
         let step = start..self.transcript.extend(tokens);
-        let mut awaited = self.send_out(step, ask);
+        let mut awaited = self.send_out(step.clone(), ask);
         let mut results: BTreeMap<usize, Result<Answer, ReplicaError>> = BTreeMap::new();
         let begin = Instant::now();
         let mut patience = pin!(sleep(SHORTEST_PATIENCE));
@@ -251,7 +268,7 @@ impl EnsembleSession {
         for (index, under_way) in awaited.stragglers() {
             self.places[index] = Place::Straggling(under_way);
         }
-        let answers = self.settle(results.into_iter().collect(), &[])?;
+        let answers = self.conclude(results.into_iter().collect(), step, |_| ask.clone()).await?;
         Ok(StepAnswers { _budget: budget, ..answers })
     }
 
@@ -346,34 +363,86 @@ impl EnsembleSession {
         }
     }
 
+    /// What came of a step. Where that is below the quorum, members that are up and on their way back are waited for, as long
+    /// as a step may take, and are asked then.
+    async fn conclude(
+        &mut self,
+        results: Vec<(usize, Result<Answer, ReplicaError>)>,
+        step: Range<usize>,
+        mut ask: impl FnMut(usize) -> Ask,
+    ) -> Result<StepAnswers, StepError> {
+        let mut tally = self.count(results);
+        let until = Instant::now() + self.terms.patience.step;
+        loop {
+            let verdict = self.judge(&tally, &[]);
+            let Err(StepError::BelowQuorum(_) | StepError::Exhausted(_)) = verdict else {
+                return verdict.map(|standing| tally.into_answers(standing));
+            };
+            let Some(index) = self.next_return(until).await else {
+                return verdict.map(|standing| tally.into_answers(standing));
+            };
+            let asks = [(index, ask(index))].into();
+            let more = self.ask(&asks, step.clone()).await;
+            let more = self.count(more);
+            tally.add(more);
+        }
+    }
+
+    /// A member that is back in step, if one that is up is on its way and arrives in time.
+    async fn next_return(&mut self, until: Instant) -> Option<usize> {
+        let members = self.roster.members.iter().zip(&self.places);
+        let may_return =
+            |(member, place): (&Arc<Member>, &Place)| place.is_on_its_way() && member.presence().is_up();
+        if !members.into_iter().any(may_return) {
+            return None;
+        }
+        let places = &mut self.places;
+        let arrival = poll_fn(|context| {
+            let arrived = places.iter_mut().position(|place| place.poll_arrival(context).is_ready());
+            arrived.map_or(Poll::Pending, Poll::Ready)
+        });
+        timeout_at(until, arrival).await.ok()
+    }
+
     fn settle(
         &mut self,
         results: Vec<(usize, Result<Answer, ReplicaError>)>,
         others: &[usize],
     ) -> Result<StepAnswers, StepError> {
-        let mut answers = Vec::new();
-        let mut failures = Vec::new();
+        let tally = self.count(results);
+        let standing = self.judge(&tally, others)?;
+        Ok(tally.into_answers(standing))
+    }
+
+    /// Who failed is lost.
+    fn count(&mut self, results: Vec<(usize, Result<Answer, ReplicaError>)>) -> Tally {
+        let mut tally = Tally::default();
         for (index, result) in results {
             match result {
-                Ok(answer) => answers.push((index, answer)),
+                Ok(answer) => tally.answers.push((index, answer)),
                 Err(error) => {
                     self.lose(index, &error);
-                    failures.push(error);
+                    tally.failures.push(error);
                 }
             }
         }
-        let answered = answers.iter().map(|(index, _)| *index);
+        tally
+    }
+
+    /// Whether those who answered, and `others`, may speak for the ensemble.
+    fn judge(&self, tally: &Tally, others: &[usize]) -> Result<Standing, StepError> {
+        let answered = tally.answers.iter().map(|(index, _)| *index);
         let mut participants: Vec<usize> = others.iter().copied().chain(answered).collect();
         participants.sort_unstable();
         let participation = self.participation_of(&participants);
-        if failures.len() == self.places.len()
-            && let Some(refusal) = refusal_of_all(&failures)
+        if tally.failures.len() == self.places.len()
+            && let Some(refusal) = refusal_of_all(&tally.failures)
         {
             return Err(StepError::Refused(refusal));
         }
         match self.check_quorum(&participation) {
-            Ok(()) => Ok(StepAnswers { answers, participants, participation, _budget: None }),
-            Err(error) if are_exhausted(&failures) => Err(StepError::Exhausted(error)),
+            Ok(()) => Ok(Standing { participants, participation }),
+            Err(error) if are_exhausted(&tally.failures) => Err(StepError::Exhausted(error)),
             Err(error) => Err(StepError::BelowQuorum(error)),
         }
     }
@@ -403,6 +472,19 @@ fn refusal_of_all(failures: &[ReplicaError]) -> Option<String> {
         _ => None,
     });
     refusals.collect::<Option<Vec<_>>>()?.into_iter().next()
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.answers.extend(other.answers);
+        self.answers.sort_unstable_by_key(|(index, _)| *index);
+        self.failures.extend(other.failures);
+    }
+
+    fn into_answers(self, standing: Standing) -> StepAnswers {
+        let Standing { participants, participation } = standing;
+        StepAnswers { answers: self.answers, participants, participation, _budget: None }
+    }
 }
 
 fn are_exhausted(failures: &[ReplicaError]) -> bool {

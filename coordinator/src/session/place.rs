@@ -2,8 +2,10 @@
 //!
 //! Knows nothing about the other members or about how answers are used.
 
+use std::task::{Context, Poll, Waker, ready};
+
 use super::awaited::UnderWay;
-use super::catch_up::{CatchUp, Progress};
+use super::catch_up::CatchUp;
 use super::member_session::MemberSession;
 use crate::replica::Presence;
 
@@ -26,20 +28,29 @@ impl Place {
         }
     }
 
+    /// Whether it comes back by itself.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        matches!(self, Self::CatchingUp { .. })
+    }
+
     /// Takes a member in that has caught up. True when it has just come back.
     pub(super) fn arrive(&mut self) -> bool {
+        self.poll_arrival(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// Takes a member in as soon as it has caught up; one that is not on its way never arrives.
+    pub(super) fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self::CatchingUp { way, .. } = self else {
-            return false;
+            return Poll::Pending;
         };
-        match way.progress() {
-            Progress::UnderWay => false,
-            Progress::Arrived(session) => {
+        match ready!(way.poll_arrival(context)) {
+            Ok(session) => {
                 *self = Self::InStep(session);
-                true
+                Poll::Ready(())
             }
-            Progress::GivenUp(error) => {
+            Err(error) => {
                 *self = Self::Out { reason: error.to_string() };
-                false
+                Poll::Pending
             }
         }
     }

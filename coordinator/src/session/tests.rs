@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use chorus_proto::v1::RowFormat;
@@ -22,9 +23,9 @@ const SILENCE: Duration = Duration::from_millis(200);
 const STEP: Duration = Duration::from_secs(5);
 const SNAPSHOT_TOKENS: usize = 4;
 
-/// One session at one member with two replicas.
+/// One session at one member with two replicas, or as many as a test wants.
 struct Stage {
-    replicas: [Arc<ScriptedReplica>; 2],
+    replicas: Vec<Arc<ScriptedReplica>>,
     member: Arc<Member>,
     transcript: Transcript,
     session: MemberSession,
@@ -35,10 +36,19 @@ impl Stage {
         Self::with(|terms| terms, 0.0)
     }
 
+    fn of(replicas: usize) -> Self {
+        Self::of_as(replicas, |terms| terms, 0.0)
+    }
+
     fn with(terms: impl FnOnce(SessionTerms) -> SessionTerms, hedge_share: f32) -> Self {
+        Self::of_as(2, terms, hedge_share)
+    }
+
+    fn of_as(count: usize, terms: impl FnOnce(SessionTerms) -> SessionTerms, hedge_share: f32) -> Self {
         let vocabulary = Vocabulary::train_characters("abcdefgh").unwrap();
-        // The same model twice.
-        let replicas = ["first", "second"].map(|address| ScriptedReplica::new(address, 7, &vocabulary));
+        // The same model in each.
+        let replica = |number: usize| ScriptedReplica::new(&format!("replica-{number}"), 7, &vocabulary);
+        let replicas: Vec<Arc<ScriptedReplica>> = (0..count).map(replica).collect();
         replicas.iter().for_each(|replica| replica.start());
         let of_member = replicas.iter().cloned().map(|replica| replica as Arc<dyn Replica>);
         let member = Arc::new(Member::new("alto", of_member, hedge_share));
@@ -67,8 +77,8 @@ impl Stage {
 
     /// The replica that has the session, and the other one.
     fn here_and_there(&self) -> (Arc<ScriptedReplica>, Arc<ScriptedReplica>) {
-        let [first, second] = self.replicas.clone();
-        let is_first = self.member.seats()[0].sessions.load(std::sync::atomic::Ordering::Relaxed) == 1;
+        let [first, second] = <[_; 2]>::try_from(self.replicas.clone()).unwrap_or_else(|_| panic!("two"));
+        let is_first = self.member.seats()[0].sessions.load(Relaxed) == 1;
         if is_first { (first, second) } else { (second, first) }
     }
 
@@ -157,6 +167,49 @@ async fn a_replica_that_answers_others_is_waited_for() {
     stage.step(&[3]).await.unwrap();
     assert_eq!(start.elapsed(), 4 * SILENCE);
     assert_eq!((here.late_feeds(), there.feeds().len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_answers_others_and_not_this_is_waited_for_half_of_the_time() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2]).await.unwrap();
+    let (here, there) = stage.here_and_there();
+    here.follow(|_| Act::Hang);
+    here.is_silent_for(MILLISECOND);
+    let start = Instant::now();
+    stage.step(&[3]).await.unwrap();
+    let elapsed = start.elapsed();
+    assert!((STEP / 2..STEP / 2 + SILENCE).contains(&elapsed), "{elapsed:?}");
+    assert_eq!(there.feeds(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_replica_after_the_other_is_asked_while_none_answers() {
+    let mut stage = Stage::of(3);
+    stage.step(&[1, 2]).await.unwrap();
+    let seats = stage.member.seats();
+    let here = seats.iter().position(|seat| seat.sessions.load(Relaxed) == 1).unwrap();
+    let mut others: Vec<usize> = (0..3).filter(|place| *place != here).collect();
+    stage.replicas[here].follow(|_| Act::Hang);
+    stage.replicas[here].is_silent_for(SILENCE);
+    // Chance decides who is next: the first of them that is asked hangs, too.
+    let hung = Arc::new(AtomicUsize::new(0));
+    for place in &others {
+        let (hung, replica) = (Arc::clone(&hung), Arc::clone(&stage.replicas[*place]));
+        stage.replicas[*place].follow(move |_| {
+            if hung.fetch_add(1, Relaxed) > 0 {
+                return Act::Answer;
+            }
+            replica.is_silent_for(SILENCE);
+            Act::Hang
+        });
+    }
+    let start = Instant::now();
+    stage.step(&[3]).await.unwrap();
+    assert_eq!(start.elapsed(), SILENCE / 2, "a quarter for each of two");
+    assert_eq!(stage.counts(), [0, 0, 2, 1]);
+    others.retain(|place| stage.replicas[*place].feeds() == [1]);
+    assert_eq!(others.len(), 1, "one of them answered");
 }
 
 #[tokio::test(start_paused = true)]
@@ -288,7 +341,6 @@ async fn a_session_that_is_dropped_is_closed_wherever_it_is_open() {
     for replica in &replicas {
         replica.until_idle().await;
     }
-    let open: Vec<u32> =
-        member.seats().iter().map(|seat| seat.sessions.load(std::sync::atomic::Ordering::Relaxed)).collect();
-    assert_eq!((open, member.sessions.load(std::sync::atomic::Ordering::Relaxed)), (vec![0, 0], 0));
+    let open: Vec<u32> = member.seats().iter().map(|seat| seat.sessions.load(Relaxed)).collect();
+    assert_eq!((open, member.sessions.load(Relaxed)), (vec![0, 0], 0));
 }

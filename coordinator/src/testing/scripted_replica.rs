@@ -440,6 +440,7 @@ pub(crate) fn card(name: &str, vocabulary: &Vocabulary) -> ModelCard {
         incarnation: "1".to_owned(),
         version: "0".to_owned(),
         model_fingerprint: "scripted".to_owned(),
+        open_sessions: 0,
     }
 }
 

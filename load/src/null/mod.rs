@@ -1,8 +1,10 @@
 //! Servers that answer at once, to measure everything but them: [`NullWorkers`] stand behind a real coordinator,
-//! a [`NullEnsemble`] in front of the load test itself. Both live in threads of this process.
+//! a [`NullEnsemble`] in front of the load test itself. And a [`LyingWorker`], to measure what a lie does. All live in threads of
+//! this process.
 
 mod answers;
 mod ensemble;
+mod liar;
 mod logits;
 mod vocabulary;
 mod worker;
@@ -17,6 +19,7 @@ use tonic::transport::{
 };
 
 pub use ensemble::NullEnsemble;
+pub use liar::{Liar, LyingWorker};
 pub use vocabulary::synthetic_vocabulary;
 pub use worker::NullWorkers;
 
@@ -35,6 +38,12 @@ struct ServerThread {
 impl ServerThread {
     /// Serves every router at a port of its own on loopback, all in one thread; gives the addresses.
     fn start(name: &str, routers: Vec<Router>) -> io::Result<(Self, Vec<SocketAddr>)> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_at(name, routers.into_iter().map(|router| (any, router)).collect())
+    }
+
+    /// The same at these addresses.
+    fn start_at(name: &str, routers: Vec<(SocketAddr, Router)>) -> io::Result<(Self, Vec<SocketAddr>)> {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (listening, addresses) = mpsc::channel();
@@ -57,10 +66,10 @@ impl ServerThread {
     }
 }
 
-async fn listen(routers: Vec<Router>) -> io::Result<Vec<SocketAddr>> {
+async fn listen(routers: Vec<(SocketAddr, Router)>) -> io::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::new();
-    for router in routers {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    for (address, router) in routers {
+        let listener = TcpListener::bind(address).await?;
         addresses.push(listener.local_addr()?);
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         // It ends with the thread's runtime.

@@ -91,6 +91,7 @@ fn card(member: usize, vocabulary: &Vocabulary) -> ModelCard {
         incarnation: "null".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model_fingerprint: String::new(),
+        open_sessions: 0,
     }
 }
 
