@@ -15,7 +15,7 @@ use crate::steward::Handle;
 
 /// A coordinator with an admin service, whose "file" is in memory.
 struct Stage {
-    coordinator: super::Coordinator,
+    coordinator: Coordinator,
     admin: AdminClient<Channel>,
     client: EnsembleClient<Channel>,
     handle: Handle,
@@ -39,9 +39,12 @@ async fn stage(keys: &str, members: &[MemberSettings]) -> Stage {
     let running = tokio::spawn(server.serve(TcpIncoming::from(listener), async move {
         asked.await.unwrap();
     }));
-    let coordinator = super::Coordinator { address, shutdown, running };
+    let coordinator = Coordinator { address, shutdown, running };
     let admin = Channel::from_shared(format!("http://{admin_address}")).unwrap().connect().await.unwrap();
-    let mut client = EnsembleClient::new(coordinator.channel().await);
+    // What is sent before anybody reads is a small part of a text.
+    let channel =
+        Channel::from_shared(format!("http://{address}")).unwrap().initial_stream_window_size(16 * 1024);
+    let mut client = EnsembleClient::new(channel.connect().await.unwrap());
     until_all_are_up(&mut client).await;
     Stage { coordinator, admin: AdminClient::new(admin), client, handle, file }
 }
@@ -84,10 +87,10 @@ impl Stage {
         self.client.status(StatusRequest {}).await.unwrap().into_inner()
     }
 
-    /// Asks for far more than what is sent before anybody reads, so it runs until it is read.
+    /// A generation that is in progress for as long as nobody reads on.
     async fn begin(&mut self) -> Streaming<GenerateReply> {
         let sampling = Some(SamplingOptions { seed: Some(7), ..SamplingOptions::default() });
-        let request = GenerateRequest { sampling, log_probs: true, ..request(3000) };
+        let request = GenerateRequest { sampling, log_probs: true, ..request(1500) };
         let mut stream = self.client.generate(request).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
         stream
