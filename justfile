@@ -47,3 +47,11 @@ compare-engines *ARGS:
 # Chorus beside Python over gRPC, Ray Serve, Triton and no server at all: requests a second.
 compare-servers *ARGS:
     benches/compare/compare servers {{ARGS}}
+
+# Kill, freeze and cut off workers of an ensemble under load: the README's table.
+chaos *ARGS:
+    cargo run --release -- chaos {{ARGS}}
+
+# So many seeds of the simulation, other ones every time; says which one failed.
+soak SEEDS:
+    CHORUS_FIRST_SEED=$(date +%s) CHORUS_SEEDS={{SEEDS}} cargo test --workspace --test simulation whatever -- --nocapture

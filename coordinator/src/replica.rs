@@ -120,7 +120,7 @@ pub enum Presence {
         /// Changes whenever its process starts: sessions of another incarnation are gone.
         incarnation: Arc<str>,
     },
-    /// It was reached before and is lost.
+    /// It was reached before and is lost, or says that what it computes is of no use.
     Down {
         /// For people.
         reason: String,

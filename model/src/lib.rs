@@ -18,6 +18,7 @@ mod packing;
 mod precision;
 mod projection;
 mod recurrence;
+mod reference;
 mod row;
 mod threads;
 pub mod train;

@@ -129,6 +129,16 @@ impl Batcher {
         self.queues.remove(&key).map_or_else(Default::default, |queue| (queue.job, queue.waiting))
     }
 
+    /// Gives up everything that anybody has waiting and under way; of each session in order, the sessions by their numbers.
+    pub(crate) fn discard_all(&mut self) -> Vec<(SessionKey, Option<Job>, VecDeque<Waiting>)> {
+        self.short_line.clear();
+        self.long_line.clear();
+        let queues = std::mem::take(&mut self.queues).into_iter();
+        let mut all: Vec<_> = queues.map(|(key, queue)| (key, queue.job, queue.waiting)).collect();
+        all.sort_unstable_by_key(|(key, ..)| *key);
+        all
+    }
+
     /// Gives up everything of a stream.
     pub(crate) fn discard_stream(&mut self, stream: u64) {
         self.short_line.retain(|key| key.stream != stream);

@@ -9,6 +9,9 @@ use crate::{batcher::BatchLimits, error::WorkerError};
 /// Largest allowed [`WorkerConfig::max_feed_tokens`]: keeps an answer's norms within a message's framing.
 pub const LARGEST_MAX_FEED_TOKENS: u32 = 8192;
 
+/// A day, of intervals that are looked at.
+const LONGEST_SECONDS: u64 = 24 * 60 * 60;
+
 /// Everything that a worker needs to know to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerConfig {
@@ -27,6 +30,10 @@ pub struct WorkerConfig {
     pub session_ttl: Duration,
     /// How much one forward computes.
     pub batch: BatchLimits,
+    /// How often the device has to compute the golden sequence; zero: only after something went wrong.
+    pub probe_interval: Duration,
+    /// A forward that takes longer is stuck: far above the longest that a sound device takes.
+    pub stuck_after: Duration,
     /// How long a shutdown waits for answers to be read.
     pub drain_timeout: Duration,
 }
@@ -42,6 +49,8 @@ impl WorkerConfig {
             max_feed_tokens: 4096,
             session_ttl: Duration::from_secs(300),
             batch: BatchLimits::default(),
+            probe_interval: Duration::from_secs(10),
+            stuck_after: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
         }
     }
@@ -57,7 +66,9 @@ impl WorkerConfig {
         check("batch.duration in milliseconds", self.batch.duration.as_millis(), 1..=60_000)?;
         check("batch.chunk_tokens", self.batch.chunk_tokens, 1..=1_000_000)?;
         check("batch.tokens", self.batch.tokens, 1..=1_000_000)?;
-        check("batch.logits", self.batch.logits, 1..=1 << 31)
+        check("batch.logits", self.batch.logits, 1..=1 << 31)?;
+        check("probe_interval in seconds", self.probe_interval.as_secs(), 0..=LONGEST_SECONDS)?;
+        check("stuck_after in seconds", self.stuck_after.as_secs(), 1..=LONGEST_SECONDS)
     }
 }
 

@@ -4,7 +4,6 @@
 
 use std::{
     fmt::Display,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -16,16 +15,19 @@ use tokio::time::Instant;
 
 use crate::{
     batcher::{BatchLimits, Batcher, Waiting},
+    condition::Condition,
     credit::Credit,
     failure,
     job::{Chunk, Finished, Intake, Job},
     operation::{Feed, Operation, SessionKey},
     pace::Pace,
-    predictor::{Predictor, PredictorError, Row},
+    predictor::{Predictor, Row, guard},
+    probe::Golden,
     sessions::{Session, SessionTable, Step},
     snapshot,
+    soundness::Soundness,
 };
-use chorus_proto::v1::{self, Failure};
+use chorus_proto::v1::{self, ErrorCode, Failure};
 
 /// Bytes of answers that are kept for repeated steps, over all sessions: two of the largest answers, or one row of
 /// 16,000 logits for each of 1,000 sessions.
@@ -50,6 +52,9 @@ pub(crate) struct Engine<P: Predictor> {
     batcher: Batcher,
     pace: Pace,
     open_sessions: Arc<AtomicU32>,
+    /// What the device must be able to compute at any time; without it nothing is ever probed.
+    golden: Option<Golden>,
+    soundness: Soundness,
 }
 
 /// A session and its job, taken out for a forward.
@@ -82,7 +87,22 @@ impl<P: Predictor> Engine<P> {
         let batcher = Batcher::new(limits, predictor.vocabulary_size());
         let sessions = SessionTable::new(max_sessions, ttl, REMEMBERED_BYTES);
         let pace = Pace::new(limits.duration, limits.tokens);
-        Self { predictor, model_fingerprint, sessions, batcher, pace, open_sessions: Arc::default() }
+        Self {
+            predictor,
+            model_fingerprint,
+            sessions,
+            batcher,
+            pace,
+            open_sessions: Arc::default(),
+            golden: None,
+            soundness: Soundness::default(),
+        }
+    }
+
+    /// Has the device read the golden sequence after each `interval` (none: where something went wrong), the first time
+    /// so long from `now`.
+    pub(crate) fn probed(self, golden: Golden, interval: Option<Duration>, now: Instant) -> Self {
+        Self { golden: Some(golden), soundness: Soundness::new(interval, now), ..self }
     }
 
     /// How many sessions there are, counted anew after every operation and every forward.
@@ -109,6 +129,10 @@ impl<P: Predictor> Engine<P> {
         now: Instant,
         replies: &mut Vec<Reply>,
     ) {
+        if let Some(reason) = self.soundness.condition().reason() {
+            let failure = failure::unsound(reason);
+            return replies.extend(Reply::refused(key, &operation, failure, credit));
+        }
         self.expire(now);
         if operation == (Operation::Close { discard: true }) {
             self.discard(key, replies);
@@ -118,9 +142,66 @@ impl<P: Predictor> Engine<P> {
         self.count();
     }
 
-    /// When [`Engine::expire`] is to be called if no operation comes before; none without sessions.
-    pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.sessions.next_expiry()
+    /// When there is something to do if no operation comes before: sessions to [`Engine::expire`], or a probe to run.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let probe = self.golden.as_ref().and(self.soundness.due());
+        [self.sessions.next_expiry(), probe].into_iter().flatten().min()
+    }
+
+    /// What is known of the device.
+    pub(crate) fn condition(&self) -> &Condition {
+        self.soundness.condition()
+    }
+
+    /// Whether [`Engine::probe`] is due.
+    pub(crate) fn is_probe_due(&self, now: Instant) -> bool {
+        self.golden.is_some() && self.soundness.is_due(now)
+    }
+
+    /// Has the device read the golden sequence, which touches no session. One that fails loses them all.
+    pub(crate) fn probe(&mut self, now: Instant, replies: &mut Vec<Reply>) {
+        let Some(golden) = &self.golden else {
+            return;
+        };
+        match golden.probe(&mut self.predictor) {
+            Ok(_) => {
+                if self.soundness.passed(now) {
+                    tracing::info!("the device is sound again");
+                }
+            }
+            Err(fault) => {
+                let reason = fault.to_string();
+                if self.soundness.failed(&reason, now) {
+                    tracing::error!(reason, "the device is not sound");
+                    self.drop_everything(replies);
+                } else {
+                    tracing::debug!(reason, "the device is still not sound");
+                }
+            }
+        }
+    }
+
+    /// Takes in that somebody else found the device out of order. It is back once it has passed its probes.
+    pub(crate) fn found_unsound(&mut self, reason: Arc<str>, now: Instant, replies: &mut Vec<Reply>) {
+        if self.soundness.found_unsound(reason, now) {
+            self.drop_everything(replies);
+        }
+    }
+
+    /// States of a device that is not sound can't be trusted: all sessions end, and whatever waits is answered.
+    fn drop_everything(&mut self, replies: &mut Vec<Reply>) {
+        self.sessions.clear();
+        self.count();
+        let Some(reason) = self.soundness.condition().reason() else {
+            return;
+        };
+        let failure = failure::unsound(reason);
+        for (key, job, waiting) in self.batcher.discard_all() {
+            replies.extend(job.map(|job| Reply::failed(key, job.step(), failure.clone(), job.abandon())));
+            for Waiting { operation, credit, .. } in waiting {
+                replies.extend(Reply::refused(key, &operation, failure.clone(), credit));
+            }
+        }
     }
 
     /// Drops the sessions that have been idle for too long.
@@ -157,6 +238,7 @@ impl<P: Predictor> Engine<P> {
         }
         let tokens = running.iter().map(|running| running.tokens).sum();
         let results = self.forward(&mut running);
+        self.suspect_after(&results, now);
         let keys: Vec<SessionKey> = running.iter().map(|running| running.key).chain(late).collect();
         for (running, result) in running.into_iter().zip(results) {
             self.put_back(running, result, now, replies);
@@ -167,6 +249,16 @@ impl<P: Predictor> Engine<P> {
         }
         self.count();
         tokens
+    }
+
+    /// A model that fails or answers no numbers may have met an input that it can't take, or its device is out of order: the
+    /// next probe tells.
+    fn suspect_after(&mut self, results: &[Result<(), Failure>], now: Instant) {
+        let is_suspicious =
+            |failure: &Failure| matches!(failure.code(), ErrorCode::NotFinite | ErrorCode::Internal);
+        if results.iter().filter_map(|result| result.as_ref().err()).any(is_suspicious) {
+            self.soundness.suspect(now);
+        }
     }
 
     /// Every session of a stream that has read anything, as it stands. Those with a job under way are not settled yet.
@@ -198,7 +290,9 @@ impl<P: Predictor> Engine<P> {
         while let Some(Waiting { operation, credit, since }) = self.batcher.next(key) {
             match operation {
                 Operation::Open(snapshot) => {
-                    if let Err(failure) = self.open(key, snapshot, now) {
+                    let opened = self.open(key, snapshot, now);
+                    self.suspect_after(std::slice::from_ref(&opened), now);
+                    if let Err(failure) = opened {
                         replies.push(Reply::failed(key, 0, failure, credit));
                     }
                 }
@@ -341,20 +435,20 @@ impl Reply {
     fn failed(key: SessionKey, step: u64, failure: Failure, credit: Credit) -> Self {
         Self { stream: key.stream, answer: failure::answer(key.session, step, failure), credit }
     }
-}
 
-/// Calls the model; neither its errors nor its panics get further than a failure.
-fn guard<T>(call: impl FnOnce() -> Result<T, PredictorError>) -> Result<T, Failure> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            tracing::error!(error = error.as_ref(), "the model failed");
-            // A backtrace may follow; it is in the log.
-            let sentence = error.to_string();
-            let sentence = sentence.lines().next().unwrap_or_default();
-            Err(failure::internal(format!("the model failed: {sentence}")))
-        }
-        Err(_) => Err(failure::internal("the model panicked, see the worker's log")),
+    /// The failure of an operation, unless it is one that is not answered.
+    pub(crate) fn refused(
+        key: SessionKey,
+        operation: &Operation,
+        failure: Failure,
+        credit: Credit,
+    ) -> Option<Self> {
+        let step = match operation {
+            Operation::Open(_) => 0,
+            Operation::Feed(feed) => feed.step,
+            Operation::Close { .. } => return None,
+        };
+        Some(Self::failed(key, step, failure, credit))
     }
 }
 

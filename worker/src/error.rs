@@ -31,8 +31,8 @@ pub enum WorkerError {
         /// The largest that can be served.
         largest: usize,
     },
-    /// The model loads, but what it computes is no distribution.
-    #[error("the model can't predict a first token: {reason}")]
+    /// The model loads, but what the device computes is not what the model predicts.
+    #[error("the model can't be served on this device: {reason}")]
     Unusable {
         /// What came out.
         reason: String,

@@ -75,6 +75,11 @@ pub(crate) fn not_finite(position: u64) -> Failure {
     failure(ErrorCode::NotFinite, message)
 }
 
+/// Nothing that the device computes is of use, for this reason.
+pub(crate) fn unsound(reason: &str) -> Failure {
+    failure(ErrorCode::Unavailable, format!("the worker's device is not sound: {reason}"))
+}
+
 pub(crate) fn internal(message: impl Into<String>) -> Failure {
     failure(ErrorCode::Internal, message)
 }

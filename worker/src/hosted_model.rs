@@ -17,6 +17,11 @@ impl HostedModel {
         let fresh_state = model.fresh_state()?;
         Ok(Self { model, fresh_state })
     }
+
+    /// Whether the same input gives the same bits, in whatever batch.
+    pub(crate) fn repeats_itself(&self) -> bool {
+        self.model.device().is_cpu()
+    }
 }
 
 impl Predictor for HostedModel {

@@ -5,6 +5,7 @@
 //! rules.
 
 mod batcher;
+mod condition;
 mod config;
 mod credit;
 mod engine;
@@ -18,6 +19,7 @@ mod model_thread;
 mod operation;
 mod pace;
 mod predictor;
+mod probe;
 mod reduce;
 mod remembered;
 mod server;
@@ -25,7 +27,12 @@ mod service;
 mod sessions;
 mod shell;
 mod snapshot;
+mod soundness;
 mod stream;
+mod watchdog;
+
+#[cfg(test)]
+mod scripted_device;
 
 pub use batcher::BatchLimits;
 pub use chorus_model::Precision;

@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, Thread},
     time::Duration,
@@ -21,9 +21,10 @@ use tokio::{
 };
 
 use crate::{
+    condition::Board,
     engine::Engine,
     predictor::Predictor,
-    shell::{Command, Shell, TakeTurns, Turn},
+    shell::{Command, Shell, TakeTurns, Turn, TurnOn},
 };
 
 /// Commands that may wait for a turn, which takes what is there before its forward.
@@ -75,21 +76,23 @@ struct Shared {
     model: Mutex<Model>,
     /// Whether the last forward was.
     is_quick: AtomicBool,
+    /// Goes up when a turn begins and when it ends: odd while one is under way.
+    turns: AtomicU64,
 }
 
 impl ModelThread {
-    /// Starts the thread.
+    /// Starts the thread. What becomes known of the device is published on the board.
     ///
     /// # Errors
     /// The system has no thread for it.
-    pub(crate) fn spawn<P>(engine: Engine<P>) -> io::Result<Self>
+    pub(crate) fn spawn<P>(engine: Engine<P>, board: Board) -> io::Result<Self>
     where
         P: Predictor + Send + 'static,
         P::State: Send,
     {
         let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
-        let shared = Arc::new(Shared::new(Box::new(Shell::new(engine, inbox))));
+        let shared = Arc::new(Shared::new(Some(Box::new(Shell::new(engine, inbox, board)))));
         let own = Arc::clone(&shared);
         let thread = thread::Builder::new().name("chorus-model".to_owned()).spawn(move || {
             // Dropped when the thread ends, however it ends, and the model before it: streams and commands close.
@@ -103,14 +106,14 @@ impl ModelThread {
 
     /// Starts a task that does what the thread does, for a runtime where everything has to happen in one order: a
     /// simulation. It holds up its thread for as long as a forward takes.
-    pub(crate) fn spawn_task<P>(engine: Engine<P>) -> Self
+    pub(crate) fn spawn_task<P>(engine: Engine<P>, board: Board) -> Self
     where
         P: Predictor + Send + 'static,
         P::State: Send,
     {
         let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
-        let shared = Arc::new(Shared::new(Box::new(Shell::new(engine, inbox))));
+        let shared = Arc::new(Shared::new(Some(Box::new(Shell::new(engine, inbox, board)))));
         let (own, woken) = (Arc::clone(&shared), Arc::new(Notify::new()));
         let wake = Arc::clone(&woken);
         let task = tokio::spawn(async move {
@@ -128,14 +131,24 @@ impl ModelThread {
 
     /// Waits until the thread has ended.
     pub(crate) async fn ended(&mut self) {
-        // An error is what is waited for: the sender is gone.
-        let _ = (&mut self.ended).await;
+        if !self.ended.is_terminated() {
+            // An error is what is waited for: the sender is gone.
+            let _ = (&mut self.ended).await;
+        }
     }
 
-    /// Ends the thread after the forward that it is in, if any, and waits for it.
-    pub(crate) async fn stop(self) {
-        let _ = self.commands.send(Command::Stop).await;
-        self.commands.wake();
+    /// Ends the thread after the forward that it is in, if any, and waits for it, unless that takes longer than `patience`:
+    /// a thread whose device is stuck ends with the process.
+    pub(crate) async fn stop(mut self, patience: Duration) {
+        let stopped = async {
+            let _ = self.commands.send(Command::Stop).await;
+            self.commands.wake();
+            self.ended().await;
+        };
+        if tokio::time::timeout(patience, stopped).await.is_err() {
+            tracing::error!(?patience, "the model's thread does not end");
+            return;
+        }
         let is_well = match self.life {
             Life::Thread(thread) => {
                 let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -169,10 +182,10 @@ impl Commands {
         match self.shared.model.try_lock() {
             Ok(mut model) => {
                 let before = model.wakes;
-                let turn = self.shared.turn(&mut model);
+                let turn = self.shared.turn(&mut model, TurnOn::LentThread);
                 let sleeps_on = match (turn, before) {
-                    (Turn::Idle { expiry: None }, _) => true,
-                    (Turn::Idle { expiry: Some(expiry) }, Some(before)) => before <= expiry,
+                    (Turn::Idle { due: None }, _) => true,
+                    (Turn::Idle { due: Some(due) }, Some(before)) => before <= due,
                     _ => false,
                 };
                 drop(model);
@@ -191,16 +204,22 @@ impl Commands {
         self.queue.closed().await;
     }
 
-    fn wake(&self) {
+    /// Has the model's own thread take a turn.
+    pub(crate) fn wake(&self) {
         self.sleeper.wake();
+    }
+
+    /// The turn that is under way, if any: another number each time.
+    pub(crate) fn turn_under_way(&self) -> Option<u64> {
+        let turns = self.shared.turns.load(Ordering::Relaxed);
+        (turns % 2 == 1).then_some(turns)
     }
 
     /// A queue of so many commands that no model looks at.
     #[cfg(test)]
     pub(crate) fn unattended(queued: usize) -> (Self, mpsc::Receiver<Command>) {
         let (queue, inbox) = mpsc::channel(queued);
-        let model = Model { turns: None, wakes: None };
-        let shared = Arc::new(Shared { model: Mutex::new(model), is_quick: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::new(None));
         (Self { queue, shared, sleeper: Sleeper::Thread(thread::current()) }, inbox)
     }
 }
@@ -215,25 +234,25 @@ impl Sleeper {
 }
 
 impl Shared {
-    fn new(turns: Box<dyn TakeTurns>) -> Self {
-        let model = Model { turns: Some(turns), wakes: None };
-        Self { model: Mutex::new(model), is_quick: AtomicBool::new(false) }
+    fn new(turns: Option<Box<dyn TakeTurns>>) -> Self {
+        let model = Model { turns, wakes: None };
+        Self { model: Mutex::new(model), is_quick: AtomicBool::new(false), turns: AtomicU64::new(0) }
     }
 
     /// The task's life.
     async fn run_on_task(&self, woken: &Notify) {
         loop {
             let turn = match self.model.lock() {
-                Ok(mut model) => self.turn(&mut model),
+                Ok(mut model) => self.turn(&mut model, TurnOn::OwnThread),
                 Err(_) => return,
             };
             match turn {
                 Turn::Over => return,
                 // Whoever else is ready may add to the next one.
                 Turn::More => tokio::task::yield_now().await,
-                Turn::Idle { expiry: None } => woken.notified().await,
-                Turn::Idle { expiry: Some(expiry) } => {
-                    let _ = tokio::time::timeout_at(expiry, woken.notified()).await;
+                Turn::Idle { due: None } => woken.notified().await,
+                Turn::Idle { due: Some(due) } => {
+                    let _ = tokio::time::timeout_at(due, woken.notified()).await;
                 }
             }
         }
@@ -246,13 +265,13 @@ impl Shared {
                 // Somebody panicked in a turn: what the sessions are in is not known any more.
                 return;
             };
-            match self.turn(&mut model) {
+            match self.turn(&mut model, TurnOn::OwnThread) {
                 Turn::More => {}
                 Turn::Over => return,
-                Turn::Idle { expiry } => {
-                    model.wakes = expiry;
+                Turn::Idle { due } => {
+                    model.wakes = due;
                     drop(model);
-                    let sleep = expiry.map(|expiry| expiry.saturating_duration_since(Instant::now()));
+                    let sleep = due.map(|due| due.saturating_duration_since(Instant::now()));
                     match sleep {
                         Some(sleep) => thread::park_timeout(sleep),
                         None => thread::park(),
@@ -262,11 +281,13 @@ impl Shared {
         }
     }
 
-    fn turn(&self, model: &mut MutexGuard<'_, Model>) -> Turn {
+    fn turn(&self, model: &mut MutexGuard<'_, Model>, on: TurnOn) -> Turn {
         let Some(turns) = model.turns.as_mut() else {
             return Turn::Over;
         };
-        let turn = turns.turn();
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        let turn = turns.turn(on, Instant::now());
+        self.turns.fetch_add(1, Ordering::Relaxed);
         let is_quick = turns.last_forward().is_some_and(|took| took < QUICK);
         self.is_quick.store(is_quick, Ordering::Relaxed);
         turn
@@ -319,6 +340,8 @@ mod tests {
         predictor::{Prediction, PredictorError, Row},
         shell::Admitted,
     };
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Breaks where the engine does not guard against it: when a session's state is dropped.
     struct Broken;
@@ -398,7 +421,7 @@ mod tests {
         let ttl = Duration::from_millis(20);
         let engine =
             Engine::new(Watched { state: Some(state) }, String::new(), 1, ttl, BatchLimits::default());
-        let thread = ModelThread::spawn(engine).unwrap();
+        let thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let (replies, _receiver) = mpsc::unbounded_channel();
         let operations =
             vec![Admitted { session: 1, operation: Operation::Open(None), credit: Credit::default() }];
@@ -409,13 +432,13 @@ mod tests {
         let dropped = tokio::time::timeout(Duration::from_secs(10), dropped).await;
         assert!(dropped.expect("the state is held for ever").is_err());
         assert!(sent.elapsed() > ttl, "not before its time");
-        thread.stop().await;
+        thread.stop(PATIENCE).await;
     }
 
     #[tokio::test]
     async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
         let engine = Engine::new(Broken, String::new(), 1, Duration::from_secs(1), BatchLimits::default());
-        let mut thread = ModelThread::spawn(engine).unwrap();
+        let mut thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let (replies, mut receiver) = mpsc::unbounded_channel();
         let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
         let operations = [Operation::Open(None), feed, Operation::Close { discard: false }]
@@ -429,13 +452,13 @@ mod tests {
         thread.commands().closed().await;
         let gone = thread.commands().send(Command::EndStream { stream: 1 }).await;
         assert!(matches!(gone, Err(ModelGone)));
-        thread.stop().await;
+        thread.stop(PATIENCE).await;
     }
 
     #[tokio::test]
     async fn a_turn_that_panics_elsewhere_ends_the_thread_and_its_streams_too() {
         let engine = Engine::new(Broken, String::new(), 1, Duration::from_secs(60), BatchLimits::default());
-        let mut thread = ModelThread::spawn(engine).unwrap();
+        let mut thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let commands = thread.commands();
         let (replies, mut receiver) = mpsc::unbounded_channel();
         let command = |operations: Vec<Operation>| {
@@ -457,7 +480,7 @@ mod tests {
         assert!(ended.is_ok(), "the thread sleeps on beside a model that is gone");
         assert!(receiver.recv().await.is_none());
         assert!(matches!(commands.send(Command::EndStream { stream: 1 }).await, Err(ModelGone)));
-        thread.stop().await;
+        thread.stop(PATIENCE).await;
     }
 
     /// Says on which thread each forward ran, and takes its time.
@@ -505,7 +528,7 @@ mod tests {
             Duration::from_secs(60),
             BatchLimits::default(),
         );
-        let thread = ModelThread::spawn(engine).unwrap();
+        let thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let commands = thread.commands();
         let (replies, mut answered) = mpsc::unbounded_channel();
         for step in 1..=count {
@@ -522,7 +545,7 @@ mod tests {
             // Until whoever answered is out of its turn.
             drop(commands.shared.model.lock().unwrap());
         }
-        thread.stop().await;
+        thread.stop(PATIENCE).await;
         places.into_iter().collect()
     }
 

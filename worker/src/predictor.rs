@@ -1,9 +1,15 @@
 //! What the engine needs of a model: states, and a forward over rows of many sessions. Knows nothing about LSTMs.
 
-use std::error::Error;
+use std::{
+    error::Error,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use bytes::Bytes;
+use chorus_proto::v1::Failure;
 use chorus_simd::Norm;
+
+use crate::failure;
 
 /// Why a model could not compute.
 pub(crate) type PredictorError = Box<dyn Error + Send + Sync>;
@@ -79,5 +85,20 @@ impl Want {
             Self::Next => 1,
             Self::Each => tokens,
         }
+    }
+}
+
+/// Calls the model; neither its errors nor its panics get further than a failure.
+pub(crate) fn guard<T>(call: impl FnOnce() -> Result<T, PredictorError>) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            tracing::error!(error = error.as_ref(), "the model failed");
+            // A backtrace may follow; it is in the log.
+            let sentence = error.to_string();
+            let sentence = sentence.lines().next().unwrap_or_default();
+            Err(failure::internal(format!("the model failed: {sentence}")))
+        }
+        Err(_) => Err(failure::internal("the model panicked, see the worker's log")),
     }
 }

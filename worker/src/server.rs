@@ -2,11 +2,16 @@
 
 use std::{future::Future, io, sync::atomic::AtomicU64, time::Duration};
 
-use chorus_proto::{MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES, v1::worker_server::WorkerServer};
+use bytes::Bytes;
+use chorus_proto::{
+    MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES,
+    v1::{ModelCard, worker_server::WorkerServer},
+};
 use futures::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    time::Instant,
 };
 use tokio_util::task::TaskTracker;
 use tonic::{
@@ -23,14 +28,18 @@ use tonic_health::{
 };
 
 use crate::{
+    condition::{Board, Condition},
     config::WorkerConfig,
     engine::Engine,
     error::WorkerError,
     hosted::{LoadedWorker, load},
     hosted_model::HostedModel,
     model_thread::ModelThread,
+    operation::OperationLimits,
+    predictor::Predictor,
     service::WorkerService,
     stream::Stopping,
+    watchdog,
 };
 
 /// HTTP/2 windows: requests carry tokens only, so a stream needs little; many streams share a connection.
@@ -69,8 +78,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), WorkerError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    serve_model(loaded, incoming, shutdown, |engine| ModelThread::spawn(engine).map_err(WorkerError::Spawn))
-        .await
+    serve_model(loaded, incoming, shutdown, on_a_thread).await
 }
 
 /// As [`serve`], over connections of the caller's, and with everything on the runtime's own threads: where there is one, and
@@ -86,26 +94,63 @@ pub async fn serve_on<I>(
 where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    serve_model(loaded, incoming, shutdown, |engine| Ok(ModelThread::spawn_task(engine))).await
+    serve_model(loaded, incoming, shutdown, |engine, board| Ok(ModelThread::spawn_task(engine, board))).await
+}
+
+fn on_a_thread<P>(engine: Engine<P>, board: Board) -> Result<ModelThread, WorkerError>
+where
+    P: Predictor + Send + 'static,
+    P::State: Send,
+{
+    ModelThread::spawn(engine, board).map_err(WorkerError::Spawn)
 }
 
 async fn serve_model<I>(
     loaded: LoadedWorker,
     incoming: impl Stream<Item = io::Result<I>>,
     shutdown: impl Future<Output = ()>,
-    start: impl FnOnce(Engine<HostedModel>) -> Result<ModelThread, WorkerError>,
+    start: impl FnOnce(Engine<HostedModel>, Board) -> Result<ModelThread, WorkerError>,
 ) -> Result<(), WorkerError>
 where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let card = loaded.card().clone();
-    let LoadedWorker { predictor, tokenizer, limits, config, .. } = loaded;
+    let LoadedWorker { predictor, golden, tokenizer, limits, config, .. } = loaded;
     let fingerprint = card.model_fingerprint.clone();
     let engine =
         Engine::new(predictor, fingerprint, config.max_sessions as usize, config.session_ttl, config.batch);
+    let interval = (!config.probe_interval.is_zero()).then_some(config.probe_interval);
+    let engine = engine.probed(golden, interval, Instant::now());
+    let described = Described { card, tokenizer, limits };
+    // Large, and moved about by whoever waits for it.
+    Box::pin(serve_engine(engine, described, &config, incoming, shutdown, start)).await
+}
+
+/// What a worker says of the engine that it serves.
+#[derive(Debug)]
+struct Described {
+    card: ModelCard,
+    tokenizer: Bytes,
+    limits: OperationLimits,
+}
+
+async fn serve_engine<P, I>(
+    engine: Engine<P>,
+    described: Described,
+    config: &WorkerConfig,
+    incoming: impl Stream<Item = io::Result<I>>,
+    shutdown: impl Future<Output = ()>,
+    start: impl FnOnce(Engine<P>, Board) -> Result<ModelThread, WorkerError>,
+) -> Result<(), WorkerError>
+where
+    P: Predictor,
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let board = Board::default();
     let open_sessions = engine.open_sessions();
-    let mut model = start(engine)?;
+    let mut model = start(engine, board.clone())?;
     let (stopping, readers) = (Stopping::default(), TaskTracker::new());
+    let Described { card, tokenizer, limits } = described;
     let service = WorkerService {
         card,
         open_sessions,
@@ -113,6 +158,7 @@ where
         limits,
         commands: model.commands(),
         stopping: stopping.clone(),
+        board: board.clone(),
         readers: readers.clone(),
         next_stream: AtomicU64::new(1),
     };
@@ -122,20 +168,25 @@ where
         .serve_with_incoming_shutdown(incoming, stopping.drain.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
 
+    let commands = model.commands();
     let mut result = tokio::select! {
         served = &mut server => served.map_err(WorkerError::Serve),
         () = model.ended() => Err(WorkerError::ModelThreadDied),
         () = shutdown => Ok(()),
+        // These two never end; once the worker stops, its device does not matter any more.
+        () = watchdog::watch(commands, board.clone(), config.stuck_after) => Ok(()),
+        () = report(&board, &health) => Ok(()),
     };
     tracing::info!("stopping");
-    set_not_serving(&health).await;
+    set_status(&health, ServingStatus::NotServing).await;
     readers.close();
     stopping.drain.cancel();
     if result.is_ok() {
         result = drain(server, &readers, health, config.drain_timeout).await;
     }
     stopping.abort.cancel();
-    model.stop().await;
+    // No forward that ends takes longer.
+    model.stop(config.stuck_after).await;
     result
 }
 
@@ -184,9 +235,21 @@ async fn drain(
     }
 }
 
-async fn set_not_serving(health: &HealthReporter) {
+/// Serving is who has a sound device. Never resolves.
+async fn report(board: &Board, health: &HealthReporter) {
+    let mut news = board.news();
+    loop {
+        let status = match news.next().await {
+            Condition::Sound => ServingStatus::Serving,
+            Condition::Unsound { .. } => ServingStatus::NotServing,
+        };
+        set_status(health, status).await;
+    }
+}
+
+async fn set_status(health: &HealthReporter, status: ServingStatus) {
     for service in HEALTH_SERVICES {
-        health.set_service_status(service, ServingStatus::NotServing).await;
+        health.set_service_status(service, status).await;
     }
 }
 
@@ -196,3 +259,6 @@ async fn end_watches(mut health: HealthReporter) {
         health.clear_service_status(service).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

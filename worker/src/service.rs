@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
+    condition::Board,
     credit::StreamCredit,
     model_thread::Commands,
     operation::OperationLimits,
@@ -41,6 +42,8 @@ pub(crate) struct WorkerService {
     pub(crate) limits: OperationLimits,
     pub(crate) commands: Commands,
     pub(crate) stopping: Stopping,
+    /// What every stream is told of the device.
+    pub(crate) board: Board,
     /// The streams' readers.
     pub(crate) readers: TaskTracker,
     /// Number of the next stream.
@@ -82,9 +85,10 @@ impl Worker for WorkerService {
             replies,
             credit: StreamCredit::new(),
             stopping: self.stopping.clone(),
+            board: self.board.clone(),
         };
         self.readers.spawn(reader.run(request.into_inner()).instrument(span));
-        Ok(Response::new(answer_frames(receiver).boxed()))
+        Ok(Response::new(answer_frames(receiver, self.board.news()).boxed()))
     }
 }
 

@@ -127,6 +127,13 @@ impl<S> SessionTable<S> {
         self.sessions.insert(key, session);
     }
 
+    /// Drops all sessions.
+    pub(crate) fn clear(&mut self) {
+        let keys: Vec<SessionKey> = self.sessions.drain().map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.answers.forget(key));
+        self.next_expiry = None;
+    }
+
     pub(crate) fn close_stream(&mut self, stream: u64) {
         self.sessions.retain(|&key, _| {
             let keep = key.stream != stream;
@@ -343,11 +350,12 @@ mod tests {
     #[test]
     fn an_answer_goes_with_its_session() {
         let start = Instant::now();
-        let end: [fn(&mut SessionTable<()>, Instant); 4] = [
+        let end: [fn(&mut SessionTable<()>, Instant); 5] = [
             |table, _| assert!(table.take(key(1, 1)).is_some()),
             |table, _| table.close_stream(1),
             |table, start| table.expire(start + TTL * 2, idle),
             |table, start| table.open(key(1, 1), (), 0, start),
+            |table, _| table.clear(),
         ];
         for end in end {
             let mut table = SessionTable::new(1, TTL, ROOM);

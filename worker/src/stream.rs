@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
+    condition::{Board, Condition, News},
     credit::{self, Credit, StreamCredit},
     engine::Reply,
+    failure,
     model_thread::Commands,
-    operation::{self, OperationLimits},
+    operation::{self, Operation, OperationLimits, SessionKey},
     shell::{Admitted, Command, Delivery, ReplySender},
 };
 
@@ -44,6 +46,7 @@ pub(crate) struct OperationReader {
     pub(crate) replies: ReplySender,
     pub(crate) credit: StreamCredit,
     pub(crate) stopping: Stopping,
+    pub(crate) board: Board,
 }
 
 /// Why no more operations are read.
@@ -62,8 +65,10 @@ enum Ending {
 /// The writing half of a stream.
 struct AnswerWriter {
     receiver: mpsc::UnboundedReceiver<Result<Delivery, Status>>,
+    news: News,
     ready: VecDeque<Reply>,
     handovers: VecDeque<Handover>,
+    condition: Option<Condition>,
     end: Option<Status>,
 }
 
@@ -122,6 +127,10 @@ impl OperationReader {
                 Ok(operation) => {
                     let units = credit::units(&operation, &self.limits);
                     let credit = self.take_credit(units, &mut admitted).await?;
+                    let Some((operation, credit)) = self.refuse_if_unsound(session, operation, credit)?
+                    else {
+                        continue;
+                    };
                     admitted.push(Admitted { session, operation, credit });
                     if admitted.len() == COMMAND_OPERATIONS {
                         self.send(std::mem::take(&mut admitted)).await?;
@@ -129,12 +138,33 @@ impl OperationReader {
                 }
                 Err(answer) => {
                     let credit = self.take_credit(1, &mut admitted).await?;
-                    let reply = Reply { stream: self.stream, answer: *answer, credit };
-                    self.replies.send(Ok(Delivery::Answers(vec![reply]))).map_err(|_| Ending::Gone)?;
+                    self.reply(Reply { stream: self.stream, answer: *answer, credit })?;
                 }
             }
         }
         self.send(admitted).await
+    }
+
+    /// Answers an operation here where the device is not sound, for the model may hang with it; else gives it back.
+    fn refuse_if_unsound(
+        &self,
+        session: u64,
+        operation: Operation,
+        credit: Credit,
+    ) -> Result<Option<(Operation, Credit)>, Ending> {
+        let Some(reason) = self.board.reason() else {
+            return Ok(Some((operation, credit)));
+        };
+        let key = SessionKey { stream: self.stream, session };
+        match Reply::refused(key, &operation, failure::unsound(&reason), credit) {
+            Some(reply) => self.reply(reply).map(|()| None),
+            // A session that is closed is gone with all the others.
+            None => Ok(None),
+        }
+    }
+
+    fn reply(&self, reply: Reply) -> Result<(), Ending> {
+        self.replies.send(Ok(Delivery::Answers(vec![reply]))).map_err(|_| Ending::Gone)
     }
 
     /// Takes credit; where it has run out, what was admitted goes ahead, since only its answers bring credit back.
@@ -214,19 +244,27 @@ impl OperationReader {
     }
 }
 
-/// The frames of answers that a stream writes: each holds every answer that is ready when the connection takes it.
+/// The frames of answers that a stream writes: each holds every answer that is ready when the connection takes it, and what
+/// has become of the device.
 pub(crate) fn answer_frames(
     receiver: mpsc::UnboundedReceiver<Result<Delivery, Status>>,
+    news: News,
 ) -> impl Stream<Item = Result<AnswerFrame, Status>> + Send + 'static {
-    let writer = AnswerWriter { receiver, ready: VecDeque::new(), handovers: VecDeque::new(), end: None };
+    let (ready, handovers) = (VecDeque::new(), VecDeque::new());
+    let writer = AnswerWriter { receiver, news, ready, handovers, condition: None, end: None };
     stream::unfold(writer, |mut writer| async move { Some((writer.next_frame().await?, writer)) })
 }
 
 impl AnswerWriter {
     async fn next_frame(&mut self) -> Option<Result<AnswerFrame, Status>> {
+        self.condition = self.news.take();
         while self.is_idle() && self.end.is_none() {
-            let message = self.receiver.recv().await?;
-            self.take(message);
+            tokio::select! {
+                // Whoever is told first of the device knows why its answers are failures.
+                biased;
+                condition = self.news.next() => self.condition = Some(condition),
+                message = self.receiver.recv() => self.take(message?),
+            }
         }
         while self.end.is_none()
             && let Ok(message) = self.receiver.try_recv()
@@ -242,7 +280,7 @@ impl AnswerWriter {
     }
 
     fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.handovers.is_empty()
+        self.ready.is_empty() && self.handovers.is_empty() && self.condition.is_none()
     }
 
     fn take(&mut self, message: Result<Delivery, Status>) {
@@ -275,7 +313,8 @@ impl AnswerWriter {
             }
             handovers.push(handover);
         }
-        AnswerFrame { answers, handovers }
+        let condition = self.condition.take().map(|condition| condition.to_wire());
+        AnswerFrame { answers, handovers, condition }
     }
 }
 
@@ -304,7 +343,7 @@ mod tests {
         sender.send(answers(vec![reply(1, 10), reply(2, MAX_MESSAGE_BYTES / 2)])).unwrap();
         sender.send(answers(vec![reply(3, MAX_MESSAGE_BYTES / 2), reply(4, 10)])).unwrap();
         sender.send(Err(Status::unavailable("over"))).unwrap();
-        let frames: Vec<_> = answer_frames(receiver).collect().await;
+        let frames: Vec<_> = answer_frames(receiver, Board::default().news()).collect().await;
         let [Ok(first), Ok(second), Err(status)] = frames.as_slice() else {
             panic!("two frames and the end, not {}", frames.len());
         };
@@ -319,7 +358,7 @@ mod tests {
         let (sender, receiver) = mpsc::unbounded_channel();
         let credit = stream.try_take(1).unwrap();
         sender.send(Ok(Delivery::Answers(vec![Reply { credit, ..reply(1, 10) }]))).unwrap();
-        let mut frames = Box::pin(answer_frames(receiver));
+        let mut frames = Box::pin(answer_frames(receiver, Board::default().news()));
         let mut returned = Box::pin(stream.all_returned());
         assert!(futures::poll!(&mut returned).is_pending());
         frames.next().await.unwrap().unwrap();
@@ -350,6 +389,7 @@ mod tests {
             replies,
             credit: StreamCredit::new(),
             stopping: Stopping::default(),
+            board: Board::default(),
         };
         let frames = stream::iter((0..200).map(|_| Ok(ask_for_a_large_row())));
         let mut reading = Box::pin(tokio::task::unconstrained(reader.run(frames)));

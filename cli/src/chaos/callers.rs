@@ -8,7 +8,8 @@ use std::{
 use anyhow::Context as _;
 use chorus_load::measure::Latencies;
 use chorus_proto::v1::{
-    GenerateReply, GenerateRequest, Input, SamplingOptions, ensemble_client::EnsembleClient, input,
+    GenerateReply, GenerateRequest, Input, MissingMember, SamplingOptions, ensemble_client::EnsembleClient,
+    input,
 };
 use futures::future::try_join_all;
 use tokio::{
@@ -34,6 +35,8 @@ pub(super) struct Noticed {
     pub(super) longest_gap: Duration,
     /// Between two tokens of a stream.
     pub(super) gaps: Latencies,
+    /// The first member that was missing from a token, and why.
+    pub(super) first_missing: Option<String>,
     /// The first failure, in the server's words.
     pub(super) first_failure: Option<String>,
 }
@@ -113,10 +116,10 @@ impl Caller {
         let (mut text, mut is_whole, mut last) = (String::new(), true, Instant::now());
         while let Some(reply) = stream.message().await? {
             text.push_str(&reply.text);
-            let degraded = reply.participation.as_ref().is_some_and(|who| !who.missing.is_empty());
-            is_whole &= !degraded;
+            let missing = reply.participation.as_ref().and_then(|who| who.missing.first());
+            is_whole &= missing.is_none();
             if reply.token.is_some() {
-                self.notebook.token(last.elapsed(), degraded);
+                self.notebook.token(last.elapsed(), missing);
                 last = Instant::now();
             }
         }
@@ -129,10 +132,13 @@ impl Notebook {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn token(&self, gap: Duration, degraded: bool) {
+    fn token(&self, gap: Duration, missing: Option<&MissingMember>) {
         let mut noticed = self.open();
         noticed.tokens += 1;
-        noticed.degraded_tokens += u64::from(degraded);
+        if let Some(MissingMember { name, reason, .. }) = missing {
+            noticed.degraded_tokens += 1;
+            noticed.first_missing.get_or_insert_with(|| format!("{name}: {reason}"));
+        }
         noticed.longest_gap = noticed.longest_gap.max(gap);
         noticed.gaps.record(gap);
     }

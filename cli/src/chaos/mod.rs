@@ -52,7 +52,7 @@ With --json one object with the keys
   streams, replicas, silence_ms
   faults  [{fault, requests, failed, wrong, tokens, degraded_tokens,
           longest_gap_ms, p99_gap_ms, whole_after_ms, takeovers,
-          recomputed_tokens, hedges}]";
+          recomputed_tokens, hedges, first_missing, first_failure}]";
 
 /// Kill, freeze and cut off the workers of an ensemble under load, and show what callers notice
 #[derive(Debug, clap::Args)]

@@ -34,6 +34,8 @@ pub(super) struct Row {
     recomputed_tokens: u64,
     hedges: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    first_missing: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     first_failure: Option<String>,
 }
 
@@ -59,6 +61,7 @@ impl Row {
             takeovers: after.takeovers - before.takeovers,
             recomputed_tokens: after.recomputed_tokens - before.recomputed_tokens,
             hedges: after.hedges - before.hedges,
+            first_missing: noticed.first_missing.clone(),
             first_failure: noticed.first_failure.clone(),
         }
     }
@@ -103,12 +106,14 @@ impl Campaign {
                 row.hedges.to_string(),
             ]
         });
-        let failures = self
-            .faults
-            .iter()
-            .filter_map(|row| Some(format!("{}: {}\n", row.fault, row.first_failure.as_ref()?)));
-        let failures: String = failures.collect();
-        format!("{}{}{failures}", table(&header, &[], rows), self.verdict())
+        let remarks = self.faults.iter().flat_map(|row| {
+            let missing =
+                row.first_missing.as_ref().map(|why| format!("{}: went on without {why}\n", row.fault));
+            let failed = row.first_failure.as_ref().map(|why| format!("{}: failed with {why}\n", row.fault));
+            missing.into_iter().chain(failed)
+        });
+        let remarks: String = remarks.collect();
+        format!("{}{}{remarks}", table(&header, &[], rows), self.verdict())
     }
 
     /// What a fault may cost in a gap, by the figures without one.
@@ -148,7 +153,7 @@ mod tests {
         let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(words.join(" "), "SIGSTOP, one worker 12 1 0 7 of 100 250 ms 5 ms 1.5 s 5 20 1");
         assert!(table.contains("are 215 ms."), "{table}");
-        assert!(table.contains("SIGSTOP, one worker: it was full"), "{table}");
+        assert!(table.contains("SIGSTOP, one worker: failed with it was full"), "{table}");
         let json: serde_json::Value = serde_json::from_str(&campaign.json().unwrap()).unwrap();
         assert_eq!(json["faults"][0]["degraded_tokens"], 7);
         assert_eq!(json["faults"][0]["whole_after_ms"], 1500.0);

@@ -62,8 +62,8 @@ pub(crate) struct CoordinatorArgs {
     /// Read the configuration from a TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A member and its worker, in member order; replaces all of the file's
-    #[arg(long = "member", value_name = "NAME[@WEIGHT]=URL")]
+    /// A member and its workers, in member order; replaces all of the file's
+    #[arg(long = "member", value_name = "NAME[@WEIGHT]=URL[,URL]")]
     members: Vec<MemberConfig>,
     /// Where clients are served; port 0 lets the system choose (default: 127.0.0.1:50051)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]

@@ -61,6 +61,13 @@ struct LimitArgs {
     /// (default: 192)
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
+    /// Seconds between two looks at the device, which has to compute what is known; 0 looks only after something went
+    /// wrong (default: 10)
+    #[arg(long, value_name = "SECONDS")]
+    probe_interval: Option<u64>,
+    /// Seconds after which a forward that does not end is stuck (default: 10)
+    #[arg(long, value_name = "SECONDS")]
+    stuck_after: Option<u64>,
     /// Seconds that a shutdown waits for answers to be read (default: 5)
     #[arg(long, value_name = "SECONDS")]
     drain_timeout: Option<u64>,
@@ -100,6 +107,8 @@ fn in_terms_of_flags(error: WorkerError) -> anyhow::Error {
         "batch.duration in milliseconds" => "--batch-duration",
         "batch.chunk_tokens" => "--chunk-tokens",
         "batch.tokens" => "--batch-tokens",
+        "probe_interval in seconds" => "--probe-interval",
+        "stuck_after in seconds" => "--stuck-after",
         // Without a flag.
         other => other,
     };
@@ -117,6 +126,8 @@ fn config(arguments: &WorkerArgs) -> WorkerConfig {
     config.batch.duration = limits.batch_duration.map_or(config.batch.duration, Duration::from_millis);
     config.batch.chunk_tokens = limits.chunk_tokens.unwrap_or(config.batch.chunk_tokens);
     config.batch.tokens = limits.batch_tokens.unwrap_or(config.batch.tokens);
+    config.probe_interval = limits.probe_interval.map_or(config.probe_interval, Duration::from_secs);
+    config.stuck_after = limits.stuck_after.map_or(config.stuck_after, Duration::from_secs);
     config.drain_timeout = limits.drain_timeout.map_or(config.drain_timeout, Duration::from_secs);
     config
 }
@@ -154,6 +165,8 @@ mod tests {
             "--batch-duration=9",
             "--chunk-tokens=5",
             "--batch-tokens=6",
+            "--probe-interval=0",
+            "--stuck-after=8",
             "--drain-timeout=7",
         ]);
         assert_eq!((config.device.as_str(), config.max_sessions), ("cuda:1", 2));
@@ -161,6 +174,7 @@ mod tests {
         assert_eq!((config.max_feed_tokens, config.session_ttl.as_secs()), (3, 4));
         assert_eq!((config.batch.chunk_tokens, config.batch.tokens), (5, 6));
         assert_eq!(config.batch.duration.as_millis(), 9);
+        assert_eq!((config.probe_interval.as_secs(), config.stuck_after.as_secs()), (0, 8));
         assert_eq!(config.drain_timeout.as_secs(), 7);
     }
 
@@ -173,6 +187,7 @@ mod tests {
             "--session-ttl",
             "--chunk-tokens",
             "--batch-tokens",
+            "--stuck-after",
         ] {
             let error = in_terms_of_flags(parsed(&[&format!("{flag}=0")]).validate().unwrap_err());
             assert!(error.is::<UsageError>());
@@ -192,6 +207,8 @@ mod tests {
             defaults.batch.duration.as_millis() as u64,
             defaults.batch.chunk_tokens as u64,
             defaults.batch.tokens as u64,
+            defaults.probe_interval.as_secs(),
+            defaults.stuck_after.as_secs(),
             defaults.drain_timeout.as_secs(),
         ] {
             assert!(help.contains(&format!("(default: {number})")), "{number} in {help}");

@@ -64,6 +64,10 @@ enum Fault {
 enum Waiting {
     /// By numbers of our own choice, so that the hash needs no secret; and its order is the same in every run.
     Attached(FxHashMap<SessionId, WaitingFeed>),
+    /// The worker says that its device is not sound: nothing is asked of it until it says that it is.
+    Unsound {
+        reason: String,
+    },
     Ended {
         reason: String,
     },
@@ -108,8 +112,11 @@ impl Attachment {
         (attachment, OperationFrames::new(queued))
     }
 
-    /// Queues an operation that nobody waits for.
+    /// Queues an operation that nobody waits for. A worker whose device is not sound has no sessions.
     pub(super) fn send(&self, session: SessionId, operation: operation::Operation) {
+        if matches!(*self.waiting(), Waiting::Unsound { .. }) {
+            return;
+        }
         match Arc::clone(&self.room_for_notices).try_acquire_owned() {
             Ok(room) => self.enqueue(Operation { session, operation: Some(operation) }, room),
             Err(_) => self.reset(Fault::Hung),
@@ -149,7 +156,7 @@ impl Attachment {
     pub(super) fn silence(&self) -> Duration {
         match &*self.waiting() {
             Waiting::Attached(feeds) if !feeds.is_empty() => self.heard.elapsed(),
-            Waiting::Attached(_) | Waiting::Ended { .. } => Duration::ZERO,
+            Waiting::Attached(_) | Waiting::Unsound { .. } | Waiting::Ended { .. } => Duration::ZERO,
         }
     }
 
@@ -184,6 +191,9 @@ impl Attachment {
                 () = self.reset.cancelled() => return self.fault().to_owned(),
                 frame = answers.message() => match frame {
                     Ok(Some(frame)) => {
+                        if let Some(condition) = frame.condition {
+                            self.note_condition(&condition, line);
+                        }
                         frame.answers.into_iter().for_each(|answer| self.route(answer));
                         frame.handovers.into_iter().for_each(|handover| line.take_over(handover));
                     }
@@ -193,6 +203,27 @@ impl Attachment {
                     }
                 },
             }
+        }
+    }
+
+    /// Takes in what the worker says of its device. Whoever is failed by it finds the reason.
+    fn note_condition(&self, condition: &v1::Condition, line: &Line) {
+        if condition.sound {
+            let mut waiting = self.waiting();
+            if let Waiting::Unsound { .. } = *waiting {
+                *waiting = Waiting::Attached(FxHashMap::default());
+                drop(waiting);
+                line.set_sound();
+            }
+            return;
+        }
+        let said = shortened(&condition.reason, LONGEST_REASON);
+        let reason = format!("its device is not sound: {said}");
+        line.set_unsound(&reason);
+        // Dropping the replies wakes every waiting feed.
+        let mut waiting = self.waiting();
+        if let Waiting::Attached(_) | Waiting::Unsound { .. } = *waiting {
+            *waiting = Waiting::Unsound { reason };
         }
     }
 
@@ -238,7 +269,7 @@ impl Attachment {
                 }
                 feeds.insert(session, feed)
             }
-            Waiting::Ended { reason } => {
+            Waiting::Unsound { reason } | Waiting::Ended { reason } => {
                 return Err(ReplicaError::Lost { reason: reason.clone() });
             }
         };
@@ -271,7 +302,7 @@ impl Attachment {
 
     fn lost(&self) -> ReplicaError {
         let reason = match &*self.waiting() {
-            Waiting::Ended { reason } => reason.clone(),
+            Waiting::Unsound { reason } | Waiting::Ended { reason } => reason.clone(),
             Waiting::Attached(_) => "the link is closing".to_owned(),
         };
         ReplicaError::Lost { reason }

@@ -47,6 +47,8 @@ pub(crate) struct GrpcReplica {
 
 /// What the replica and the task that keeps its stream share.
 struct Line {
+    /// The member's name.
+    member: String,
     presence: watch::Sender<Presence>,
     card: watch::Sender<Option<Arc<ModelCard>>>,
     /// The stream in use; absent while there is none. Held for the length of a clone only.
@@ -177,6 +179,7 @@ impl Line {
     fn new(member: &str, address: &str) -> Self {
         let reason = format!("not reached yet at {address}");
         Self {
+            member: member.to_owned(),
             presence: watch::Sender::new(Presence::Connecting { reason }),
             card: watch::Sender::new(None),
             attachment: Mutex::new(None),
@@ -201,6 +204,21 @@ impl Line {
     fn take_over(&self, handover: v1::Handover) {
         if let Some(place) = self.sessions().get_mut(&handover.session) {
             *place = handover.snapshot.and_then(Snapshot::read);
+        }
+    }
+
+    /// The worker answers, but what it computes is of no use. The stream stays.
+    fn set_unsound(&self, reason: &str) {
+        tracing::warn!(member = self.member, reason, "out");
+        self.presence.send_replace(Presence::Down { reason: reason.to_owned() });
+    }
+
+    /// What the worker computes is of use again.
+    fn set_sound(&self) {
+        let incarnation = self.card.borrow().as_ref().map(|card| Arc::from(card.incarnation.as_str()));
+        if let Some(incarnation) = incarnation {
+            tracing::info!(member = self.member, "back");
+            self.presence.send_replace(Presence::Up { incarnation });
         }
     }
 

@@ -152,6 +152,67 @@ async fn numbers_that_are_not_finite_leave_the_link_alone() {
 }
 
 #[tokio::test]
+async fn a_worker_whose_device_is_not_sound_is_down_for_that_reason_until_it_says_otherwise() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
+    let member = member(&worker, &Arc::default());
+    let before = becomes(&member, Presence::is_up).await;
+    let attachment = member.line.attachment().unwrap();
+    member.open(1, None);
+    member.feed(feed(1, &[1], next())).await.unwrap();
+    let frames = worker.frames().len();
+
+    worker.say(Some("the logits are not finite"));
+    let down = becomes(&member, |presence| !presence.is_up()).await;
+    let reason = "its device is not sound: the logits are not finite".to_owned();
+    assert_eq!(down, Presence::Down { reason: reason.clone() });
+    member.open(2, None);
+    let error = member.feed(feed(2, &[1], next())).await.unwrap_err();
+    assert_eq!(error, ReplicaError::Lost { reason });
+    member.close(1);
+    assert_eq!(member.silence(), Duration::ZERO);
+
+    worker.say(None);
+    assert_eq!(becomes(&member, Presence::is_up).await, before);
+    let forgotten = Feed { step: 2, ..feed(1, &[1], next()) };
+    assert_eq!(member.feed(forgotten).await.unwrap_err(), ReplicaError::UnknownSession);
+    member.open(3, None);
+    member.feed(feed(3, &[1], next())).await.unwrap();
+    let since: Vec<u64> = worker.frames()[frames..]
+        .iter()
+        .flat_map(|frame| frame.operations.iter().map(|operation| operation.session))
+        .collect();
+    assert_eq!(since, [1, 3, 3], "nothing was sent while it was down");
+    assert!(Arc::ptr_eq(&attachment, &member.line.attachment().unwrap()), "the stream stays");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_device_that_is_not_sound_fails_at_once_with_a_short_reason() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Silent);
+    let member = member(&worker, &Arc::default());
+    becomes(&member, Presence::is_up).await;
+    member.open(1, None);
+    let waiting = tokio::spawn(member.feed(feed(1, &[1], next())));
+    worker.until_open(1).await;
+    worker.say(Some(&"no ".repeat(1_000_000)));
+    let ReplicaError::Lost { reason } = timeout(NEVER, waiting).await.unwrap().unwrap().unwrap_err() else {
+        panic!("its device is lost");
+    };
+    assert!(reason.starts_with("its device is not sound: no no") && reason.len() < 400, "{reason}");
+    assert_eq!(member.presence().borrow().reason(), reason);
+}
+
+#[tokio::test]
+async fn a_worker_may_say_in_its_first_frame_that_its_device_is_not_sound() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
+    worker.say(Some("stuck"));
+    let member = member(&worker, &Arc::default());
+    let reason = "its device is not sound: stuck";
+    becomes(&member, |presence| presence.reason() == reason).await;
+    worker.say(None);
+    becomes(&member, Presence::is_up).await;
+}
+
+#[tokio::test]
 async fn an_answer_of_another_shape_resets_the_link() {
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Short);
     let member = member(&worker, &Arc::default());

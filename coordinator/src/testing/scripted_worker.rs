@@ -45,6 +45,7 @@ pub(crate) struct ScriptedWorker {
     incarnation: u32,
     runtime: Option<Runtime>,
     seen: Seen,
+    condition: Arc<watch::Sender<v1::Condition>>,
 }
 
 /// What has come from coordinators.
@@ -60,6 +61,7 @@ struct Service {
     json: Vec<u8>,
     manner: Manner,
     seen: Seen,
+    condition: Arc<watch::Sender<v1::Condition>>,
 }
 
 impl ScriptedWorker {
@@ -75,6 +77,7 @@ impl ScriptedWorker {
             incarnation: 0,
             runtime: None,
             seen: Seen { frames: Arc::default(), open: Arc::new(watch::Sender::new(0)) },
+            condition: Arc::new(watch::Sender::new(v1::Condition { sound: true, ..Default::default() })),
         };
         worker.start_again(manner);
         worker
@@ -95,6 +98,7 @@ impl ScriptedWorker {
             json: self.vocabulary.to_json().as_bytes().to_vec(),
             manner,
             seen: self.seen.clone(),
+            condition: Arc::clone(&self.condition),
         };
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
@@ -115,6 +119,13 @@ impl ScriptedWorker {
             end.join().unwrap();
         }
         self.seen.open.send_replace(0);
+    }
+
+    /// Says on every stream that its device is not sound, for this reason; without one that it is. Either way its sessions
+    /// are gone.
+    pub(crate) fn say(&self, reason: Option<&str>) {
+        let (sound, reason) = (reason.is_none(), reason.unwrap_or_default().to_owned());
+        self.condition.send_replace(v1::Condition { sound, reason });
     }
 
     pub(crate) fn url(&self) -> String {
@@ -172,16 +183,34 @@ impl worker_server::Worker for Service {
         let mut operations = request.into_inner();
         let (answers, stream) = mpsc::channel(4);
         let (model, manner, seen) = (self.model, self.manner, self.seen.clone());
+        let mut condition = self.condition.subscribe();
+        if !condition.borrow().sound {
+            condition.mark_changed();
+        }
         tokio::spawn(async move {
             let mut sessions = HashMap::new();
-            while let Ok(Some(frame)) = operations.message().await {
+            loop {
+                let frame = tokio::select! {
+                    biased;
+                    Ok(()) = condition.changed() => {
+                        sessions.clear();
+                        let condition = Some(condition.borrow_and_update().clone());
+                        let _ = answers.send(Ok(AnswerFrame { condition, ..AnswerFrame::default() })).await;
+                        continue;
+                    }
+                    Ok(Some(frame)) = operations.message() => frame,
+                    else => return,
+                };
                 seen.frames.lock().unwrap().push(frame.clone());
                 let frame = frame.operations.into_iter();
                 let frame: Vec<_> =
                     frame.filter_map(|operation| run(model, manner, &mut sessions, operation)).collect();
                 seen.open.send_replace(sessions.len());
                 if !frame.is_empty()
-                    && answers.send(Ok(AnswerFrame { answers: frame, handovers: Vec::new() })).await.is_err()
+                    && answers
+                        .send(Ok(AnswerFrame { answers: frame, ..AnswerFrame::default() }))
+                        .await
+                        .is_err()
                 {
                     return;
                 }

@@ -112,7 +112,7 @@ fn lies(random: &mut ChaCha8Rng, frame: OperationFrame) -> Result<AnswerFrame, S
     let invented =
         v1::Handover { session: random.random_range(0..50), snapshot: Some(v1::Snapshot::default()) };
     let handovers = if random.random_bool(0.1) { vec![invented] } else { vec![] };
-    Ok(AnswerFrame { answers, handovers })
+    Ok(AnswerFrame { answers, handovers, condition: None })
 }
 
 fn lie(random: &mut ChaCha8Rng, session: u64, step: u64) -> Option<Answer> {

@@ -17,8 +17,11 @@ use chorus_simd::norm;
 pub(crate) struct Reference {
     members: Vec<(String, f64, LanguageModel)>,
     /// Rows that were computed before: prefixes are asked about again and again.
-    rows: RefCell<HashMap<(usize, Vec<u32>), Vec<f32>>>,
+    rows: RefCell<Rows>,
 }
+
+/// By member and prefix.
+type Rows = HashMap<(usize, Vec<u32>), Vec<f32>>;
 
 impl Reference {
     pub(crate) fn load<'a>(members: impl IntoIterator<Item = (&'a str, f64, &'a Path)>) -> Self {

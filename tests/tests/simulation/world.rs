@@ -299,10 +299,10 @@ impl Director {
             }
             Action::StartOnceStopped(pause) => self.plan(now + pause, worker, Action::Start),
             Action::Repair => {
-                self.coordinators.iter().for_each(|other| sim.repair(name.as_str(), other.as_str()))
+                self.coordinators.iter().for_each(|other| sim.repair(name.as_str(), other.as_str()));
             }
             Action::Release => {
-                self.coordinators.iter().for_each(|other| sim.release(name.as_str(), other.as_str()))
+                self.coordinators.iter().for_each(|other| sim.release(name.as_str(), other.as_str()));
             }
         }
     }

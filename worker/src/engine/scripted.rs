@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     operation::{Ask, Rows},
-    predictor::{Prediction, Want},
+    predictor::{Prediction, PredictorError, Want},
 };
 use bytes::Bytes;
 use chorus_proto::logits_to_values;

@@ -124,11 +124,11 @@ fn without_operations_sessions_expire_when_the_engine_said() {
     harness.now += TTL / 2;
     harness.run_all();
     // The feed's answer renewed the session: the first look is early and says when to come again.
-    harness.engine.expire(harness.engine.next_expiry().unwrap());
+    harness.engine.expire(harness.engine.next_due().unwrap());
     assert_eq!(harness.engine.sessions.len(), 1);
-    harness.engine.expire(harness.engine.next_expiry().unwrap());
+    harness.engine.expire(harness.engine.next_due().unwrap());
     assert_eq!(harness.engine.sessions.len(), 0);
-    assert_eq!(harness.engine.next_expiry(), None);
+    assert_eq!(harness.engine.next_due(), None);
 }
 
 #[test]

@@ -73,5 +73,5 @@ fn what_can_not_be_loaded_is_one_clear_line() {
     let overflowing = TempDir::new().unwrap();
     models::write_overflowing(overflowing.path(), 0..=u32::MAX);
     let error = chorus_worker::load(WorkerConfig::new(overflowing.path())).unwrap_err();
-    assert!(error.to_string().contains("its logits are not finite"), "{error}");
+    assert!(error.to_string().contains("its logits are not finite at position 1"), "{error}");
 }

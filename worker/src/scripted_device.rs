@@ -1,0 +1,155 @@
+//! A device that tests can break and mend while it runs: a predictor whose manner is set from outside.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use bytes::Bytes;
+use chorus_simd::norm;
+
+use crate::{
+    predictor::{Prediction, Predictor, PredictorError, Row, Want},
+    probe::Golden,
+};
+
+pub(crate) const VOCABULARY: usize = 16;
+
+/// How it computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Manner {
+    Right,
+    /// Every logit is NaN.
+    NotFinite,
+    /// One logit after so many tokens is another number.
+    Off {
+        position: usize,
+        token: usize,
+        by: f32,
+    },
+    /// Its norms are not those of its rows.
+    WrongNorm,
+    /// It computes and answers nothing.
+    Mute,
+    Error,
+    Panic,
+    /// Its forwards do not end before it gets another manner.
+    Stuck,
+}
+
+/// Its states are the tokens; its logits a function of them.
+pub(crate) struct ScriptedDevice {
+    manners: Manners,
+}
+
+/// Sets how a device computes, and tells what it did.
+#[derive(Clone)]
+pub(crate) struct Manners(Arc<(Mutex<Script>, Condvar)>);
+
+struct Script {
+    manner: Manner,
+    /// How many forwards have begun.
+    forwards: usize,
+}
+
+impl Manners {
+    pub(crate) fn set(&self, manner: Manner) {
+        self.0.0.lock().unwrap().manner = manner;
+        self.0.1.notify_all();
+    }
+
+    /// How many forwards have begun.
+    pub(crate) fn forwards(&self) -> usize {
+        self.0.0.lock().unwrap().forwards
+    }
+
+    fn begin(&self) -> Manner {
+        let mut script = self.0.0.lock().unwrap();
+        script.forwards += 1;
+        self.0.1.wait_while(script, |script| script.manner == Manner::Stuck).unwrap().manner
+    }
+}
+
+impl ScriptedDevice {
+    pub(crate) fn new() -> (Self, Manners) {
+        let script = Script { manner: Manner::Right, forwards: 0 };
+        let manners = Manners(Arc::new((Mutex::new(script), Condvar::new())));
+        (Self { manners: manners.clone() }, manners)
+    }
+
+    /// What it answers about every position of these tokens while it computes right.
+    pub(crate) fn reference(tokens: &[u32]) -> Vec<f32> {
+        (0..=tokens.len()).flat_map(|position| logits_after(&tokens[..position])).collect()
+    }
+
+    /// A golden sequence that it passes only with these very bits.
+    pub(crate) fn golden() -> Golden {
+        let tokens = Golden::tokens(VOCABULARY);
+        let golden = Golden::near(tokens.clone(), Self::reference(&tokens), 1e-3);
+        let answers = golden.probe(&mut Self::new().0).unwrap();
+        golden.pinned(answers)
+    }
+}
+
+pub(crate) fn logits_after(tokens: &[u32]) -> Vec<f32> {
+    let mix = |seed: u32, &token: &u32| (seed ^ token).wrapping_mul(2_654_435_761).rotate_left(7);
+    let seed = tokens.iter().fold(1, mix);
+    (0..VOCABULARY as u32).map(|id| (mix(seed, &id) % 1000) as f32 / 100.0).collect()
+}
+
+impl Predictor for ScriptedDevice {
+    type State = Vec<u32>;
+
+    fn vocabulary_size(&self) -> usize {
+        VOCABULARY
+    }
+
+    fn fresh_state(&mut self) -> Result<Vec<u32>, PredictorError> {
+        Ok(vec![])
+    }
+
+    fn snapshot(&self, state: &Vec<u32>) -> Bytes {
+        state.iter().flat_map(|token| token.to_le_bytes()).collect()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<Vec<u32>, PredictorError> {
+        Ok(snapshot.as_chunks().0.iter().map(|token| u32::from_le_bytes(*token)).collect())
+    }
+
+    fn forward(
+        &mut self,
+        rows: &mut [Row<'_, Vec<u32>>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), PredictorError> {
+        let manner = self.manners.begin();
+        match manner {
+            Manner::Error => return Err("scripted error".into()),
+            Manner::Panic => panic!("scripted panic"),
+            _ => {}
+        }
+        for (index, row) in rows.iter_mut().enumerate() {
+            let mut predict = |offset, tokens: &[u32]| {
+                let mut logits = logits_after(tokens);
+                match manner {
+                    Manner::Mute => return,
+                    Manner::NotFinite => logits.fill(f32::NAN),
+                    Manner::Off { position, token, by } if position == tokens.len() => logits[token] += by,
+                    _ => {}
+                }
+                let mut norm = norm(&logits);
+                if manner == Manner::WrongNorm {
+                    norm.log_sum += 0.1;
+                }
+                receive(Prediction { row: index, offset, logits: &logits, norm });
+            };
+            for (offset, &token) in row.tokens.iter().enumerate() {
+                if row.want == Want::Each {
+                    predict(offset, row.state);
+                }
+                row.state.push(token);
+            }
+            if row.want == Want::Next {
+                predict(0, row.state);
+            }
+        }
+        Ok(())
+    }
+}
