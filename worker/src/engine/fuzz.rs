@@ -85,7 +85,7 @@ impl Bench {
                 Err(answer) => {
                     assert_eq!(answer.session, session);
                     assert!(matches!(&answer.answer, Some(Kind::Failure(failure))
-                        if failure.code() == v1::ErrorCode::InvalidArgument));
+                        if failure.code() == ErrorCode::InvalidArgument));
                     check_sentence(&answer);
                 }
             }
@@ -146,7 +146,7 @@ impl Bench {
         assert_eq!(self.engine.open_sessions().load(Ordering::Relaxed), 0);
         assert!(!self.engine.has_work());
         self.engine.expire(self.now + TTL + TTL);
-        assert_eq!(self.engine.next_expiry(), None);
+        assert_eq!(self.engine.next_due(), None);
     }
 }
 
@@ -180,7 +180,7 @@ fn check(operation: &Operation, limits: &OperationLimits) {
 fn check_sentence(answer: &v1::Answer) {
     if let Some(Kind::Failure(failure)) = &answer.answer {
         assert_one_line(&failure.message, LONGEST_MESSAGE);
-        assert_ne!(failure.code(), v1::ErrorCode::Unspecified);
+        assert_ne!(failure.code(), ErrorCode::Unspecified);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chorus_fuzz::{Encoded, Verdict, any_number, assert_one_line, fuzz, mutated};
-use chorus_proto::v1::{self, AnswerFrame, Handover};
+use chorus_proto::v1::{self, AnswerFrame, Condition, Handover};
 use futures::{future::join_all, stream};
 use http_body_util::StreamBody;
 use proptest::prelude::*;
@@ -38,14 +38,16 @@ fn frame(asks: Vec<Ask>) -> impl Strategy<Value = AnswerFrame> + Clone {
         let snapshot = position.map(|position| v1::Snapshot { position, ..v1::Snapshot::default() });
         Handover { session, snapshot }
     });
+    let condition = (any::<bool>(), any::<String>()).prop_map(|(sound, reason)| Condition { sound, reason });
     let some = (answers, prop::collection::vec(failure, 0..2), prop::collection::vec(handover, 0..3), odd);
-    some.prop_map(|(mut answers, failures, handovers, (first, rotated))| {
+    let some = (some, prop::option::weighted(0.2, condition));
+    some.prop_map(|((mut answers, failures, handovers, (first, rotated)), condition)| {
         // Not all of them, and in any order.
         answers.extend(failures);
         let length = answers.len();
         answers.rotate_left(rotated as usize % length);
         answers.truncate(first as usize % (length + 1));
-        AnswerFrame { answers, handovers }
+        AnswerFrame { answers, handovers, condition }
     })
 }
 
@@ -88,6 +90,7 @@ async fn carry(asks: &[Ask], bytes: &[u8], piece: usize) -> usize {
     let both = async { tokio::join!(biased; join_all(waiting), carrying) };
     let (read, ()) =
         tokio::time::timeout(Duration::from_secs(3600), both).await.expect("a feed waits for ever");
+    assert_one_line(line.presence.borrow().reason(), LONGEST_SENTENCE);
     assert_eq!(attachment.silence(), Duration::ZERO, "nobody waits any more");
     let mut open: Vec<_> = line.sessions().keys().copied().collect();
     open.sort_unstable();

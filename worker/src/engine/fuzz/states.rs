@@ -89,7 +89,7 @@ fn a_snapshot_gives_a_session_that_answers_or_leaves_everything_as_it_was() {
         assert_eq!(engine.open_sessions().load(Ordering::Relaxed), 1);
         if let [answer] = refused.as_slice() {
             let Some(Kind::Failure(failure)) = &answer.answer else { panic!("{answer:?}") };
-            assert_eq!((answer.step, failure.code()), (0, v1::ErrorCode::InvalidArgument));
+            assert_eq!((answer.step, failure.code()), (0, ErrorCode::InvalidArgument));
             assert_one_line(&failure.message, LONGEST_MESSAGE);
             assert_eq!(only(apply(engine, feed(1, &[1, 2]))), before, "the session stands where it stood");
             return Verdict::Refused;
@@ -103,7 +103,7 @@ fn a_snapshot_gives_a_session_that_answers_or_leaves_everything_as_it_was() {
                 assert_eq!(answer.snapshot.unwrap().position, position + 1);
             }
             // Numbers so large that what is computed from them is none.
-            Some(Kind::Failure(failure)) => assert_eq!(failure.code(), v1::ErrorCode::NotFinite),
+            Some(Kind::Failure(failure)) => assert_eq!(failure.code(), ErrorCode::NotFinite),
             other => panic!("{other:?}"),
         }
         Verdict::Accepted
