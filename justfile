@@ -11,6 +11,10 @@ up *ARGS:
 test:
     cargo test --workspace
 
+# All decoders against hostile input, with fresh cases for so many minutes: `just fuzz 10`, `just fuzz 5 configs`.
+fuzz MINUTES *FILTER:
+    fuzz/run {{MINUTES}} {{FILTER}}
+
 # What CI checks before the tests.
 lint:
     cargo fmt --all -- --check

@@ -84,6 +84,8 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
             None => cause.to_string(),
         };
         let text = without_backtrace(&text).split_whitespace().collect::<Vec<_>>().join(" ");
+        // Libraries quote files as they are, and what is in a file commands no terminal.
+        let text = text.replace(char::is_control, "\u{fffd}");
         // Some libraries repeat their cause in their own sentence.
         if line.ends_with(&text) {
             continue;
@@ -123,6 +125,12 @@ mod tests {
         let missing = std::fs::read("surely/not/here").unwrap_err();
         let error = Err::<(), _>(missing).context("can't read\nthe config").unwrap_err();
         assert_eq!(one_line(&error), "can't read the config: no such file or directory");
+    }
+
+    #[test]
+    fn what_is_quoted_of_a_file_commands_no_terminal() {
+        let error = anyhow::anyhow!("unknown field `a\u{1b}[2Jb\0`");
+        assert_eq!(one_line(&error), "unknown field `a\u{fffd}[2Jb\u{fffd}`");
     }
 
     #[test]

@@ -40,6 +40,8 @@ mod session;
 mod steward;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod testing;
 
 pub use config::Config;

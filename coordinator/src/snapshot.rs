@@ -8,6 +8,8 @@ use chorus_proto::v1;
 /// Of a snapshot's state. An LSTM with two layers of 1,500 units has 24 KB; what is larger than this is not worth keeping for
 /// every session.
 const MOST_BYTES: usize = 1 << 20;
+/// Of the fingerprint that comes with it; a SHA-256 in words has 71.
+const MOST_FINGERPRINT_BYTES: usize = 1 << 10;
 
 /// A session's state after so many tokens, whole. Clones share it.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +22,9 @@ impl Snapshot {
     /// A snapshot that came over the wire, if it is whole and not too large to be kept.
     pub fn read(sealed: v1::Snapshot) -> Option<Self> {
         let position = usize::try_from(sealed.position).ok()?;
-        if sealed.state.len() > MOST_BYTES || crc32fast::hash(&sealed.state) != sealed.checksum {
+        let is_huge =
+            sealed.state.len() > MOST_BYTES || sealed.model_fingerprint.len() > MOST_FINGERPRINT_BYTES;
+        if is_huge || crc32fast::hash(&sealed.state) != sealed.checksum {
             return None;
         }
         // As it came it would hold on to the whole frame that it was in.
@@ -60,5 +64,8 @@ mod tests {
         assert_eq!(Snapshot::read(v1::Snapshot { checksum: !whole.checksum, ..whole }), None);
         assert!(Snapshot::read(sealed(vec![0; MOST_BYTES])).is_some());
         assert_eq!(Snapshot::read(sealed(vec![0; MOST_BYTES + 1])), None);
+        let named = |bytes: usize| v1::Snapshot { model_fingerprint: "m".repeat(bytes), ..sealed(vec![1]) };
+        assert!(Snapshot::read(named(MOST_FINGERPRINT_BYTES)).is_some());
+        assert_eq!(Snapshot::read(named(MOST_FINGERPRINT_BYTES + 1)), None);
     }
 }

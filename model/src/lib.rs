@@ -10,6 +10,8 @@ mod directory;
 mod engine;
 mod evaluate;
 mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod import;
 mod language_model;
 mod matrix;

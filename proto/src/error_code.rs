@@ -50,19 +50,21 @@ pub fn status(error: ErrorCode, message: impl Into<String>) -> Status {
     Status::new(code_of(error), shortened(&message.into(), LONGEST_MESSAGE))
 }
 
-/// A sentence of at most about `longest` characters: one that is too long loses its middle.
+/// A sentence of at most about `longest` characters, on one line: one that is too long loses its middle, and control
+/// characters become spaces, so that nobody who is quoted begins a line of a log or commands a terminal.
 ///
 /// ```
 /// assert_eq!(chorus_proto::shortened("abcdefgh", 4), "ab [...] gh");
-/// assert_eq!(chorus_proto::shortened("abcd", 4), "abcd");
+/// assert_eq!(chorus_proto::shortened("ab\nd", 4), "ab d");
 /// ```
 pub fn shortened(message: &str, longest: usize) -> String {
+    let visible = |character: char| if character.is_control() { ' ' } else { character };
     let characters = message.chars().count();
     if characters <= longest {
-        return message.to_owned();
+        return message.chars().map(visible).collect();
     }
-    let head = message.chars().take(longest / 2);
-    let tail = message.chars().skip(characters - longest / 2);
+    let head = message.chars().take(longest / 2).map(visible);
+    let tail = message.chars().skip(characters - longest / 2).map(visible);
     head.chain(" [...] ".chars()).chain(tail).collect()
 }
 

@@ -6,6 +6,9 @@ mod error_code;
 mod logits;
 mod native;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use error_code::{code_of, error_code_of, shortened, status};
 pub use logits::{
     LogitsError, logits_from_rows, logits_to_values, put_values, rounded, value_bytes, values_of,

@@ -10,6 +10,8 @@ mod build;
 mod document;
 mod encode;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod rendering;
 mod stream;
 mod vocabulary;

@@ -453,6 +453,8 @@ impl Reply {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod scripted;
 #[cfg(test)]
 mod snapshot_tests;

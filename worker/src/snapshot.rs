@@ -16,6 +16,12 @@ pub(crate) enum SnapshotError {
         /// This worker's.
         own: String,
     },
+    /// Of a session that nobody has had: a count of tokens that goes on from there would overflow.
+    #[error("open.snapshot.position is {found}, allowed is 0 to {MOST_TOKENS}")]
+    Position {
+        /// As the snapshot says.
+        found: u64,
+    },
     /// It was damaged on its way.
     #[error("open.snapshot.checksum is {found:#010x}, but that of its state is {computed:#010x}")]
     Damaged {
@@ -40,6 +46,10 @@ pub(crate) fn open(snapshot: v1::Snapshot, model_fingerprint: &str) -> Result<By
         let found = chorus_proto::shortened(&snapshot.model_fingerprint, LONGEST_FINGERPRINT);
         return Err(SnapshotError::OtherModel { found, own });
     }
+    // No part of the state, so the checksum says nothing about it.
+    if snapshot.position > MOST_TOKENS {
+        return Err(SnapshotError::Position { found: snapshot.position });
+    }
     let computed = crc32fast::hash(&snapshot.state);
     if computed != snapshot.checksum {
         return Err(SnapshotError::Damaged { found: snapshot.checksum, computed });
@@ -48,6 +58,8 @@ pub(crate) fn open(snapshot: v1::Snapshot, model_fingerprint: &str) -> Result<By
 }
 
 const LONGEST_FINGERPRINT: usize = 80;
+/// Of a session: at a million tokens a second some nine years.
+const MOST_TOKENS: u64 = 1 << 48;
 
 #[cfg(test)]
 mod tests {
@@ -65,6 +77,16 @@ mod tests {
             error.to_string(),
             "open.snapshot.model_fingerprint is \"ours\", allowed is \"theirs\", this worker's model"
         );
+    }
+
+    #[test]
+    fn a_position_from_which_counting_would_overflow_is_refused() {
+        let state = Bytes::from_static(b"123456789");
+        assert!(open(seal("ours", MOST_TOKENS, state.clone()), "ours").is_ok());
+        for position in [MOST_TOKENS + 1, u64::MAX] {
+            let error = open(seal("ours", position, state.clone()), "ours").unwrap_err();
+            assert_eq!(error, SnapshotError::Position { found: position });
+        }
     }
 
     #[test]

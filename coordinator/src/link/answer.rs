@@ -182,7 +182,13 @@ fn unsound(error: RowError) -> ReplicaError {
 }
 
 fn failed(failure: &v1::Failure) -> ReplicaError {
-    let message = shortened(&failure.message, LONGEST_REASON);
+    let message = match shortened(&failure.message, LONGEST_REASON) {
+        // Who is missing from an answer is named with a reason.
+        message if message.trim().is_empty() => {
+            format!("it does not say why ({})", failure.code().as_str_name())
+        }
+        message => message,
+    };
     match failure.code() {
         ErrorCode::InvalidArgument | ErrorCode::FailedPrecondition => ReplicaError::Refused { message },
         ErrorCode::UnknownSession => ReplicaError::UnknownSession,
@@ -322,6 +328,15 @@ mod tests {
         assert_eq!(gone, ReplicaError::UnknownSession);
         let broken = read(Ask::Nothing, failure(ErrorCode::Internal)).await.unwrap_err();
         assert!(matches!(broken, ReplicaError::Lost { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_failure_without_a_word_has_a_reason_all_the_same() {
+        for message in ["", " \n"] {
+            let failure = v1::Failure { code: ErrorCode::Internal.into(), message: message.to_owned() };
+            let error = read(Ask::Nothing, Kind::Failure(failure)).await.unwrap_err();
+            assert_eq!(error.to_string(), "it does not say why (ERROR_CODE_INTERNAL)");
+        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing about connecting or reconnecting, nor about what an answer should look like.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,8 @@ const QUEUED_FEEDS: usize = 1024;
 /// Opens and closes that may wait to be written. Nobody waits for them, so none has to wait for room: a worker that
 /// leaves so many unread does not read.
 const QUEUED_NOTICES: usize = 16 * 1024;
+/// A worker that leaves a feed unanswered which was given up, and says nothing else for this long, is not there.
+const MOST_OWING: Duration = Duration::from_secs(2);
 /// A worker that let so many feeds pass their deadlines, with no answer on the whole link in between, is hung.
 const MOST_LATE: u32 = 4;
 
@@ -43,6 +46,8 @@ pub(super) struct Attachment {
     late: AtomicU32,
     /// When something came last, or when something began to be waited for.
     heard: LastHeard,
+    /// A feed was given up, and nothing has come since it was sent.
+    is_owing: AtomicBool,
     /// A sound answer came.
     useful: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -58,6 +63,8 @@ enum Fault {
     BrokeProtocol,
     /// It does not read, or it does not answer.
     Hung,
+    /// Nothing comes of what was asked.
+    Silent,
 }
 
 /// The feeds that wait for an answer, at most one for each session.
@@ -104,6 +111,7 @@ impl Attachment {
             room_for_notices: Arc::new(Semaphore::new(QUEUED_NOTICES)),
             late: AtomicU32::new(0),
             heard: LastHeard::now(),
+            is_owing: AtomicBool::new(false),
             useful: AtomicBool::new(false),
             waiting: Mutex::new(Waiting::Attached(FxHashMap::default())),
             reset: CancellationToken::new(),
@@ -155,8 +163,23 @@ impl Attachment {
     /// For how long nothing has come while something is waited for.
     pub(super) fn silence(&self) -> Duration {
         match &*self.waiting() {
-            Waiting::Attached(feeds) if !feeds.is_empty() => self.heard.elapsed(),
+            Waiting::Attached(feeds) if !feeds.is_empty() || self.is_owing() => self.heard.elapsed(),
             Waiting::Attached(_) | Waiting::Unsound { .. } | Waiting::Ended { .. } => Duration::ZERO,
+        }
+    }
+
+    fn is_owing(&self) -> bool {
+        self.is_owing.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when a feed was given up and nothing at all has come for long: not even that it was given up, which a worker
+    /// answers, too. So a connection is found of which nobody tells that it is none any more, without waiting for its pings.
+    async fn lost_for_good(&self) {
+        loop {
+            tokio::time::sleep(MOST_OWING / 4).await;
+            if self.is_owing() && self.heard.elapsed() >= MOST_OWING {
+                return;
+            }
         }
     }
 
@@ -184,11 +207,13 @@ impl Attachment {
 
     /// Routes answers until the stream ends, and says why it ended.
     pub(super) async fn carry(&self, answers: &mut Streaming<AnswerFrame>, line: &Line) -> String {
+        let mut lost = pin!(self.lost_for_good());
         loop {
             tokio::select! {
                 // Whoever found an answer unusable decides; what else the stream may bring is not wanted.
                 biased;
                 () = self.reset.cancelled() => return self.fault().to_owned(),
+                () = &mut lost => self.reset(Fault::Silent),
                 frame = answers.message() => match frame {
                     Ok(Some(frame)) => {
                         if let Some(condition) = frame.condition {
@@ -249,6 +274,7 @@ impl Attachment {
     fn fault(&self) -> &'static str {
         match self.fault.get() {
             Some(Fault::Hung) => "it hangs: it does not answer on a link that is open",
+            Some(Fault::Silent) => "nothing comes from it any more",
             Some(Fault::BrokeProtocol) | None => "it broke the protocol",
         }
     }
@@ -264,7 +290,7 @@ impl Attachment {
     fn register(&self, session: SessionId, feed: WaitingFeed) -> Result<Registration<'_>, ReplicaError> {
         match &mut *self.waiting() {
             Waiting::Attached(feeds) => {
-                if feeds.is_empty() {
+                if feeds.is_empty() && !self.is_owing() {
                     self.heard.mark();
                 }
                 feeds.insert(session, feed)
@@ -280,6 +306,7 @@ impl Attachment {
         // Whatever it is about, the worker is at work.
         self.late.store(0, Ordering::Relaxed);
         self.heard.mark();
+        self.is_owing.store(false, Ordering::Relaxed);
         let Waiting::Attached(feeds) = &mut *self.waiting() else {
             return;
         };
@@ -335,7 +362,10 @@ impl LastHeard {
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         if let Waiting::Attached(feeds) = &mut *self.attachment.waiting() {
-            feeds.remove(&self.session);
+            // What was answered is not here any more.
+            if feeds.remove(&self.session).is_some() {
+                self.attachment.is_owing.store(true, Ordering::Relaxed);
+            }
         }
     }
 }

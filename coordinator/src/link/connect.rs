@@ -169,17 +169,23 @@ fn handshake(status: &Status) -> ConnectError {
     }
 }
 
-/// A card whose words are short enough for every status that repeats them. The fingerprint is compared, not shown whole.
-fn bounded(card: ModelCard) -> ModelCard {
-    let short = |words: &str| shortened(words, LONGEST_NAME);
-    ModelCard {
-        name: short(&card.name),
-        architecture: short(&card.architecture),
-        device: short(&card.device),
-        vocabulary_fingerprint: short(&card.vocabulary_fingerprint),
-        incarnation: short(&card.incarnation),
-        ..card
+/// A card whose words are short enough for every status that repeats them. Fingerprints are compared: one of a model that is
+/// too long for a hash is as good as none.
+pub(super) fn bounded(mut card: ModelCard) -> ModelCard {
+    if card.model_fingerprint.len() > LONGEST_NAME {
+        card.model_fingerprint.clear();
     }
+    let words = [
+        &mut card.name,
+        &mut card.architecture,
+        &mut card.device,
+        &mut card.vocabulary_fingerprint,
+        &mut card.incarnation,
+        &mut card.version,
+        &mut card.model_fingerprint,
+    ];
+    words.into_iter().for_each(|word| *word = shortened(word, LONGEST_NAME));
+    card
 }
 
 /// The transport's own sentence is "transport error": what happened stands at the end of the chain.

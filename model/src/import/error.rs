@@ -45,7 +45,7 @@ pub enum ImportError {
     },
     /// A tensor of whole numbers, or of another type that weights don't have.
     #[error(
-        "the tensor {key:?} has the type {found}, allowed are 64-, 32- and 16-bit floating point numbers"
+        "the tensor {key:?} has the type {found:?}, allowed are 64-, 32- and 16-bit floating point numbers"
     )]
     Type {
         /// Its key in the weights file.

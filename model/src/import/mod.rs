@@ -9,6 +9,8 @@ mod checkpoint;
 mod element;
 mod error;
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod pickle;
 mod recognise;
 mod vocabulary;

@@ -105,7 +105,7 @@ pub(crate) fn read(path: &Path) -> Result<(Header, Tensors), TrainError> {
     parse(&content).map_err(|reason| TrainError::Checkpoint { path: path.to_owned(), reason })
 }
 
-fn parse(content: &[u8]) -> Result<(Header, Tensors), String> {
+pub(super) fn parse(content: &[u8]) -> Result<(Header, Tensors), String> {
     let (_, metadata) = SafeTensors::read_metadata(content).map_err(|error| error.to_string())?;
     let header = metadata.metadata().as_ref().and_then(|metadata| metadata.get(HEADER));
     let header = header.ok_or_else(|| format!("its header has no {HEADER:?}"))?;

@@ -33,6 +33,8 @@ pub use schedule::Decay;
 pub use texts::Texts;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod tests;

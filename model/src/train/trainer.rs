@@ -228,12 +228,29 @@ impl Trainer {
             Ok(Tensor::from_vec(values, state.shape(), &Device::Cpu)?)
         });
         self.carried = NetworkState::from_layers(carried.collect::<Result<_, TrainError>>()?);
-        self.lanes = self.arrangement.epoch(header.progress.epoch)?;
-        self.progress = header.progress;
-        if self.progress.block > self.steps_per_epoch() {
+        // Every epoch has as many steps and tokens as this one.
+        if header.progress.block > self.steps_per_epoch() {
             return Err(unusable("its position is beyond the end of the text".to_owned()));
         }
+        if !self.is_possible(&header.progress) {
+            return Err(unusable("its progress is that of no run with these options".to_owned()));
+        }
+        self.lanes = self.arrangement.epoch(header.progress.epoch)?;
+        self.progress = header.progress;
         Ok(())
+    }
+
+    /// Whether the numbers of a progress belong together, so that counting goes on from them.
+    fn is_possible(&self, progress: &Progress) -> bool {
+        let Progress { step, epoch, block, tokens, epochs_since_best, plateaus, .. } = *progress;
+        let (steps, per_epoch) = (self.steps_per_epoch() as u64, self.tokens_per_epoch() as u64);
+        epoch <= self.options.epochs
+            // The epoch is no more than the options say, so none of this overflows.
+            && step == epoch as u64 * steps + block as u64
+            && tokens <= (epoch as u64 + 1) * per_epoch
+            && progress.nats_tokens <= tokens
+            && progress.nats.is_finite()
+            && epochs_since_best.max(plateaus) <= epoch
     }
 
     fn check_same(&self, header: &Header) -> Result<(), TrainError> {

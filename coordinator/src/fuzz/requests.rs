@@ -1,0 +1,180 @@
+//! Hostile requests of the public service.
+
+use std::collections::HashMap;
+
+use chorus_fuzz::{Encoded, Verdict, any_count, any_f64, any_number, assert_one_line, fuzz, mutated, within};
+use chorus_proto::status;
+use chorus_proto::v1::{
+    FusionOptions, GenerateRequest, Input, PredictRequest, SamplingOptions, ScoreRequest, TokenIds, input,
+};
+use chorus_text::Vocabulary;
+use proptest::prelude::*;
+use prost::Message;
+
+use super::LONGEST_STATUS;
+use crate::config::Limits;
+use crate::fusion::Fusion;
+use crate::request::{Costs, Generation, Prediction, RequestError, Scoring, Terms};
+use crate::weights::Weights;
+
+const INPUT_TOKENS: u32 = 8;
+const INPUT_BYTES: u32 = 12;
+const GENERATED_TOKENS: u32 = 100;
+const TOP_N: u32 = 20;
+const VOCABULARY: usize = 4;
+
+/// An ensemble of two members that know four characters, with small limits.
+struct Ensemble {
+    vocabulary: Vocabulary,
+    limits: Limits,
+    fusion: Fusion,
+    members: Vec<String>,
+    weights: Weights,
+}
+
+impl Ensemble {
+    fn new() -> Self {
+        let limits = Limits {
+            max_input_tokens: INPUT_TOKENS,
+            max_input_bytes: INPUT_BYTES,
+            max_generated_tokens: GENERATED_TOKENS,
+            max_top_n: TOP_N,
+            ..Limits::default()
+        };
+        Self {
+            vocabulary: Vocabulary::train_characters("ab c").unwrap(),
+            limits,
+            fusion: Fusion::default(),
+            members: ["alto", "bass"].map(str::to_owned).to_vec(),
+            weights: Weights::new([("alto", 1.0), ("bass", 2.0)]).unwrap(),
+        }
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        let Self { vocabulary, limits, fusion, members, weights } = self;
+        Terms { vocabulary, limits, fusion, members, weights }
+    }
+}
+
+fn input() -> impl Strategy<Value = Option<Input>> + Clone {
+    let text = prop_oneof![4 => "[ab c]{1,9}", 1 => ".{0,20}"].prop_map(input::Input::Text);
+    let id = prop_oneof![6 => 0..4_i64, 1 => any_number().prop_map(|number| number as i64)];
+    let ids = prop::collection::vec(id, 0..10).prop_map(|ids| input::Input::Tokens(TokenIds { ids }));
+    prop::option::weighted(0.95, prop_oneof![text, ids]).prop_map(|input| Some(Input { input })).boxed()
+}
+
+fn fusion() -> impl Strategy<Value = Option<FusionOptions>> + Clone {
+    let weight = prop_oneof![3 => 0.0..4.0, 1 => any_f64()];
+    let both = (weight.clone(), weight.clone())
+        .prop_map(|(alto, bass)| HashMap::from([("alto".to_owned(), alto), ("bass".to_owned(), bass)]));
+    let some = prop::collection::hash_map("[a-z\n]{0,3}", weight, 0..3);
+    let weights = prop_oneof![4 => Just(HashMap::new()), 3 => both, 1 => some];
+    let number = || prop_oneof![5 => 0..6_i32, 1 => any::<i32>()];
+    let flags = (any::<bool>(), prop::option::of(any::<bool>()));
+    let options = (number(), prop::option::weighted(0.3, any_f64()), weights, flags, number());
+    let options = options.prop_map(|(rule, threshold, weights, (whole_rows, allow_degraded), format)| {
+        FusionOptions { rule, threshold, weights, whole_rows, row_format: format % 4, allow_degraded }
+    });
+    prop::option::of(options).boxed()
+}
+
+fn sampling() -> impl Strategy<Value = Option<SamplingOptions>> + Clone {
+    let odd = || prop::option::weighted(0.3, any_f64());
+    let options = (odd(), prop::option::of(any_count()), odd(), prop::option::of(any_number()));
+    let options = options.prop_map(|(temperature, top_k, top_p, seed)| SamplingOptions {
+        temperature,
+        top_k,
+        top_p,
+        seed,
+    });
+    prop::option::of(options).boxed()
+}
+
+/// Feeds one kind of request, as bytes, to its check; `sound` says whether what was accepted is as it should be.
+fn check<R: Message + Default, C: Costs>(
+    target: &str,
+    encoded: impl Strategy<Value = Vec<u8>> + Clone + 'static,
+    new: impl Fn(R, &Terms<'_>) -> Result<C, RequestError>,
+    sound: impl Fn(&C) -> bool,
+) {
+    let ensemble = Ensemble::new();
+    fuzz(target, mutated(encoded, &["alto", "\n"]), |Encoded(bytes)| {
+        // The tokenizer has rooms of its own.
+        let room = 64 * bytes.len() + (1 << 20);
+        let Ok(request) = within(room, || R::decode(bytes.as_slice())) else {
+            return Verdict::Refused;
+        };
+        match within(room, || new(request, &ensemble.terms())) {
+            Ok(accepted) => {
+                assert!(accepted.cost() <= u64::from(INPUT_TOKENS + GENERATED_TOKENS));
+                assert!(sound(&accepted));
+                Verdict::Accepted
+            }
+            Err(error) => {
+                let status = status(error.code(), error.to_string());
+                assert_one_line(status.message(), LONGEST_STATUS);
+                assert!(status.message().starts_with(error.field), "{status:?}");
+                Verdict::Refused
+            }
+        }
+    });
+}
+
+fn are_tokens(tokens: &[u32]) -> bool {
+    (1..=INPUT_TOKENS as usize).contains(&tokens.len())
+        && tokens.iter().all(|token| (*token as usize) < VOCABULARY)
+}
+
+fn can_be_fused(fusion: &Fusion, weights: &Weights) -> bool {
+    let weights = weights.as_slice();
+    Fusion::threshold_is_valid(fusion.threshold)
+        && weights.len() == 2
+        && weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0)
+        && weights.iter().any(|weight| *weight > 0.0)
+}
+
+#[test]
+fn a_generation_that_is_accepted_is_within_its_limits() {
+    let stop = prop::collection::vec(".{0,300}", 0..3);
+    let stop = prop_oneof![3 => Just(Vec::new()), 1 => stop];
+    let max_tokens = prop::option::of(prop_oneof![2 => 1..100_u32, 1 => any_count()]);
+    let request = (input(), max_tokens, stop, sampling(), fusion(), any::<bool>());
+    let encoded = request.prop_map(|(prompt, max_tokens, stop, sampling, fusion, log_probs)| {
+        GenerateRequest { prompt, max_tokens, stop, sampling, fusion, log_probs }.encode_to_vec()
+    });
+    check("coordinator: generations", encoded.boxed(), Generation::new, |accepted| {
+        let sampling = &accepted.sampling;
+        are_tokens(&accepted.prompt)
+            && can_be_fused(&accepted.fusion, &accepted.weights)
+            && (1..=GENERATED_TOKENS).contains(&accepted.max_tokens)
+            && accepted.stop.len() <= 16
+            && accepted.stop.iter().all(|stop| (1..=256).contains(&stop.len()))
+            && sampling.temperature.is_finite()
+            && sampling.temperature >= 0.0
+            && sampling.top_p > 0.0
+            && sampling.top_p <= 1.0
+            && (accepted.fusion.rule.yields_distribution() || !accepted.log_probs)
+    });
+}
+
+#[test]
+fn a_scoring_that_is_accepted_is_within_its_limits() {
+    let request = (input(), fusion(), any::<bool>());
+    let encoded = request
+        .prop_map(|(input, fusion, per_token)| ScoreRequest { input, fusion, per_token }.encode_to_vec());
+    check("coordinator: scorings", encoded.boxed(), Scoring::new, |accepted| {
+        are_tokens(&accepted.tokens) && can_be_fused(&accepted.fusion, &accepted.weights)
+    });
+}
+
+#[test]
+fn a_prediction_that_is_accepted_is_within_its_limits() {
+    let request = (input(), prop::option::of(any_count()), fusion());
+    let encoded =
+        request.prop_map(|(prefix, top_n, fusion)| PredictRequest { prefix, top_n, fusion }.encode_to_vec());
+    check::<PredictRequest, _>("coordinator: predictions", encoded.boxed(), Prediction::new, |accepted| {
+        are_tokens(&accepted.prefix)
+            && can_be_fused(&accepted.fusion, &accepted.weights)
+            && (1..=TOP_N).contains(&accepted.top_n)
+    });
+}
