@@ -39,6 +39,7 @@ enum Command {
     Score(client::ScoreArgs),
     Predict(client::PredictArgs),
     Status(client::StatusArgs),
+    Members(client::MembersArgs),
     Worker(serve::WorkerArgs),
     Coordinator(serve::CoordinatorArgs),
     Train(Box<train::TrainArgs>),
@@ -61,6 +62,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Score(arguments) => block_on_one(client::score(arguments)),
         Command::Predict(arguments) => block_on_one(client::predict(arguments)),
         Command::Status(arguments) => block_on_one(client::status(arguments)),
+        Command::Members(arguments) => block_on_one(client::members(arguments)),
         Command::Worker(arguments) => block_on_one(serve::worker(arguments)),
         Command::Coordinator(arguments) => {
             block_on_several(arguments.threads(), serve::coordinator(arguments))
@@ -144,7 +146,14 @@ mod tests {
             "worker --model dir --device cuda:1 --listen 127.0.0.1:0 --log debug --log-format json",
             "worker --model dir --exit-with-parent",
             "coordinator --member alto@2=http://h:1 --member bass=http://h:2 --rule threshold_vote --threshold 0.1",
-            "coordinator --config ensemble.toml --listen 127.0.0.1:0 --threads 4",
+            "coordinator --config ensemble.toml --listen 127.0.0.1:0 --threads 4 --admin 127.0.0.1:0",
+            "up --admin 127.0.0.1:50052",
+            "members list --admin localhost:50052 --json",
+            "members add tuba@0.5=http://h:1,http://h:2 drum=dns://drum:1 --allow-down --quorum-members 2",
+            "members remove tuba drum --quorum-weight 0.5",
+            "members move tuba=http://h:3",
+            "members weight alto=2 bass=0.5",
+            "members reload --allow-down",
             "up --models dir --listen 127.0.0.1:0 -vv",
             "bench",
             "bench --addr localhost:1 --concurrency 32 --duration 10s --warm-up 0s --json --picture bench.svg",
@@ -177,6 +186,11 @@ mod tests {
             ("worker", "--model <DIR>"),
             ("worker --model dir --listen localhost", "expected IP:PORT"),
             ("coordinator --member alto", "name[@weight]=http://host:port"),
+            ("members", "chorus members <COMMAND>"),
+            ("members add tuba", "name[@weight]=http://host:port"),
+            ("members weight alto", "expected NAME=W"),
+            ("members remove", "<NAME>"),
+            ("up --admin 127.0.0.1:0", "a port that is not 0"),
         ] {
             let words = std::iter::once("chorus").chain(line.split(' '));
             let error = CommandLine::try_parse_from(words).unwrap_err();

@@ -8,6 +8,14 @@ pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected IP:PORT, for example 127.0.0.1:50051 or [::1]:0".to_owned())
 }
 
+/// `IP:PORT`, where the system must not choose the port.
+pub(crate) fn known_socket_address(text: &str) -> Result<SocketAddr, String> {
+    match socket_address(text)? {
+        address if address.port() == 0 => Err("expected IP:PORT with a port that is not 0".to_owned()),
+        address => Ok(address),
+    }
+}
+
 /// Any number, NaN and infinities too.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "expected a number, for example 0.5".to_owned())

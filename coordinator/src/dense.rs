@@ -13,7 +13,8 @@ use crate::plan::Ask;
 /// to those who gave up come on top, until they are there).
 const BUDGET: u32 = 16 * 1024;
 
-/// Bytes of rows that may be under way.
+/// Bytes of rows that may be under way. Clones are the same budget.
+#[derive(Clone)]
 pub(crate) struct DenseBudget {
     kibibytes: Arc<Semaphore>,
 }

@@ -1,6 +1,6 @@
-//! [`Ensemble`]: members, vocabulary, settings and admission, as every request finds them.
+//! [`Ensemble`]: members, vocabulary, settings and admission, as a request finds them when it begins.
 //!
-//! Knows nothing about gRPC services or about how a process starts and stops.
+//! Knows nothing about gRPC services, about how a process starts and stops, or how the configuration comes to be changed.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -16,8 +16,9 @@ use tonic::Status;
 
 use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
-use crate::config::{Config, Limits, Resilience};
-use crate::fusion::{FuseError, Fusion};
+use crate::config::{Config, Limits};
+use crate::dense::DenseBudget;
+use crate::fusion::FuseError;
 use crate::member::Member;
 use crate::plan::Plan;
 use crate::request::{RequestError, Terms};
@@ -36,21 +37,46 @@ const LARGE_WORK: usize = 1 << 19;
 /// What a number takes that is not one of a row, but looked up, sorted or written by itself: as long as so many that are.
 pub(crate) const NUMBERS_OF_A_LISTED_ONE: usize = 128;
 
-/// Everything that requests share.
+/// What is configured, with what answers: immutable. When the configuration changes there is another one, and requests that
+/// have begun keep theirs to their end.
 pub(crate) struct Ensemble {
     pub(crate) roster: Arc<Roster>,
+    /// What this was made of.
+    pub(crate) config: Config,
+    /// How many configurations there have been in this process, this one included.
+    pub(crate) revision: u64,
+    pub(crate) common: Common,
+    names: Vec<String>,
+}
+
+/// What stays as it is however often the configuration changes.
+#[derive(Clone)]
+pub(crate) struct Common {
     pub(crate) agreement: Arc<Agreement>,
-    pub(crate) fusion: Fusion,
-    pub(crate) limits: Limits,
     pub(crate) admission: Arc<Admission>,
-    resilience: Resilience,
     /// Cancelled when no more requests are taken.
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
     pub(crate) stop: CancellationToken,
-    names: Vec<String>,
     /// Large texts that are tokenized at a time: more would only take the processors from each other.
     tokenizing: Arc<Semaphore>,
+    /// Of the links, which a change leaves as they are.
+    dense: DenseBudget,
+}
+
+impl Common {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let draining = CancellationToken::new();
+        let processors = available_parallelism().map_or(1, usize::from);
+        Self {
+            agreement: Arc::default(),
+            admission: Admission::new(limits, draining.clone()),
+            draining,
+            stop: CancellationToken::new(),
+            tokenizing: Arc::new(Semaphore::new(processors)),
+            dense: DenseBudget::default(),
+        }
+    }
 }
 
 impl Ensemble {
@@ -59,29 +85,23 @@ impl Ensemble {
     /// # Errors
     /// Weights that can't be shared; never for a configuration that was checked.
     pub(crate) fn new(
-        config: &Config,
+        config: Config,
+        revision: u64,
         members: Vec<Arc<Member>>,
-        agreement: Arc<Agreement>,
+        common: Common,
     ) -> Result<Self, WeightsError> {
-        let draining = CancellationToken::new();
-        let processors = available_parallelism().map_or(1, usize::from);
-        Ok(Self {
-            names: config.member_names(),
-            roster: Arc::new(Roster::new(members, config.weights()?, config.quorum)),
-            agreement,
-            fusion: config.fusion,
-            limits: config.limits.clone(),
-            admission: Admission::new(&config.limits, draining.clone()),
-            resilience: config.resilience.clone(),
-            draining,
-            stop: CancellationToken::new(),
-            tokenizing: Arc::new(Semaphore::new(processors)),
-        })
+        let roster = Roster {
+            members,
+            weights: config.weights()?,
+            quorum: config.quorum,
+            dense: common.dense.clone(),
+        };
+        Ok(Self { names: config.member_names(), roster: Arc::new(roster), config, revision, common })
     }
 
     /// The vocabulary, without which no request can be understood.
     pub(crate) fn vocabulary(&self) -> Result<Vocabulary, Status> {
-        self.agreement.vocabulary().ok_or_else(|| {
+        self.common.agreement.vocabulary().ok_or_else(|| {
             let missing = self.roster.can_answer().err();
             let missing = missing.map(|error| error.to_string());
             let message = missing.unwrap_or_else(|| "no member was reached yet".to_owned());
@@ -101,13 +121,13 @@ impl Ensemble {
         let ensemble = Arc::clone(self);
         let large = text_bytes > LARGE_INPUT;
         // Never closed; held by the work itself, which goes on when its caller is gone.
-        let turn = if large { Arc::clone(&self.tokenizing).acquire_owned().await.ok() } else { None };
+        let turn = if large { Arc::clone(&self.common.tokenizing).acquire_owned().await.ok() } else { None };
         let checked = offload(large, move || {
             let _turn = turn;
             let terms = Terms {
                 vocabulary: &vocabulary,
-                limits: &ensemble.limits,
-                fusion: &ensemble.fusion,
+                limits: &ensemble.config.limits,
+                fusion: &ensemble.config.fusion,
                 members: &ensemble.names,
                 weights: &ensemble.roster.weights,
             };
@@ -120,17 +140,18 @@ impl Ensemble {
 
     /// What holds for a session that is led for this plan, and for a caller who waits until then.
     pub(crate) fn session_terms(&self, plan: Plan, deadline: Option<Instant>) -> SessionTerms {
+        let resilience = &self.config.resilience;
         let patience = Patience {
-            step: self.limits.step_timeout(),
+            step: self.config.limits.step_timeout(),
             token: PATIENCE_PER_TOKEN,
-            silence: self.resilience.silence(),
+            silence: resilience.silence(),
         };
-        let snapshot_tokens = self.resilience.snapshot_tokens as usize;
+        let snapshot_tokens = resilience.snapshot_tokens as usize;
         SessionTerms {
             patience,
             plan: plan.kind(),
             snapshot_tokens,
-            early_decision: self.resilience.early_decision,
+            early_decision: resilience.early_decision,
             require_all: false,
             deadline,
         }

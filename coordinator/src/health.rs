@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chorus_proto::v1::ensemble_server::{Ensemble as EnsembleRpc, EnsembleServer};
 use futures::future::{FutureExt, select_all};
+use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -21,17 +22,21 @@ pub(crate) async fn reporter() -> (HealthReporter, HealthServer<impl Health>) {
     (reporter, service)
 }
 
-/// Reports until the server drains, at every change of a member's presence.
-pub(crate) async fn report(ensemble: Arc<Ensemble>, reporter: HealthReporter) {
+/// Reports until the server drains, at every change of a member's presence or of the configuration.
+pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporter: HealthReporter) {
     loop {
+        let ensemble = Arc::clone(&in_force.borrow_and_update());
         let changes = ensemble.roster.members.iter().map(|member| member.changed().boxed());
         let changes = select_all(changes.collect::<Vec<_>>());
-        let serving = ensemble.roster.can_answer().is_ok() && !ensemble.draining.is_cancelled();
+        let draining = &ensemble.common.draining;
+        let serving = ensemble.roster.can_answer().is_ok() && !draining.is_cancelled();
         set(&reporter, serving).await;
         tokio::select! {
             // Once the server drains, members do not matter any more.
             biased;
-            () = ensemble.draining.cancelled() => break,
+            () = draining.cancelled() => break,
+            // Without anybody who could change it, what is in force stays.
+            Ok(()) = in_force.changed() => {}
             _ = changes => {}
         }
     }

@@ -3,8 +3,8 @@
 //! The pure core decides: [`fusion`] (how distributions become one), [`sampling`], [`plan`] (what is asked of members),
 //! [`quorum`], [`weights`], [`config`], [`request`] (what callers may ask), [`stop_strings`]. The shell around it moves
 //! bytes: `admission` (who runs and who waits), `member` (one model, on its [`replica`]s) and `link` (a replica over gRPC),
-//! `session` (one client sequence over all members), `service` (the public gRPC service) and [`run`] (a process's whole
-//! life).
+//! `session` (one client sequence over all members), `service` (the public gRPC service), `steward` (changes of the
+//! configuration, for `admin` and whoever has a [`Handle`]) and [`Coordinator`] (a process's whole life).
 //!
 //! Knows nothing about models or devices: a member is whatever answers.
 
@@ -23,6 +23,7 @@ pub mod tops;
 pub mod traffic;
 pub mod weights;
 
+mod admin;
 mod admission;
 mod agreement;
 mod counter;
@@ -36,6 +37,7 @@ mod roster;
 mod server;
 mod service;
 mod session;
+mod steward;
 
 #[cfg(test)]
 mod fuzz;
@@ -44,4 +46,5 @@ mod testing;
 
 pub use config::Config;
 pub use link::InvalidAddress;
-pub use server::{RunError, run, run_on};
+pub use server::{Coordinator, RunError, run, run_on};
+pub use steward::{Handle, InForce, MemberList, ReconfigureError, Source};

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -15,7 +15,7 @@ use crate::config::{Config, Location, MemberConfig};
 use crate::link::{GrpcReplica, InvalidAddress};
 use crate::member::Member;
 use crate::network::Network;
-use crate::replica::Replica;
+use crate::replica::{Presence, Replica};
 
 /// What every member's links have in common.
 #[derive(Clone)]
@@ -31,7 +31,24 @@ pub(crate) struct Connecting {
 pub(crate) struct Enrolled {
     pub(crate) member: Arc<Member>,
     links: Arc<Links>,
-    _lookups: Option<AbortOnDropHandle<()>>,
+    /// Of a name; absent where addresses were given.
+    lookups: Option<AbortOnDropHandle<()>>,
+}
+
+/// Other replicas for a member, connected to and not its own yet. Dropping it ends the links that are new.
+pub(crate) struct Move {
+    links: Arc<Links>,
+    all: Vec<Arc<GrpcReplica>>,
+    /// Those among them that the member does not have.
+    new: Vec<Arc<GrpcReplica>>,
+}
+
+/// Replicas that nobody has spoken with yet.
+pub(crate) struct Newcomer {
+    /// The member, or a stand-in that has these replicas and no others.
+    member: Arc<Member>,
+    /// Of a name nobody says which of its addresses serve: one is enough.
+    by_name: bool,
 }
 
 /// The links of one member, by address.
@@ -50,6 +67,10 @@ impl Connecting {
             hedge_share: config.resilience.hedge_share as f32,
             refresh: config.resilience.dns_refresh(),
         }
+    }
+
+    fn connect(&self, member: &str, address: &str) -> Result<GrpcReplica, InvalidAddress> {
+        GrpcReplica::connect(&self.network, member, address, self.connect_timeout, &self.agreement)
     }
 
     /// Starts to connect to a member's replicas. Members are enrolled in the order of the configuration. Needs a tokio
@@ -76,11 +97,90 @@ impl Connecting {
                 Some(AbortOnDropHandle::new(tokio::spawn(lookups)))
             }
         };
-        Ok(Enrolled { member, links, _lookups: lookups })
+        Ok(Enrolled { member, links, lookups })
+    }
+}
+
+impl Move {
+    /// The replicas that are new, if there are any.
+    pub(crate) fn newcomer(&self) -> Option<Newcomer> {
+        if self.new.is_empty() {
+            return None;
+        }
+        let new = self.new.iter().map(|link| Arc::clone(link) as Arc<dyn Replica>);
+        let member = Arc::new(Member::new(self.links.member.name(), new, 0.0));
+        Some(Newcomer { member, by_name: false })
+    }
+
+    /// Makes them the member's. A link that is not wanted any more ends with the last session on it.
+    pub(crate) fn take_effect(self) {
+        let Self { links, all, .. } = self;
+        links.member.set_replicas(all.iter().map(|link| Arc::clone(link) as Arc<dyn Replica>));
+        *links.by_address() = all.into_iter().map(|link| (link.address().to_owned(), link)).collect();
+    }
+}
+
+impl Newcomer {
+    pub(crate) fn name(&self) -> &str {
+        self.member.name()
+    }
+
+    /// Resolves when every replica is up (one, of a name), or one has been refused.
+    pub(crate) async fn arrives(&self) -> Result<(), String> {
+        loop {
+            let changes = self.member.changed();
+            if let Some(arrived) = self.arrived() {
+                return arrived;
+            }
+            changes.await;
+        }
+    }
+
+    /// What is known of those that are not up.
+    pub(crate) fn reason(&self) -> String {
+        let reasons = self.presences().into_iter().filter(|presence| !presence.is_up());
+        let reasons: Vec<String> = reasons.map(|presence| presence.reason().to_owned()).collect();
+        if reasons.is_empty() { "no replica of it is known".to_owned() } else { reasons.join("; ") }
+    }
+
+    fn arrived(&self) -> Option<Result<(), String>> {
+        let presences = self.presences();
+        let up = presences.iter().filter(|presence| presence.is_up()).count();
+        let all = presences.len();
+        if up > 0 && (self.by_name || up == all) {
+            return Some(Ok(()));
+        }
+        let refused =
+            presences.iter().filter(|presence| matches!(presence, Presence::Refused { .. })).count();
+        // Of a name, another address may be the right one.
+        let lost = if self.by_name { all > 0 && refused == all } else { refused > 0 };
+        lost.then(|| Err(self.reason()))
+    }
+
+    fn presences(&self) -> Vec<Presence> {
+        self.member.seats().iter().map(|seat| seat.replica.presence().borrow().clone()).collect()
     }
 }
 
 impl Enrolled {
+    /// Connects to the replicas at these addresses that the member does not have.
+    ///
+    /// # Errors
+    /// An address that can't be connected to.
+    pub(crate) fn prepare(&self, addresses: &[String]) -> Result<Move, InvalidAddress> {
+        self.links.prepare(addresses)
+    }
+
+    /// Its replicas, as nobody has spoken with them yet.
+    pub(crate) fn newcomer(&self) -> Newcomer {
+        Newcomer { member: Arc::clone(&self.member), by_name: self.lookups.is_some() }
+    }
+
+    /// Its links, which may outlive it while sessions need them.
+    pub(crate) fn links(&self) -> Vec<Weak<GrpcReplica>> {
+        self.links.by_address().values().map(Arc::downgrade).collect()
+    }
+
     /// Sends what is queued and ends all links.
     pub(crate) async fn disconnect(&self) {
         let links: Vec<_> = self.links.by_address().values().cloned().collect();
@@ -90,28 +190,26 @@ impl Enrolled {
 
 impl Links {
     /// Makes the replicas at these addresses the member's.
-    fn set(&self, addresses: &[String]) -> Result<(), InvalidAddress> {
-        let mut by_address = self.by_address();
-        let mut next = BTreeMap::new();
-        let mut replicas: Vec<Arc<dyn Replica>> = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            let link = match by_address.get(address) {
-                Some(link) => Arc::clone(link),
-                None => Arc::new(GrpcReplica::connect(
-                    &self.connecting.network,
-                    self.member.name(),
-                    address,
-                    self.connecting.connect_timeout,
-                    &self.connecting.agreement,
-                )?),
-            };
-            next.insert(address.clone(), Arc::clone(&link));
-            replicas.push(link);
-        }
-        self.member.set_replicas(replicas);
-        // A link that is not wanted any more ends with the last session on it.
-        *by_address = next;
+    fn set(self: &Arc<Self>, addresses: &[String]) -> Result<(), InvalidAddress> {
+        self.prepare(addresses)?.take_effect();
         Ok(())
+    }
+
+    fn prepare(self: &Arc<Self>, addresses: &[String]) -> Result<Move, InvalidAddress> {
+        let known = self.by_address();
+        let (mut all, mut new) = (Vec::with_capacity(addresses.len()), Vec::new());
+        for address in addresses {
+            let link = match known.get(address) {
+                Some(link) => Arc::clone(link),
+                None => {
+                    let link = Arc::new(self.connecting.connect(self.member.name(), address)?);
+                    new.push(Arc::clone(&link));
+                    link
+                }
+            };
+            all.push(link);
+        }
+        Ok(Move { links: Arc::clone(self), all, new })
     }
 
     fn by_address(&self) -> MutexGuard<'_, BTreeMap<String, Arc<GrpcReplica>>> {

@@ -1,6 +1,6 @@
 //! The least participation with which the ensemble may answer. Knows nothing about why a member is missing.
 
-use chorus_proto::v1::Participation;
+use chorus_proto::v1::{self, Participation};
 use serde::{Deserialize, Serialize};
 
 use crate::weights::shares;
@@ -77,6 +77,12 @@ impl Default for Quorum {
     /// One member suffices.
     fn default() -> Self {
         Self { members: 1, weight: 0.0 }
+    }
+}
+
+impl From<Quorum> for v1::Quorum {
+    fn from(quorum: Quorum) -> Self {
+        Self { members: u32::try_from(quorum.members).unwrap_or(u32::MAX), weight: quorum.weight }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::weights::Weights;
 /// All members, in the order of the configuration.
 pub(crate) struct Roster {
     pub(crate) members: Vec<Arc<Member>>,
-    /// As configured.
+    /// One for each of them, as configured.
     pub(crate) weights: Weights,
     pub(crate) quorum: Quorum,
     /// What rows of whole inputs may be under way.
@@ -22,11 +22,6 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    /// `weights` has one weight for each member, in the same order.
-    pub(crate) fn new(members: Vec<Arc<Member>>, weights: Weights, quorum: Quorum) -> Self {
-        Self { members, weights, quorum, dense: DenseBudget::default() }
-    }
-
     /// Whether those who answered may speak for the ensemble. `participation` has the reasons of those who are missing.
     pub(crate) fn check_quorum(&self, participation: &Participation) -> Result<(), QuorumError> {
         let missing = |name: &str| {

@@ -1,4 +1,4 @@
-//! A coordinator's whole life: members, services, drain.
+//! [`Coordinator`]: its whole life, from members over services to the drain.
 //!
 //! The listener and the shutdown are passed in, so tests use port 0 and stop at once. Knows nothing about flags, files or
 //! signals.
@@ -10,24 +10,25 @@ use std::time::Duration;
 use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::ensemble_server::{self, EnsembleServer};
 use futures::Stream;
-use futures::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::LayerExt as _;
 use tonic::transport::server::{Connected, TcpIncoming};
 use tower::util::MapResponseLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use crate::agreement::Agreement;
-use crate::config::{Config, Limits, MemberConfig};
-use crate::ensemble::Ensemble;
-use crate::health;
+use crate::config::{Config, Limits};
+use crate::ensemble::{Common, Ensemble};
 use crate::link::InvalidAddress;
-use crate::membership::{Connecting, Enrolled};
+use crate::membership::Connecting;
 use crate::network::{Network, Sockets};
 use crate::service::{EnsembleService, explain};
+use crate::steward::{Handle, Source, Steward};
 use crate::weights::WeightsError;
+use crate::{admin, health};
 
 /// What running requests have to finish in after a shutdown was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,12 +65,90 @@ pub enum RunError {
     Serve(#[from] tonic::transport::Error),
 }
 
-/// Serves an ensemble on `listener` until `shutdown` resolves and the drain is over. Members are connected to in the
-/// background: the server answers UNAVAILABLE, naming them, until enough of them are up. `config.listen` is not used
-/// here.
-///
-/// On shutdown it accepts nothing more, lets running requests finish for up to ten seconds, then ends them, and closes the
-/// sessions and streams at the members.
+/// An ensemble that connects to its members, and is to be served.
+pub struct Coordinator {
+    steward: Steward,
+    handle: Handle,
+    common: Common,
+    limits: Limits,
+    admin: Option<TcpListener>,
+}
+
+impl Coordinator {
+    /// Connects to the members over the system's sockets. Needs a tokio runtime. `config.listen`, `config.metrics` and
+    /// `config.admin` are not used here.
+    ///
+    /// # Errors
+    /// A configuration that can't be used.
+    pub fn new(config: Config) -> Result<Self, RunError> {
+        Self::on(Arc::new(Sockets), config)
+    }
+
+    /// The same over a network of the caller's: where workers are found.
+    ///
+    /// # Errors
+    /// As [`Coordinator::new`].
+    pub fn on(network: Arc<dyn Network>, config: Config) -> Result<Self, RunError> {
+        let limits = config.limits.clone();
+        let common = Common::new(&limits);
+        let connecting = Connecting::new(&config, network, &common.agreement);
+        let (steward, handle) = Steward::new(config, connecting, common.clone())?;
+        Ok(Self { steward, handle, common, limits, admin: None })
+    }
+
+    /// Where [`Handle::reload`] has the configuration from.
+    #[must_use]
+    pub fn with_source(mut self, source: Source) -> Self {
+        self.steward.read_again_from(source);
+        self
+    }
+
+    /// Serves `chorus.v1.Admin` too, here and nowhere else.
+    #[must_use]
+    pub fn with_admin(mut self, listener: TcpListener) -> Self {
+        self.admin = Some(listener);
+        self
+    }
+
+    /// To change the configuration while it serves.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves clients' connections until `shutdown` resolves and the drain is over. Members are connected to in the
+    /// background: the server answers UNAVAILABLE, naming them, until enough of them are up.
+    ///
+    /// On shutdown it accepts nothing more, lets running requests finish for up to ten seconds, then ends them, and closes
+    /// the sessions and streams at the members.
+    ///
+    /// # Errors
+    /// A listener that fails.
+    pub async fn serve<I>(
+        self,
+        incoming: impl Stream<Item = io::Result<I>> + Send,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), RunError>
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let Self { steward, handle, common, limits, admin } = self;
+        let draining = common.draining.clone();
+        let steward = AbortOnDropHandle::new(tokio::spawn(steward.run()));
+        let _admin = admin.map(|listener| {
+            let serving = serve_admin(handle.clone(), listener, draining.clone());
+            AbortOnDropHandle::new(tokio::spawn(serving))
+        });
+        let served = serve(handle.ensembles(), &common, &limits, incoming, shutdown).await;
+        draining.cancel();
+        match steward.await {
+            Ok(steward) => steward.disconnect().await,
+            Err(error) => tracing::error!(%error, "the steward failed"),
+        }
+        served
+    }
+}
+
+/// Serves an ensemble on `listener` until `shutdown` resolves and the drain is over, as [`Coordinator::serve`] does.
 ///
 /// # Errors
 /// A configuration that can't be used, or a listener that fails.
@@ -95,31 +174,21 @@ pub async fn run_on<I>(
 where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let agreement = Arc::new(Agreement::default());
-    let enrolled = enroll(&config, network, &agreement)?;
-    let members = enrolled.iter().map(|enrolled| Arc::clone(&enrolled.member));
-    let ensemble = Arc::new(Ensemble::new(&config, members.collect(), agreement)?);
-    let served = serve(&ensemble, incoming, shutdown).await;
-    join_all(enrolled.iter().map(Enrolled::disconnect)).await;
-    served
+    Coordinator::on(network, config)?.serve(incoming, shutdown).await
 }
 
-fn enroll(
-    config: &Config,
-    network: Arc<dyn Network>,
-    agreement: &Arc<Agreement>,
-) -> Result<Vec<Enrolled>, RunError> {
-    let connecting = Connecting::new(config, network, agreement);
-    let enroll = |member: &MemberConfig| {
-        let enrolled = connecting.enroll(member);
-        enrolled.map_err(|source| RunError::Address { name: member.name.clone(), source })
-    };
-    config.members.iter().map(enroll).collect()
+async fn serve_admin(handle: Handle, listener: TcpListener, draining: CancellationToken) {
+    // Clients are served all the same.
+    if let Err(error) = admin::serve(handle, listener, draining.cancelled()).await {
+        tracing::error!(%error, "the admin service failed");
+    }
 }
 
 /// Serves until the shutdown and the drain are over.
 async fn serve<I>(
-    ensemble: &Arc<Ensemble>,
+    ensembles: watch::Receiver<Arc<Ensemble>>,
+    common: &Common,
+    limits: &Limits,
     incoming: impl Stream<Item = io::Result<I>> + Send,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError>
@@ -127,22 +196,22 @@ where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let (reporter, health) = health::reporter().await;
-    let _reporting = AbortOnDropHandle::new(tokio::spawn(health::report(Arc::clone(ensemble), reporter)));
-    let largest = largest_request(&ensemble.limits);
-    let service = EnsembleServer::new(EnsembleService::new(Arc::clone(ensemble)));
+    let _reporting = AbortOnDropHandle::new(tokio::spawn(health::report(ensembles.clone(), reporter)));
+    let largest = largest_request(limits);
+    let service = EnsembleServer::new(EnsembleService::new(ensembles));
     let service = service.max_decoding_message_size(largest);
     // Not of the others, whose streams may well be silent for long.
-    let service = RequestBodyTimeoutLayer::new(ensemble.limits.read_timeout()).named_layer(service);
+    let service = RequestBodyTimeoutLayer::new(limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
-        .max_concurrent_streams(most_streams(&ensemble.limits))
+        .max_concurrent_streams(most_streams(limits))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(service)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let closing = tokio_util::sync::CancellationToken::new();
+    let closing = CancellationToken::new();
     let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {
@@ -150,16 +219,16 @@ where
         () = shutdown => {}
     }
     tracing::info!("shutting down: running requests may finish");
-    ensemble.draining.cancel();
+    common.draining.cancel();
     closing.cancel();
     tokio::select! {
         served = &mut server => return Ok(served?),
-        () = ensemble.admission.idle() => {}
+        () = common.admission.idle() => {}
         () = tokio::time::sleep(DRAIN_TIMEOUT) => {
-            tracing::warn!(requests = ensemble.admission.in_progress(), "ending requests that did not finish in time");
+            tracing::warn!(requests = common.admission.in_progress(), "ending requests that did not finish in time");
         }
     }
-    ensemble.stop.cancel();
+    common.stop.cancel();
     // Streams that never end by themselves (health watches, reflection) end with the process.
     match tokio::time::timeout(GOODBYE, server).await {
         Ok(served) => Ok(served?),

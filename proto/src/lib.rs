@@ -1,4 +1,4 @@
-//! The wire: messages, the two services, and the one table between [`v1::ErrorCode`] and gRPC codes.
+//! The wire: messages, the three services, and the one table between [`v1::ErrorCode`] and gRPC codes.
 //!
 //! Knows nothing about how anything is served or computed: no tokio, no candle, no sockets.
 

@@ -77,13 +77,21 @@ pub(crate) fn endpoint(address: &Address) -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
+/// Connects to whatever listens at an address.
+///
+/// # Errors
+/// The reason in few words.
+pub(super) async fn channel(address: &Address) -> Result<Channel, String> {
+    endpoint(address).connect().await.map_err(|error| reason_of(&error))
+}
+
 /// Connects to the ensemble at an address.
 ///
 /// # Errors
 /// Nothing listens there; the sentence names the address, the reason and what to do.
 pub(crate) async fn connect(address: &Address) -> anyhow::Result<EnsembleClient<Channel>> {
-    let channel = endpoint(address).connect().await.map_err(|error| {
-        anyhow!("no ensemble answers at {address}: {}; start one with \"chorus up\"", reason_of(&error))
+    let channel = channel(address).await.map_err(|reason| {
+        anyhow!("no ensemble answers at {address}: {reason}; start one with \"chorus up\"")
     })?;
     // Per-token scores of a long text are larger than the default limit.
     Ok(EnsembleClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))

@@ -72,7 +72,7 @@ impl FusionArgs {
 }
 
 /// Reads `name=w`. Which numbers are allowed is the server's to say.
-fn parse_weight(text: &str) -> Result<(String, f64), String> {
+pub(super) fn parse_weight(text: &str) -> Result<(String, f64), String> {
     let (name, weight) = text
         .rsplit_once('=')
         .filter(|(name, _)| !name.is_empty())

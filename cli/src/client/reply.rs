@@ -3,9 +3,9 @@
 //! What is absent in an answer is absent in the JSON; a number that JSON can't hold (minus infinity) is null.
 
 use chorus_proto::v1::{
-    Candidate, GenerateReply, GeneratedToken, GenerationEnd, MissingMember, Participation, PlanTraffic,
-    PredictReply, Recovery, ReplicaStatus, ScoreReply, StatusReply, Votes, generation_end::Reason,
-    member_status::Health,
+    Candidate, ConfigurationReply, GenerateReply, GeneratedToken, GenerationEnd, MissingMember,
+    Participation, PlanTraffic, PredictReply, Recovery, ReplicaStatus, ScoreReply, StatusReply, Votes,
+    generation_end::Reason, member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -133,8 +133,25 @@ pub(super) fn status(reply: &StatusReply) -> Value {
     object.insert("sessions".into(), json!(reply.sessions));
     object.insert("waiting".into(), json!(reply.waiting));
     object.insert("tokens_in_progress".into(), json!(reply.tokens_in_progress));
+    object.insert("revision".into(), json!(reply.revision));
     object.insert("members".into(), members.collect());
     Value::Object(object)
+}
+
+/// `chorus members --json`.
+pub(super) fn configuration(reply: &ConfigurationReply) -> Value {
+    let members = reply
+        .members
+        .iter()
+        .map(|member| json!({ "name": member.name, "weight": member.weight, "addresses": member.addresses }));
+    let quorum = reply.quorum.unwrap_or_default();
+    json!({
+        "revision": reply.revision,
+        "rule": rule_name(reply.rule),
+        "threshold": reply.threshold,
+        "quorum": { "members": quorum.members, "weight": quorum.weight },
+        "members": members.collect::<Value>(),
+    })
 }
 
 fn plan_traffic(traffic: &PlanTraffic) -> Value {

@@ -16,6 +16,7 @@ Examples:
 
 With --json one object with the keys
   serving, version, sessions, waiting, tokens_in_progress, rule, threshold
+  revision of the configuration: 1 at start, and one more with every change
   quorum   {members, weight}
   limits   {max_input_tokens, max_generated_tokens, max_input_bytes,
            max_sessions, max_top_n, max_waiting, max_wait_ms,

@@ -1,15 +1,25 @@
 //! `chorus coordinator`: an ensemble of members behind the public service.
 
-use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use chorus_coordinator::{
+    Coordinator, Source,
     config::{Config, MemberConfig, Overrides},
     fusion::Rule,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
-use super::{ProcessArgs, announce, listen, until_drained};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::server::TcpIncoming;
+
+use super::{ADMIN_LISTENING, ProcessArgs, announce, announce_as, listen, reload::Hangups, until_drained};
 use crate::client::rule_parser;
 use crate::compute::threads;
 use crate::failure::{UsageError, one_line};
@@ -24,6 +34,7 @@ Examples:
 A configuration file; flags override it, unknown keys are refused:
   listen = \"127.0.0.1:50051\"
   metrics = \"127.0.0.1:9464\"
+  admin = \"127.0.0.1:50052\"
   [fusion]
   rule = \"weighted_average\"
   threshold = 0.1
@@ -37,7 +48,10 @@ A configuration file; flags override it, unknown keys are refused:
   weight = 2.0
   address = \"http://127.0.0.1:50061\"
 
-Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`).
+Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`), and
+before it, with --admin, `admin listening on 127.0.0.1:50052`. There
+`chorus members` changes members and weights while it serves. SIGHUP reads the
+file again: what can't be used is refused whole, with a line in the log.
 SIGINT and SIGTERM let it finish what is in progress and end; a second one ends
 it at once.";
 
@@ -57,6 +71,9 @@ pub(crate) struct CoordinatorArgs {
     /// Where metrics are served for Prometheus, as plain HTTP (default: nowhere)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     metrics: Option<SocketAddr>,
+    /// Where `chorus members` changes the members while it serves (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    admin: Option<SocketAddr>,
     /// How the members' answers become one, where a request does not say (default: weighted_average)
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
@@ -84,6 +101,22 @@ impl CoordinatorArgs {
     pub(crate) fn threads(&self) -> NonZeroUsize {
         self.threads.unwrap_or(NonZeroUsize::MIN)
     }
+
+    /// The file, and what overrides it.
+    fn split(self) -> (Option<PathBuf>, Overrides) {
+        let flags = Overrides {
+            listen: self.listen,
+            metrics: self.metrics,
+            admin: self.admin,
+            members: self.members,
+            rule: self.rule,
+            threshold: self.threshold,
+            quorum_members: self.quorum_members,
+            quorum_weight: self.quorum_weight,
+            max_sessions: self.max_sessions,
+        };
+        (self.config, flags)
+    }
 }
 
 /// Runs the command until it is told to stop.
@@ -92,15 +125,35 @@ impl CoordinatorArgs {
 /// The configuration or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     let shutdown = arguments.process.start()?;
-    let config = config(arguments)?;
+    let (file, flags) = arguments.split();
+    let config = config(file.as_deref(), flags.clone())?;
     // Before anything is counted.
     if let Some(address) = config.metrics {
         serve_metrics(address)?;
     }
     let listener = listen(config.listen).await?;
+    let admin = config.admin;
+    let mut coordinator = Coordinator::new(config)?;
+    if let Some(address) = admin {
+        let listener = listen(address).await?;
+        announce_as(ADMIN_LISTENING, &listener)?;
+        coordinator = coordinator.with_admin(listener);
+    }
+    // Where there is no file, a hangup ends the process as it ends others.
+    let mut _reloading = None;
+    if let Some(file) = file {
+        coordinator = coordinator.with_source(source(file, flags));
+        let reloading = Hangups::new()?.reload(coordinator.handle());
+        _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
+    }
     announce(&listener)?;
-    let server = chorus_coordinator::run(config, listener, shutdown.drain.clone().cancelled_owned());
-    until_drained(server, &shutdown).await
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    until_drained(coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned()), &shutdown).await
+}
+
+/// Reads the file again, with the flags of the start.
+fn source(file: PathBuf, flags: Overrides) -> Source {
+    Arc::new(move || config(Some(&file), flags.clone()).map_err(|error| one_line(&error)))
 }
 
 /// Bounds of every histogram of seconds.
@@ -114,22 +167,12 @@ fn serve_metrics(address: SocketAddr) -> anyhow::Result<()> {
     exporter.and_then(PrometheusBuilder::install).with_context(|| format!("can't serve metrics on {address}"))
 }
 
-fn config(arguments: CoordinatorArgs) -> anyhow::Result<Config> {
-    let flags = Overrides {
-        listen: arguments.listen,
-        metrics: arguments.metrics,
-        members: arguments.members,
-        rule: arguments.rule,
-        threshold: arguments.threshold,
-        quorum_members: arguments.quorum_members,
-        quorum_weight: arguments.quorum_weight,
-        max_sessions: arguments.max_sessions,
-    };
-    let Some(path) = arguments.config else {
+fn config(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Config> {
+    let Some(path) = file else {
         return Config::new(None, flags).map_err(|error| wrong_flags(&error.into()));
     };
     let path_shown = path.display();
-    let toml = fs::read_to_string(&path).with_context(|| format!("can't read {path_shown}"))?;
+    let toml = fs::read_to_string(path).with_context(|| format!("can't read {path_shown}"))?;
     Config::new(Some(&toml), flags).map_err(|error| {
         // What the file says of itself is wrong with and without flags.
         match Config::new(Some(&toml), Overrides::default()) {
@@ -159,7 +202,8 @@ mod tests {
 
     fn error(arguments: &[&str]) -> anyhow::Error {
         let line = ["coordinator"].iter().chain(arguments);
-        config(CommandLine::try_parse_from(line).unwrap().arguments).unwrap_err()
+        let (file, flags) = CommandLine::try_parse_from(line).unwrap().arguments.split();
+        config(file.as_deref(), flags).unwrap_err()
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Knows nothing about who starts them.
 
 mod coordinator;
+mod reload;
 mod worker;
 
 use std::{future::Future, net::SocketAddr};
@@ -22,6 +23,9 @@ pub(crate) use worker::{WorkerArgs, run as worker};
 
 /// What stands before the address in the one line that a server command prints on stdout, once it listens.
 pub(crate) const LISTENING: &str = "listening on ";
+
+/// What stands before the address of the admin service, in a line before that one.
+const ADMIN_LISTENING: &str = "admin listening on ";
 
 /// What both server commands take.
 #[derive(Debug, clap::Args)]
@@ -52,9 +56,13 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// The line that tells people, `chorus up` and tests where the server is.
 fn announce(listener: &TcpListener) -> anyhow::Result<()> {
+    announce_as(LISTENING, listener)
+}
+
+fn announce_as(words: &str, listener: &TcpListener) -> anyhow::Result<()> {
     let address = listener.local_addr().context("can't tell the address")?;
-    tracing::info!(%address, "listening");
-    match print(&format!("{LISTENING}{address}\n")) {
+    tracing::info!(%address, "{}", words.trim_end_matches(" on "));
+    match print(&format!("{words}{address}\n")) {
         // Nobody has to read it.
         Err(error) if error.is::<OutputClosed>() => Ok(()),
         other => other,

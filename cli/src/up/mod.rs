@@ -19,7 +19,7 @@ use chorus_coordinator::fusion::Rule;
 use crate::{
     client::rule_parser,
     compute::ComputeArgs,
-    values::{number, socket_address},
+    values::{known_socket_address, number, socket_address},
 };
 
 pub(crate) use models::{ModelDirectory, find as find_models};
@@ -52,6 +52,9 @@ pub(crate) struct UpArgs {
     /// Where the ensemble listens; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051", value_parser = socket_address)]
     listen: SocketAddr,
+    /// Where `chorus members` changes the members while they serve (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = known_socket_address)]
+    admin: Option<SocketAddr>,
     /// A configuration file for the coordinator (see `chorus coordinator --help`); its members are replaced
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -81,6 +84,7 @@ impl UpArgs {
         Self {
             models: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: None,
             config: None,
             rule: None,
             threshold: None,

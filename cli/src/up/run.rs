@@ -85,7 +85,7 @@ async fn live(
         .zip(workers_at)
         .map(|((name, model), address)| (name, address, model.path.display().to_string()))
         .collect();
-    show(&summary(ensemble_at, models.len(), &lines, &program()));
+    show(&summary(ensemble_at, arguments.admin, models.len(), &lines, &program()));
     tokio::select! {
         () = shutdown.drain.cancelled() => Ok(()),
         failed = workers.failed() => Err(failed),

@@ -37,6 +37,9 @@ pub(super) fn coordinator_spec(
         let replicas: Vec<String> = replicas.iter().map(|address| format!("http://{address}")).collect();
         words.push(format!("--member={name}={}", replicas.join(",")).into());
     }
+    if let Some(admin) = arguments.admin {
+        words.push(format!("--admin={admin}").into());
+    }
     if let Some(rule) = arguments.rule {
         words.push(format!("--rule={rule}").into());
     }
@@ -95,7 +98,8 @@ mod tests {
 
     #[test]
     fn the_coordinator_has_every_member_and_what_was_said_about_fusion() {
-        let up = arguments(&["--rule=logit_max", "--threshold=0.5", "--config=e.toml"]);
+        let up =
+            arguments(&["--rule=logit_max", "--threshold=0.5", "--config=e.toml", "--admin=127.0.0.1:9"]);
         let [first, second, third] = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
         let [first, second, third] = [first, second, third].map(|address| address.parse().unwrap());
         let members: [(&str, &[SocketAddr]); 2] = [("alto", &[first, second]), ("bass", &[third])];
@@ -108,6 +112,7 @@ mod tests {
                 "e.toml",
                 "--member=alto=http://127.0.0.1:1,http://127.0.0.1:2",
                 "--member=bass=http://127.0.0.1:3",
+                "--admin=127.0.0.1:9",
                 "--rule=logit_max",
                 "--threshold=0.5",
                 "--log",

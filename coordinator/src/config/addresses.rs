@@ -1,5 +1,7 @@
 //! Where a member's replicas are: addresses, or one name that stands for as many as there are. Knows nothing about members.
 
+use std::fmt;
+
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,11 @@ impl Addresses {
         Self(addresses.into_iter().collect())
     }
 
+    /// As given.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+
     /// What they mean.
     ///
     /// # Errors
@@ -85,6 +92,12 @@ impl Addresses {
             return Err(AddressesError::None);
         }
         Ok(Location::Fixed(addresses.to_vec()))
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
     }
 }
 

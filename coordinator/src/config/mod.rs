@@ -2,6 +2,7 @@
 //! Knows nothing about files, flags' parsers or what the values are used for.
 
 mod addresses;
+mod change;
 mod limits;
 mod member;
 mod resilience;
@@ -14,6 +15,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use addresses::{Addresses, AddressesError, Location};
+pub(crate) use change::Fate;
+pub use change::Frozen;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
 pub use resilience::{Resilience, ResilienceError};
@@ -45,6 +48,9 @@ pub struct Config {
     /// Where metrics are served, for whoever installs their recorder; nowhere where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Where operators change the members while it runs; nowhere where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
     /// The rule, and the threshold of the vote, where a request does not say otherwise.
     pub fusion: Fusion,
     /// The least participation with which an answer goes out.
@@ -64,6 +70,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// In place of `metrics`.
     pub metrics: Option<SocketAddr>,
+    /// In place of `admin`.
+    pub admin: Option<SocketAddr>,
     /// In place of all `[[members]]`, if there are any.
     pub members: Vec<MemberConfig>,
     /// In place of `fusion.rule`.
@@ -133,6 +141,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             metrics: None,
+            admin: None,
             fusion: Fusion::default(),
             quorum: Quorum::default(),
             limits: Limits::default(),
@@ -150,6 +159,20 @@ impl Config {
     pub fn new(toml: Option<&str>, flags: Overrides) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(toml.unwrap_or_default())?;
         config.apply(flags);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The same with other members, and another quorum where one is given, checked as a whole.
+    ///
+    /// # Errors
+    /// As [`Config::new`].
+    pub fn with_members(
+        &self,
+        members: Vec<MemberConfig>,
+        quorum: Option<Quorum>,
+    ) -> Result<Self, ConfigError> {
+        let config = Self { members, quorum: quorum.unwrap_or(self.quorum), ..self.clone() };
         config.check()?;
         Ok(config)
     }
@@ -173,6 +196,7 @@ impl Config {
         }
         self.listen = flags.listen.unwrap_or(self.listen);
         self.metrics = flags.metrics.or(self.metrics);
+        self.admin = flags.admin.or(self.admin);
         self.fusion.rule = flags.rule.unwrap_or(self.fusion.rule);
         self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);

@@ -45,6 +45,7 @@ fn flags_override_the_file() {
     let flags = Overrides {
         listen: Some("0.0.0.0:1".parse().unwrap()),
         metrics: Some("0.0.0.0:4".parse().unwrap()),
+        admin: Some("0.0.0.0:6".parse().unwrap()),
         members: vec!["solo=http://h:3".parse().unwrap()],
         rule: Some(Rule::LogitMax),
         threshold: Some(0.25),
@@ -52,7 +53,7 @@ fn flags_override_the_file() {
         quorum_weight: Some(0.5),
         max_sessions: Some(7),
     };
-    let file = "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'";
+    let file = "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'\nadmin = '127.0.0.1:5'";
     let file = format!("{file}\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n{TWO}");
     let config = Config::new(Some(&file), flags.clone()).unwrap();
     assert_eq!(config.member_names(), ["solo"]);
@@ -65,6 +66,9 @@ fn flags_override_the_file() {
     let metrics =
         [&config, &kept, &read(TWO).unwrap()].map(|config| config.metrics.map(|address| address.port()));
     assert_eq!(metrics, [Some(4), Some(3), None]);
+    let admin =
+        [&config, &kept, &read(TWO).unwrap()].map(|config| config.admin.map(|address| address.port()));
+    assert_eq!(admin, [Some(6), Some(5), None]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod half_requests;
+mod members;
 mod wire;
 
 use std::net::SocketAddr;

@@ -29,7 +29,7 @@ use chorus_proto::v1::{
     ScoreRequest, StatusReply, StatusRequest, ensemble_server, input,
 };
 use chorus_text::Vocabulary;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
@@ -46,12 +46,17 @@ const REPLIES: usize = 32;
 /// The service that clients speak with.
 #[derive(Clone)]
 pub(crate) struct EnsembleService {
-    ensemble: Arc<Ensemble>,
+    in_force: watch::Receiver<Arc<Ensemble>>,
 }
 
 impl EnsembleService {
-    pub(crate) fn new(ensemble: Arc<Ensemble>) -> Self {
-        Self { ensemble }
+    /// Every request takes the ensemble that is in force when it arrives, and keeps it.
+    pub(crate) fn new(in_force: watch::Receiver<Arc<Ensemble>>) -> Self {
+        Self { in_force }
+    }
+
+    fn ensemble(&self) -> Arc<Ensemble> {
+        Arc::clone(&self.in_force.borrow())
     }
 
     /// A call with one answer: checked by `check`, admitted when its turn has come, and worked on, all within its time.
@@ -68,32 +73,17 @@ impl EnsembleService {
         W: Future<Output = Result<R, Status>>,
     {
         let deadline = Deadline::of_call(request.metadata());
-        let mut visitor = self.ensemble.admission.arrive(Caller::of(&request))?;
+        let ensemble = self.ensemble();
+        let mut visitor = ensemble.common.admission.arrive(Caller::of(&request))?;
         let request = request.into_inner();
         let bytes = text_bytes(&request);
         let answer = async {
-            let checked = visitor.checked(self.ensemble.check(request, bytes, check)).await;
+            let checked = visitor.checked(ensemble.check(request, bytes, check)).await;
             let (checked, vocabulary) = checked?;
             let _place = visitor.enter(checked.cost()).await?;
-            work(Arc::clone(&self.ensemble), checked, vocabulary, deadline).await
+            work(Arc::clone(&ensemble), checked, vocabulary, deadline).await
         };
-        self.in_time(deadline, answer.instrument(span)).await.map(Response::new)
-    }
-
-    /// Ends work early when its caller's deadline has passed or the server has to stop. When the caller hangs up this
-    /// future is dropped, and with it the sessions.
-    async fn in_time<T>(
-        &self,
-        deadline: Deadline,
-        work: impl Future<Output = Result<T, Status>>,
-    ) -> Result<T, Status> {
-        tokio::select! {
-            // A result that is there goes out, even in the last moment.
-            biased;
-            result = work => result,
-            status = deadline.passed() => Err(status),
-            () = self.ensemble.stop.cancelled() => Err(shutting_down()),
-        }
+        in_time(&ensemble, deadline, answer.instrument(span)).await.map(Response::new)
     }
 }
 
@@ -106,17 +96,17 @@ impl ensemble_server::Ensemble for EnsembleService {
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = Deadline::of_call(request.metadata());
-        let mut visitor = self.ensemble.admission.arrive(Caller::of(&request))?;
+        let ensemble = self.ensemble();
+        let mut visitor = ensemble.common.admission.arrive(Caller::of(&request))?;
         let request = request.into_inner();
         let bytes = text_bytes(request.prompt.as_ref());
         let admitted = async {
-            let checked = visitor.checked(self.ensemble.check(request, bytes, Generation::new)).await;
+            let checked = visitor.checked(ensemble.check(request, bytes, Generation::new)).await;
             let (generation, vocabulary) = checked?;
             Ok((visitor.enter(generation.cost()).await?, generation, vocabulary))
         };
-        let (place, generation, vocabulary) = self.in_time(deadline, admitted).await?;
+        let (place, generation, vocabulary) = in_time(&ensemble, deadline, admitted).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
-        let ensemble = Arc::clone(&self.ensemble);
         let work = stream::run(ensemble, generation, vocabulary, replies, deadline, place);
         tokio::spawn(work.instrument(tracing::info_span!("generate")));
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -141,7 +131,23 @@ impl ensemble_server::Ensemble for EnsembleService {
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        Ok(Response::new(status::status(&self.ensemble)))
+        Ok(Response::new(status::status(&self.ensemble())))
+    }
+}
+
+/// Ends work early when its caller's deadline has passed or the server has to stop. When the caller hangs up this future is
+/// dropped, and with it the sessions.
+async fn in_time<T>(
+    ensemble: &Ensemble,
+    deadline: Deadline,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    tokio::select! {
+        // A result that is there goes out, even in the last moment.
+        biased;
+        result = work => result,
+        status = deadline.passed() => Err(status),
+        () = ensemble.common.stop.cancelled() => Err(shutting_down()),
     }
 }
 

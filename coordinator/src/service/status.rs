@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use chorus_proto::v1::{self, MemberStatus, PlanTraffic, ReplicaStatus, StatusReply, member_status::Health};
 
+use crate::config::Config;
 use crate::ensemble::Ensemble;
 use crate::member::{Member, Seat};
 use crate::plan::PlanKind;
@@ -14,33 +15,32 @@ use crate::traffic::TrafficCounts;
 
 pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
     let roster = &ensemble.roster;
-    let vocabulary = ensemble.agreement.vocabulary();
+    let Config { fusion, limits, .. } = &ensemble.config;
+    let vocabulary = ensemble.common.agreement.vocabulary();
     let members = roster.members.iter().enumerate();
     StatusReply {
         members: members.map(|(index, member)| member_status(member, roster.weights.of(index))).collect(),
-        rule: v1::Rule::from(ensemble.fusion.rule).into(),
-        threshold: ensemble.fusion.threshold,
-        quorum: Some(v1::Quorum {
-            members: u32::try_from(roster.quorum.members).unwrap_or(u32::MAX),
-            weight: roster.quorum.weight,
-        }),
+        rule: v1::Rule::from(fusion.rule).into(),
+        threshold: fusion.threshold,
+        quorum: Some(roster.quorum.into()),
         limits: Some(v1::RequestLimits {
-            max_input_tokens: ensemble.limits.max_input_tokens,
-            max_generated_tokens: ensemble.limits.max_generated_tokens,
-            max_input_bytes: ensemble.limits.max_input_bytes,
-            max_sessions: ensemble.limits.max_sessions,
-            max_top_n: ensemble.limits.max_top_n,
-            max_waiting: ensemble.limits.max_waiting,
-            max_wait_ms: ensemble.limits.max_wait_ms,
-            max_tokens_in_progress: ensemble.limits.max_tokens_in_progress,
+            max_input_tokens: limits.max_input_tokens,
+            max_generated_tokens: limits.max_generated_tokens,
+            max_input_bytes: limits.max_input_bytes,
+            max_sessions: limits.max_sessions,
+            max_top_n: limits.max_top_n,
+            max_waiting: limits.max_waiting,
+            max_wait_ms: limits.max_wait_ms,
+            max_tokens_in_progress: limits.max_tokens_in_progress,
         }),
         vocabulary_size: vocabulary.as_ref().map_or(0, chorus_text::Vocabulary::len),
         vocabulary_fingerprint: vocabulary.map_or_else(String::new, |known| known.fingerprint().to_owned()),
-        sessions: ensemble.admission.in_progress(),
-        waiting: ensemble.admission.waiting(),
-        tokens_in_progress: ensemble.admission.tokens_in_progress(),
+        sessions: ensemble.common.admission.in_progress(),
+        waiting: ensemble.common.admission.waiting(),
+        tokens_in_progress: ensemble.common.admission.tokens_in_progress(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        serving: roster.can_answer().is_ok() && !ensemble.draining.is_cancelled(),
+        serving: roster.can_answer().is_ok() && !ensemble.common.draining.is_cancelled(),
+        revision: ensemble.revision,
     }
 }
 

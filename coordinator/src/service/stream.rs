@@ -47,7 +47,7 @@ pub(super) async fn run(
             return;
         }
         status = deadline.passed() => Err(status),
-        () = ensemble.stop.cancelled() => Err(shutting_down()),
+        () = ensemble.common.stop.cancelled() => Err(shutting_down()),
     };
     last_word.send(result.map(last_message));
 }

@@ -208,6 +208,7 @@ fn the_status() {
         serving: true,
         waiting: 7,
         tokens_in_progress: 8,
+        revision: 2,
     };
     assert_eq!(
         status(&reply),
@@ -220,6 +221,7 @@ fn the_status() {
             },
             "vocabulary_size": 65, "vocabulary_fingerprint": "ab12", "sessions": 6, "waiting": 7,
             "tokens_in_progress": 8,
+            "revision": 2,
             "members": [{
                 "name": "alto", "weight": 2.0, "health": "up", "reason": "",
                 "model": "alto", "architecture": "lstm 2x320", "parameters": 1000,

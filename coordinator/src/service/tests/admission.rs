@@ -79,7 +79,7 @@ async fn whoever_finds_no_place_waits_and_is_served() {
     assert!(!waiting.is_finished());
     drop(held);
     assert_eq!(waiting.await.unwrap().unwrap(), alone);
-    stage.ensemble.admission.idle().await;
+    stage.ensemble.common.admission.idle().await;
     let status = stage.status().await;
     assert_eq!((status.sessions, status.waiting, status.tokens_in_progress), (0, 0, 0));
 }
@@ -158,11 +158,11 @@ async fn a_drain_refuses_whoever_waits_and_lets_finish_what_runs() {
     }
     let waiting = stage.spawn_score(Request::new(scoring(3)));
     stage.until_waiting(1).await;
-    stage.ensemble.draining.cancel();
+    stage.ensemble.common.draining.cancel();
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
     assert!(error.message().contains("shutting down"), "{}", error.message());
-    stage.ensemble.admission.idle().await;
+    stage.ensemble.common.admission.idle().await;
     running.await.unwrap().unwrap();
 }
 

@@ -19,7 +19,7 @@ async fn a_client_that_hangs_up_closes_its_sessions_everywhere() {
     for member in &stage.members {
         member.until_idle().await;
     }
-    stage.ensemble.admission.idle().await;
+    stage.ensemble.common.admission.idle().await;
     assert_eq!(stage.status().await.sessions, 0);
     assert_eq!(stage.members[2].late_feeds(), 0, "a client that hangs up is not the member's fault");
 }
@@ -28,7 +28,7 @@ async fn a_client_that_hangs_up_closes_its_sessions_everywhere() {
 async fn a_client_that_never_reads_is_given_up_and_told_so() {
     let stage = Stage::new("").await;
     let stream = stage.stream(request(&[0], 100, 1)).await.unwrap();
-    stage.ensemble.admission.idle().await;
+    stage.ensemble.common.admission.idle().await;
     for member in &stage.members {
         member.until_idle().await;
     }
@@ -49,7 +49,7 @@ async fn more_requests_than_allowed_are_turned_away_with_a_sentence() {
     assert!(error.message().ends_with("try again after 1 s"), "{}", error.message());
     assert_eq!(error.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
     drop(stream);
-    stage.ensemble.admission.idle().await;
+    stage.ensemble.common.admission.idle().await;
     stage.members[0].follow(|_| Act::Answer);
     stage.generate(request(&[0], 1, 1)).await.unwrap();
 }
@@ -100,13 +100,13 @@ async fn a_stopping_server_ends_what_runs_and_takes_nothing_more() {
     stage.members[0].follow(|_| Act::AnswerAfter(Duration::from_secs(2)));
     let mut stream = stage.stream(request(&[0], 100, 1)).await.unwrap();
     stream.next().await.unwrap().unwrap();
-    stage.ensemble.draining.cancel();
+    stage.ensemble.common.draining.cancel();
     assert_eq!(stage.generate(request(&[0], 1, 1)).await.unwrap_err().code(), Code::Unavailable);
     stream.next().await.unwrap().expect("what runs goes on");
-    stage.ensemble.stop.cancel();
+    stage.ensemble.common.stop.cancel();
     let rest: Vec<_> = stream.collect().await;
     assert_eq!(rest.last().unwrap().as_ref().unwrap_err().code(), Code::Unavailable);
-    stage.ensemble.admission.idle().await;
+    stage.ensemble.common.admission.idle().await;
 }
 
 #[tokio::test]

@@ -56,12 +56,12 @@ async fn what_is_wrong_is_refused_and_who_hangs_up_is_forgotten() {
         assert!(early.is_none(), "{early:?}");
         tokio::task::yield_now().await;
     }
-    assert_eq!(stage.ensemble.admission.in_progress(), 1);
+    assert_eq!(stage.ensemble.common.admission.in_progress(), 1);
     drop(call);
     for member in &stage.members {
         member.until_idle().await;
     }
-    assert_eq!(stage.ensemble.admission.in_progress(), 0);
+    assert_eq!(stage.ensemble.common.admission.in_progress(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,6 +72,6 @@ async fn a_deadline_and_a_stop_end_it() {
     hurried.set_timeout(Duration::from_secs(3));
     let error = stage.service.complete(hurried).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
-    stage.ensemble.stop.cancel();
+    stage.ensemble.common.stop.cancel();
     assert_eq!(stage.complete(request(&[0], 100, 1)).await.unwrap_err().code(), Code::Unavailable);
 }

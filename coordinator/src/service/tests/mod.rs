@@ -20,12 +20,12 @@ use chorus_proto::v1::{
 };
 use chorus_text::Vocabulary;
 use futures::StreamExt;
+use tokio::sync::watch;
 use tonic::{Request, Status};
 
 use super::EnsembleService;
-use crate::agreement::Agreement;
 use crate::config::{Config, Overrides};
-use crate::ensemble::Ensemble;
+use crate::ensemble::{Common, Ensemble};
 use crate::fusion::{Fused, Scratch, fuse};
 use crate::member::Member;
 use crate::replica::{Replica, ReplicaError};
@@ -63,7 +63,7 @@ impl Stage {
         let stage = Self::before_anybody_came_with(style, vocabulary, toml);
         let json = vocabulary.to_json().as_bytes().to_vec();
         let card = card("alto", vocabulary);
-        stage.ensemble.agreement.join("alto").define(json, &card).await.unwrap();
+        stage.ensemble.common.agreement.join("alto").define(json, &card).await.unwrap();
         stage.members.iter().for_each(|member| member.start());
         stage
     }
@@ -85,9 +85,10 @@ impl Stage {
             Arc::new(Member::new(name, [Arc::clone(replica) as Arc<dyn Replica>], 0.0))
         };
         let of_one = NAMES.iter().zip(&members).map(of_one);
-        let agreement = Arc::new(Agreement::default());
-        let ensemble = Arc::new(Ensemble::new(&config, of_one.collect(), agreement).unwrap());
-        Self { members, config, service: EnsembleService::new(Arc::clone(&ensemble)), ensemble }
+        let common = Common::new(&config.limits);
+        let ensemble = Arc::new(Ensemble::new(config.clone(), 1, of_one.collect(), common).unwrap());
+        let (_, in_force) = watch::channel(Arc::clone(&ensemble));
+        Self { members, config, service: EnsembleService::new(in_force), ensemble }
     }
 
     /// Every member forgets a session once, when it would have read so many tokens.
