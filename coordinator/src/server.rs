@@ -215,6 +215,7 @@ where
     let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {
+        biased;
         served = &mut server => return Ok(served?),
         () = shutdown => {}
     }
@@ -222,6 +223,7 @@ where
     common.draining.cancel();
     closing.cancel();
     tokio::select! {
+        biased;
         served = &mut server => return Ok(served?),
         () = common.admission.idle() => {}
         () = tokio::time::sleep(DRAIN_TIMEOUT) => {

@@ -170,6 +170,7 @@ where
 
     let commands = model.commands();
     let mut result = tokio::select! {
+        biased;
         served = &mut server => served.map_err(WorkerError::Serve),
         () = model.ended() => Err(WorkerError::ModelThreadDied),
         () = shutdown => Ok(()),
@@ -218,6 +219,7 @@ async fn drain(
     };
     let mut time_is_up = std::pin::pin!(tokio::time::sleep(limit));
     tokio::select! {
+        biased;
         served = &mut server => return served.map_err(WorkerError::Serve),
         () = streams => {}
         () = &mut time_is_up => {
@@ -227,6 +229,7 @@ async fn drain(
     }
     // Every answer is handed to its connection, which may still have to write it. One that says nothing stays open.
     tokio::select! {
+        biased;
         served = server => served.map_err(WorkerError::Serve),
         () = time_is_up => {
             tracing::info!(?limit, "stopped with connections that their peers did not close");

@@ -193,6 +193,7 @@ impl OperationReader {
     /// Resolves when nobody waits for answers any more, or when this process waits for nobody any more.
     async fn gone(&self) -> Ending {
         tokio::select! {
+            biased;
             () = self.replies.closed() => Ending::Gone,
             () = self.stopping.abort.cancelled() => Ending::Gone,
             () = self.commands.closed() => Ending::Gone,

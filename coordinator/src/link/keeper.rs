@@ -75,6 +75,7 @@ impl Keeper {
         self.line.presence.send_replace(Presence::Up { incarnation });
         let start = Instant::now();
         let reason = tokio::select! {
+            biased;
             reason = attachment.carry(&mut answers, &self.line) => Some(reason),
             () = self.shutdown.cancelled() => {
                 attachment.finish();

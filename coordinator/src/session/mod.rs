@@ -10,6 +10,7 @@ mod losses;
 mod member_session;
 mod place;
 mod sitting;
+mod tally;
 mod terms;
 mod transcript;
 
@@ -41,6 +42,7 @@ use catch_up::CatchUp;
 use losses::{Losses, Return};
 use member_session::MemberSession;
 use place::Place;
+use tally::{Standing, Tally};
 use transcript::Transcript;
 
 pub(crate) use answers::StepAnswers;
@@ -84,20 +86,6 @@ pub(crate) enum StepError {
     /// Every member there is says that the request is at fault.
     #[error("{0}")]
     Refused(String),
-}
-
-/// What the members of one step did.
-#[derive(Default)]
-struct Tally {
-    /// In member order.
-    answers: Vec<(usize, Answer)>,
-    failures: Vec<ReplicaError>,
-}
-
-/// Who takes part in a step.
-struct Standing {
-    participants: Vec<usize>,
-    participation: Participation,
 }
 
 impl EnsembleSession {
@@ -431,18 +419,14 @@ impl EnsembleSession {
 
     /// Whether those who answered, and `others`, may speak for the ensemble.
     fn judge(&self, tally: &Tally, others: &[usize]) -> Result<Standing, StepError> {
-        let answered = tally.answers.iter().map(|(index, _)| *index);
-        let mut participants: Vec<usize> = others.iter().copied().chain(answered).collect();
-        participants.sort_unstable();
+        let participants = tally.participants(others);
         let participation = self.participation_of(&participants);
-        if tally.failures.len() == self.places.len()
-            && let Some(refusal) = refusal_of_all(&tally.failures)
-        {
+        if let Some(refusal) = tally.refusal_of_all(self.places.len()) {
             return Err(StepError::Refused(refusal));
         }
         match self.check_quorum(&participation) {
             Ok(()) => Ok(Standing { participants, participation }),
-            Err(error) if are_exhausted(&tally.failures) => Err(StepError::Exhausted(error)),
+            Err(error) if tally.are_exhausted() => Err(StepError::Exhausted(error)),
             Err(error) => Err(StepError::BelowQuorum(error)),
         }
     }
@@ -463,31 +447,4 @@ impl EnsembleSession {
             Return::After(delay) => self.way_back(session, error.to_string(), delay),
         };
     }
-}
-
-/// The first sentence of members that all refused.
-fn refusal_of_all(failures: &[ReplicaError]) -> Option<String> {
-    let refusals = failures.iter().map(|failure| match failure {
-        ReplicaError::Refused { message } => Some(message.clone()),
-        _ => None,
-    });
-    refusals.collect::<Option<Vec<_>>>()?.into_iter().next()
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.answers.extend(other.answers);
-        self.answers.sort_unstable_by_key(|(index, _)| *index);
-        self.failures.extend(other.failures);
-    }
-
-    fn into_answers(self, standing: Standing) -> StepAnswers {
-        let Standing { participants, participation } = standing;
-        StepAnswers { answers: self.answers, participants, participation, _budget: None }
-    }
-}
-
-fn are_exhausted(failures: &[ReplicaError]) -> bool {
-    let mut all = failures.iter();
-    !failures.is_empty() && all.all(|failure| matches!(failure, ReplicaError::Exhausted { .. }))
 }

@@ -15,15 +15,12 @@ use chorus_proto::v1::{
     answer, operation,
     worker_server::{Worker, WorkerServer},
 };
-use futures::{
-    StreamExt as _,
-    stream::{self, BoxStream},
-};
+use futures::{StreamExt as _, stream::BoxStream};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{ServerThread, server};
+use super::{ServerThread, server, tokenizer_chunks};
 
 /// The service of a worker that lies.
 #[derive(Debug)]
@@ -81,8 +78,7 @@ impl Worker for Liar {
         &self,
         _: Request<TokenizerRequest>,
     ) -> Result<Response<Self::TokenizerStream>, Status> {
-        let chunk = TokenizerChunk { data: self.tokenizer.clone() };
-        Ok(Response::new(stream::iter([Ok(chunk)]).boxed()))
+        Ok(Response::new(tokenizer_chunks(self.tokenizer.clone())))
     }
 
     async fn attach(

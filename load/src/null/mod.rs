@@ -11,11 +11,20 @@ mod worker;
 
 use std::{io, net::SocketAddr, sync::mpsc, thread};
 
+use bytes::Bytes;
+use chorus_proto::v1::TokenizerChunk;
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use tokio::{net::TcpListener, runtime::Builder};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::transport::{
-    Server,
-    server::{Router, TcpIncoming},
+use tonic::{
+    Status,
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
 };
 
 pub use ensemble::NullEnsemble;
@@ -23,6 +32,7 @@ pub use liar::{Liar, LyingWorker};
 pub use vocabulary::synthetic_vocabulary;
 pub use worker::NullWorkers;
 
+const TOKENIZER_CHUNK_BYTES: usize = 256 * 1024;
 /// Calls at a time on one connection: as many as anybody has.
 const MOST_STREAMS: u32 = 1 << 20;
 /// HTTP/2 windows that no answer waits for.
@@ -76,6 +86,15 @@ async fn listen(routers: Vec<(SocketAddr, Router)>) -> io::Result<Vec<SocketAddr
         tokio::spawn(router.serve_with_incoming(incoming));
     }
     Ok(addresses)
+}
+
+/// A tokenizer in pieces, as it travels.
+fn tokenizer_chunks(mut rest: Bytes) -> BoxStream<'static, Result<TokenizerChunk, Status>> {
+    let pieces = std::iter::from_fn(move || {
+        let piece = rest.split_to(rest.len().min(TOKENIZER_CHUNK_BYTES));
+        (!piece.is_empty()).then_some(Ok(TokenizerChunk { data: piece }))
+    });
+    stream::iter(pieces).boxed()
 }
 
 fn server() -> Server {

@@ -19,9 +19,8 @@ use futures::{
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{ServerThread, answers::answer, logits::NullLogits, server};
+use super::{ServerThread, answers::answer, logits::NullLogits, server, tokenizer_chunks};
 
-const TOKENIZER_CHUNK_BYTES: usize = 256 * 1024;
 /// Tag and length of one answer in a frame, at most.
 const ANSWER_FRAMING_BYTES: usize = 16;
 /// Tokens of one feed, as of a worker by default.
@@ -108,12 +107,7 @@ impl Worker for NullWorker {
         &self,
         _: Request<TokenizerRequest>,
     ) -> Result<Response<Self::TokenizerStream>, Status> {
-        let mut rest = self.tokenizer.clone();
-        let pieces = std::iter::from_fn(move || {
-            let piece = rest.split_to(rest.len().min(TOKENIZER_CHUNK_BYTES));
-            (!piece.is_empty()).then_some(Ok(TokenizerChunk { data: piece }))
-        });
-        Ok(Response::new(stream::iter(pieces).boxed()))
+        Ok(Response::new(tokenizer_chunks(self.tokenizer.clone())))
     }
 
     async fn attach(
