@@ -1,14 +1,7 @@
 //! A model directory on a device, ready to be served: the predictor, its card and its tokenizer. With
 //! [`crate::hosted_model`] the only place that knows `chorus_model`; knows nothing about sessions or streams.
 
-use std::{
-    collections::hash_map::RandomState,
-    error::Error,
-    hash::{BuildHasher as _, Hasher as _},
-    iter::successors,
-    process,
-    time::SystemTime,
-};
+use std::{error::Error, iter::successors};
 
 use bytes::Bytes;
 use chorus_model::{LanguageModel, LoadError, ModelParts, Precision};
@@ -128,13 +121,9 @@ fn saturating(number: impl TryInto<u32>) -> u32 {
     number.try_into().unwrap_or(u32::MAX)
 }
 
-/// Another text for every load: the standard library's hash keys are random, time and process make them unlike.
+/// Another text for every load.
 fn incarnation() -> String {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u32(process::id());
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    hasher.write_u128(since_epoch.as_nanos());
-    format!("{:016x}", hasher.finish())
+    format!("{:016x}", rand::random::<u64>())
 }
 
 /// What any device has to answer, by another way of computing it.

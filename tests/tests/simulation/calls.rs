@@ -2,7 +2,7 @@
 //!
 //! Knows nothing about faults.
 
-use std::{rc::Rc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chorus_coordinator::fusion::{Fused, Rule};
 use chorus_proto::v1::{
@@ -25,7 +25,7 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     pub(crate) coordinator: String,
     pub(crate) seed: u64,
-    pub(crate) reference: Rc<Reference>,
+    pub(crate) reference: Arc<Reference>,
     pub(crate) diary: Diary,
     /// Whether a call may fail because nobody is there.
     pub(crate) may_be_unavailable: bool,

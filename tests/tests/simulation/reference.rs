@@ -2,7 +2,7 @@
 //!
 //! Knows nothing about networks, replicas or time.
 
-use std::{cell::RefCell, collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Mutex};
 
 use candle_core::Device;
 use chorus_coordinator::{
@@ -17,7 +17,7 @@ use chorus_simd::norm;
 pub(crate) struct Reference {
     members: Vec<(String, f64, LanguageModel)>,
     /// Rows that were computed before: prefixes are asked about again and again.
-    rows: RefCell<Rows>,
+    rows: Mutex<Rows>,
 }
 
 /// By member and prefix.
@@ -28,7 +28,7 @@ impl Reference {
         let load = |(name, weight, path): (&str, f64, &Path)| {
             (name.to_owned(), weight, LanguageModel::load(path, &Device::Cpu).unwrap())
         };
-        Self { members: members.into_iter().map(load).collect(), rows: RefCell::default() }
+        Self { members: members.into_iter().map(load).collect(), rows: Mutex::default() }
     }
 
     pub(crate) fn vocabulary_size(&self) -> usize {
@@ -71,14 +71,14 @@ impl Reference {
     }
 
     fn row(&self, member: usize, prefix: &[u32]) -> Vec<f32> {
-        if let Some(row) = self.rows.borrow().get(&(member, prefix.to_vec())) {
+        if let Some(row) = self.rows.lock().unwrap().get(&(member, prefix.to_vec())) {
             return row.clone();
         }
         let model = &self.members[member].2;
         let mut state = model.fresh_state().unwrap();
         let row = chorus_model::Row { state: &mut state, tokens: prefix, want: Want::Next };
         let row = model.forward(&mut [row]).unwrap().remove(0).logits;
-        self.rows.borrow_mut().insert((member, prefix.to_vec()), row.clone());
+        self.rows.lock().unwrap().insert((member, prefix.to_vec()), row.clone());
         row
     }
 }

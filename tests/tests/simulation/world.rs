@@ -15,6 +15,7 @@ use chorus_proto::v1::worker_server::WorkerServer;
 use chorus_tests::models;
 use chorus_worker::WorkerConfig;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
@@ -41,28 +42,27 @@ const LIMITS: &str = "
 /// Models of a few tokens, and of so many that other plans than whole rows are worth it.
 pub(crate) struct World {
     models: [Models; 2],
-    listener: Option<fn(&str)>,
     _directory: TempDir,
 }
 
 struct Models {
     paths: Vec<PathBuf>,
     tokenizer: String,
-    reference: Rc<Reference>,
+    reference: Arc<Reference>,
 }
+
+/// Where a history's lines are told (as a target of tracing).
+pub(crate) const HISTORY: &str = "history";
 
 /// What happened, in the order in which it did.
 #[derive(Clone, Default)]
 pub(crate) struct Diary {
     outcome: Rc<RefCell<Outcome>>,
-    /// Hears every line at once.
-    listener: Option<fn(&str)>,
 }
 
 /// What came of one history, or of many.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    pub(crate) log: Vec<String>,
     pub(crate) calls: u64,
     pub(crate) answered: u64,
     pub(crate) failed: u64,
@@ -97,15 +97,10 @@ impl World {
             let tokenizer = std::fs::read_to_string(paths[0].join("tokenizer.json")).unwrap();
             let members = MEMBERS.iter().zip(WEIGHTS).zip(&paths);
             let members = members.map(|((name, weight), path)| (*name, weight, path.as_path()));
-            let reference = Rc::new(Reference::load(members));
+            let reference = Arc::new(Reference::load(members));
             Models { paths, tokenizer, reference }
         });
-        Self { models, listener: None, _directory: directory }
-    }
-
-    /// The same, where every line of a history is told as it comes.
-    pub(crate) fn told(self, listener: fn(&str)) -> Self {
-        Self { listener: Some(listener), ..self }
+        Self { models, _directory: directory }
     }
 
     /// The history of a seed.
@@ -117,7 +112,7 @@ impl World {
         // Delays before another attempt are drawn from this one.
         fastrand::seed(seed);
         let models = &self.models[usize::from(random.random_bool(0.4))];
-        let diary = Diary { listener: self.listener, ..Diary::default() };
+        let diary = Diary::default();
         let mut sim = turmoil::Builder::new()
             .rng_seed(seed)
             .simulation_duration(Duration::from_secs(120))
@@ -144,7 +139,7 @@ impl World {
                 name: format!("caller-{number}"),
                 coordinator: coordinators[number % coordinators.len()].clone(),
                 seed: random.random(),
-                reference: Rc::clone(&models.reference),
+                reference: Arc::clone(&models.reference),
                 diary: diary.clone(),
                 may_be_unavailable: spared.is_none(),
             };
@@ -340,11 +335,7 @@ impl Diary {
     }
 
     fn note_at(&self, now: Duration, line: &str) {
-        let line = format!("{now:?} {line}");
-        if let Some(listener) = self.listener {
-            listener(&line);
-        }
-        self.outcome.borrow_mut().log.push(line);
+        tracing::info!(target: HISTORY, "{now:?} {line}");
     }
 
     pub(crate) fn answered(&self, answer: &Answer) {
@@ -382,8 +373,18 @@ impl Outcome {
         self.takeovers += other.takeovers;
     }
 
+    /// For a program to read.
+    pub(crate) fn line(&self) -> String {
+        serde_json::to_string(self).unwrap()
+    }
+
+    /// What [`Self::line`] wrote; none for any other line.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok()
+    }
+
     pub(crate) fn summary(&self) -> String {
-        let Self { calls, answered, failed, cancelled, degraded, faults, takeovers, .. } = self;
+        let Self { calls, answered, failed, cancelled, degraded, faults, takeovers } = self;
         format!(
             "{calls} calls, {answered} answered, {failed} refused, {cancelled} given up, {degraded} degraded tokens, \
              {faults} faults, {takeovers} takeovers"
