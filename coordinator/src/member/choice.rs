@@ -3,26 +3,14 @@
 //! Pure: chance is an argument. M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001: nearly as even
 //! as the least loaded of all, and many coordinators that choose by what each of them knows do not all choose the same one.
 
+use rand::{SeedableRng as _, seq::index};
+use rand_chacha::ChaCha8Rng;
+
 /// The place of the chosen one among these loads; none where there are none. The same `chance` chooses the same.
 pub(super) fn less_loaded_of_two(loads: &[u32], chance: u64) -> Option<usize> {
-    let count = loads.len() as u64;
-    if count < 2 {
-        return (count == 1).then_some(0);
-    }
-    let bits = mixed(chance);
-    let first = (bits >> 32) % count;
-    // Any other than the first.
-    let second = (first + 1 + (bits & u64::from(u32::MAX)) % (count - 1)) % count;
-    let (first, second) = (first as usize, second as usize);
-    Some(if loads.get(second) < loads.get(first) { second } else { first })
-}
-
-/// The finaliser of splitmix64 (G. Steele et al., "Fast Splittable Pseudorandom Number Generators", 2014).
-fn mixed(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+    let mut random = ChaCha8Rng::seed_from_u64(chance);
+    let two = index::sample(&mut random, loads.len(), loads.len().min(2));
+    two.into_iter().min_by_key(|place| loads.get(*place))
 }
 
 #[cfg(test)]

@@ -108,7 +108,10 @@ fn lies(random: &mut ChaCha8Rng, frame: OperationFrame) -> Result<AnswerFrame, S
     let invented =
         v1::Handover { session: random.random_range(0..50), snapshot: Some(v1::Snapshot::default()) };
     let handovers = if random.random_bool(0.1) { vec![invented] } else { vec![] };
-    Ok(AnswerFrame { answers, handovers, condition: None })
+    // It is well, or it is not, as it pleases.
+    let says = v1::Condition { sound: random.random_bool(0.5), reason: "tired".to_owned() };
+    let condition = random.random_bool(0.1).then_some(says);
+    Ok(AnswerFrame { answers, handovers, condition })
 }
 
 fn lie(random: &mut ChaCha8Rng, session: u64, step: u64) -> Option<Answer> {

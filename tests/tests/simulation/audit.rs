@@ -1,6 +1,6 @@
 //! What is left when all callers are gone and every fault is over: nothing, and everybody is back.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, ops::RangeInclusive, rc::Rc, time::Duration};
 
 use chorus_proto::v1::{
     StatusReply, StatusRequest, ensemble_client::EnsembleClient, member_status::Health,
@@ -9,16 +9,25 @@ use chorus_proto::v1::{
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
-use super::{network, world::Diary};
+use super::{
+    network,
+    world::{Diary, Runtimes},
+};
 
-/// Long enough for dead connections to be noticed and for patient back-offs.
-const QUIET: Duration = Duration::from_secs(30);
+/// Long enough for dead connections to be noticed, callers' too, and for patient back-offs.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Long enough for both ends of a connection to know that it is closed.
+const SETTLING: Duration = Duration::from_millis(100);
+/// Of a connection between a coordinator and a worker, at either end; there is one more for the stream on it.
+const TASKS_OF_A_TRANSPORT: usize = 2;
 
 pub(crate) struct Auditor {
     pub(crate) coordinators: Vec<String>,
     /// Those that do not lie.
     pub(crate) workers: Vec<String>,
     pub(crate) callers: Rc<Cell<usize>>,
+    pub(crate) runtimes: Runtimes,
     pub(crate) diary: Diary,
 }
 
@@ -43,12 +52,13 @@ impl Auditor {
 
     /// How many sessions were taken over, if nothing is left.
     async fn found(&self) -> Result<u64, String> {
-        let mut takeovers = 0;
+        let (mut takeovers, mut replicas) = (0, 0);
         for coordinator in &self.coordinators {
             let channel = connect(coordinator, 50051).await?;
             let status = EnsembleClient::new(channel).status(StatusRequest {}).await;
             let status = status.map_err(|status| status.to_string())?.into_inner();
             self.check(coordinator, &status)?;
+            replicas = status.members.iter().map(|member| member.replicas.len()).sum();
             let recoveries = status.members.iter().filter_map(|member| member.recovery);
             takeovers += recoveries.map(|recovery| recovery.takeovers + recovery.hedges_won).sum::<u64>();
         }
@@ -60,7 +70,27 @@ impl Auditor {
                 return Err(format!("{open} sessions at {worker}"));
             }
         }
+        self.check_tasks(replicas).await?;
         Ok(takeovers)
+    }
+
+    /// Whether every host has the tasks that it has when nothing ever happened.
+    async fn check_tasks(&self, replicas: usize) -> Result<(), String> {
+        // The auditor's own connections are closed.
+        sleep(SETTLING).await;
+        let check = |host: &String, expected: RangeInclusive<usize>| {
+            let tasks = self.runtimes.borrow()[host].metrics().num_alive_tasks();
+            let is_right = expected.contains(&tasks);
+            if is_right { Ok(()) } else { Err(format!("{tasks} tasks at {host}, not {expected:?}")) }
+        };
+        // To a liar there may be no connection just now.
+        let may_lack = if replicas > self.workers.len() { TASKS_OF_A_TRANSPORT } else { 0 };
+        let of_coordinator = 2 + replicas * (1 + TASKS_OF_A_TRANSPORT);
+        let of_worker = 1 + self.coordinators.len() * (1 + TASKS_OF_A_TRANSPORT);
+        self.coordinators
+            .iter()
+            .try_for_each(|host| check(host, of_coordinator - may_lack..=of_coordinator))?;
+        self.workers.iter().try_for_each(|host| check(host, of_worker..=of_worker))
     }
 
     fn check(&self, coordinator: &str, status: &StatusReply) -> Result<(), String> {

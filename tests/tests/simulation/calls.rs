@@ -17,6 +17,8 @@ use super::{faults::TROUBLE, network, reference::Reference, world::Diary};
 
 /// A call that takes longer than this hangs: every fault of a history is over sooner.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A caller asks after its connection this often. Nothing is delayed for so long.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// The caller's time for a call that it limits.
 const SHORT_TIME: Duration = Duration::from_millis(300);
 
@@ -29,6 +31,10 @@ pub(crate) struct Caller {
     pub(crate) diary: Diary,
     /// Whether a call may fail because nobody is there.
     pub(crate) may_be_unavailable: bool,
+    /// Whether what is under way between caller and coordinator may be lost, and all calls on that connection with it.
+    pub(crate) may_be_cut_off: bool,
+    /// How long after its deadline the end of a call may come to the caller.
+    pub(crate) lateness: Duration,
 }
 
 /// What is called.
@@ -58,7 +64,9 @@ enum End {
 impl Caller {
     pub(crate) async fn run(self) -> turmoil::Result {
         let mut random = StdRng::seed_from_u64(self.seed);
-        let endpoint = Channel::from_shared(format!("http://{}:50051", self.coordinator))?;
+        let endpoint = Channel::from_shared(format!("http://{}:50051", self.coordinator))?
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
         let client = loop {
             match network::connect(endpoint.clone()).await {
                 Ok(channel) => break EnsembleClient::new(channel),
@@ -135,7 +143,7 @@ impl Caller {
         };
         self.diary.note(&format!("{what}: {outcome} after {took:?}"));
         if end == End::Deadline {
-            assert!(took < SHORT_TIME + Duration::from_millis(50), "{what} took {took:?}");
+            assert!(took < SHORT_TIME + self.lateness, "{what} took {took:?}");
         }
     }
 
@@ -143,7 +151,9 @@ impl Caller {
         let may = match status.code() {
             // The second one is what the caller's own clock makes of it.
             Code::DeadlineExceeded | Code::Cancelled => end == End::Deadline,
-            Code::Unavailable => self.may_be_unavailable,
+            Code::Unavailable => self.may_be_unavailable || self.may_be_cut_off,
+            // What the transport says of a connection that broke.
+            Code::Unknown | Code::Internal => self.may_be_cut_off,
             _ => false,
         };
         assert!(may, "{what} failed: {:?} {}", status.code(), status.message());

@@ -20,7 +20,7 @@ const LAST_LINES: usize = 60;
 /// What came of the seed's history; or, where an invariant does not hold, what was said of that.
 pub(crate) fn play(seed: u64, packets: Option<&Path>) -> Result<Outcome, String> {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.env(SEED, seed.to_string()).env_remove("RUST_LOG");
+    command.env(SEED, seed.to_string()).env_remove("RUST_LOG").env("RUST_BACKTRACE", "0");
     if let Some(path) = packets {
         command.env(PACKETS, path);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::{RngExt as _, rngs::StdRng};
 
-/// Something that goes wrong with one worker.
+/// Something that goes wrong with one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Its process is gone, and back after this long.
@@ -17,7 +17,7 @@ pub(crate) enum Fault {
     Delay(Duration),
 }
 
-/// A fault at a time, at the worker of this number.
+/// A fault at a time, at the worker or the caller of this number.
 pub(crate) type Planned = (Duration, usize, Fault);
 
 /// So much of a history has faults.
@@ -42,6 +42,26 @@ pub(crate) fn plan(random: &mut StdRng, workers: usize, spared: Option<usize>) -
         .collect();
     faults.sort_by_key(|(at, ..)| *at);
     faults
+}
+
+/// What goes wrong on the way between callers and coordinators, in order.
+pub(crate) fn plan_of_callers(random: &mut StdRng, callers: usize) -> Vec<Planned> {
+    let mut faults = Vec::new();
+    for caller in 0..callers {
+        for _ in 0..random.random_range(0..3) {
+            let at = millis(random, 50..TROUBLE.as_millis() as u64);
+            let lasts = millis(random, 5..900);
+            let is_cut = random.random_bool(0.2);
+            faults.push((at, caller, if is_cut { Fault::Partition(lasts) } else { Fault::Delay(lasts) }));
+        }
+    }
+    faults.sort_by_key(|(at, ..)| *at);
+    faults
+}
+
+/// Those of one host.
+pub(crate) fn of(host: usize, plan: &[Planned]) -> Vec<Fault> {
+    plan.iter().filter(|(_, other, _)| *other == host).map(|(.., fault)| *fault).collect()
 }
 
 fn millis(random: &mut StdRng, range: std::ops::Range<u64>) -> Duration {

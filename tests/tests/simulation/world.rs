@@ -17,13 +17,14 @@ use chorus_worker::WorkerConfig;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 
 use super::{
     audit::Auditor,
     calls::{Answer, Caller},
-    faults::{self, Fault},
+    faults::{self, Fault, Planned},
     network,
     reference::Reference,
 };
@@ -134,14 +135,24 @@ impl World {
             &format!("members {:?}, spared {:?}", cast.members, spared.map(name_of)),
         );
         let callers = Rc::new(Cell::new(0));
-        for number in 0..random.random_range(2..6) {
+        let count = random.random_range(2..6);
+        let plan_of_callers = faults::plan_of_callers(&mut random, count);
+        for number in 0..count {
+            let on_its_way = faults::of(number, &plan_of_callers);
+            let may_be_cut_off = on_its_way.iter().any(|fault| matches!(fault, Fault::Partition(_)));
             let caller = Caller {
-                name: format!("caller-{number}"),
+                name: name_of_caller(number),
                 coordinator: coordinators[number % coordinators.len()].clone(),
                 seed: random.random(),
                 reference: Arc::clone(&models.reference),
                 diary: diary.clone(),
                 may_be_unavailable: spared.is_none(),
+                may_be_cut_off,
+                lateness: Duration::from_millis(match on_its_way.is_empty() {
+                    true => 50,
+                    false if may_be_cut_off => 3000,
+                    false => 1000,
+                }),
             };
             callers.set(callers.get() + 1);
             let left = Rc::clone(&callers);
@@ -151,20 +162,29 @@ impl World {
                 Ok(())
             });
         }
-        let workers = cast.workers.iter().map(|(name, _)| name.clone()).collect();
-        let auditor = Auditor { coordinators: coordinators.clone(), workers, callers, diary: diary.clone() };
+        let auditor = Auditor {
+            coordinators: coordinators.clone(),
+            workers: cast.workers.iter().map(|(name, _)| name.clone()).collect(),
+            callers,
+            runtimes: Rc::clone(&cast.runtimes),
+            diary: diary.clone(),
+        };
         sim.client("auditor", auditor.run());
         let plan = faults::plan(&mut random, cast.workers.len(), spared);
+        let of_callers = plan_of_callers.into_iter();
+        let of_callers = of_callers.map(|(at, caller, fault)| (at, cast.workers.len() + caller, fault));
+        let plan: Vec<Planned> = plan.into_iter().chain(of_callers).collect();
+        let workers = cast.workers.iter().map(|(name, _)| name.clone());
         let mut director = Director {
-            workers: cast.workers,
+            hosts: workers.chain((0..count).map(name_of_caller)).collect(),
             coordinators,
             stops,
             due: BTreeMap::new(),
             acts: 0,
             diary: diary.clone(),
         };
-        for (at, worker, fault) in plan {
-            director.plan(at, worker, Action::Begin(fault));
+        for (at, host, fault) in plan {
+            director.plan(at, host, Action::Begin(fault));
         }
         director.direct(&mut sim);
         drop(sim);
@@ -179,7 +199,11 @@ struct Cast {
     /// A replica of a member that lies.
     hostile: Option<usize>,
     members: Vec<Vec<String>>,
+    runtimes: Runtimes,
 }
+
+/// What runs the tasks of each host.
+pub(crate) type Runtimes = Rc<RefCell<BTreeMap<String, Handle>>>;
 
 /// For each worker that runs: cancelled, it stops in order.
 type Stops = Rc<RefCell<BTreeMap<String, CancellationToken>>>;
@@ -198,16 +222,18 @@ impl Cast {
         if let Some(member) = hostile {
             members[member].push("liar".to_owned());
         }
-        Self { workers, hostile, members }
+        Self { workers, hostile, members, runtimes: Runtimes::default() }
     }
 
     fn start_workers(&self, sim: &mut Sim<'_>, models: &Models, seed: u64) -> Stops {
         let stops = Stops::default();
         for (name, member) in &self.workers {
             let (name, path, stops) = (name.clone(), models.paths[*member].clone(), Rc::clone(&stops));
+            let runtimes = Rc::clone(&self.runtimes);
             sim.host(name.clone(), move || {
                 let (path, stop) = (path.clone(), CancellationToken::new());
                 stops.borrow_mut().insert(name.clone(), stop.clone());
+                runtimes.borrow_mut().insert(name.clone(), Handle::current());
                 async move {
                     let loaded = chorus_worker::load(WorkerConfig::new(path))?;
                     let incoming = network::listen(50061).await?;
@@ -237,8 +263,10 @@ impl Cast {
         });
         let flags = Overrides { members: members.collect(), ..Overrides::default() };
         let config = Config::new(Some(LIMITS), flags).unwrap();
+        let (host, runtimes) = (name.to_owned(), Rc::clone(&self.runtimes));
         sim.host(name, move || {
             let config = config.clone();
+            runtimes.borrow_mut().insert(host.clone(), Handle::current());
             async move {
                 let incoming = network::listen(50051).await?;
                 let network = Arc::new(network::Simulated);
@@ -248,9 +276,14 @@ impl Cast {
     }
 }
 
+fn name_of_caller(number: usize) -> String {
+    format!("caller-{number}")
+}
+
 /// Does what is planned when it is due.
 struct Director {
-    workers: Vec<(String, usize)>,
+    /// Those that something happens to: workers, then callers.
+    hosts: Vec<String>,
     coordinators: Vec<String>,
     stops: Stops,
     /// By time, and of one time in the order in which it was planned.
@@ -260,8 +293,8 @@ struct Director {
 }
 
 impl Director {
-    fn plan(&mut self, at: Duration, worker: usize, action: Action) {
-        self.due.insert((at, self.acts), (worker, action));
+    fn plan(&mut self, at: Duration, host: usize, action: Action) {
+        self.due.insert((at, self.acts), (host, action));
         self.acts += 1;
     }
 
@@ -270,8 +303,8 @@ impl Director {
             while let Some(next) = self.due.first_entry()
                 && next.key().0 <= sim.elapsed()
             {
-                let (worker, action) = next.remove();
-                self.act(sim, worker, action);
+                let (host, action) = next.remove();
+                self.act(sim, host, action);
             }
             if sim.step().unwrap_or_else(|error| panic!("{error}")) {
                 return;
@@ -279,20 +312,20 @@ impl Director {
         }
     }
 
-    fn act(&mut self, sim: &mut Sim<'_>, worker: usize, action: Action) {
-        let (name, now) = (self.workers[worker].0.clone(), sim.elapsed());
+    fn act(&mut self, sim: &mut Sim<'_>, host: usize, action: Action) {
+        let (name, now) = (self.hosts[host].clone(), sim.elapsed());
         self.diary.note_at(now, &format!("{name}: {action:?}"));
         match action {
             Action::Begin(fault) => {
                 self.diary.outcome.borrow_mut().faults += 1;
-                self.begin(sim, worker, &name, fault);
+                self.begin(sim, host, &name, fault);
             }
             Action::Start if !sim.is_host_running(name.as_str()) => sim.bounce(name.as_str()),
             Action::Start => {}
             Action::StartOnceStopped(pause) if sim.is_host_running(name.as_str()) => {
-                self.plan(now + Duration::from_millis(20), worker, Action::StartOnceStopped(pause));
+                self.plan(now + Duration::from_millis(20), host, Action::StartOnceStopped(pause));
             }
-            Action::StartOnceStopped(pause) => self.plan(now + pause, worker, Action::Start),
+            Action::StartOnceStopped(pause) => self.plan(now + pause, host, Action::Start),
             Action::Repair => {
                 self.coordinators.iter().for_each(|other| sim.repair(name.as_str(), other.as_str()));
             }
@@ -302,28 +335,28 @@ impl Director {
         }
     }
 
-    fn begin(&mut self, sim: &mut Sim<'_>, worker: usize, name: &str, fault: Fault) {
+    fn begin(&mut self, sim: &mut Sim<'_>, host: usize, name: &str, fault: Fault) {
         let now = sim.elapsed();
         match fault {
             Fault::Crash(lasts) => {
                 if sim.is_host_running(name) {
                     sim.crash(name);
                 }
-                self.plan(now + lasts, worker, Action::Start);
+                self.plan(now + lasts, host, Action::Start);
             }
             Fault::Restart(pause) => {
                 if let Some(stop) = self.stops.borrow().get(name) {
                     stop.cancel();
                 }
-                self.plan(now, worker, Action::StartOnceStopped(pause));
+                self.plan(now, host, Action::StartOnceStopped(pause));
             }
             Fault::Partition(lasts) => {
                 self.coordinators.iter().for_each(|other| sim.partition(name, other.as_str()));
-                self.plan(now + lasts, worker, Action::Repair);
+                self.plan(now + lasts, host, Action::Repair);
             }
             Fault::Delay(lasts) => {
                 self.coordinators.iter().for_each(|other| sim.hold(name, other.as_str()));
-                self.plan(now + lasts, worker, Action::Release);
+                self.plan(now + lasts, host, Action::Release);
             }
         }
     }
