@@ -145,6 +145,7 @@ impl Ensemble {
             step: self.config.limits.step_timeout(),
             token: PATIENCE_PER_TOKEN,
             silence: resilience.silence(),
+            silence_of_all: resilience.degrade_after(),
         };
         let snapshot_tokens = resilience.snapshot_tokens as usize;
         SessionTerms {

@@ -147,6 +147,12 @@ pub enum ReplicaError {
         /// The deadline that it missed.
         milliseconds: u128,
     },
+    /// Nothing at all has come from any replica.
+    #[error("nothing has come from it for {milliseconds} ms")]
+    Silent {
+        /// How long nobody waits.
+        milliseconds: u128,
+    },
     /// The caller's mistake, as the replica sees it. Never counts against the replica.
     #[error("it refused the request: {message}")]
     Refused {

@@ -131,19 +131,30 @@ async fn a_generation_that_falls_below_quorum_ends_with_unavailable() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_hangs_is_left_out_after_the_step_deadline() {
-    let ensemble = Ensemble::demo("[limits]\nstep_timeout_ms = 300\n").await;
+    leaves_out_a_worker_that_hangs("[limits]\nstep_timeout_ms = 300\n", "no answer within").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_of_which_nothing_is_heard_is_left_out_long_before_the_step_deadline() {
+    let config = "[limits]\nstep_timeout_ms = 60_000\n[resilience]\ndegrade_after_ms = 300\n";
+    leaves_out_a_worker_that_hangs(config, "nothing has come from it for").await;
+}
+
+async fn leaves_out_a_worker_that_hangs(config: &str, expected_reason: &str) {
+    let ensemble = Ensemble::demo(config).await;
     let mut client = ensemble.client().await;
     let mut stream = client.generate(request(3, 400)).await.expect("accepted").into_inner();
     stream.message().await.expect("it goes on").expect("a first token");
     ensemble.members[0].freeze();
-    let mut last = None;
+    let (mut is_over, mut reasons) = (false, Vec::new());
     while let Some(reply) = stream.message().await.expect("the generation goes on") {
-        last = Some(reply);
+        is_over = reply.end.is_some();
+        let missing = reply.participation.expect("named").missing;
+        let frozen = missing.into_iter().filter(|member| member.name == ensemble.members[0].name);
+        reasons.extend(frozen.map(|member| member.reason));
     }
-    let last = last.expect("a last message");
-    assert!(last.end.is_some());
-    let missing = &last.participation.expect("named").missing;
-    assert!(missing.iter().any(|member| member.name == ensemble.members[0].name), "{missing:?}");
+    assert!(is_over);
+    assert!(reasons.iter().any(|reason| reason.contains(expected_reason)), "{:?}", reasons.first());
 
     ensemble.members[0].thaw();
     ensemble.until_up(3).await;

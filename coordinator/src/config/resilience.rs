@@ -14,6 +14,9 @@ pub struct Resilience {
     /// Milliseconds. A replica from which nothing has come for so long while something is waited for is taken for dead, if
     /// another one is up.
     pub silence_ms: u32,
+    /// Milliseconds. A step goes on without a member (where the quorum holds and the request allows it) when nothing has come
+    /// from any of its replicas for so long while something is waited for; it comes back when it is heard of.
+    pub degrade_after_ms: u32,
     /// The share of feeds that may be sent to a second replica because the first one takes longer than 95 in 100 feeds
     /// did; 0: none.
     pub hedge_share: f64,
@@ -41,6 +44,7 @@ impl Default for Resilience {
         Self {
             snapshot_tokens: 16,
             silence_ms: 200,
+            degrade_after_ms: 1000,
             hedge_share: 0.05,
             early_decision: true,
             dns_refresh_ms: 5000,
@@ -54,13 +58,23 @@ impl Resilience {
         Duration::from_millis(self.silence_ms.into())
     }
 
+    /// How long a member may be silent.
+    pub fn degrade_after(&self) -> Duration {
+        Duration::from_millis(self.degrade_after_ms.into())
+    }
+
     /// How long between two lookups of a name.
     pub fn dns_refresh(&self) -> Duration {
         Duration::from_millis(self.dns_refresh_ms.into())
     }
 
     pub(super) fn check(&self) -> Result<(), ResilienceError> {
-        for (key, value) in [("silence_ms", self.silence_ms), ("dns_refresh_ms", self.dns_refresh_ms)] {
+        let times = [
+            ("silence_ms", self.silence_ms),
+            ("degrade_after_ms", self.degrade_after_ms),
+            ("dns_refresh_ms", self.dns_refresh_ms),
+        ];
+        for (key, value) in times {
             if value == 0 {
                 return Err(ResilienceError { key, value: 0.0, allowed: "at least 1" });
             }

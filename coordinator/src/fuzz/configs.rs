@@ -19,6 +19,7 @@ weight = 0.5
 max_sessions = 9
 step_timeout_ms = 800
 [resilience]
+degrade_after_ms = 900
 hedge_share = 0.1
 early_decision = false
 [[members]]

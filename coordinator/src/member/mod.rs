@@ -121,6 +121,13 @@ impl Member {
         together(&presences)
     }
 
+    /// For how long nothing has come from any replica that is up while each is waited for; zero where one is not.
+    pub(crate) fn silence(&self) -> Duration {
+        let seats = self.seats();
+        let up = seats.iter().filter(|seat| seat.is_up());
+        up.map(|seat| seat.replica.silence()).min().unwrap_or_default()
+    }
+
     /// Resolves when it can be asked.
     pub(crate) async fn wait_until_up(&self) {
         let is_up = |member: &Self| member.seats().iter().any(|seat| seat.is_up());

@@ -46,11 +46,12 @@ impl Losses {
     }
 }
 
-/// Whether the member is there and fails; a dead one comes back as another process.
+/// Whether the member is there and fails; one that is dead or stands still comes back when it is heard of.
 fn is_its_fault(error: &ReplicaError) -> bool {
     match error {
         ReplicaError::Late { .. } | ReplicaError::Protocol { .. } | ReplicaError::NotFinite { .. } => true,
         ReplicaError::Lost { .. }
+        | ReplicaError::Silent { .. }
         | ReplicaError::Refused { .. }
         | ReplicaError::Exhausted { .. }
         | ReplicaError::UnknownSession => false,

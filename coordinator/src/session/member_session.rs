@@ -8,12 +8,13 @@ use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::sitting::{MAX_FEED_TOKENS, Reading, Sitting};
-use super::terms::SessionTerms;
+use super::terms::{Patience, SessionTerms};
 use super::transcript::Transcript;
 use crate::member::{Counted, Member, Seat};
 use crate::plan::Ask;
@@ -82,7 +83,8 @@ impl MemberSession {
     /// fails, on others.
     ///
     /// # Errors
-    /// What the first of the replicas says that were tried, if none could answer in time.
+    /// What the first of the replicas says that were tried, if none could answer in time; that it is late; that nothing has
+    /// come from any of them for long.
     pub(super) async fn advance(
         &mut self,
         transcript: &Transcript,
@@ -96,13 +98,16 @@ impl MemberSession {
         let (start, patience) = (Instant::now(), self.terms.patience.for_tokens(most));
         let until = start + patience;
         let reading = Reading { step, ask, until: self.terms.deadline.map_or(until, |at| at.min(until)) };
-        let Ok(answer) = timeout_at(until, self.on_any_replica(transcript, &reading)).await else {
-            // Where it was open it was closed with the future that was dropped.
-            if let Some(seat) = &self.asked {
-                seat.replica.late();
-            }
-            return Err(ReplicaError::Late { milliseconds: patience.as_millis() });
-        };
+        let silence = self.silence_of_all(most);
+        let member = Arc::clone(&self.member);
+        let answer = self.on_any_replica(transcript, &reading);
+        let answer = while_heard_of(&member, silence, answer);
+        let late = ReplicaError::Late { milliseconds: patience.as_millis() };
+        let answer = timeout_at(until, answer).await.unwrap_or(Err(late));
+        // Where it was open it was closed with the future that was dropped.
+        if let (Err(ReplicaError::Late { .. }), Some(seat)) = (&answer, &self.asked) {
+            seat.replica.late();
+        }
         let answer = answer?;
         self.read = self.read.max(reading.step.end);
         if fed <= SHORT_FEED {
@@ -128,6 +133,13 @@ impl MemberSession {
         self.open(transcript)?;
         let end = transcript.len().min(self.position() + self.max_feed_tokens(&Ask::Nothing));
         self.advance(transcript, end..end, Ask::Nothing).await.map(|_| ())
+    }
+
+    /// For how long all replicas may be silent about so many tokens; forever where the request can't do without the member.
+    fn silence_of_all(&self, tokens: usize) -> Duration {
+        let Patience { step, silence_of_all, .. } = self.terms.patience;
+        if self.terms.require_all { step } else { silence_of_all }
+            .saturating_add(self.terms.patience.of_tokens(tokens))
     }
 
     async fn on_any_replica(
@@ -314,6 +326,25 @@ impl MemberSession {
     fn snapshot_position(&self) -> usize {
         let snapshot = self.sitting.as_ref().map_or(self.snapshot.as_ref(), Sitting::snapshot);
         snapshot.map_or(0, Snapshot::position)
+    }
+}
+
+/// The answer, unless nothing comes from the member for so long.
+async fn while_heard_of(
+    member: &Member,
+    silence: Duration,
+    answer: impl Future<Output = Result<Answer, ReplicaError>>,
+) -> Result<Answer, ReplicaError> {
+    let (mut answer, mut pause) = (pin!(answer), silence);
+    loop {
+        if let Ok(answer) = timeout(pause, &mut answer).await {
+            return answer;
+        }
+        let silent = member.silence();
+        if silent >= silence {
+            return Err(ReplicaError::Silent { milliseconds: silence.as_millis() });
+        }
+        pause = silence - silent;
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Patience {
     /// A replica from which nothing at all has come for this long while something is waited for is not waited for where
     /// another one is up.
     pub(crate) silence: Duration,
+    /// A member from none of whose replicas anything has come for this long is not waited for where it may be missing.
+    pub(crate) silence_of_all: Duration,
 }
 
 /// What holds for a session at every member.
@@ -64,8 +66,9 @@ impl SessionTerms {
 
     #[cfg(test)]
     pub(crate) fn of_tests() -> Self {
+        const SECOND: Duration = Duration::from_secs(1);
         let patience =
-            Patience { step: Duration::from_secs(1), token: Duration::ZERO, silence: Duration::from_secs(1) };
+            Patience { step: SECOND, token: Duration::ZERO, silence: SECOND, silence_of_all: SECOND };
         Self {
             patience,
             plan: PlanKind::Dense,

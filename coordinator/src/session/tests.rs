@@ -20,6 +20,7 @@ use crate::testing::scripted_replica::{Act, ScriptedReplica};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SILENCE: Duration = Duration::from_millis(200);
+const SILENCE_OF_ALL: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_secs(5);
 const SNAPSHOT_TOKENS: usize = 4;
 
@@ -52,7 +53,8 @@ impl Stage {
         replicas.iter().for_each(|replica| replica.start());
         let of_member = replicas.iter().cloned().map(|replica| replica as Arc<dyn Replica>);
         let member = Arc::new(Member::new("alto", of_member, hedge_share));
-        let patience = Patience { step: STEP, token: Duration::ZERO, silence: SILENCE };
+        let patience =
+            Patience { step: STEP, token: Duration::ZERO, silence: SILENCE, silence_of_all: SILENCE_OF_ALL };
         let plan = PlanKind::Dense;
         let all =
             SessionTerms { patience, plan, snapshot_tokens: SNAPSHOT_TOKENS, ..SessionTerms::of_tests() };
@@ -224,6 +226,36 @@ async fn the_last_replica_has_the_whole_time_of_a_step() {
     let error = stage.step(&[3]).await.unwrap_err();
     assert_eq!(error, ReplicaError::Late { milliseconds: STEP.as_millis() });
     assert_eq!((start.elapsed(), here.late_feeds()), (STEP, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_of_which_nothing_is_heard_is_not_waited_for_where_it_may_be_missing() {
+    for (may_be_missing, expected, takes) in [
+        (true, ReplicaError::Silent { milliseconds: 1000 }, SILENCE_OF_ALL),
+        (false, ReplicaError::Late { milliseconds: 5000 }, STEP),
+    ] {
+        let terms = |terms: SessionTerms| terms.allowing_degraded(may_be_missing);
+        let mut stage = Stage::of_as(1, terms, 0.0);
+        stage.step(&[1, 2]).await.unwrap();
+        stage.replicas[0].follow(|_| Act::Hang);
+        stage.replicas[0].is_silent_for(SILENCE_OF_ALL);
+        let start = Instant::now();
+        assert_eq!(stage.step(&[3]).await.unwrap_err(), expected);
+        assert_eq!((start.elapsed(), stage.replicas[0].late_feeds()), (takes, usize::from(!may_be_missing)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_is_heard_of_as_long_as_one_of_its_replicas_is() {
+    let mut stage = Stage::new();
+    stage.step(&[1, 2]).await.unwrap();
+    for replica in &stage.replicas {
+        replica.follow(|_| Act::Hang);
+    }
+    let (here, there) = stage.here_and_there();
+    here.is_silent_for(SILENCE_OF_ALL);
+    there.is_silent_for(SILENCE);
+    assert_eq!(stage.step(&[3]).await.unwrap_err(), ReplicaError::Late { milliseconds: 5000 });
 }
 
 /// So many answers that it is known how long one takes.

@@ -37,6 +37,7 @@ const LIMITS: &str = "
     connect_timeout_ms = 500
     [resilience]
     silence_ms = 60
+    degrade_after_ms = 150
     snapshot_tokens = 4
 ";
 
