@@ -83,7 +83,8 @@ impl MemberSession {
     /// fails, on others.
     ///
     /// # Errors
-    /// What the first of the replicas says that were tried, if none could answer in time; that it is late; that nothing has
+    /// What the first of the replicas says that were tried, if none could answer in time (a refusal only where no other says
+    /// anything else); that it is late; that nothing has
     /// come from any of them for long.
     pub(super) async fn advance(
         &mut self,
@@ -148,7 +149,8 @@ impl MemberSession {
         reading: &Reading,
     ) -> Result<Answer, ReplicaError> {
         let mut failed: Vec<Arc<Seat>> = Vec::new();
-        let (mut first_error, mut is_forgiven) = (None, false);
+        let mut first_error: Option<ReplicaError> = None;
+        let (mut is_forgiven, mut is_refused) = (false, false);
         loop {
             let error = match self.attempt(transcript, reading, &failed).await {
                 Ok(answer) => return Ok(answer),
@@ -165,12 +167,19 @@ impl MemberSession {
             match error {
                 // A snapshot that this replica can't read, since it is of another model now: the tokens can be.
                 ReplicaError::Refused { .. } if was_new && had_snapshot => self.snapshot = None,
-                ReplicaError::Refused { .. } => return Err(error),
+                // The caller's mistake, if another one says so, too.
+                ReplicaError::Refused { .. } if is_refused => return Err(error),
+                ReplicaError::Refused { .. } => {
+                    is_refused = true;
+                    failed.push(seat);
+                }
                 // Once it may open the session again, for whatever made it forget.
                 ReplicaError::UnknownSession if !is_forgiven => is_forgiven = true,
                 _ => failed.push(seat),
             }
-            first_error.get_or_insert(error);
+            if matches!(first_error, None | Some(ReplicaError::Refused { .. })) {
+                first_error = Some(error);
+            }
         }
     }
 

@@ -306,17 +306,37 @@ async fn hedges_have_a_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_final_and_a_full_replica_is_not() {
+async fn a_full_replica_is_not_the_end_and_a_refusal_is_once_another_one_refuses_too() {
     let mut stage = Stage::new();
     stage.step(&[1, 2]).await.unwrap();
     let (here, there) = stage.here_and_there();
     here.follow(|_| Act::Fail(ReplicaError::Exhausted { message: "full".to_owned() }));
     stage.step(&[3]).await.unwrap();
+    here.follow(|_| Act::Answer);
     let refusal = ReplicaError::Refused { message: "token 4 is not for me".to_owned() };
-    let refused = refusal.clone();
-    there.follow(move |_| Act::Fail(refused.clone()));
+    let refuses = |refusal: &ReplicaError| {
+        let refusal = refusal.clone();
+        move |_| Act::Fail(refusal.clone())
+    };
+    there.follow(refuses(&refusal));
+    stage.step(&[4]).await.unwrap();
+    here.follow(refuses(&refusal));
     assert_eq!(stage.step(&[4]).await.unwrap_err(), refusal);
-    assert_eq!(here.feeds().len(), 1, "nobody else is asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_beside_another_failure_is_not_the_callers_mistake() {
+    let refusal = ReplicaError::Refused { message: "token 3 is not for me".to_owned() };
+    let not_finite = ReplicaError::NotFinite { what: "token 3".to_owned() };
+    for (here_fails, there_fails) in [(&refusal, &not_finite), (&not_finite, &refusal)] {
+        let mut stage = Stage::new();
+        stage.step(&[1, 2]).await.unwrap();
+        let (here, there) = stage.here_and_there();
+        for (replica, failure) in [(here, here_fails.clone()), (there, there_fails.clone())] {
+            replica.follow(move |_| Act::Fail(failure.clone()));
+        }
+        assert_eq!(stage.step(&[3]).await.unwrap_err(), not_finite);
+    }
 }
 
 #[tokio::test(start_paused = true)]
