@@ -24,7 +24,11 @@ pub struct MemberProcess {
 
 impl MemberProcess {
     pub fn start(name: &str, model: &Path) -> Self {
-        let mut process = start_worker(model, "127.0.0.1:0");
+        Self::of(name, model, start_worker(model, "127.0.0.1:0"))
+    }
+
+    /// A worker that was started somewhere.
+    pub fn of(name: &str, model: &Path, mut process: Chorus) -> Self {
         let address = process.listening();
         Self { name: name.to_owned(), model: model.to_owned(), address, weight: 1.0, process }
     }

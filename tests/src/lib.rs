@@ -8,8 +8,11 @@
 pub mod clients;
 pub mod ensemble;
 pub mod models;
+pub mod namespace;
 pub mod process;
+pub mod running;
 
 pub use clients::{generate, joined_text, plans, score_text, text_input, until};
 pub use ensemble::{Ensemble, MemberProcess};
 pub use process::Chorus;
+pub use running::Running;

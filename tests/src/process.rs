@@ -49,14 +49,20 @@ impl Chorus {
     }
 
     fn start_reading<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I, stdin: Stdio) -> Self {
-        let mut child = Command::new(binary())
-            .args(args)
+        let mut command = Command::new(binary());
+        command.args(args);
+        Self::start_command(command, stdin)
+    }
+
+    /// Starts a command that becomes `chorus ARGS...` in the same process.
+    pub fn start_command(mut command: Command, stdin: Stdio) -> Self {
+        let mut child = command
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the binary under test starts");
+            .expect("the command starts");
         let stdout = lines(child.stdout.take().expect("stdout is piped"));
         let mut pipe = child.stderr.take().expect("stderr is piped");
         let stderr = thread::spawn(move || {
@@ -80,6 +86,12 @@ impl Chorus {
         stdin.write_all(text.as_bytes()).ok();
         drop(stdin);
         chorus.wait()
+    }
+
+    /// Writes a line to its standard input.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("stdin is piped");
+        writeln!(stdin, "{line}").expect("it reads");
     }
 
     pub fn pid(&self) -> Pid {

@@ -181,7 +181,7 @@ async fn members_that_have_all_forgotten_the_session_read_it_again() {
     assert_eq!(stage.members[1].histories(), [read[..8].to_vec(), read]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn full_members_are_exhausted_and_not_unavailable() {
     let stage = Stage::new("").await;
     stage.members[2].die();
