@@ -60,19 +60,24 @@ impl admin_server::Admin for AdminService {
         request: Request<SetMembersRequest>,
     ) -> Result<Response<ConfigurationReply>, Status> {
         let request = request.into_inner();
-        let list = MemberList {
-            members: request.members.into_iter().map(member).collect(),
-            quorum: request.quorum.map(|quorum| Quorum {
-                members: usize::try_from(quorum.members).unwrap_or(usize::MAX),
-                weight: quorum.weight,
-            }),
-            expected_revision: request.expected_revision,
-        };
-        answer(self.handle.set_members(list, request.allow_down).await)
+        let allow_down = request.allow_down;
+        answer(self.handle.set_members(list(request), allow_down).await)
     }
 
     async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ConfigurationReply>, Status> {
         answer(self.handle.reload(request.into_inner().allow_down).await)
+    }
+}
+
+/// What a request asks for, checked by nobody yet.
+pub(crate) fn list(request: SetMembersRequest) -> MemberList {
+    MemberList {
+        members: request.members.into_iter().map(member).collect(),
+        quorum: request.quorum.map(|quorum| Quorum {
+            members: usize::try_from(quorum.members).unwrap_or(usize::MAX),
+            weight: quorum.weight,
+        }),
+        expected_revision: request.expected_revision,
     }
 }
 

@@ -9,7 +9,9 @@ use chorus_proto::v1::{
     FusionOptions, GenerateRequest, Input, PredictRequest, Rule, SamplingOptions, ScoreReply, ScoreRequest,
     TokenIds, input,
 };
-use chorus_tests::{Ensemble, clients::EnsembleClient, generate, joined_text, score_text, text_input};
+use chorus_tests::{
+    Ensemble, Running, clients::EnsembleClient, generate, joined_text, running::texts, score_text, text_input,
+};
 use tonic::{Code, Status};
 
 fn ids(ids: &[i64]) -> Option<Input> {
@@ -250,6 +252,44 @@ async fn calls_without_their_message_take_no_place() {
         assert_eq!(healthy_answer(&mut client).await, before);
     }
     assert!(waiting.try_join_next().is_none(), "they are neither answered nor refused");
+}
+
+/// Callers who send nonsense of every kind, again and again, cost those beside them no token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_requests_beside_a_good_load_change_no_token_of_it() {
+    use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+    const TOKENS: u32 = 300;
+    let ensemble = Ensemble::demo(LIMITS).await;
+    let client = ensemble.client().await;
+    let expected = texts(&client, TOKENS).await;
+    let mut nuisances = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let mut client = ensemble.client().await;
+        nuisances.spawn(async move {
+            loop {
+                for (what, request, words) in generate_table() {
+                    check(what, &generate(&mut client, request).await.expect_err(what), &words);
+                }
+                let endless = ScoreRequest { input: text_input(&"a".repeat(12 << 20)), ..Default::default() };
+                client.score(endless).await.expect_err("too long");
+                let mut stream = client.generate(valid()).await.expect("accepted").into_inner();
+                stream.message().await.expect("served");
+            }
+        });
+    }
+    for address in [ensemble.address, ensemble.members[0].address] {
+        nuisances.spawn(async move {
+            for length in (0..).map(|number| number * 37 % 4096) {
+                let mut socket = TcpStream::connect(address).await.expect("it listens");
+                // The other end may have seen enough.
+                socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.ok();
+                socket.write_all(&vec![length as u8; length]).await.ok();
+            }
+        });
+    }
+    let running = Running::start(&client, TOKENS);
+    running.finish().await.assert_whole(&expected);
+    assert!(nuisances.try_join_next().is_none(), "each went on to the end and got what it deserves");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,13 @@
-//! Hostile configurations, as a file's text and as flags.
+//! Hostile configurations: a file's text, flags, and lists of members that operators send.
 
-use chorus_fuzz::{Encoded, Verdict, assert_one_line, fuzz, mutated, sentence, within};
+use chorus_fuzz::{Encoded, Verdict, any_count, any_f64, assert_one_line, fuzz, mutated, sentence, within};
+use chorus_proto::v1::{MemberSettings, Quorum, SetMembersRequest};
 use proptest::prelude::*;
+use prost::Message;
 
+use crate::admin;
 use crate::config::{Config, ConfigError, MemberConfig, Overrides};
+use crate::steward::MemberList;
 
 /// Everything that can be in a configuration.
 const WHOLE: &str = r#"
@@ -78,6 +82,46 @@ fn a_configuration_that_is_accepted_is_one_when_it_is_written_down() {
             Err(ConfigError::Toml(_)) => Verdict::Refused,
             Err(error) => {
                 assert_one_line(&sentence(&error), longest_sentence(text.len()));
+                Verdict::Refused
+            }
+        }
+    });
+}
+
+/// Lists of members as operators send them, to a coordinator whose configuration holds.
+#[test]
+fn a_list_of_members_that_is_accepted_is_one_that_a_file_can_have() {
+    let in_force = Config::new(Some(SMALL), Overrides::default()).unwrap();
+    let name = prop_oneof![6 => "[a-z]{1,3}", 1 => ".{0,70}"];
+    let weight = prop::option::weighted(0.6, prop_oneof![5 => 0.0..4.0, 1 => any_f64()]);
+    let address = prop_oneof![
+        6 => "http://[a-z]{1,3}:[1-9][0-9]{0,3}",
+        1 => "dns://[a-z]{1,3}:[1-9]",
+        1 => ".{0,30}"
+    ];
+    let member = (name, weight, prop::collection::vec(address, 0..3));
+    let member = member.prop_map(|(name, weight, addresses)| MemberSettings { name, weight, addresses });
+    let quorum = (prop_oneof![3 => 1..3_u32, 1 => any_count()], prop_oneof![3 => 0.0..1.0, 1 => any_f64()]);
+    let quorum = prop::option::weighted(0.3, quorum.prop_map(|(members, weight)| Quorum { members, weight }));
+    let request = (prop::collection::vec(member, 0..4), quorum).prop_map(|(members, quorum)| {
+        SetMembersRequest { members, quorum, ..SetMembersRequest::default() }.encode_to_vec()
+    });
+    fuzz("coordinator: lists of members", mutated(request.boxed(), &WORDS), |Encoded(bytes)| {
+        let room = 256 * bytes.len() + 64 * 1024;
+        let Ok(request) = within(room, || SetMembersRequest::decode(bytes.as_slice())) else {
+            return Verdict::Refused;
+        };
+        let MemberList { members, quorum, .. } = admin::list(request);
+        match within(room, || in_force.with_members(members, quorum)) {
+            Ok(config) => {
+                assert!(
+                    config.weights().is_ok() && (1..=config.members.len()).contains(&config.quorum.members)
+                );
+                assert_round_trip(&config);
+                Verdict::Accepted
+            }
+            Err(error) => {
+                assert_one_line(&sentence(&error), longest_sentence(bytes.len()));
                 Verdict::Refused
             }
         }

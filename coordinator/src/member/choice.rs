@@ -3,12 +3,11 @@
 //! Pure: chance is an argument. M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001: nearly as even
 //! as the least loaded of all, and many coordinators that choose by what each of them knows do not all choose the same one.
 
-use rand::{SeedableRng as _, seq::index};
-use rand_chacha::ChaCha8Rng;
+use rand::{SeedableRng as _, rngs::SmallRng, seq::index};
 
 /// The place of the chosen one among these loads; none where there are none. The same `chance` chooses the same.
 pub(super) fn less_loaded_of_two(loads: &[u32], chance: u64) -> Option<usize> {
-    let mut random = ChaCha8Rng::seed_from_u64(chance);
+    let mut random = SmallRng::seed_from_u64(chance);
     let two = index::sample(&mut random, loads.len(), loads.len().min(2));
     two.into_iter().min_by_key(|place| loads.get(*place))
 }

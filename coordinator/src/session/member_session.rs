@@ -5,13 +5,13 @@
 
 use std::future::{pending, poll_fn};
 use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::sitting::{MAX_FEED_TOKENS, Reading, Sitting};
 use super::terms::{Patience, SessionTerms};
@@ -35,6 +35,8 @@ pub(crate) struct MemberSession {
     asked: Option<Arc<Seat>>,
     /// Tokens that some replica has answered about.
     read: usize,
+    /// Wakes a step that takes long. Put off from step to step, which costs less than a new one.
+    clock: Option<Pin<Box<Sleep>>>,
     _counted: Counted,
 }
 
@@ -51,6 +53,7 @@ impl MemberSession {
             snapshot: None,
             asked: None,
             read: 0,
+            clock: None,
             _counted: Counted::new(&member.sessions),
         }
     }
@@ -101,10 +104,11 @@ impl MemberSession {
         let reading = Reading { step, ask, until: self.terms.deadline.map_or(until, |at| at.min(until)) };
         let silence = self.silence_of_all(most);
         let member = Arc::clone(&self.member);
+        let mut clock = self.clock.take().unwrap_or_else(|| Box::pin(sleep_until(until)));
         let answer = self.on_any_replica(transcript, &reading);
-        let answer = while_heard_of(&member, silence, answer);
-        let late = ReplicaError::Late { milliseconds: patience.as_millis() };
-        let answer = timeout_at(until, answer).await.unwrap_or(Err(late));
+        let answer = in_time(&mut clock, until, &member, silence, answer).await;
+        self.clock = Some(clock);
+        let answer = answer.ok_or(ReplicaError::Late { milliseconds: patience.as_millis() }).flatten();
         // Where it was open it was closed with the future that was dropped.
         if let (Err(ReplicaError::Late { .. }), Some(seat)) = (&answer, &self.asked) {
             seat.replica.late();
@@ -198,7 +202,11 @@ impl MemberSession {
         // Whoever drops this future gives the sitting up, and with it the replica's work; not what is known of the session.
         self.snapshot = sitting.snapshot().cloned();
         self.asked = Some(Arc::clone(sitting.seat()));
-        let (sitting, result) = self.hedged(sitting, transcript, reading, failed).await;
+        let (sitting, result) = match self.member.seats().len() {
+            0 | 1 => read(sitting, transcript, reading).await,
+            // Its future is large, and a step has one for every member.
+            _ => self.hedged(sitting, transcript, reading, failed).boxed().await,
+        };
         self.sitting = Some(sitting);
         result
     }
@@ -212,9 +220,6 @@ impl MemberSession {
         reading: &Reading,
         failed: &[Arc<Seat>],
     ) -> Read {
-        if self.member.seats().len() < 2 {
-            return read(sitting, transcript, reading).await;
-        }
         let snapshot = sitting.snapshot().cloned();
         // The newest is the last.
         let mut asked = failed.to_vec();
@@ -338,22 +343,31 @@ impl MemberSession {
     }
 }
 
-/// The answer, unless nothing comes from the member for so long.
-async fn while_heard_of(
+/// The answer, unless nothing comes from the member for so long; none where it is late.
+async fn in_time(
+    clock: &mut Pin<Box<Sleep>>,
+    until: Instant,
     member: &Member,
     silence: Duration,
     answer: impl Future<Output = Result<Answer, ReplicaError>>,
-) -> Result<Answer, ReplicaError> {
-    let (mut answer, mut pause) = (pin!(answer), silence);
+) -> Option<Result<Answer, ReplicaError>> {
+    let mut answer = pin!(answer);
+    let mut look_again = Instant::now() + silence;
     loop {
-        if let Ok(answer) = timeout(pause, &mut answer).await {
-            return answer;
+        clock.as_mut().reset(look_again.min(until));
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Some(answer),
+            () = clock.as_mut() => {}
         }
-        let silent = member.silence();
+        let (now, silent) = (Instant::now(), member.silence());
+        if now >= until {
+            return None;
+        }
         if silent >= silence {
-            return Err(ReplicaError::Silent { milliseconds: silence.as_millis() });
+            return Some(Err(ReplicaError::Silent { milliseconds: silence.as_millis() }));
         }
-        pause = silence - silent;
+        look_again = now + (silence - silent);
     }
 }
 
