@@ -19,6 +19,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::mem::take;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,7 +28,6 @@ use std::time::Duration;
 
 use chorus_proto::v1::{MissingMember, Participation};
 use chorus_text::Vocabulary;
-use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::fusion::RowError;
@@ -37,7 +37,7 @@ use crate::quorum::QuorumError;
 use crate::replica::{Answer, ReplicaError};
 use crate::roster::Roster;
 
-use awaited::{Awaited, Returned};
+use awaited::{Awaited, Boxes, Returned};
 use catch_up::CatchUp;
 use losses::{Losses, Return};
 use member_session::MemberSession;
@@ -72,6 +72,7 @@ pub(crate) struct EnsembleSession {
     places: Vec<Place>,
     /// One for each member, in member order.
     losses: Vec<Losses>,
+    boxes: Boxes,
 }
 
 /// Why a step has no result.
@@ -106,6 +107,7 @@ impl EnsembleSession {
             vocabulary_size: vocabulary.len() as usize,
             places: Vec::new(),
             losses: vec![Losses::default(); roster.members.len()],
+            boxes: Boxes::default(),
         };
         for index in 0..roster.members.len() {
             let place = match barred.get(&index) {
@@ -195,14 +197,22 @@ impl EnsembleSession {
         asks: &BTreeMap<usize, Ask>,
         step: Range<usize>,
     ) -> Vec<(usize, Result<Answer, ReplicaError>)> {
-        let transcript = &self.transcript;
-        let feeds = self.places.iter_mut().enumerate().filter_map(|(index, place)| {
-            let (session, ask) = (place.in_step()?, asks.get(&index)?.clone());
-            let step = step.clone();
-            Some(async move { (index, session.advance(transcript, step, ask).await) })
-        });
-        // Completion order is of no interest: the results come in member order.
-        join_all(feeds).await
+        let mut awaited = Awaited::new(&self.transcript, step, take(&mut self.boxes));
+        for (index, ask) in asks {
+            match take(&mut self.places[*index]) {
+                Place::InStep(session) => awaited.ask(*index, session, ask.clone()),
+                other => self.places[*index] = other,
+            }
+        }
+        let mut results = Vec::new();
+        while let Some((index, Returned { session, result })) = awaited.next().await {
+            self.places[index] = Place::InStep(session);
+            results.push((index, result));
+        }
+        (_, self.boxes) = awaited.into_stragglers();
+        // In member order, whoever was first.
+        results.sort_unstable_by_key(|(index, _)| *index);
+        results
     }
 
     /// As [`Self::step`], but it ends without the members that take more than twice as long as the others where
@@ -253,20 +263,22 @@ impl EnsembleSession {
                 }
             }
         }
-        for (index, under_way) in awaited.stragglers() {
+        let (stragglers, boxes) = awaited.into_stragglers();
+        for (index, under_way) in stragglers {
             self.places[index] = Place::Straggling(under_way);
         }
+        self.boxes = boxes;
         let answers = self.conclude(results.into_iter().collect(), step, |_| ask.clone()).await?;
         Ok(StepAnswers { _budget: budget, ..answers })
     }
 
     /// Asks every member that is in step or was late, each on its own way. Their places are empty until they are put back.
     fn send_out(&mut self, step: Range<usize>, ask: &Ask) -> Awaited {
-        let mut awaited = Awaited::new(&self.transcript, step, ask.clone());
+        let mut awaited = Awaited::new(&self.transcript, step, take(&mut self.boxes));
         for (index, place) in self.places.iter_mut().enumerate() {
-            match std::mem::replace(place, Place::Out { reason: String::new() }) {
-                Place::InStep(session) => awaited.ask(index, session),
-                Place::Straggling(earlier) => awaited.ask_after(index, earlier),
+            match take(place) {
+                Place::InStep(session) => awaited.ask(index, session, ask.clone()),
+                Place::Straggling(earlier) => awaited.ask_after(index, earlier, ask.clone()),
                 other => *place = other,
             }
         }

@@ -20,6 +20,13 @@ pub(super) enum Place {
     Out { reason: String },
 }
 
+/// Nowhere, for as long as its session is on its way.
+impl Default for Place {
+    fn default() -> Self {
+        Self::Out { reason: String::new() }
+    }
+}
+
 impl Place {
     pub(super) fn in_step(&mut self) -> Option<&mut MemberSession> {
         match self {

@@ -3,40 +3,47 @@
 //! Knows nothing about members.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// All tokens of a session, in order. Grows, never shrinks.
 #[derive(Debug, Clone)]
-pub(crate) struct Transcript {
+pub(crate) struct Transcript(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     /// The fingerprint of the vocabulary that the tokens are of.
-    vocabulary: Arc<str>,
-    tokens: Arc<Mutex<Vec<u32>>>,
+    vocabulary: String,
+    tokens: Mutex<Vec<u32>>,
 }
 
 impl Transcript {
     pub(crate) fn new(vocabulary: &str) -> Self {
-        Self { vocabulary: Arc::from(vocabulary), tokens: Arc::default() }
+        Self(Arc::new(Shared { vocabulary: vocabulary.to_owned(), tokens: Mutex::default() }))
     }
 
     pub(crate) fn vocabulary(&self) -> &str {
-        &self.vocabulary
+        &self.0.vocabulary
     }
 
     /// Appends tokens and gives the new length.
     pub(crate) fn extend(&self, tokens: &[u32]) -> usize {
-        let mut all = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.tokens();
         all.extend_from_slice(tokens);
         all.len()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.tokens().len()
     }
 
     /// A copy of a part; what lies outside is left out.
     pub(crate) fn part(&self, range: Range<usize>) -> Vec<u32> {
-        let all = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.tokens();
         let end = range.end.min(all.len());
         all.get(range.start.min(end)..end).unwrap_or_default().to_vec()
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
