@@ -11,6 +11,7 @@ mod eval;
 mod failure;
 mod import;
 mod logging;
+mod picture_file;
 mod serve;
 mod shutdown;
 mod text_file;

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::config::{Addresses, MemberConfig};
 use crate::quorum::Quorum;
-use crate::server::RunError;
+use crate::run_error::RunError;
 use crate::steward::{Handle, InForce, MemberList, ReconfigureError};
 
 /// Calls of one operator at a time: far more than anybody makes.

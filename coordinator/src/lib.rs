@@ -34,6 +34,7 @@ mod link;
 mod member;
 mod membership;
 mod roster;
+mod run_error;
 mod server;
 mod service;
 mod session;
@@ -46,5 +47,6 @@ mod testing;
 
 pub use config::Config;
 pub use link::InvalidAddress;
-pub use server::{Coordinator, RunError, run, run_on};
+pub use run_error::RunError;
+pub use server::{Coordinator, run, run_on};
 pub use steward::{Handle, InForce, MemberList, ReconfigureError, Source};

@@ -22,12 +22,11 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::config::{Config, Limits};
 use crate::ensemble::{Common, Ensemble};
-use crate::link::InvalidAddress;
 use crate::membership::Connecting;
 use crate::network::{Network, Sockets};
+use crate::run_error::RunError;
 use crate::service::{EnsembleService, explain};
 use crate::steward::{Handle, Source, Steward};
-use crate::weights::WeightsError;
 use crate::{admin, health};
 
 /// What running requests have to finish in after a shutdown was asked for.
@@ -41,29 +40,6 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const REQUEST_FRAMING: usize = 1 << 20;
 /// Streams of one connection beside those that can be in progress or wait: health, reflection, and requests that are refused.
 const SPARE_STREAMS: u32 = 64;
-
-/// Why a coordinator could not run.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A member's address can't be connected to.
-    #[error("member {name:?} can't be reached")]
-    Address {
-        /// The member.
-        name: String,
-        /// Why.
-        #[source]
-        source: InvalidAddress,
-    },
-    /// The weights can't be shared.
-    #[error("the members' weights can't be used")]
-    Weights(#[from] WeightsError),
-    /// The descriptors for server reflection can't be read.
-    #[error("server reflection can't be offered")]
-    Reflection(#[from] tonic_reflection::server::Error),
-    /// The server failed.
-    #[error("the server failed")]
-    Serve(#[from] tonic::transport::Error),
-}
 
 /// An ensemble that connects to its members, and is to be served.
 pub struct Coordinator {

@@ -16,13 +16,13 @@ use serde::Serialize;
 use super::{
     args::{OutputArgs, WorkloadArgs, vocabulary},
     local::LocalEnsemble,
-    measure::{measure, status},
+    measure::{coordinator_us_per_token, measure, status},
     table::milliseconds,
-    target::{coordinator_us_per_token, write_picture},
 };
 use crate::{
     client::{print, print_json, table},
     failure::{Interrupted, note},
+    picture_file::write_picture,
     shutdown::Shutdown,
 };
 

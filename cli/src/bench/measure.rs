@@ -73,3 +73,10 @@ pub(super) fn something_answered(report: &Report) -> anyhow::Result<()> {
         ),
     }
 }
+
+/// Processor time of the watched coordinator for each token that came in the window, in microseconds.
+pub(super) fn coordinator_us_per_token(result: &RunResult) -> Option<f64> {
+    let tokens = result.measurements.volume.tokens();
+    let cpu = result.watched_cpu?;
+    (tokens > 0).then(|| cpu.as_secs_f64() * 1e6 / tokens as f64)
+}

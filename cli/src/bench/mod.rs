@@ -3,6 +3,7 @@
 //! Parse, build, run, show: what is called, measured and judged is `chorus-load`'s.
 
 mod args;
+mod command;
 mod growth;
 mod in_process;
 mod local;
@@ -15,9 +16,9 @@ mod table;
 mod target;
 mod tax;
 
-pub(crate) use args::BenchArgs;
+pub(crate) use command::BenchArgs;
 
-use args::BenchCommand;
+use command::BenchCommand;
 
 /// Runs the command.
 ///

@@ -15,11 +15,11 @@ use super::{
     args::LoadTestArgs,
     measure::measure,
     table::{self, milliseconds},
-    target::write_picture,
 };
 use crate::{
     client::{Address, print, print_json},
     failure::{Interrupted, note},
+    picture_file::write_picture,
     shutdown::Shutdown,
 };
 

@@ -16,9 +16,8 @@ use serde::Serialize;
 use super::{
     in_process::InProcess,
     local::LocalEnsemble,
-    measure::{measure, status},
+    measure::{coordinator_us_per_token, measure, status},
     table::milliseconds,
-    target::coordinator_us_per_token,
 };
 use crate::{
     client::{Address, endpoint, print, print_json, table},

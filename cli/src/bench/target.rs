@@ -1,7 +1,5 @@
 //! `chorus bench` itself: one load test of an address, of this tool, or of a coordinator over null workers.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use chorus_load::{Plan, RunResult, null::NullEnsemble, picture::draw_run, report::Report};
 use serde::Serialize;
@@ -9,12 +7,13 @@ use serde::Serialize;
 use super::{
     args::{LoadTestArgs, OutputArgs},
     local::LocalEnsemble,
-    measure::{measure, something_answered, status},
+    measure::{coordinator_us_per_token, measure, something_answered, status},
     overload, ramp, table,
 };
 use crate::{
     client::{Address, print, print_json},
     failure::{Interrupted, warn},
+    picture_file::write_picture,
     shutdown::Shutdown,
 };
 
@@ -101,13 +100,6 @@ async fn over_null_workers(
     show(&plan, &result, cost, &title, &arguments.output)
 }
 
-/// Processor time of the watched coordinator for each token that came in the window, in microseconds.
-pub(super) fn coordinator_us_per_token(result: &RunResult) -> Option<f64> {
-    let tokens = result.measurements.volume.tokens();
-    let cpu = result.watched_cpu?;
-    (tokens > 0).then(|| cpu.as_secs_f64() * 1e6 / tokens as f64)
-}
-
 fn title(label: &str, address: &Address) -> String {
     format!("{label}: {}", address.to_string().trim_start_matches("http://"))
 }
@@ -139,12 +131,4 @@ fn show(
     }
     something_answered(&report)?;
     if result.interrupted { Err(Interrupted.into()) } else { Ok(()) }
-}
-
-/// Written beside and renamed, so that a browser that looks at it never sees half a picture.
-pub(super) fn write_picture(path: &Path, picture: &str) -> anyhow::Result<()> {
-    let partial = path.with_extension("svg.partial");
-    std::fs::write(&partial, picture)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("can't write {}", path.display()))
 }

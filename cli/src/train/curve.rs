@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use chorus_model::train::MetricsLine;
 use plotters::prelude::*;
+
+use crate::picture_file::write_picture;
 
 const SIZE: (u32, u32) = (900, 540);
 const TRAINING: RGBColor = RGBColor(120, 150, 200);
@@ -16,11 +18,7 @@ pub(super) fn draw(path: &Path, name: &str, lines: &[MetricsLine]) -> Result<()>
     let mut picture = String::new();
     draw_into(&mut picture, name, lines)
         .map_err(|error| anyhow!("can't draw the learning curve: {error}"))?;
-    // Written beside and renamed, so that a browser that looks at it never sees half a picture.
-    let partial = path.with_extension("svg.partial");
-    std::fs::write(&partial, picture)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("can't write {}", path.display()))
+    write_picture(path, &picture)
 }
 
 fn draw_into(

@@ -24,7 +24,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::config::{Config, Overrides};
-use crate::server::{RunError, run};
+use crate::run_error::RunError;
+use crate::server::run;
 use crate::testing::scripted_worker::{Manner, ScriptedWorker};
 
 struct Coordinator {

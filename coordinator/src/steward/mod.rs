@@ -21,7 +21,7 @@ use crate::config::{Config, Fate, MemberConfig};
 use crate::ensemble::{Common, Ensemble};
 use crate::link::GrpcReplica;
 use crate::membership::{Connecting, Enrolled, Move, Newcomer};
-use crate::server::RunError;
+use crate::run_error::RunError;
 use handle::{Change, Command, Wish};
 
 /// Changes that wait for the one in progress.

@@ -12,7 +12,7 @@ use tonic_prost::ProstCodec;
 use crate::{
     drive::Target,
     measure::{Answer, Failure},
-    run::Live,
+    run::live::Live,
     workload::Call,
 };
 use glance::{CompleteGlance, GenerateGlance, Missing, ScoreGlance};

@@ -3,7 +3,7 @@
 //! Each thread has a single-threaded runtime and shares nothing with the others but a few counters for whoever watches.
 //! Knows nothing about how progress or results are shown.
 
-mod live;
+pub(crate) mod live;
 mod thread;
 
 use std::{sync::Arc, time::Duration};

@@ -65,10 +65,19 @@ pub(super) struct Archive {
     pub(super) tensors: BTreeMap<String, Result<View, String>>,
 }
 
-/// The first line of what candle says; a backtrace may follow it.
+/// Of what candle says, in characters: some of it is a whole pickle.
+const LONGEST_REASON: usize = 300;
+
+/// The beginning of the first line of what candle says; a backtrace may follow it.
 impl From<candle_core::Error> for PickleError {
     fn from(error: candle_core::Error) -> Self {
-        Self::Machine(error.to_string().lines().next().unwrap_or_default().to_owned())
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        let mut reason: String = line.chars().take(LONGEST_REASON).collect();
+        if reason.len() < line.len() {
+            reason.push_str(" [...]");
+        }
+        Self::Machine(reason)
     }
 }
 
@@ -343,6 +352,15 @@ mod tests {
     use zip::{CompressionMethod, ZipWriter};
 
     use super::*;
+
+    /// A fuzzer found one of 4,000 characters.
+    #[test]
+    fn a_reason_that_quotes_the_whole_pickle_is_cut() {
+        let error = |text: &str| PickleError::from(candle_core::Error::Msg(text.to_owned())).to_string();
+        assert_eq!(error("expected a dict\nat line 7"), "the pickle is broken: expected a dict");
+        let long = error(&"é".repeat(5000));
+        assert!(long.chars().count() < 350 && long.ends_with("é [...]"), "{long}");
+    }
 
     fn view(shape: &[usize], strides: &[usize]) -> View {
         let (shape, strides) = (shape.to_vec(), strides.to_vec());
