@@ -315,7 +315,9 @@ impl Director {
 
     fn act(&mut self, sim: &mut Sim<'_>, host: usize, action: Action) {
         let (name, now) = (self.hosts[host].clone(), sim.elapsed());
-        self.diary.note_at(now, &format!("{name}: {action:?}"));
+        if !matches!(action, Action::StartOnceStopped(_)) {
+            self.diary.note_at(now, &format!("{name}: {action:?}"));
+        }
         match action {
             Action::Begin(fault) => {
                 self.diary.outcome.borrow_mut().faults += 1;
