@@ -34,7 +34,7 @@ struct Output {
     /// Of the median rounds.
     maximum: Measured,
     overloaded: Measured,
-    /// Of the goodput at the maximum, what is left under overload.
+    /// Of the goodput at the maximum, what is left under overload: the median of the rounds, whose two halves follow each other.
     goodput_share: f64,
     /// The highest goodput of all, in the search too.
     highest: f64,
@@ -80,7 +80,8 @@ pub(super) async fn run(
         let plan = arguments.load.overload(Load::Closed { concurrency });
         let maximum = measured("at the maximum", address, &plan, workload, shutdown).await?;
         highest = highest.max(maximum.goodput);
-        let plan = arguments.load.overload(Load::Open { rate: factor * highest, most_in_flight });
+        let rate = factor * maximum.goodput;
+        let plan = arguments.load.overload(Load::Open { rate, most_in_flight });
         let overloaded = measured("under overload", address, &plan, workload, shutdown).await?;
         note(&format!("round {round}: {:.1} answers/s, then {:.1}", maximum.goodput, overloaded.goodput));
         maxima.push(maximum);
@@ -88,11 +89,13 @@ pub(super) async fn run(
     }
     let rounds =
         maxima.iter().zip(&overloads).map(|(maximum, overloaded)| [maximum.goodput, overloaded.goodput]);
-    let rounds = rounds.collect();
-    let Some((maximum, overloaded)) = median(maxima).zip(median(overloads)) else {
+    let rounds: Vec<[f64; 2]> = rounds.collect();
+    let shares = rounds.iter().map(|[maximum, overloaded]| overloaded / maximum).collect();
+    let goodput_share = median(shares, |share| *share);
+    let (maximum, overloaded) = (median(maxima, |of| of.goodput), median(overloads, |of| of.goodput));
+    let Some(((maximum, overloaded), goodput_share)) = maximum.zip(overloaded).zip(goodput_share) else {
         bail!("there were no rounds");
     };
-    let goodput_share = overloaded.goodput / maximum.goodput;
     let share_of_highest = overloaded.goodput / highest;
     let output = Output {
         overload: factor,
@@ -138,9 +141,9 @@ async fn search(
     }
 }
 
-/// The round in the middle by goodput; of two in the middle, the lower one.
-fn median(mut rounds: Vec<Measured>) -> Option<Measured> {
-    rounds.sort_by(|one, other| one.goodput.total_cmp(&other.goodput));
+/// The one in the middle by this figure; of two in the middle, the lower one.
+fn median<T>(mut rounds: Vec<T>, figure: impl Fn(&T) -> f64) -> Option<T> {
+    rounds.sort_by(|one, other| figure(one).total_cmp(&figure(other)));
     let middle = rounds.len().checked_sub(1)? / 2;
     rounds.into_iter().nth(middle)
 }
@@ -210,7 +213,7 @@ fn shown(output: &Output) -> String {
     }
     let mut text = table(&["", "at the maximum", &overload], &[], rows);
     text += &format!(
-        "\n {:.1} % of the goodput at the maximum is left under overload (medians), {:.1} % of the highest that was seen \
+        "\n {:.1} % of the goodput at the maximum is left under overload (median of the rounds), {:.1} % of the highest that was seen \
          ({:.1} answers/s)\n",
         output.goodput_share * 100.0,
         output.share_of_highest * 100.0,

@@ -46,7 +46,9 @@ that answers lies joins. For each the table has
 
 With two replicas a fault should cost no request, no token its members, and no
 stream a gap of more than three times the 99th percentile without faults and
-the time in which a silent worker is noticed (resilience.silence_ms).
+the time in which a silent worker is noticed (resilience.silence_ms). With one,
+answers go on without the member: at once where its worker is dead, and after
+resilience.degrade_after_ms where nothing comes from it.
 
 With --json one object with the keys
   streams, replicas, silence_ms
