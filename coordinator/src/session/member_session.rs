@@ -86,9 +86,8 @@ impl MemberSession {
     /// fails, on others.
     ///
     /// # Errors
-    /// What the first of the replicas says that were tried, if none could answer in time (a refusal only where no other says
-    /// anything else); that it is late; that nothing has
-    /// come from any of them for long.
+    /// What the first of the replicas says that were tried, if none could answer (a refusal only where no other says anything
+    /// else); that it is late; that nothing has come from any of them for long.
     pub(super) async fn advance(
         &mut self,
         transcript: &Transcript,
