@@ -17,7 +17,7 @@ pub(crate) enum Fault {
     Delay(Duration),
 }
 
-/// A fault at a time, at the worker or the caller of this number.
+/// A fault at a time, at the worker, the coordinator or the caller of this number.
 pub(crate) type Planned = (Duration, usize, Fault);
 
 /// So much of a history has faults.
@@ -56,6 +56,18 @@ pub(crate) fn plan_of_callers(random: &mut StdRng, callers: usize) -> Vec<Planne
         }
     }
     faults.sort_by_key(|(at, ..)| *at);
+    faults
+}
+
+/// Crashes of coordinators, in order.
+pub(crate) fn plan_of_coordinators(random: &mut StdRng, coordinators: usize) -> Vec<Planned> {
+    let mut faults = Vec::new();
+    for coordinator in 0..coordinators {
+        if random.random_bool(0.3) {
+            let at = millis(random, 50..TROUBLE.as_millis() as u64);
+            faults.push((at, coordinator, Fault::Crash(millis(random, 5..900))));
+        }
+    }
     faults
 }
 

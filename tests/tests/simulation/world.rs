@@ -24,7 +24,7 @@ use turmoil::Sim;
 use super::{
     audit::Auditor,
     calls::{Answer, Caller},
-    faults::{self, Fault, Planned},
+    faults::{self, Fault},
     network,
     reference::Reference,
 };
@@ -138,9 +138,13 @@ impl World {
         let callers = Rc::new(Cell::new(0));
         let count = random.random_range(2..6);
         let plan_of_callers = faults::plan_of_callers(&mut random, count);
+        let plan_of_coordinators = faults::plan_of_coordinators(&mut random, coordinators.len());
         for number in 0..count {
             let on_its_way = faults::of(number, &plan_of_callers);
-            let may_be_cut_off = on_its_way.iter().any(|fault| matches!(fault, Fault::Partition(_)));
+            let mut of_its_coordinator = faults::of(number % coordinators.len(), &plan_of_coordinators);
+            of_its_coordinator.extend(&on_its_way);
+            let cuts_off = |fault: &Fault| matches!(fault, Fault::Crash(_) | Fault::Partition(_));
+            let may_be_cut_off = of_its_coordinator.iter().any(cuts_off);
             let caller = Caller {
                 name: name_of_caller(number),
                 coordinator: coordinators[number % coordinators.len()].clone(),
@@ -149,9 +153,9 @@ impl World {
                 diary: diary.clone(),
                 may_be_unavailable: spared.is_none(),
                 may_be_cut_off,
-                lateness: Duration::from_millis(match on_its_way.is_empty() {
-                    true => 50,
-                    false if may_be_cut_off => 3000,
+                lateness: Duration::from_millis(match may_be_cut_off {
+                    true => 3000,
+                    false if on_its_way.is_empty() => 50,
                     false => 1000,
                 }),
             };
@@ -171,19 +175,18 @@ impl World {
             diary: diary.clone(),
         };
         sim.client("auditor", auditor.run());
-        let plan = faults::plan(&mut random, cast.workers.len(), spared);
-        let of_callers = plan_of_callers.into_iter();
-        let of_callers = of_callers.map(|(at, caller, fault)| (at, cast.workers.len() + caller, fault));
-        let plan: Vec<Planned> = plan.into_iter().chain(of_callers).collect();
-        let workers = cast.workers.iter().map(|(name, _)| name.clone());
-        let mut director = Director {
-            hosts: workers.chain((0..count).map(name_of_caller)).collect(),
-            coordinators,
-            stops,
-            due: BTreeMap::new(),
-            acts: 0,
-            diary: diary.clone(),
-        };
+        let mut hosts: Vec<String> = cast.workers.iter().map(|(name, _)| name.clone()).collect();
+        let mut plan = faults::plan(&mut random, hosts.len(), spared);
+        let others = [
+            (plan_of_coordinators, coordinators.clone()),
+            (plan_of_callers, (0..count).map(name_of_caller).collect()),
+        ];
+        for (of_others, names) in others {
+            plan.extend(of_others.into_iter().map(|(at, host, fault)| (at, hosts.len() + host, fault)));
+            hosts.extend(names);
+        }
+        let mut director =
+            Director { hosts, coordinators, stops, due: BTreeMap::new(), acts: 0, diary: diary.clone() };
         for (at, host, fault) in plan {
             director.plan(at, host, Action::Begin(fault));
         }
@@ -283,7 +286,7 @@ fn name_of_caller(number: usize) -> String {
 
 /// Does what is planned when it is due.
 struct Director {
-    /// Those that something happens to: workers, then callers.
+    /// Those that something happens to: workers, then coordinators, then callers.
     hosts: Vec<String>,
     coordinators: Vec<String>,
     stops: Stops,
