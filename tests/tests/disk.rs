@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -35,6 +35,9 @@ fn fill(disk: &Path) -> PathBuf {
     for size in [1 << 16, 1 << 10, 1] {
         while file.write_all(&vec![7; size]).is_ok() {}
     }
+    let error = fs::write(disk.join("one-more"), [7]).expect_err("it is full");
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    fs::remove_file(disk.join("one-more")).ok();
     path
 }
 
