@@ -7,54 +7,20 @@ use chorus_proto::status;
 use chorus_proto::v1::{
     FusionOptions, GenerateRequest, Input, PredictRequest, SamplingOptions, ScoreRequest, TokenIds, input,
 };
-use chorus_text::Vocabulary;
 use proptest::prelude::*;
 use prost::Message;
 
 use super::LONGEST_STATUS;
-use crate::config::Limits;
 use crate::fusion::Fusion;
 use crate::request::{Costs, Generation, Prediction, RequestError, Scoring, Terms};
+use crate::testing::small_ensemble::SmallEnsemble;
 use crate::weights::Weights;
 
+/// The limits and the vocabulary of the small ensemble.
 const INPUT_TOKENS: u32 = 8;
-const INPUT_BYTES: u32 = 12;
 const GENERATED_TOKENS: u32 = 100;
 const TOP_N: u32 = 20;
 const VOCABULARY: usize = 4;
-
-/// An ensemble of two members that know four characters, with small limits.
-struct Ensemble {
-    vocabulary: Vocabulary,
-    limits: Limits,
-    fusion: Fusion,
-    members: Vec<String>,
-    weights: Weights,
-}
-
-impl Ensemble {
-    fn new() -> Self {
-        let limits = Limits {
-            max_input_tokens: INPUT_TOKENS,
-            max_input_bytes: INPUT_BYTES,
-            max_generated_tokens: GENERATED_TOKENS,
-            max_top_n: TOP_N,
-            ..Limits::default()
-        };
-        Self {
-            vocabulary: Vocabulary::train_characters("ab c").unwrap(),
-            limits,
-            fusion: Fusion::default(),
-            members: ["alto", "bass"].map(str::to_owned).to_vec(),
-            weights: Weights::new([("alto", 1.0), ("bass", 2.0)]).unwrap(),
-        }
-    }
-
-    fn terms(&self) -> Terms<'_> {
-        let Self { vocabulary, limits, fusion, members, weights } = self;
-        Terms { vocabulary, limits, fusion, members, weights }
-    }
-}
 
 fn input() -> impl Strategy<Value = Option<Input>> + Clone {
     let text = prop_oneof![4 => "[ab c]{1,9}", 1 => ".{0,20}"].prop_map(input::Input::Text);
@@ -97,7 +63,7 @@ fn check<R: Message + Default, C: Costs>(
     new: impl Fn(R, &Terms<'_>) -> Result<C, RequestError>,
     sound: impl Fn(&C) -> bool,
 ) {
-    let ensemble = Ensemble::new();
+    let ensemble = SmallEnsemble::new();
     fuzz(target, mutated(encoded, &["alto", "\n"]), |Encoded(bytes)| {
         // The tokenizer has rooms of its own.
         let room = 64 * bytes.len() + (1 << 20);

@@ -2,7 +2,7 @@
 
 use chorus_proto::v1::{self, FusionOptions, RowFormat, SamplingOptions};
 
-use super::{Ensemble, asking, fusing, ids, sampling};
+use super::{SmallEnsemble, asking, fusing, ids, sampling};
 use crate::{
     fusion::Rule,
     plan::{Plan, RowOptions},
@@ -12,7 +12,7 @@ use crate::{
 
 #[test]
 fn what_a_request_does_not_say_is_as_configured() {
-    let ensemble = Ensemble::new();
+    let ensemble = SmallEnsemble::new();
     let generation = ensemble.generate(asking()).unwrap();
     assert_eq!(generation.prompt, ensemble.vocabulary.encode("ab").unwrap());
     assert_eq!((generation.max_tokens, generation.seed), (64, None));
@@ -30,7 +30,7 @@ fn what_a_request_does_not_say_is_as_configured() {
 
 #[test]
 fn a_default_never_exceeds_the_limit() {
-    let mut small = Ensemble::new();
+    let mut small = SmallEnsemble::new();
     small.limits.max_generated_tokens = 5;
     assert_eq!(small.generate(asking()).unwrap().max_tokens, 5);
 }
@@ -49,7 +49,7 @@ fn what_a_request_says_is_taken() {
             seed: Some(u64::MAX),
         })
     };
-    let generation = Ensemble::new().generate(request).unwrap();
+    let generation = SmallEnsemble::new().generate(request).unwrap();
     assert_eq!(generation.fusion.rule, Rule::LogLinear);
     assert_eq!(generation.weights.as_slice(), [3.0, 0.0]);
     assert_eq!((generation.max_tokens, generation.seed), (100, Some(u64::MAX)));
@@ -58,9 +58,9 @@ fn what_a_request_says_is_taken() {
     let rows =
         FusionOptions { whole_rows: true, row_format: RowFormat::Bf16.into(), ..FusionOptions::default() };
     let whole = v1::GenerateRequest { fusion: Some(rows), ..asking() };
-    let whole = Ensemble::new().generate(whole).unwrap();
+    let whole = SmallEnsemble::new().generate(whole).unwrap();
     assert_eq!(whole.rows, RowOptions { whole: true, format: RowFormat::Bf16 });
     assert_eq!(whole.plan(1000), Plan::Dense(RowFormat::Bf16));
     let vote = v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, Some(0.0), &[]), ..asking() };
-    assert_eq!(Ensemble::new().generate(vote).unwrap().fusion.threshold, 0.0);
+    assert_eq!(SmallEnsemble::new().generate(vote).unwrap().fusion.threshold, 0.0);
 }

@@ -3,7 +3,7 @@
 use chorus_proto::v1::{self, Input};
 use chorus_text::Vocabulary;
 
-use super::{Ensemble, asking, assert_refused, ids, text};
+use super::{SmallEnsemble, asking, assert_refused, ids, text};
 use crate::request::{Prediction, Scoring};
 
 #[test]
@@ -32,7 +32,7 @@ fn inputs() {
             "the token id at position 0 is -9223372036854775808; allowed: 0 to 3, the members' vocabulary",
         ),
     ];
-    let ensemble = Ensemble::new();
+    let ensemble = SmallEnsemble::new();
     for (input, message) in cases {
         let prompt = v1::GenerateRequest { prompt: input.clone(), ..asking() };
         let score = v1::ScoreRequest { input: input.clone(), ..v1::ScoreRequest::default() };
@@ -47,9 +47,9 @@ fn inputs() {
 
 #[test]
 fn text_without_tokens() {
-    let words = Ensemble {
+    let words = SmallEnsemble {
         vocabulary: Vocabulary::from_word_list(["a", "b"].map(str::to_owned).to_vec()).unwrap(),
-        ..Ensemble::new()
+        ..SmallEnsemble::new()
     };
     let request = v1::GenerateRequest { prompt: text("  "), ..asking() };
     assert_eq!(
@@ -65,7 +65,7 @@ fn counts() {
         let message = format!("max_tokens: {shown} is not allowed; allowed: 1 to 100, the server's limit");
         assert_refused(request, &message);
     }
-    let ensemble = Ensemble::new();
+    let ensemble = SmallEnsemble::new();
     for given in [0, 21, u32::MAX] {
         let request =
             v1::PredictRequest { prefix: text("ab"), top_n: Some(given), ..v1::PredictRequest::default() };

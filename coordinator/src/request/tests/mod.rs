@@ -7,51 +7,11 @@ mod options;
 use std::collections::HashMap;
 
 use chorus_proto::v1::{self, ErrorCode, FusionOptions, Input, SamplingOptions, TokenIds, input};
-use chorus_text::Vocabulary;
 
-use super::{Generation, RequestError, Terms};
-use crate::{
-    config::Limits,
-    fusion::{Fusion, Rule},
-    weights::Weights,
-};
+use super::{Generation, RequestError};
+use crate::{fusion::Rule, testing::small_ensemble::SmallEnsemble};
 
-/// An ensemble of two members that know the letters a, b, c and the space.
-struct Ensemble {
-    vocabulary: Vocabulary,
-    limits: Limits,
-    fusion: Fusion,
-    members: Vec<String>,
-    weights: Weights,
-}
-
-impl Ensemble {
-    fn new() -> Self {
-        Self {
-            vocabulary: Vocabulary::train_characters("ab c").unwrap(),
-            limits: Limits {
-                max_input_tokens: 8,
-                max_input_bytes: 12,
-                max_generated_tokens: 100,
-                max_top_n: 20,
-                ..Limits::default()
-            },
-            fusion: Fusion::default(),
-            members: ["alto", "bass"].map(str::to_owned).to_vec(),
-            weights: Weights::new([("alto", 1.0), ("bass", 2.0)]).unwrap(),
-        }
-    }
-
-    fn terms(&self) -> Terms<'_> {
-        Terms {
-            vocabulary: &self.vocabulary,
-            limits: &self.limits,
-            fusion: &self.fusion,
-            members: &self.members,
-            weights: &self.weights,
-        }
-    }
-
+impl SmallEnsemble {
     fn generate(&self, request: v1::GenerateRequest) -> Result<Generation, RequestError> {
         Generation::new(request, &self.terms())
     }
@@ -84,7 +44,7 @@ fn fusing(rule: Rule, threshold: Option<f64>, weights: &[(&str, f64)]) -> Option
 
 /// The request is refused, with this message.
 fn assert_refused(request: v1::GenerateRequest, message: &str) {
-    let error = Ensemble::new().generate(request).unwrap_err();
+    let error = SmallEnsemble::new().generate(request).unwrap_err();
     assert_eq!(error.to_string(), message);
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
 }

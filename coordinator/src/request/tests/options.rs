@@ -2,7 +2,7 @@
 
 use chorus_proto::v1::{self, FusionOptions, SamplingOptions};
 
-use super::{Ensemble, asking, assert_refused, fusing, sampling};
+use super::{SmallEnsemble, asking, assert_refused, fusing, sampling};
 use crate::fusion::{Fusion, Rule};
 
 #[test]
@@ -40,13 +40,15 @@ fn sampling_options_with_a_vote() {
         assert_refused(request, &format!("sampling.{field}: {message}"));
     }
     let empty = v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, None, &[]), ..sampling(none) };
-    assert!(Ensemble::new().generate(empty).is_ok());
+    assert!(SmallEnsemble::new().generate(empty).is_ok());
 }
 
 #[test]
 fn a_configured_vote_refuses_what_a_requested_one_refuses() {
-    let ensemble =
-        Ensemble { fusion: Fusion { rule: Rule::ThresholdVote, threshold: 0.2 }, ..Ensemble::new() };
+    let ensemble = SmallEnsemble {
+        fusion: Fusion { rule: Rule::ThresholdVote, threshold: 0.2 },
+        ..SmallEnsemble::new()
+    };
     let request = sampling(SamplingOptions { seed: Some(1), ..SamplingOptions::default() });
     assert_eq!(ensemble.generate(request.clone()).unwrap_err().field, "sampling.seed");
     let averaged = v1::GenerateRequest { fusion: fusing(Rule::WeightedAverage, None, &[]), ..request };
