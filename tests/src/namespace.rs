@@ -86,26 +86,26 @@ pub enum End {
     Far,
 }
 
-/// Its worker listens at 10.77.0.2.
+/// The names of its two ends, each where it is.
 const FAR: &str = "far";
 const NEAR: &str = "near";
 
 impl Link {
-    /// Starts a worker of a demo member behind a link, in a network namespace where loopback is up here.
+    /// Starts a worker of a demo member behind a link, where it listens at 10.77.0.2. Loopback has to be up here.
     pub fn to_worker(member: &str) -> (Self, Chorus) {
         let script = format!(
             "echo waiting && read -r go && ip address add 10.77.0.2/24 dev {FAR} && ip link set {FAR} up && \
              exec \"$0\" \"$@\""
         );
-        let mut command = Command::new("unshare");
-        command.args(["--net", "sh", "-c", &script]).arg(process::binary());
-        command.args(["worker", "--listen", "10.77.0.2:0", "--model"]).arg(models::demo(member));
-        let mut worker = Chorus::start_command(command, Stdio::piped());
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--net", "sh", "-c", &script]).arg(process::binary());
+        unshare.args(["worker", "--listen", "10.77.0.2:0", "--model"]).arg(models::demo(member));
+        let mut worker = Chorus::start_command(unshare, Stdio::piped());
         worker.read_until("sign that it has its namespace", |line| (line == "waiting").then_some(()));
         let pid = worker.pid().as_raw();
-        self::command(&format!("ip link add {NEAR} type veth peer name {FAR} netns {pid}"));
-        self::command(&format!("ip address add 10.77.0.1/24 dev {NEAR}"));
-        self::command(&format!("ip link set {NEAR} up"));
+        command(&format!("ip link add {NEAR} type veth peer name {FAR} netns {pid}"));
+        command(&format!("ip address add 10.77.0.1/24 dev {NEAR}"));
+        command(&format!("ip link set {NEAR} up"));
         worker.tell("go");
         (Self { worker: pid }, worker)
     }
