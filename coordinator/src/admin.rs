@@ -124,6 +124,7 @@ fn code(error: &ReconfigureError) -> ErrorCode {
         | ReconfigureError::Unreadable(_)
         | ReconfigureError::Frozen(_)
         | ReconfigureError::Revision { .. }
+        | ReconfigureError::OtherEnsemble(_)
         | ReconfigureError::NotUp(_) => ErrorCode::FailedPrecondition,
         ReconfigureError::ShuttingDown => ErrorCode::Unavailable,
     }

@@ -3,6 +3,7 @@
 //! Knows nothing about gRPC services, about how a process starts and stops, or how the configuration comes to be changed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -21,10 +22,11 @@ use crate::dense::DenseBudget;
 use crate::fusion::FuseError;
 use crate::member::Member;
 use crate::plan::Plan;
+use crate::quorum::{Quorum, QuorumError};
 use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
 use crate::session::{Patience, SessionTerms, StepError};
-use crate::weights::WeightsError;
+use crate::weights::{Learned, Mismatch, Weights, WeightsError};
 
 /// What a member has for each token of a feed, beside the time for a step: many times what a token takes on a CPU, so
 /// that a long input is not taken for a lost member.
@@ -46,7 +48,14 @@ pub(crate) struct Ensemble {
     /// How many configurations there have been in this process, this one included.
     pub(crate) revision: u64,
     pub(crate) common: Common,
-    names: Vec<String>,
+    /// The members' names, in member order.
+    pub(crate) names: Vec<String>,
+    /// Weights that were learned, by the members' places.
+    learned: Option<Learned>,
+    /// Whether it was said already that they are not those of these members.
+    has_warned: AtomicBool,
+    /// Who answers when the quorum is gone: an ensemble of one.
+    pub(crate) fallback: Option<Arc<Self>>,
 }
 
 /// What stays as it is however often the configuration changes.
@@ -80,29 +89,92 @@ impl Common {
 }
 
 impl Ensemble {
-    /// `members` in the order of the configuration.
+    /// `member` gives whoever is configured under a name.
     ///
     /// # Errors
     /// Weights that can't be shared; never for a configuration that was checked.
     pub(crate) fn new(
         config: Config,
         revision: u64,
-        members: Vec<Arc<Member>>,
+        member: impl Fn(&str) -> Option<Arc<Member>>,
         common: Common,
     ) -> Result<Self, WeightsError> {
+        let fallback = config.fallback.as_ref().and_then(|fallback| member(&fallback.name));
+        let fallback = fallback.map(|fallback| Self::of_one(&config, revision, fallback, common.clone()));
+        let names = config.member_names();
         let roster = Roster {
-            members,
+            members: names.iter().filter_map(|name| member(name)).collect(),
             weights: config.weights()?,
             quorum: config.quorum,
             dense: common.dense.clone(),
         };
-        Ok(Self { names: config.member_names(), roster: Arc::new(roster), config, revision, common })
+        Ok(Self {
+            roster: Arc::new(roster),
+            learned: config.learned(),
+            has_warned: AtomicBool::new(false),
+            fallback: fallback.map(Arc::new),
+            names,
+            config,
+            revision,
+            common,
+        })
+    }
+
+    fn of_one(config: &Config, revision: u64, member: Arc<Member>, common: Common) -> Self {
+        let names = vec![member.name().to_owned()];
+        let roster = Roster {
+            members: vec![member],
+            weights: Weights::equal(1),
+            quorum: Quorum::default(),
+            dense: common.dense.clone(),
+        };
+        Self {
+            roster: Arc::new(roster),
+            learned: None,
+            has_warned: AtomicBool::new(false),
+            fallback: None,
+            names,
+            config: config.clone(),
+            revision,
+            common,
+        }
+    }
+
+    /// Whether somebody can answer now: the members, or the fallback.
+    ///
+    /// # Errors
+    /// What the members are short of.
+    pub(crate) fn can_answer(&self) -> Result<(), QuorumError> {
+        let by_fallback = || self.fallback.as_ref().is_some_and(|fallback| fallback.can_answer().is_ok());
+        self.roster.can_answer().or_else(|error| if by_fallback() { Ok(()) } else { Err(error) })
+    }
+
+    /// The weights that were learned, if there are any, where they are those of the models that the members host.
+    ///
+    /// # Errors
+    /// What does not match.
+    pub(crate) fn learned(&self) -> Result<Option<&Learned>, Mismatch> {
+        let Some(learned) = &self.learned else {
+            return Ok(None);
+        };
+        let cards: Vec<_> = self.roster.members.iter().map(|member| member.card()).collect();
+        learned.check(cards.iter().map(Option::as_deref)).map(|()| Some(learned))
+    }
+
+    /// The same for requests, which do without them where they do not match.
+    fn learned_in_force(&self) -> Option<&Learned> {
+        self.learned().unwrap_or_else(|mismatch| {
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                tracing::error!(%mismatch, "the learned weights are of another ensemble and are not used");
+            }
+            None
+        })
     }
 
     /// The vocabulary, without which no request can be understood.
     pub(crate) fn vocabulary(&self) -> Result<Vocabulary, Status> {
         self.common.agreement.vocabulary().ok_or_else(|| {
-            let missing = self.roster.can_answer().err();
+            let missing = self.can_answer().err();
             let missing = missing.map(|error| error.to_string());
             let message = missing.unwrap_or_else(|| "no member was reached yet".to_owned());
             status(ErrorCode::Unavailable, message)
@@ -130,6 +202,7 @@ impl Ensemble {
                 fusion: &ensemble.config.fusion,
                 members: &ensemble.names,
                 weights: &ensemble.roster.weights,
+                learned: ensemble.learned_in_force(),
             };
             let checked = check(request, &terms);
             let checked = checked.map_err(|error| status(error.code(), error.to_string()))?;

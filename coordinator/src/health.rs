@@ -1,4 +1,4 @@
-//! `grpc.health.v1`: SERVING while enough members are up.
+//! `grpc.health.v1`: SERVING while enough members are up, or the fallback.
 //!
 //! Knows nothing about requests.
 
@@ -26,10 +26,11 @@ pub(crate) async fn reporter() -> (HealthReporter, HealthServer<impl Health>) {
 pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporter: HealthReporter) {
     loop {
         let ensemble = Arc::clone(&in_force.borrow_and_update());
-        let changes = ensemble.roster.members.iter().map(|member| member.changed().boxed());
+        let fallback = ensemble.fallback.iter().flat_map(|fallback| &fallback.roster.members);
+        let changes = ensemble.roster.members.iter().chain(fallback).map(|member| member.changed().boxed());
         let changes = select_all(changes.collect::<Vec<_>>());
         let draining = &ensemble.common.draining;
-        let serving = ensemble.roster.can_answer().is_ok() && !draining.is_cancelled();
+        let serving = ensemble.can_answer().is_ok() && !draining.is_cancelled();
         set(&reporter, serving).await;
         tokio::select! {
             // Once the server drains, members do not matter any more.

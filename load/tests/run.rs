@@ -14,8 +14,9 @@ use chorus_load::{
     workload::{Delivery, Inputs, Workload, parse_prompts},
 };
 use chorus_proto::v1::{
-    CompleteReply, GenerateReply, GenerateRequest, GeneratedToken, GenerationEnd, Input, MissingMember,
-    Participation, PredictReply, PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
+    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, GeneratedToken,
+    GenerationEnd, Input, MissingMember, Participation, PredictReply, PredictRequest, ScoreReply,
+    ScoreRequest, StatusReply, StatusRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     input,
 };
@@ -49,6 +50,7 @@ fn participation(prompt: &str) -> Participation {
 #[tonic::async_trait]
 impl Ensemble for Scripted {
     type GenerateStream = BoxStream<'static, Result<GenerateReply, Status>>;
+    type DistributionsStream = BoxStream<'static, Result<DistributionsReply, Status>>;
 
     async fn generate(
         &self,
@@ -98,6 +100,13 @@ impl Ensemble for Scripted {
     }
 
     async fn predict(&self, _: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn distributions(
+        &self,
+        _: Request<DistributionsRequest>,
+    ) -> Result<Response<Self::DistributionsStream>, Status> {
         Err(Status::unimplemented(""))
     }
 

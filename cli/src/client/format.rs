@@ -5,7 +5,7 @@
 use std::io::{self, Write as _};
 
 use anyhow::Context as _;
-use chorus_proto::v1::{Participation, Rule, Start, start};
+use chorus_proto::v1::{Expectation, Participation, Rule, Start, start};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -93,10 +93,25 @@ pub(super) fn missing_members(participation: &Participation) -> String {
     named.join(", ")
 }
 
+/// Who answered without whom, and what that is expected to cost: "without tenor (connection refused); perplexity 18.3 is
+/// expected instead of 17.9".
+pub(super) fn absence(participation: &Participation) -> String {
+    let missing = missing_members(participation);
+    if let Some(fallback) = &participation.fallback {
+        return format!("by the fallback {} alone, without {missing}", fallback.name);
+    }
+    match participation.expectation {
+        Some(Expectation { perplexity, perplexity_of_all }) => format!(
+            "without {missing}; perplexity {perplexity:.2} is expected instead of {perplexity_of_all:.2}"
+        ),
+        None => format!("without {missing}"),
+    }
+}
+
 /// Says on stderr that an answer was made without some members.
 pub(super) fn warn_of_missing(participation: Option<&Participation>) {
     if let Some(participation) = participation.filter(|participation| !participation.missing.is_empty()) {
-        warn(&format!("answered without {}", missing_members(participation)));
+        warn(&format!("answered {}", absence(participation)));
     }
 }
 
@@ -113,6 +128,27 @@ mod tests {
         assert_eq!(
             table(&["member", "weight", "device"], &["device"], rows),
             " member  weight  device\n alto       1.5  cpu\n b        10.25  cuda:0\n"
+        );
+    }
+
+    #[test]
+    fn an_absence_says_who_what_it_costs_and_who_answered_instead() {
+        let missing = |name: &str| chorus_proto::v1::MissingMember {
+            name: name.into(),
+            reason: "killed".into(),
+            ..Default::default()
+        };
+        let bass = Participation { missing: vec![missing("bass")], ..Participation::default() };
+        assert_eq!(absence(&bass), "without bass (killed)");
+        let expectation = Some(Expectation { perplexity: 18.333, perplexity_of_all: 17.0 });
+        assert_eq!(
+            absence(&Participation { expectation, ..bass.clone() }),
+            "without bass (killed); perplexity 18.33 is expected instead of 17.00"
+        );
+        let fallback = chorus_proto::v1::Fallback { name: "student".into(), tokens: Vec::new() };
+        assert_eq!(
+            absence(&Participation { fallback: Some(fallback), ..bass }),
+            "by the fallback student alone, without bass (killed)"
         );
     }
 

@@ -27,6 +27,12 @@ pub(crate) struct FusionArgs {
     /// How logits travel where whole rows do: in 2 bytes answers are a little off
     #[arg(long, value_name = "FORMAT", value_parser = row_format_parser())]
     row_format: Option<v1::RowFormat>,
+    /// Weights that follow the text, by what it has shown of the members so far (weighted_average only)
+    #[arg(long)]
+    adaptive: bool,
+    /// With --adaptive, how much of what was shown is kept from token to token, in (0, 1] (default: 0.95)
+    #[arg(long, value_name = "F", value_parser = number, allow_negative_numbers = true)]
+    forgetting: Option<f64>,
     /// Fail rather than answer without one of the members
     #[arg(long)]
     require_all: bool,
@@ -52,7 +58,7 @@ impl FusionArgs {
     /// # Errors
     /// A member was given two weights.
     pub(crate) fn options(&self) -> Result<Option<v1::FusionOptions>, UsageError> {
-        let Self { rule, threshold, weights: given, whole_rows, row_format, require_all } = self;
+        let Self { rule, threshold, weights: given, .. } = self;
         let mut weights = HashMap::new();
         for (name, weight) in given {
             if weights.insert(name.clone(), *weight).is_some() {
@@ -63,9 +69,11 @@ impl FusionArgs {
             rule: rule.map_or(v1::Rule::Unspecified, v1::Rule::from).into(),
             threshold: *threshold,
             weights,
-            whole_rows: *whole_rows,
-            row_format: row_format.unwrap_or_default().into(),
-            allow_degraded: require_all.then_some(false),
+            whole_rows: self.whole_rows,
+            row_format: self.row_format.unwrap_or_default().into(),
+            allow_degraded: self.require_all.then_some(false),
+            adaptive: self.adaptive,
+            forgetting: self.forgetting,
         };
         Ok((options != v1::FusionOptions::default()).then_some(options))
     }

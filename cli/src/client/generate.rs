@@ -6,7 +6,7 @@ use futures::{Stream, TryStreamExt as _};
 
 use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
-    format::{missing_members, number, print, print_json},
+    format::{absence, number, print, print_json},
     fusion::FusionArgs,
     input_of, reply,
 };
@@ -32,12 +32,15 @@ end. Warnings (a member is missing) go to stderr.
 With --json every message is one line with the keys
   text          text that became certain; all of them joined are the answer
   token         id, index; with --log-probs log_prob and members
-                [{name, log_prob}]; under threshold_vote votes
+                [{name, log_prob, weight}]; under threshold_vote votes
                 {count, by_weighted_average}
   participants  names of the members that are in this message
   missing       [{name, reason}] of those that are not; in the last message
                 with tokens [[first, end]], where each was missing
   rejoined      names of those that take part again from this token on
+  expectation   without some members, where weights were learned: perplexity,
+                perplexity_of_all
+  fallback      where it answered: name; in the last message tokens
   end           in the last message: reason (max_tokens, stop_string,
                 end_token), prompt_tokens, generated_tokens, seed, rule
 Logarithms are natural; a log-probability of minus infinity is null.";
@@ -102,6 +105,7 @@ struct Printer {
     json: bool,
     log_probs: bool,
     missing: Vec<String>,
+    fallback: bool,
     at_line_start: bool,
 }
 
@@ -123,6 +127,7 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
         json: arguments.connect.json,
         log_probs: arguments.log_probs,
         missing: Vec::new(),
+        fallback: false,
         at_line_start: true,
     };
     let refused = |status| sentence_of_status(&status, address);
@@ -172,15 +177,16 @@ impl Printer {
             return;
         };
         let missing = participation.missing.iter().map(|member| member.name.clone()).collect();
-        if missing == self.missing {
+        let fallback = participation.fallback.is_some();
+        if missing == self.missing && fallback == self.fallback {
             return;
         }
-        self.missing = missing;
+        (self.missing, self.fallback) = (missing, fallback);
         self.end_line();
         if self.missing.is_empty() {
             warn("all members take part again");
         } else {
-            warn(&format!("going on without {}", missing_members(participation)));
+            warn(&format!("going on {}", absence(participation)));
         }
     }
 
@@ -237,8 +243,13 @@ mod tests {
         let piece = GenerateReply { token: Some(GeneratedToken::default()), ..GenerateReply::default() };
         let last = GenerateReply { end: Some(GenerationEnd::default()), ..GenerateReply::default() };
         for (replies, whole) in [(vec![piece.clone(), last], true), (vec![piece], false), (vec![], false)] {
-            let mut printer =
-                Printer { json: false, log_probs: false, missing: Vec::new(), at_line_start: true };
+            let mut printer = Printer {
+                json: false,
+                log_probs: false,
+                missing: Vec::new(),
+                fallback: false,
+                at_line_start: true,
+            };
             let shown = show_all(stream::iter(replies.into_iter().map(Ok)), &mut printer).await;
             assert_eq!(shown.is_ok(), whole);
             assert!(shown.is_ok() || shown.unwrap_err().to_string().contains("broke off"));
@@ -252,7 +263,7 @@ mod tests {
                 id: 12,
                 index: 3,
                 log_prob: Some(-0.25),
-                members: vec![MemberLogProb { name: "alto".into(), log_prob: -0.5 }],
+                members: vec![MemberLogProb { name: "alto".into(), log_prob: -0.5, weight: 1.0 }],
                 votes: None,
             }),
             text: "\n".into(),

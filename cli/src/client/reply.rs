@@ -3,9 +3,9 @@
 //! What is absent in an answer is absent in the JSON; a number that JSON can't hold (minus infinity) is null.
 
 use chorus_proto::v1::{
-    Candidate, ConfigurationReply, GenerateReply, GeneratedToken, GenerationEnd, MissingMember,
-    Participation, PlanTraffic, PredictReply, Recovery, ReplicaStatus, ScoreReply, StatusReply, Votes,
-    generation_end::Reason, member_status::Health,
+    Candidate, ConfigurationReply, Expectation, Fallback, GenerateReply, GeneratedToken, GenerationEnd,
+    MemberStatus, MissingMember, Participation, PlanTraffic, PredictReply, Recovery, ReplicaStatus,
+    ScoreReply, StatusReply, TokenRange, Votes, generation_end::Reason, member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -90,24 +90,27 @@ fn recovery(recovery: Recovery) -> Value {
     })
 }
 
+fn member_status(member: &MemberStatus) -> Value {
+    json!({
+        "name": member.name,
+        "weight": member.weight,
+        "health": health_name(member.health()),
+        "reason": member.reason,
+        "model": member.model,
+        "model_fingerprint": member.model_fingerprint,
+        "architecture": member.architecture,
+        "parameters": member.parameters,
+        "start": start_name(member.start.as_ref()),
+        "sessions": member.sessions,
+        "replicas": member.replicas.iter().map(replica).collect::<Value>(),
+        "recovery": recovery(member.recovery.unwrap_or_default()),
+        "traffic": member.traffic.iter().map(plan_traffic).collect::<Value>(),
+    })
+}
+
 /// `chorus status --json`.
 pub(super) fn status(reply: &StatusReply) -> Value {
-    let members = reply.members.iter().map(|member| {
-        json!({
-            "name": member.name,
-            "weight": member.weight,
-            "health": health_name(member.health()),
-            "reason": member.reason,
-            "model": member.model,
-            "architecture": member.architecture,
-            "parameters": member.parameters,
-            "start": start_name(member.start.as_ref()),
-            "sessions": member.sessions,
-            "replicas": member.replicas.iter().map(replica).collect::<Value>(),
-            "recovery": recovery(member.recovery.unwrap_or_default()),
-            "traffic": member.traffic.iter().map(plan_traffic).collect::<Value>(),
-        })
-    });
+    let members = reply.members.iter().map(member_status);
     let mut object = Map::new();
     object.insert("serving".into(), json!(reply.serving));
     object.insert("version".into(), json!(reply.version));
@@ -134,7 +137,13 @@ pub(super) fn status(reply: &StatusReply) -> Value {
     object.insert("waiting".into(), json!(reply.waiting));
     object.insert("tokens_in_progress".into(), json!(reply.tokens_in_progress));
     object.insert("revision".into(), json!(reply.revision));
+    let learned = reply.learned.as_ref().map(|learned| {
+        let rules = learned.rules.iter().map(|rule| json!(rule_name(*rule)));
+        json!({ "in_force": learned.in_force, "reason": learned.reason, "rules": rules.collect::<Value>() })
+    });
+    insert_some(&mut object, "learned", learned);
     object.insert("members".into(), members.collect());
+    insert_some(&mut object, "fallback", reply.fallback.as_ref().map(member_status));
     Value::Object(object)
 }
 
@@ -189,6 +198,24 @@ fn insert_participation(object: &mut Map<String, Value>, participation: Option<&
     if !participation.rejoined.is_empty() {
         object.insert("rejoined".into(), json!(participation.rejoined));
     }
+    let expectation = participation.expectation.map(|Expectation { perplexity, perplexity_of_all }| {
+        json!({ "perplexity": perplexity, "perplexity_of_all": perplexity_of_all })
+    });
+    insert_some(object, "expectation", expectation);
+    insert_some(object, "fallback", participation.fallback.as_ref().map(fallback));
+}
+
+fn fallback(fallback: &Fallback) -> Value {
+    let mut object = Map::new();
+    object.insert("name".into(), json!(fallback.name));
+    if !fallback.tokens.is_empty() {
+        object.insert("tokens".into(), token_ranges(&fallback.tokens));
+    }
+    Value::Object(object)
+}
+
+fn token_ranges(ranges: &[TokenRange]) -> Value {
+    ranges.iter().map(|range| json!([range.first, range.end])).collect()
 }
 
 fn missing_member(member: &MissingMember) -> Value {
@@ -196,8 +223,7 @@ fn missing_member(member: &MissingMember) -> Value {
     object.insert("name".into(), json!(member.name));
     object.insert("reason".into(), json!(member.reason));
     if !member.tokens.is_empty() {
-        let ranges = member.tokens.iter().map(|range| json!([range.first, range.end]));
-        object.insert("tokens".into(), ranges.collect());
+        object.insert("tokens".into(), token_ranges(&member.tokens));
     }
     Value::Object(object)
 }
@@ -209,7 +235,9 @@ fn generated_token(token: &GeneratedToken) -> Value {
     insert_some(&mut object, "log_prob", token.log_prob);
     if !token.members.is_empty() {
         let members = token.members.iter();
-        let members = members.map(|member| json!({ "name": member.name, "log_prob": member.log_prob }));
+        let members = members.map(
+            |member| json!({ "name": member.name, "log_prob": member.log_prob, "weight": member.weight }),
+        );
         object.insert("members".into(), members.collect());
     }
     insert_some(&mut object, "votes", token.votes.map(votes));

@@ -35,6 +35,9 @@ With --json one object with the keys
   members                [{name, weight, log_prob, perplexity,
                          nats_per_character, start}]
   participants, missing  names; [{name, reason}]
+  expectation            without some members, where weights were learned:
+                         perplexity, perplexity_of_all
+  fallback               {name}, where it answered instead
   token_scores           with --per-token: [{id, text, log_prob,
                          member_log_probs, votes, winner}]
 A log-probability of minus infinity is null.";

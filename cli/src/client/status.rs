@@ -22,11 +22,13 @@ With --json one object with the keys
            max_sessions, max_top_n, max_waiting, max_wait_ms,
            max_tokens_in_progress}
   vocabulary_size, vocabulary_fingerprint
+  learned  {in_force, reason, rules}, where there are learned weights
   members  [{name, weight, health (connecting, up, down, refused), reason,
-           model, architecture, parameters, start, sessions,
+           model, model_fingerprint, architecture, parameters, start, sessions,
            replicas [{address, health, reason, device, version, sessions}],
            recovery {takeovers, recomputed_tokens, hedges, hedges_won},
-           traffic [{plan, bytes_sent, bytes_received, tokens, output_rows}]}]";
+           traffic [{plan, bytes_sent, bytes_received, tokens, output_rows}]}]
+  fallback like a member, where there is one";
 
 /// Show members, weights, health, sessions and who waits
 #[derive(Debug, clap::Args)]
@@ -63,9 +65,17 @@ fn summary(reply: &StatusReply) -> String {
     let quorum = reply.quorum.unwrap_or_default();
     let limits = reply.limits.unwrap_or_default();
     let fingerprint: String = reply.vocabulary_fingerprint.chars().take(19).collect();
+    let weights = match &reply.learned {
+        None => "as configured".to_owned(),
+        Some(learned) if learned.in_force => {
+            let rules: Vec<String> = learned.rules.iter().map(|rule| rule_name(*rule)).collect();
+            format!("learned for every set of members, under {}", rules.join(", "))
+        }
+        Some(learned) => format!("as configured; the learned ones are not used: {}", learned.reason),
+    };
     format!(
         " serving     {}\n version     {}\n sessions    {} of at most {}, {} of at most {} waiting\n tokens      \
-         {} of at most {} in progress\n rule        {} (threshold {})\n \
+         {} of at most {} in progress\n rule        {} (threshold {})\n weights     {weights}\n \
          quorum      at least {} of {} members, with {} of the weight\n vocabulary  {} tokens, {fingerprint}\n \
          limits      {} tokens in, {} tokens out, {} bytes of text\n\n",
         if reply.serving { "yes" } else { "no, below quorum" },
@@ -90,16 +100,19 @@ fn summary(reply: &StatusReply) -> String {
 
 fn member_table(reply: &StatusReply) -> String {
     let header = ["member", "health", "weight", "sessions", "parameters", "model", "start", "reason"];
-    let rows = reply.members.iter().map(|member| {
+    let fallback =
+        reply.fallback.as_ref().map(|member| (format!("{} (fallback)", member.name), "-".to_owned(), member));
+    let members = reply.members.iter().map(|member| (member.name.clone(), member.weight.to_string(), member));
+    let rows = members.chain(fallback).map(|(name, weight, member)| {
         let model = match member.architecture.as_str() {
             "" => member.model.clone(),
             architecture => format!("{} ({architecture})", member.model),
         };
         let start = member.start.as_ref();
         vec![
-            member.name.clone(),
+            name,
             reply::health_name(member.health()),
-            member.weight.to_string(),
+            weight,
             member.sessions.to_string(),
             member.parameters.to_string(),
             model,
@@ -113,7 +126,7 @@ fn member_table(reply: &StatusReply) -> String {
 
 /// The workers of each member.
 fn replica_table(reply: &StatusReply) -> String {
-    let replicas = reply.members.iter().flat_map(|member| {
+    let replicas = reply.members.iter().chain(&reply.fallback).flat_map(|member| {
         member.replicas.iter().map(|replica| {
             vec![
                 member.name.clone(),
@@ -151,7 +164,7 @@ fn recovery_table(reply: &StatusReply) -> String {
 
 /// What went over the members' links, for each plan; nothing before anything has.
 fn traffic_table(reply: &StatusReply) -> String {
-    let traffic = reply.members.iter().flat_map(|member| {
+    let traffic = reply.members.iter().chain(&reply.fallback).flat_map(|member| {
         member.traffic.iter().map(|plan| {
             let bytes = (plan.bytes_sent + plan.bytes_received) as f64;
             vec![

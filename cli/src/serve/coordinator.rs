@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use chorus_coordinator::{
     Coordinator, Source,
-    config::{Config, MemberConfig, Overrides},
+    config::{Config, FallbackConfig, MemberConfig, Overrides},
     fusion::Rule,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -23,6 +23,7 @@ use super::{ADMIN_LISTENING, ProcessArgs, announce, announce_as, listen, reload:
 use crate::client::rule_parser;
 use crate::compute::threads;
 use crate::failure::{UsageError, one_line};
+use crate::text_file::{self, Text};
 use crate::values::{number, socket_address};
 
 const EXAMPLES: &str = "\
@@ -35,6 +36,10 @@ A configuration file; flags override it, unknown keys are refused:
   listen = \"127.0.0.1:50051\"
   metrics = \"127.0.0.1:9464\"
   admin = \"127.0.0.1:50052\"
+  weights = \"weights.toml\"
+  [fallback]
+  name = \"student\"
+  address = \"http://127.0.0.1:50064\"
   [fusion]
   rule = \"weighted_average\"
   threshold = 0.1
@@ -65,6 +70,12 @@ pub(crate) struct CoordinatorArgs {
     /// A member and its workers, in member order; replaces all of the file's
     #[arg(long = "member", value_name = "NAME[@WEIGHT]=URL[,URL]")]
     members: Vec<MemberConfig>,
+    /// Weights that `chorus tune` learned, in place of the members' own
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Who answers, marked as such, when the quorum is gone: one model, for example from `chorus distill`
+    #[arg(long, value_name = "NAME=URL[,URL]")]
+    fallback: Option<FallbackConfig>,
     /// Where clients are served; port 0 lets the system choose (default: 127.0.0.1:50051)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     listen: Option<SocketAddr>,
@@ -108,6 +119,8 @@ impl CoordinatorArgs {
             listen: self.listen,
             metrics: self.metrics,
             admin: self.admin,
+            weights_file: self.weights,
+            fallback: self.fallback,
             members: self.members,
             rule: self.rule,
             threshold: self.threshold,
@@ -141,7 +154,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     }
     // Where there is no file, a hangup ends the process as it ends others.
     let mut _reloading = None;
-    if let Some(file) = file {
+    if file.is_some() || flags.weights_file.is_some() {
         coordinator = coordinator.with_source(source(file, flags));
         let reloading = Hangups::new()?.reload(coordinator.handle());
         _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
@@ -151,10 +164,13 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     until_drained(coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned()), &shutdown).await
 }
 
-/// Reads the file again, with the flags of the start.
-fn source(file: PathBuf, flags: Overrides) -> Source {
-    Arc::new(move || config(Some(&file), flags.clone()).map_err(|error| one_line(&error)))
+/// Reads the files again, with the flags of the start.
+fn source(file: Option<PathBuf>, flags: Overrides) -> Source {
+    Arc::new(move || config(file.as_deref(), flags.clone()).map_err(|error| one_line(&error)))
 }
+
+/// The largest file of learned weights: more than 64 members have sets.
+const LARGEST_WEIGHTS: u64 = 16 * 1024 * 1024;
 
 /// Bounds of every histogram of seconds.
 const SECONDS: [f64; 12] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
@@ -167,7 +183,21 @@ fn serve_metrics(address: SocketAddr) -> anyhow::Result<()> {
     exporter.and_then(PrometheusBuilder::install).with_context(|| format!("can't serve metrics on {address}"))
 }
 
+/// The configuration with all the files that belong to it.
 fn config(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Config> {
+    let by_flag = flags.weights_file.is_some();
+    let mut config = without_weights(file, flags)?;
+    if let Some(path) = config.weights_file.clone() {
+        // What a file says is meant from where it lies.
+        let folder = file.filter(|_| !by_flag).and_then(Path::parent).unwrap_or(Path::new(""));
+        let path = folder.join(path);
+        let Text { text, origin } = text_file::read(&path, LARGEST_WEIGHTS)?;
+        config.learn(&text).context(origin)?;
+    }
+    Ok(config)
+}
+
+fn without_weights(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Config> {
     let Some(path) = file else {
         return Config::new(None, flags).map_err(|error| wrong_flags(&error.into()));
     };
@@ -227,5 +257,38 @@ mod tests {
             assert!(one_line(&of_file).contains("bad.toml: fusion.threshold: 3"), "{of_file:#}");
         }
         assert!(error(&[]).is::<UsageError>(), "an ensemble without members");
+    }
+
+    #[test]
+    fn learned_weights_are_read_from_where_they_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let learned = "format = 1\nvocabulary = 'v'\nmembers = [{name = 'a', model = 'm'}]\n\
+                       [rules.weighted_average]\nmethod = 'em'\ntokens = 7\nsets = [{members = ['a'], weights = [1.0]}]";
+        let (weights, file) = (folder.path().join("weights.toml"), folder.path().join("ensemble.toml"));
+        fs::write(&weights, learned).unwrap();
+        fs::write(
+            &file,
+            "weights = 'weights.toml'\n[[members]]\nname = 'a'\naddress = 'http://127.0.0.1:9'\n",
+        )
+        .unwrap();
+        let of_file = config(Some(&file), Overrides::default()).unwrap();
+        assert!(of_file.learned.is_some(), "a file names it from where it lies");
+        let flags = |members: &str| Overrides {
+            weights_file: Some(weights.clone()),
+            members: vec![members.parse().unwrap()],
+            ..Overrides::default()
+        };
+        assert!(config(None, flags("a=http://127.0.0.1:9")).unwrap().learned.is_some());
+        let other = config(None, flags("b=http://127.0.0.1:9")).unwrap_err();
+        let other = one_line(&other);
+        assert!(
+            other.contains(
+                "weights.toml: weights: the learned weights are of another ensemble: they know nothing of"
+            ),
+            "{other}"
+        );
+        fs::remove_file(&weights).unwrap();
+        let missing = one_line(&config(Some(&file), Overrides::default()).unwrap_err());
+        assert!(missing.contains("can't read") && missing.contains("weights.toml"), "{missing}");
     }
 }

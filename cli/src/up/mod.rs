@@ -33,6 +33,7 @@ Examples:
   chorus up
   chorus up --models my-models --listen 127.0.0.1:50052 --rule log_linear
   chorus up --replicas 2
+  chorus up --models my-models --weights weights.toml --fallback student
   chorus up --config ensemble.toml -v
 
 Each model directory is a member with the directory's name and a process of its
@@ -58,6 +59,12 @@ pub(crate) struct UpArgs {
     /// A configuration file for the coordinator (see `chorus coordinator --help`); its members are replaced
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Weights that `chorus tune` learned, in place of the members' own
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// A model directory that answers alone, marked as such, when the quorum is gone
+    #[arg(long, value_name = "DIR")]
+    fallback: Option<PathBuf>,
     /// How the members' answers become one, where a request does not say
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
@@ -86,6 +93,8 @@ impl UpArgs {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: None,
             config: None,
+            weights: None,
+            fallback: None,
             rule: None,
             threshold: None,
             replicas: NonZeroUsize::MIN,

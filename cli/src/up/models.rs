@@ -33,6 +33,30 @@ pub(crate) fn find(given: Option<&Path>) -> anyhow::Result<Vec<ModelDirectory>> 
     }
 }
 
+/// The fallback's model directory, where one is given.
+///
+/// # Errors
+/// It is none, or its name is that of a member.
+pub(crate) fn fallback(
+    given: Option<&Path>,
+    members: &[ModelDirectory],
+) -> anyhow::Result<Option<ModelDirectory>> {
+    let Some(path) = given else {
+        return Ok(None);
+    };
+    if !is_model_directory(path) {
+        bail!("no model at {}: it holds none of {}", path.display(), MODEL_FILES.join(", "));
+    }
+    let fallback = named(path)?;
+    if members.iter().any(|member| member.name == fallback.name) {
+        bail!(
+            "the fallback {} has the name of a member; allowed: a directory with another name",
+            path.display()
+        );
+    }
+    Ok(Some(fallback))
+}
+
 fn demo() -> PathBuf {
     let here = PathBuf::from(DEMO);
     if here.is_dir() {
@@ -106,6 +130,21 @@ mod tests {
         fs::write(path.join("config.json"), "").unwrap();
         let name = "alto".to_owned();
         assert_eq!(find(Some(&path)).unwrap(), [ModelDirectory { name, path }]);
+    }
+
+    #[test]
+    fn a_fallback_is_a_model_of_another_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for directory in ["members/alto", "members/bass", "student", "other/alto"] {
+            fs::create_dir_all(folder.path().join(directory)).unwrap();
+            fs::write(folder.path().join(directory).join("config.json"), "").unwrap();
+        }
+        let members = find(Some(&folder.path().join("members"))).unwrap();
+        let of = |directory: &str| fallback(Some(&folder.path().join(directory)), &members);
+        assert_eq!(of("student").unwrap().unwrap().name, "student");
+        assert!(fallback(None, &members).unwrap().is_none());
+        assert!(of("other/alto").unwrap_err().to_string().contains("has the name of a member"));
+        assert!(of("nowhere").unwrap_err().to_string().starts_with("no model at "));
     }
 
     #[test]

@@ -28,11 +28,15 @@ const WORKER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net:
 /// # Errors
 /// There are no models, a process died before it listened, or the ensemble did not serve in time.
 pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<()> {
-    let models = models::find(arguments.models.as_deref())?;
+    let mut models = models::find(arguments.models.as_deref())?;
+    let fallback = models::fallback(arguments.fallback.as_deref(), &models)?;
+    // It is hosted as the members are, and comes last.
+    let members = models.len();
+    models.extend(fallback);
     let shutdown = Shutdown::on_signals()?;
     let mut workers = Group::new(&shutdown);
     let mut coordinators = Group::new(&shutdown);
-    let lived = live(&arguments, &models, &mut workers, &mut coordinators, &shutdown).await;
+    let lived = live(&arguments, (&models, members), &mut workers, &mut coordinators, &shutdown).await;
     if lived.is_ok() {
         show("stopping the coordinator, then the workers (Ctrl-C again kills them)\n");
     }
@@ -49,7 +53,7 @@ pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<()> {
 /// From the first start to the wish to stop.
 async fn live(
     arguments: &UpArgs,
-    models: &[ModelDirectory],
+    (models, member_count): (&[ModelDirectory], usize),
     workers: &mut Group,
     coordinators: &mut Group,
     shutdown: &Shutdown,
@@ -68,9 +72,10 @@ async fn live(
         .collect();
     let starting = async {
         let workers_at = workers.all_listening(listening).await?;
-        let members: Vec<(&str, &[SocketAddr])> =
+        let hosted: Vec<(&str, &[SocketAddr])> =
             models.iter().map(|model| model.name.as_str()).zip(workers_at.chunks(replicas)).collect();
-        let spec = coordinator_spec(arguments, &members, &program_path);
+        let (members, fallback) = hosted.split_at(member_count.min(hosted.len()));
+        let spec = coordinator_spec(arguments, members, fallback.first().copied(), &program_path);
         let listening = coordinators.start(spec, arguments.listen);
         let ensemble_at = coordinators.all_listening(vec![listening]).await?;
         let ensemble_at = *ensemble_at.first().context("the coordinator listens nowhere")?;
@@ -85,7 +90,7 @@ async fn live(
         .zip(workers_at)
         .map(|((name, model), address)| (name, address, model.path.display().to_string()))
         .collect();
-    show(&summary(ensemble_at, arguments.admin, models.len(), &lines, &program()));
+    show(&summary(ensemble_at, arguments.admin, member_count, &lines, &program()));
     tokio::select! {
         () = shutdown.drain.cancelled() => Ok(()),
         failed = workers.failed() => Err(failed),

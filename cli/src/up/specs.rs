@@ -27,15 +27,21 @@ pub(crate) fn worker_spec(
 pub(super) fn coordinator_spec(
     arguments: &UpArgs,
     members: &[(&str, &[SocketAddr])],
+    fallback: Option<(&str, &[SocketAddr])>,
     program: &Path,
 ) -> ProcessSpec {
     let mut words: Vec<OsString> = vec!["coordinator".into()];
     if let Some(config) = &arguments.config {
         words.extend(["--config".into(), config.clone().into()]);
     }
-    for (name, replicas) in members {
+    let flag = |flag: &str, (name, replicas): (&str, &[SocketAddr])| {
         let replicas: Vec<String> = replicas.iter().map(|address| format!("http://{address}")).collect();
-        words.push(format!("--member={name}={}", replicas.join(",")).into());
+        OsString::from(format!("--{flag}={name}={}", replicas.join(",")))
+    };
+    words.extend(members.iter().map(|member| flag("member", *member)));
+    words.extend(fallback.map(|fallback| flag("fallback", fallback)));
+    if let Some(weights) = &arguments.weights {
+        words.extend(["--weights".into(), weights.clone().into()]);
     }
     if let Some(admin) = arguments.admin {
         words.push(format!("--admin={admin}").into());
@@ -98,12 +104,19 @@ mod tests {
 
     #[test]
     fn the_coordinator_has_every_member_and_what_was_said_about_fusion() {
-        let up =
-            arguments(&["--rule=logit_max", "--threshold=0.5", "--config=e.toml", "--admin=127.0.0.1:9"]);
+        let up = arguments(&[
+            "--rule=logit_max",
+            "--threshold=0.5",
+            "--config=e.toml",
+            "--admin=127.0.0.1:9",
+            "--weights=w.toml",
+        ]);
         let [first, second, third] = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
         let [first, second, third] = [first, second, third].map(|address| address.parse().unwrap());
         let members: [(&str, &[SocketAddr]); 2] = [("alto", &[first, second]), ("bass", &[third])];
-        let spec = coordinator_spec(&up, &members, Path::new("chorus"));
+        let of_student = [third];
+        let fallback: Option<(&str, &[SocketAddr])> = Some(("student", &of_student));
+        let spec = coordinator_spec(&up, &members, fallback, Path::new("chorus"));
         assert_eq!(
             words(&spec),
             [
@@ -112,6 +125,9 @@ mod tests {
                 "e.toml",
                 "--member=alto=http://127.0.0.1:1,http://127.0.0.1:2",
                 "--member=bass=http://127.0.0.1:3",
+                "--fallback=student=http://127.0.0.1:3",
+                "--weights",
+                "w.toml",
                 "--admin=127.0.0.1:9",
                 "--rule=logit_max",
                 "--threshold=0.5",

@@ -3,10 +3,10 @@
 
 use toml::{Table, Value};
 
-use super::{Config, Location, MemberConfig};
+use super::{Config, FallbackConfig, Location, MemberConfig};
 
 /// Tables of the file that may change while the coordinator runs; all others are fixed for the process.
-const CHANGEABLE: [&str; 3] = ["members", "fusion", "quorum"];
+const CHANGEABLE: [&str; 5] = ["members", "fusion", "quorum", "weights", "fallback"];
 
 /// A key that a running process can't change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +61,8 @@ impl Config {
         if staying(self, next) != staying(next, self) {
             changes.push(format!("the order is {}", next.member_names().join(", ")));
         }
-        for key in ["fusion", "quorum"] {
+        changes.extend(self.change_of_learned(next));
+        for key in ["fusion", "quorum", "fallback"] {
             let of = |config: &Self| table(config).remove(key).unwrap_or_else(|| Value::Table(Table::new()));
             if let (Value::Table(ours), Value::Table(theirs)) = (of(self), of(next)) {
                 let prefix = format!("{key}.");
@@ -76,7 +77,9 @@ impl Config {
 
     /// What becomes of a member of the next configuration. Both were checked.
     pub(crate) fn fate(&self, next: &MemberConfig) -> Fate {
-        let Some(member) = self.member(&next.name) else {
+        let fallback = self.fallback.as_ref().map(FallbackConfig::as_member);
+        let fallback = fallback.as_ref().filter(|fallback| fallback.name == next.name);
+        let Some(member) = self.member(&next.name).or(fallback) else {
             return Fate::Enrolls;
         };
         match (member.address.location(), next.address.location()) {

@@ -3,6 +3,8 @@
 
 mod addresses;
 mod change;
+mod fallback;
+mod learned;
 mod limits;
 mod member;
 mod resilience;
@@ -11,12 +13,14 @@ mod resilience;
 mod tests;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use addresses::{Addresses, AddressesError, Location};
 pub(crate) use change::Fate;
 pub use change::Frozen;
+pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
 pub use resilience::{Resilience, ResilienceError};
@@ -24,7 +28,7 @@ pub use resilience::{Resilience, ResilienceError};
 use crate::{
     fusion::{Fusion, Rule},
     quorum::Quorum,
-    weights::{Weights, WeightsError},
+    weights::{LearnedWeights, LearnedWeightsError, Mismatch, Weights, WeightsError},
 };
 
 /// Everything that one ensemble is configured with.
@@ -51,6 +55,12 @@ pub struct Config {
     /// Where operators change the members while it runs; nowhere where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+    /// Where weights are that were learned, for whoever reads files and calls [`Config::learn`]; nowhere where absent.
+    #[serde(rename = "weights", skip_serializing_if = "Option::is_none")]
+    pub weights_file: Option<PathBuf>,
+    /// The weights that were learned, in place of the members' own.
+    #[serde(skip)]
+    pub learned: Option<LearnedWeights>,
     /// The rule, and the threshold of the vote, where a request does not say otherwise.
     pub fusion: Fusion,
     /// The least participation with which an answer goes out.
@@ -59,6 +69,9 @@ pub struct Config {
     pub limits: Limits,
     /// How the loss of a replica is kept from showing.
     pub resilience: Resilience,
+    /// Who answers in place of the members when their quorum is gone; nobody where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackConfig>,
     /// The members, in member order: the order in which their answers are fused.
     pub members: Vec<MemberConfig>,
 }
@@ -72,6 +85,10 @@ pub struct Overrides {
     pub metrics: Option<SocketAddr>,
     /// In place of `admin`.
     pub admin: Option<SocketAddr>,
+    /// In place of `weights`.
+    pub weights_file: Option<PathBuf>,
+    /// In place of `[fallback]`.
+    pub fallback: Option<FallbackConfig>,
     /// In place of all `[[members]]`, if there are any.
     pub members: Vec<MemberConfig>,
     /// In place of `fusion.rule`.
@@ -111,6 +128,18 @@ pub enum ConfigError {
         /// The name.
         name: String,
     },
+    /// A fallback that can't be one.
+    #[error("fallback: it can't be used")]
+    Fallback(#[source] MemberError),
+    /// A fallback that is a member, too.
+    #[error("fallback: {0:?} is a member; allowed: another name")]
+    FallbackIsMember(String),
+    /// Learned weights that are none.
+    #[error("weights: the learned weights can't be used")]
+    LearnedWeights(#[from] LearnedWeightsError),
+    /// Learned weights of other members.
+    #[error("weights: the learned weights are of another ensemble")]
+    OtherEnsemble(#[from] Mismatch),
     /// Weights that can't be shared.
     #[error("members: the weights can't be used")]
     Weights(#[from] WeightsError),
@@ -142,10 +171,13 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             metrics: None,
             admin: None,
+            weights_file: None,
+            learned: None,
             fusion: Fusion::default(),
             quorum: Quorum::default(),
             limits: Limits::default(),
             resilience: Resilience::default(),
+            fallback: None,
             members: Vec::new(),
         }
     }
@@ -172,9 +204,16 @@ impl Config {
         members: Vec<MemberConfig>,
         quorum: Option<Quorum>,
     ) -> Result<Self, ConfigError> {
-        let config = Self { members, quorum: quorum.unwrap_or(self.quorum), ..self.clone() };
+        let mut config = Self { members, quorum: quorum.unwrap_or(self.quorum), ..self.clone() };
         config.check()?;
+        config.keep_learned(self);
         Ok(config)
+    }
+
+    /// All who are connected to: the members, in member order, and the fallback.
+    pub(crate) fn connected(&self) -> Vec<MemberConfig> {
+        let fallback = self.fallback.as_ref().map(FallbackConfig::as_member);
+        self.members.iter().cloned().chain(fallback).collect()
     }
 
     /// The members' names, in member order.
@@ -197,6 +236,8 @@ impl Config {
         self.listen = flags.listen.unwrap_or(self.listen);
         self.metrics = flags.metrics.or(self.metrics);
         self.admin = flags.admin.or(self.admin);
+        self.weights_file = flags.weights_file.or(self.weights_file.take());
+        self.fallback = flags.fallback.or(self.fallback.take());
         self.fusion.rule = flags.rule.unwrap_or(self.fusion.rule);
         self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);
@@ -232,6 +273,13 @@ impl Config {
             if self.members.iter().take(place).any(|other| other.name == member.name) {
                 return Err(ConfigError::DuplicateMember { name: name() });
             }
+        }
+        let Some(fallback) = &self.fallback else {
+            return Ok(());
+        };
+        fallback.as_member().check().map_err(ConfigError::Fallback)?;
+        if self.members.iter().any(|member| member.name == fallback.name) {
+            return Err(ConfigError::FallbackIsMember(fallback.name.clone()));
         }
         Ok(())
     }

@@ -46,6 +46,8 @@ fn flags_override_the_file() {
         listen: Some("0.0.0.0:1".parse().unwrap()),
         metrics: Some("0.0.0.0:4".parse().unwrap()),
         admin: Some("0.0.0.0:6".parse().unwrap()),
+        weights_file: Some("flag.toml".into()),
+        fallback: Some("flag=http://h:9".parse().unwrap()),
         members: vec!["solo=http://h:3".parse().unwrap()],
         rule: Some(Rule::LogitMax),
         threshold: Some(0.25),
@@ -53,8 +55,11 @@ fn flags_override_the_file() {
         quorum_weight: Some(0.5),
         max_sessions: Some(7),
     };
-    let file = "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'\nadmin = '127.0.0.1:5'";
-    let file = format!("{file}\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n{TWO}");
+    let file =
+        "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'\nadmin = '127.0.0.1:5'\nweights = 'file.toml'";
+    let file = format!(
+        "{file}\n[fallback]\nname = 'file'\naddress = 'http://h:8'\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n{TWO}"
+    );
     let config = Config::new(Some(&file), flags.clone()).unwrap();
     assert_eq!(config.member_names(), ["solo"]);
     assert_eq!(Config::new(None, flags).unwrap(), config);

@@ -76,6 +76,15 @@ pub enum Margin {
     Votes(u32),
 }
 
+/// Who leads, and by how much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ahead {
+    /// The first token.
+    pub id: u32,
+    /// How far it is ahead of the second one; not above 0 where that is not certain.
+    pub margin: Margin,
+}
+
 /// What the evidence proves.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -246,22 +255,26 @@ pub fn judge(contest: &Contest, participants: &[(f64, &Evidence)]) -> Result<Ver
     Ok(Verdict::Unknown(unknown))
 }
 
-/// By how much somebody leads for certain; not above 0 where nobody does.
+/// Who leads for certain, and by how much; not above 0 where nobody does.
 ///
 /// # Errors
 /// No participants, or all their weights are 0.
-pub fn margin(contest: &Contest, participants: &[(f64, &Evidence)]) -> Result<Margin, FuseError> {
+pub fn ahead(contest: &Contest, participants: &[(f64, &Evidence)]) -> Result<Ahead, FuseError> {
     let field = Field::new(contest, participants)?;
     let Some((first, rest)) = field.standings.split_first() else {
-        return Ok(if contest.log_threshold.is_some() { Margin::Votes(0) } else { Margin::Probability(0.0) });
+        let nothing =
+            if contest.log_threshold.is_some() { Margin::Votes(0) } else { Margin::Probability(0.0) };
+        return Ok(Ahead { id: 0, margin: nothing });
     };
+    let id = first.id;
     if contest.log_threshold.is_some() {
         // Sorted by votes.
-        return Ok(Margin::Votes(first.votes - rest.first().map_or(0, |rival| rival.votes)));
+        let margin = Margin::Votes(first.votes - rest.first().map_or(0, |rival| rival.votes));
+        return Ok(Ahead { id, margin });
     }
     let others = if field.others > 0 { field.others_high } else { 0.0 };
     let highest = rest.iter().map(|rival| rival.high).fold(others, f64::max);
-    Ok(Margin::Probability(first.low - highest))
+    Ok(Ahead { id, margin: Margin::Probability(first.low - highest) })
 }
 
 /// What all participants' evidence, in member order and with their weights, says about a token whose probability is known

@@ -6,7 +6,8 @@
 //! these. A vote adds at most one vote a member. What may end in a tie is open. Knows nothing about time or how members are
 //! asked.
 
-use super::{Fused, certificate::Margin};
+use super::Fused;
+use super::certificate::{Ahead, Margin};
 
 /// Margins are differences of rounded sums; what is nearer than this is open.
 const ROUNDING: f64 = 1e-9;
@@ -38,17 +39,19 @@ impl Margin {
 }
 
 /// By how much the first token of a fused result leads.
-pub fn margin_of(fused: Fused<'_>) -> Margin {
+pub fn ahead_of(fused: Fused<'_>) -> Ahead {
     match fused {
         Fused::Distribution(distribution) => {
             let top = distribution.top(2);
             let probability = |place: usize| top.get(place).map_or(0.0, |candidate| candidate.log_prob.exp());
-            Margin::Probability(probability(0) - probability(1))
+            let id = top.first().map_or(0, |candidate| candidate.id);
+            Ahead { id, margin: Margin::Probability(probability(0) - probability(1)) }
         }
         Fused::Winner(winner) => {
             let top = winner.top(2);
             let votes = |place: usize| top.get(place).map_or(0, |candidate| candidate.votes);
-            Margin::Votes(votes(0) - votes(1))
+            let id = top.first().map_or(0, |candidate| candidate.id);
+            Ahead { id, margin: Margin::Votes(votes(0) - votes(1)) }
         }
     }
 }

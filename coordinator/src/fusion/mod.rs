@@ -16,10 +16,11 @@ mod vote;
 #[cfg(test)]
 mod tests;
 
+pub use certificate::Ahead;
 pub use chorus_simd::Norm;
 pub use distribution::Distribution;
 pub(crate) use distribution::Probabilities;
-pub use early::margin_of;
+pub use early::ahead_of;
 pub use leading::Candidate;
 pub use row::{Row, RowError, check_targets};
 pub(crate) use row::{check_norm, check_partial_mass};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the members' distributions become one. z_j are the logits of member j, P_j = softmax(z_j), a_j the weights,
 /// renormalised over the participants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// P = sum_j a_j P_j, the arithmetic mixture.

@@ -8,11 +8,16 @@ use prost::Message;
 use crate::admin;
 use crate::config::{Config, ConfigError, MemberConfig, Overrides};
 use crate::steward::MemberList;
+use crate::weights::{Learned, LearnedWeights, LearnedWeightsError, Weighting, Weights};
 
 /// Everything that can be in a configuration.
 const WHOLE: &str = r#"
 listen = "127.0.0.1:50051"
 metrics = "127.0.0.1:9090"
+weights = "weights.toml"
+[fallback]
+name = "student"
+address = "http://student:1"
 [fusion]
 rule = "threshold_vote"
 threshold = 0.25
@@ -149,6 +154,58 @@ fn a_member_that_a_flag_names_is_one_that_a_file_can_have() {
             }
             Err(error) => {
                 assert_one_line(&sentence(&error), longest_sentence(flag.len()));
+                Verdict::Refused
+            }
+        }
+    });
+}
+
+/// Learned weights of two members, for two rules.
+const LEARNED: &str = r#"
+format = 1
+vocabulary = "sha256:1"
+members = [{ name = "alto", model = "a" }, { name = "bass", model = "b" }]
+[rules.weighted_average]
+method = "em"
+tokens = 7
+sets = [
+    { members = ["alto", "bass"], weights = [0.7, 0.3], perplexity = 17.1 },
+    { members = ["bass"], weights = [1.0], perplexity = 18.0 },
+]
+[rules.threshold_vote]
+method = "grid"
+tokens = 7
+threshold = 0.25
+sets = [{ members = ["bass", "alto"], weights = [1.0, 0.0], accuracy = 0.5 }]
+"#;
+
+#[test]
+fn learned_weights_that_are_accepted_can_be_used_and_written() {
+    let names = ["alto", "bass"].map(str::to_owned);
+    let text = Just(LEARNED.as_bytes().to_vec());
+    fuzz("coordinator: learned weights", mutated(text, &WORDS), |Encoded(bytes)| {
+        let text = String::from_utf8_lossy(&bytes);
+        let room = 256 * text.len() + (1 << 20);
+        match within(room, || LearnedWeights::from_toml(&text)) {
+            Ok(learned) => {
+                assert_eq!(LearnedWeights::from_toml(&learned.to_toml().unwrap()).unwrap(), learned);
+                let Ok(compiled) = within(room, || Learned::new(&learned, &names)) else {
+                    return Verdict::Refused;
+                };
+                for rule in compiled.rules() {
+                    let weighting =
+                        Weighting::learned(compiled.rule(rule).unwrap().clone(), Weights::equal(2));
+                    for participants in [&[0, 1][..], &[0], &[1]] {
+                        let of_all = weighting.among(participants).of_all(participants);
+                        assert!(crate::weights::shares(&of_all).is_some(), "{of_all:?}");
+                    }
+                }
+                Verdict::Accepted
+            }
+            // This one shows the place in the file, which takes lines.
+            Err(LearnedWeightsError::Toml(_)) => Verdict::Refused,
+            Err(error) => {
+                assert_one_line(&sentence(&error), longest_sentence(text.len()));
                 Verdict::Refused
             }
         }

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use chorus_fuzz::{Encoded, Verdict, any_count, any_f64, any_number, assert_one_line, fuzz, mutated, within};
 use chorus_proto::status;
 use chorus_proto::v1::{
-    FusionOptions, GenerateRequest, Input, PredictRequest, SamplingOptions, ScoreRequest, TokenIds, input,
+    DistributionsRequest, FusionOptions, GenerateRequest, Input, PredictRequest, SamplingOptions,
+    ScoreRequest, TokenIds, input,
 };
 use proptest::prelude::*;
 use prost::Message;
 
 use super::LONGEST_STATUS;
-use crate::fusion::Fusion;
-use crate::request::{Costs, Generation, Prediction, RequestError, Scoring, Terms};
+use crate::fusion::{Fusion, Rule};
+use crate::request::{Costs, Distributions, Fusing, Generation, Prediction, RequestError, Scoring, Terms};
 use crate::testing::small_ensemble::SmallEnsemble;
-use crate::weights::Weights;
 
 /// The limits and the vocabulary of the small ensemble.
 const INPUT_TOKENS: u32 = 8;
@@ -36,11 +36,23 @@ fn fusion() -> impl Strategy<Value = Option<FusionOptions>> + Clone {
     let some = prop::collection::hash_map("[a-z\n]{0,3}", weight, 0..3);
     let weights = prop_oneof![4 => Just(HashMap::new()), 3 => both, 1 => some];
     let number = || prop_oneof![5 => 0..6_i32, 1 => any::<i32>()];
-    let flags = (any::<bool>(), prop::option::of(any::<bool>()));
-    let options = (number(), prop::option::weighted(0.3, any_f64()), weights, flags, number());
-    let options = options.prop_map(|(rule, threshold, weights, (whole_rows, allow_degraded), format)| {
-        FusionOptions { rule, threshold, weights, whole_rows, row_format: format % 4, allow_degraded }
-    });
+    let flags = (any::<bool>(), prop::option::of(any::<bool>()), prop::bool::weighted(0.2));
+    let forgetting = prop::option::weighted(0.1, prop_oneof![2 => 0.0..1.0, 1 => any_f64()]);
+    let options = (number(), prop::option::weighted(0.3, any_f64()), weights, flags, (number(), forgetting));
+    let options = options.prop_map(
+        |(rule, threshold, weights, (whole_rows, allow_degraded, adaptive), (format, forgetting))| {
+            FusionOptions {
+                rule,
+                threshold,
+                weights,
+                whole_rows,
+                row_format: format % 4,
+                allow_degraded,
+                adaptive,
+                forgetting,
+            }
+        },
+    );
     prop::option::of(options).boxed()
 }
 
@@ -91,9 +103,12 @@ fn are_tokens(tokens: &[u32]) -> bool {
         && tokens.iter().all(|token| (*token as usize) < VOCABULARY)
 }
 
-fn can_be_fused(fusion: &Fusion, weights: &Weights) -> bool {
+fn can_be_fused(fusing: &Fusing) -> bool {
+    let Fusing { fusion, weighting, .. } = fusing;
+    let weights = weighting.among(&[0, 1]);
     let weights = weights.as_slice();
-    Fusion::threshold_is_valid(fusion.threshold)
+    (!weighting.is_adaptive() || fusion.rule == Rule::WeightedAverage)
+        && Fusion::threshold_is_valid(fusion.threshold)
         && weights.len() == 2
         && weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0)
         && weights.iter().any(|weight| *weight > 0.0)
@@ -111,7 +126,7 @@ fn a_generation_that_is_accepted_is_within_its_limits() {
     check("coordinator: generations", encoded.boxed(), Generation::new, |accepted| {
         let sampling = &accepted.sampling;
         are_tokens(&accepted.prompt)
-            && can_be_fused(&accepted.fusion, &accepted.weights)
+            && can_be_fused(&accepted.fusing)
             && (1..=GENERATED_TOKENS).contains(&accepted.max_tokens)
             && accepted.stop.len() <= 16
             && accepted.stop.iter().all(|stop| (1..=256).contains(&stop.len()))
@@ -119,7 +134,7 @@ fn a_generation_that_is_accepted_is_within_its_limits() {
             && sampling.temperature >= 0.0
             && sampling.top_p > 0.0
             && sampling.top_p <= 1.0
-            && (accepted.fusion.rule.yields_distribution() || !accepted.log_probs)
+            && (accepted.fusing.fusion.rule.yields_distribution() || !accepted.log_probs)
     });
 }
 
@@ -129,7 +144,7 @@ fn a_scoring_that_is_accepted_is_within_its_limits() {
     let encoded = request
         .prop_map(|(input, fusion, per_token)| ScoreRequest { input, fusion, per_token }.encode_to_vec());
     check("coordinator: scorings", encoded.boxed(), Scoring::new, |accepted| {
-        are_tokens(&accepted.tokens) && can_be_fused(&accepted.fusion, &accepted.weights)
+        are_tokens(&accepted.tokens) && can_be_fused(&accepted.fusing)
     });
 }
 
@@ -140,7 +155,24 @@ fn a_prediction_that_is_accepted_is_within_its_limits() {
         request.prop_map(|(prefix, top_n, fusion)| PredictRequest { prefix, top_n, fusion }.encode_to_vec());
     check::<PredictRequest, _>("coordinator: predictions", encoded.boxed(), Prediction::new, |accepted| {
         are_tokens(&accepted.prefix)
-            && can_be_fused(&accepted.fusion, &accepted.weights)
+            && can_be_fused(&accepted.fusing)
             && (1..=TOP_N).contains(&accepted.top_n)
+    });
+}
+
+#[test]
+fn distributions_that_are_accepted_are_within_their_limits() {
+    let temperature = prop::option::of(prop_oneof![2 => 0.1..4.0, 1 => any_f64()]);
+    let request = (input(), fusion(), prop::option::of(any_count()), temperature, any::<bool>());
+    let encoded = request.prop_map(|(input, fusion, top_n, temperature, members)| {
+        DistributionsRequest { input, fusion, top_n, temperature, members }.encode_to_vec()
+    });
+    check("coordinator: distributions", encoded.boxed(), Distributions::new, |accepted| {
+        are_tokens(&accepted.tokens)
+            && can_be_fused(&accepted.fusing)
+            && accepted.fusing.fusion.rule.yields_distribution()
+            && accepted.top_n.is_none_or(|top_n| (1..=TOP_N).contains(&top_n))
+            && accepted.temperature.is_finite()
+            && accepted.temperature > 0.0
     });
 }

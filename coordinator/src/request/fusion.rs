@@ -6,32 +6,89 @@ use super::{RequestError, Terms};
 use crate::{
     fusion::{Fusion, Rule},
     plan::RowOptions,
-    weights::Weights,
+    weights::{Weighting, Weights},
 };
 
-/// The rule, threshold and weights of a request: the configured ones with what the request overrides. And how it wants
-/// whole rows to be used, and whether members may be missing.
-pub(super) fn check(
-    options: Option<FusionOptions>,
-    terms: &Terms<'_>,
-) -> Result<(Fusion, Weights, RowOptions, bool), RequestError> {
+/// What a token is worth in the evidence for a member when the next one comes, where a request does not say.
+const DEFAULT_FORGETTING: f64 = 0.95;
+
+/// How a request wants the members' answers to become one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fusing {
+    /// The rule and threshold.
+    pub fusion: Fusion,
+    /// The weights.
+    pub weighting: Weighting,
+    /// How whole rows are to be used.
+    pub rows: RowOptions,
+    /// Whether members may be missing.
+    pub allow_degraded: bool,
+}
+
+impl Fusing {
+    /// The same for whoever answers alone in place of the ensemble.
+    pub(crate) fn alone(&self) -> Self {
+        Self { weighting: Weighting::fixed(Weights::equal(1)), ..self.clone() }
+    }
+}
+
+/// The configured fusion with what the request overrides.
+pub(super) fn check(options: Option<FusionOptions>, terms: &Terms<'_>) -> Result<Fusing, RequestError> {
     let options = options.unwrap_or_default();
     let rule = check_rule(options.rule)?.unwrap_or(terms.fusion.rule);
+    let learned = terms.learned.and_then(|learned| learned.rule(rule));
     let rows = RowOptions { whole: options.whole_rows, format: check_format(options.row_format, rule)? };
     let threshold = match options.threshold {
         Some(threshold) => check_threshold(threshold, rule)?,
-        None => terms.fusion.threshold,
+        None => learned.and_then(|learned| learned.threshold).unwrap_or(terms.fusion.threshold),
     };
-    let weights = if options.weights.is_empty() {
-        terms.weights.clone()
-    } else if rule.uses_weights() {
-        let weights = Weights::by_name(terms.members, &options.weights);
-        weights.map_err(|error| RequestError::new("fusion.weights", error.to_string()))?
+    let mut weighting = if !options.weights.is_empty() {
+        Weighting::fixed(check_weights(&options, rule, terms)?)
+    } else if let Some(learned) = learned {
+        Weighting::learned(learned.clone(), terms.weights.clone())
     } else {
+        Weighting::fixed(terms.weights.clone())
+    };
+    if let Some(forgetting) = check_forgetting(&options, rule)? {
+        weighting = weighting.adaptive(forgetting);
+    }
+    Ok(Fusing {
+        fusion: Fusion { rule, threshold },
+        weighting,
+        rows,
+        allow_degraded: options.allow_degraded.unwrap_or(true),
+    })
+}
+
+fn check_weights(options: &FusionOptions, rule: Rule, terms: &Terms<'_>) -> Result<Weights, RequestError> {
+    if !rule.uses_weights() {
         let message = format!("{rule} uses no weights; allowed: none, or a rule that uses them");
         return Err(RequestError::new("fusion.weights", message));
-    };
-    Ok((Fusion { rule, threshold }, weights, rows, options.allow_degraded.unwrap_or(true)))
+    }
+    let weights = Weights::by_name(terms.members, &options.weights);
+    weights.map_err(|error| RequestError::new("fusion.weights", error.to_string()))
+}
+
+fn check_forgetting(options: &FusionOptions, rule: Rule) -> Result<Option<f64>, RequestError> {
+    if !options.adaptive {
+        return match options.forgetting {
+            None => Ok(None),
+            Some(_) => {
+                let message = "only weights that follow the text forget it; allowed: none, or adaptive";
+                Err(RequestError::new("fusion.forgetting", message))
+            }
+        };
+    }
+    if rule != Rule::WeightedAverage {
+        let message = format!("{rule} is no mixture of the members; allowed: false, or weighted_average");
+        return Err(RequestError::new("fusion.adaptive", message));
+    }
+    let forgetting = options.forgetting.unwrap_or(DEFAULT_FORGETTING);
+    if forgetting > 0.0 && forgetting <= 1.0 {
+        return Ok(Some(forgetting));
+    }
+    let message = format!("{forgetting} is not allowed; allowed: above 0 and at most 1");
+    Err(RequestError::new("fusion.forgetting", message))
 }
 
 fn check_rule(number: i32) -> Result<Option<Rule>, RequestError> {

@@ -1,6 +1,7 @@
 //! From requests on the wire to requests that can be carried out: everything that is a caller's mistake is found here,
 //! before any member hears of the request. Knows nothing about members' health, sessions or time.
 
+mod distributions;
 mod fusion;
 mod input;
 mod sampling;
@@ -17,10 +18,13 @@ use chorus_text::Vocabulary;
 use crate::{
     config::Limits,
     fusion::{Fusion, Rule},
-    plan::{Plan, RowOptions},
+    plan::Plan,
     sampling::Sampling,
-    weights::Weights,
+    weights::{Learned, Weights},
 };
+
+pub use self::distributions::Distributions;
+pub use self::fusion::Fusing;
 
 /// What requests are judged by.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +39,8 @@ pub struct Terms<'a> {
     pub members: &'a [String],
     /// The configured weights, in member order.
     pub weights: &'a Weights,
+    /// Weights that were learned, in their place.
+    pub learned: Option<&'a Learned>,
 }
 
 /// A caller's mistake.
@@ -59,14 +65,8 @@ pub struct Generation {
     pub sampling: Sampling,
     /// Absent where the server is to choose one.
     pub seed: Option<u64>,
-    /// The rule and threshold of this request.
-    pub fusion: Fusion,
-    /// The weights of this request, in member order.
-    pub weights: Weights,
-    /// How whole rows are to be used.
-    pub rows: RowOptions,
-    /// Whether members may be missing.
-    pub allow_degraded: bool,
+    /// How the members' answers become one.
+    pub fusing: Fusing,
     /// Whether every token comes with log-probabilities.
     pub log_probs: bool,
 }
@@ -76,14 +76,8 @@ pub struct Generation {
 pub struct Scoring {
     /// At least one token.
     pub tokens: Vec<u32>,
-    /// The rule and threshold of this request.
-    pub fusion: Fusion,
-    /// The weights of this request, in member order.
-    pub weights: Weights,
-    /// How whole rows are to be used.
-    pub rows: RowOptions,
-    /// Whether members may be missing.
-    pub allow_degraded: bool,
+    /// How the members' answers become one.
+    pub fusing: Fusing,
     /// Whether there is a row for each token.
     pub per_token: bool,
 }
@@ -95,14 +89,8 @@ pub struct Prediction {
     pub prefix: Vec<u32>,
     /// At least 1; may exceed the vocabulary.
     pub top_n: u32,
-    /// The rule and threshold of this request.
-    pub fusion: Fusion,
-    /// The weights of this request, in member order.
-    pub weights: Weights,
-    /// How whole rows are to be used.
-    pub rows: RowOptions,
-    /// Whether members may be missing.
-    pub allow_degraded: bool,
+    /// How the members' answers become one.
+    pub fusing: Fusing,
 }
 
 /// What a request takes of the ensemble, as far as that is known before it runs.
@@ -141,9 +129,9 @@ impl Generation {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::GenerateRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights, rows, allow_degraded) = fusion::check(request.fusion, terms)?;
-        let (sampling, seed) = sampling::check(request.sampling, fusion.rule)?;
-        if request.log_probs && !fusion.rule.yields_distribution() {
+        let fusing = fusion::check(request.fusion, terms)?;
+        let (sampling, seed) = sampling::check(request.sampling, fusing.fusion.rule)?;
+        if request.log_probs && !fusing.fusion.rule.yields_distribution() {
             let message = "threshold_vote has no distribution and so no log-probabilities; allowed: false, or another rule";
             return Err(RequestError::new("log_probs", message));
         }
@@ -157,10 +145,7 @@ impl Generation {
             stop: stop::check(request.stop)?,
             sampling,
             seed,
-            fusion,
-            weights,
-            rows,
-            allow_degraded,
+            fusing,
             log_probs: request.log_probs,
             prompt: input::check("prompt", request.prompt, terms)?,
         })
@@ -168,14 +153,19 @@ impl Generation {
 
     /// What goes to the members, with a vocabulary of so many tokens.
     pub fn plan(&self, vocabulary_size: usize) -> Plan {
-        Plan::for_generate(&self.fusion, &self.sampling, self.log_probs, self.rows, vocabulary_size)
+        let Fusing { fusion, rows, .. } = self.fusing;
+        // What the members say of a chosen token is the evidence for the next one.
+        let needs_rows = self.log_probs || self.fusing.weighting.is_adaptive();
+        Plan::for_generate(&fusion, &self.sampling, needs_rows, rows, vocabulary_size)
     }
 
     /// Whether of every step only its winner is of interest, not how likely it was.
     pub fn wants_a_winner_only(&self) -> bool {
-        match self.fusion.rule {
+        match self.fusing.fusion.rule {
             Rule::ThresholdVote => true,
-            Rule::WeightedAverage => self.sampling.is_greedy() && !self.log_probs,
+            Rule::WeightedAverage => {
+                self.sampling.is_greedy() && !self.log_probs && !self.fusing.weighting.is_adaptive()
+            }
             Rule::LogLinear | Rule::LogitMean | Rule::LogitMax => false,
         }
     }
@@ -187,12 +177,9 @@ impl Scoring {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::ScoreRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights, rows, allow_degraded) = fusion::check(request.fusion, terms)?;
+        let fusing = fusion::check(request.fusion, terms)?;
         Ok(Self {
-            fusion,
-            weights,
-            rows,
-            allow_degraded,
+            fusing,
             per_token: request.per_token,
             tokens: input::check("input", request.input, terms)?,
         })
@@ -200,7 +187,7 @@ impl Scoring {
 
     /// What goes to the members, with a vocabulary of so many tokens.
     pub fn plan(&self, vocabulary_size: usize) -> Plan {
-        Plan::for_score(&self.fusion, self.rows, vocabulary_size)
+        Plan::for_score(&self.fusing.fusion, self.fusing.rows, vocabulary_size)
     }
 }
 
@@ -210,20 +197,17 @@ impl Prediction {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::PredictRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let (fusion, weights, rows, allow_degraded) = fusion::check(request.fusion, terms)?;
+        let fusing = fusion::check(request.fusion, terms)?;
         Ok(Self {
             top_n: count("top_n", request.top_n, DEFAULT_TOP_N, terms.limits.max_top_n)?,
-            fusion,
-            weights,
-            rows,
-            allow_degraded,
+            fusing,
             prefix: input::check("prefix", request.prefix, terms)?,
         })
     }
 
     /// What goes to the members, with a vocabulary of so many tokens.
     pub fn plan(&self, vocabulary_size: usize) -> Plan {
-        Plan::for_predict(&self.fusion, self.top_n, self.rows, vocabulary_size)
+        Plan::for_predict(&self.fusing.fusion, self.top_n, self.fusing.rows, vocabulary_size)
     }
 }
 

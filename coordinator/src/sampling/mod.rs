@@ -87,6 +87,18 @@ fn uniform_of_stream(seed: u64, index: u32, stream: u64) -> f64 {
     (numbers.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
+/// The logarithm of the sum of all probabilities' powers 1 / T, each as a share of the likeliest's: with it
+/// log P_T(w) = (log P(w) - log P(likeliest)) / T - this. Gives log P(likeliest), too. The temperature is positive.
+pub(crate) fn tempered(distribution: &mut Distribution<'_>, temperature: f64) -> (f64, f64) {
+    let (probabilities, Spare { weights, .. }) = distribution.parts();
+    let likeliest = probabilities.log_prob(probabilities.argmax());
+    temper::weights(&probabilities, temperature, weights);
+    // They may be those of f32's exponentials, relative to a likeliest that is not exactly one.
+    let largest = weights.iter().copied().fold(0.0_f32, f32::max);
+    let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+    (likeliest, (sum / f64::from(largest)).ln())
+}
+
 impl Sampling {
     /// Whether it takes the likeliest token, whatever else it says.
     pub fn is_greedy(&self) -> bool {

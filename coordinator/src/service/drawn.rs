@@ -12,21 +12,23 @@ use crate::plan::Ask;
 use crate::replica::Answer;
 use crate::sampling::{drawing_member, uniform};
 use crate::session::EnsembleSession;
-use crate::weights::Weights;
+use crate::weights::Weighting;
 
 /// Appends tokens to the session and draws the one of this index after them.
 ///
 /// Everybody that advances takes part, since it would have drawn with its weight. A member that is lost while it draws is
-/// out of the step, and the race among the others, which does not depend on it, says who draws instead.
+/// out of the step, and the race among the others says who draws instead. With weights that depend on who takes part that
+/// may be somebody else although a token is drawn already, when a member is lost that only advanced.
 pub(super) async fn draw(
     session: &mut EnsembleSession,
     tokens: &[u32],
-    weights: &Weights,
+    weighting: &Weighting,
     seed: u64,
     index: u32,
 ) -> Result<(u32, Participation), Status> {
     let uniform = uniform(seed, index);
     let drawing = |members: &[usize]| {
+        let weights = weighting.among(members);
         let weighted = members.iter().map(|member| (*member, weights.of(*member)));
         drawing_member(seed, index, weighted)
     };
@@ -36,16 +38,16 @@ pub(super) async fn draw(
     });
     let mut answers = step.await.map_err(|error| step_status(&error))?;
     loop {
-        let drawn = answers.answers.iter().find_map(|(_, answer)| match answer {
-            Answer::Drawn(id) => Some(*id),
+        let Some(member) = drawing(&answers.participants) else {
+            return Err(fuse_status(FuseError::NoWeight, &answers.participation));
+        };
+        let drawn = answers.answers.iter().find_map(|(index, answer)| match answer {
+            Answer::Drawn(id) if *index == member => Some(*id),
             _ => None,
         });
         if let Some(id) = drawn {
             return Ok((id, answers.participation));
         }
-        let Some(member) = drawing(&answers.participants) else {
-            return Err(fuse_status(FuseError::NoWeight, &answers.participation));
-        };
         let asks = [(member, Ask::Draw { uniform })].into();
         let follow_up = session.follow_up(&answers.participants, &asks).await;
         answers = follow_up.map_err(|error| step_status(&error))?;

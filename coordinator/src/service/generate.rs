@@ -12,19 +12,21 @@ use chorus_text::Vocabulary;
 use tonic::Status;
 
 use super::deadline::Deadline;
+use super::decided::is_decided;
 use super::leaders::{Lead, Search};
-use super::participation::Attendance;
+use super::participation::{Attendance, expect};
 use super::sound::make_of_rows;
 use super::text::GeneratedText;
-use super::{drawn, leaders};
+use super::{drawn, evidence, fallback, leaders};
 use crate::ensemble::{Ensemble, step_status};
 use crate::fusion::certificate::Places;
-use crate::fusion::{FuseError, Fused, Row, Rule, Scratch, fuse, margin_of};
+use crate::fusion::{FuseError, Fused, Fusion, Row, Rule, Scratch, ahead_of, fuse, shares};
 use crate::plan::{Ask, Plan};
 use crate::replica::Answer;
 use crate::request::Generation;
 use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::weights::{Weighting, Weights};
 
 /// Takes the tokens of a generation as they are chosen.
 pub(super) trait Listener {
@@ -51,12 +53,19 @@ pub(super) struct Ending {
 
 /// One generation in progress.
 struct Run<'a, L> {
+    /// Whose generation it is.
     ensemble: &'a Arc<Ensemble>,
+    /// Who answers: that, or its fallback.
+    speaker: Arc<Ensemble>,
     generation: Arc<Generation>,
     vocabulary: Vocabulary,
     deadline: Deadline,
     seed: u64,
     text: GeneratedText,
+    /// The prompt, and what was generated.
+    transcript: Vec<u32>,
+    /// The weights, which may follow the text.
+    weighting: Weighting,
     attendance: Attendance,
     listener: &'a mut L,
 }
@@ -75,7 +84,10 @@ pub(super) async fn generate(
     let members = ensemble.roster.members.iter();
     let run = Run {
         ensemble,
+        speaker: Arc::clone(ensemble),
         seed: seed(&generation),
+        transcript: generation.prompt.clone(),
+        weighting: generation.fusing.weighting.clone(),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
         attendance: Attendance::new(members.map(|member| member.name().to_owned())),
         generation: Arc::new(generation),
@@ -88,7 +100,7 @@ pub(super) async fn generate(
 
 /// The seed of a generation: its own, or one that every JSON reader keeps exactly. A vote draws nothing and has none.
 fn seed(generation: &Generation) -> u64 {
-    if !generation.fusion.rule.yields_distribution() {
+    if !generation.fusing.fusion.rule.yields_distribution() {
         return 0;
     }
     generation.seed.unwrap_or_else(|| rand::random::<u64>() >> (u64::BITS - f64::MANTISSA_DIGITS))
@@ -96,45 +108,69 @@ fn seed(generation: &Generation) -> u64 {
 
 impl<L: Listener> Run<'_, L> {
     async fn until_the_end(mut self) -> Result<Ending, Status> {
-        let plan = self.generation.plan(self.vocabulary.len() as usize);
-        let terms = self.ensemble.session_terms(plan, self.deadline.at());
-        let terms = terms.allowing_degraded(self.generation.allow_degraded);
-        let roster = &self.ensemble.roster;
-        let mut session =
-            EnsembleSession::begin(roster, &self.vocabulary, terms, Rejoin::Allowed, &BTreeMap::new());
-        let mut tokens = self.generation.prompt.clone();
+        let mut session = self.begin();
+        let mut unread = 0;
         for index in 0..self.generation.max_tokens {
-            let (token, mut participation) = self.next_token(&mut session, &tokens, plan, index).await?;
-            self.attendance.record(&mut participation);
-            let id = token.id;
+            let tokens = self.transcript.get(unread..).unwrap_or_default().to_vec();
+            let next = self.next_token(&mut session, &tokens, index).await;
+            let (token, participation) = match next {
+                Ok(next) => next,
+                Err(failure) => {
+                    session = self.fall_back(failure)?;
+                    let transcript = self.transcript.clone();
+                    self.next_token(&mut session, &transcript, index).await?
+                }
+            };
+            unread = self.transcript.len();
+            self.transcript.push(token.id);
             if let Some(reason) = self.hand_on(token, participation).await? {
                 return Ok(self.end(reason, index + 1));
             }
-            tokens = vec![id];
         }
         let generated = self.generation.max_tokens;
         Ok(self.end(Reason::MaxTokens, generated))
     }
 
+    fn begin(&self) -> EnsembleSession {
+        let plan = self.generation.plan(self.vocabulary.len() as usize);
+        let terms = self.speaker.session_terms(plan, self.deadline.at());
+        let terms = terms.allowing_degraded(self.generation.fusing.allow_degraded);
+        let (roster, nobody) = (&self.speaker.roster, BTreeMap::new());
+        EnsembleSession::begin(roster, &self.vocabulary, terms, Rejoin::Allowed, &nobody)
+    }
+
+    /// Goes over to the fallback, which has read nothing yet, for the rest of the generation.
+    fn fall_back(&mut self, failure: Status) -> Result<EnsembleSession, Status> {
+        self.speaker = fallback::instead(&self.speaker, &self.generation.fusing, failure)?;
+        let fusing = self.generation.fusing.alone();
+        self.weighting = fusing.weighting.clone();
+        self.generation = Arc::new(Generation { fusing, ..Generation::clone(&self.generation) });
+        Ok(self.begin())
+    }
+
     /// The token that follows what the session has read and `tokens`.
     async fn next_token(
-        &self,
+        &mut self,
         session: &mut EnsembleSession,
         tokens: &[u32],
-        plan: Plan,
         index: u32,
     ) -> Result<(GeneratedToken, Participation), Status> {
+        let mut tokens = tokens;
+        if index == 0 && self.weighting.is_adaptive() {
+            evidence::read(session, tokens, &mut self.weighting, self.vocabulary.len() as usize).await?;
+            tokens = &[];
+        }
         let generation = &self.generation;
-        match plan {
+        match generation.plan(self.vocabulary.len() as usize) {
             Plan::Drawn => {
                 let (id, participation) =
-                    drawn::draw(session, tokens, &generation.weights, self.seed, index).await?;
+                    drawn::draw(session, tokens, &self.weighting, self.seed, index).await?;
                 Ok((GeneratedToken { id, index, ..GeneratedToken::default() }, participation))
             }
             Plan::Certified { k, log_threshold } => {
                 let search = Search {
-                    fusion: generation.fusion,
-                    weights: generation.weights.clone(),
+                    fusion: generation.fusing.fusion,
+                    weighting: self.weighting.clone(),
                     places: Places::Winner,
                     k,
                     log_threshold,
@@ -150,7 +186,7 @@ impl<L: Listener> Run<'_, L> {
     }
 
     async fn of_rows(
-        &self,
+        &mut self,
         session: &mut EnsembleSession,
         tokens: &[u32],
         format: RowFormat,
@@ -164,32 +200,49 @@ impl<L: Listener> Run<'_, L> {
         };
         let answers = answers.map_err(|error| step_status(&error))?;
         let numbers = self.vocabulary.len() as usize * answers.answers.len();
-        let (generation, seed) = (Arc::clone(&self.generation), self.seed);
-        let choose = move |answers: &StepAnswers| choose(&generation, seed, index, answers);
+        let (generation, seed, weighting) = (Arc::clone(&self.generation), self.seed, self.weighting.clone());
+        let choose = move |answers: &StepAnswers| {
+            let weights = weighting.among(&answers.participants);
+            choose(&generation, &weights, seed, index, answers)
+        };
         let (token, answers) = make_of_rows(session, answers, numbers, choose).await?;
+        if self.weighting.is_adaptive() {
+            let said = answers.rows(0).into_iter();
+            let said = said.filter_map(|(index, row)| Some((index, row.log_prob(token.id)?)));
+            self.weighting.observe(&said.collect::<Vec<_>>());
+        }
         Ok((token, answers.participation))
     }
 
     /// Whether these rows make a winner that the awaited members can't change.
     fn is_decided(&self, answers: &[(usize, &Answer)], awaited: &[usize]) -> bool {
-        let Generation { fusion, weights, .. } = &*self.generation;
+        let fusion = &self.generation.fusing.fusion;
         let rows = answers.iter().filter_map(|(index, answer)| match answer {
-            Answer::Rows(rows) => Some((weights.of(*index), rows.row(0).ok()?)),
+            Answer::Rows(rows) => Some((*index, rows.row(0).ok()?)),
             _ => None,
         });
-        let rows: Vec<(f64, Row<'_>)> = rows.collect();
-        let answered: Vec<f64> = rows.iter().map(|(weight, _)| *weight).collect();
-        let margin = Scratch::lent(|scratch| fuse(fusion, &rows, scratch).map(margin_of));
-        margin.is_ok_and(|margin| margin.is_decisive(&answered, &weights.of_all(awaited)))
+        let rows: Vec<(usize, Row<'_>)> = rows.collect();
+        let answered: Vec<usize> = rows.iter().map(|(index, _)| *index).collect();
+        is_decided(&self.weighting, &answered, awaited, |weights| {
+            let rows = rows.iter().map(|(index, row)| (weights.of(*index), *row));
+            let rows: Vec<(f64, Row<'_>)> = rows.collect();
+            Scratch::lent(|scratch| fuse(fusion, &rows, scratch).map(ahead_of)).ok()
+        })
     }
 
     /// Hands a token on with the text that it makes certain; says why it was the last where it was.
     async fn hand_on(
         &mut self,
         token: GeneratedToken,
-        participation: Participation,
+        mut participation: Participation,
     ) -> Result<Option<Reason>, Status> {
-        let is_end = self.ensemble.roster.is_end_token(token.id, self.vocabulary.fingerprint());
+        if Arc::ptr_eq(&self.speaker, self.ensemble) {
+            expect(&mut participation, &self.ensemble.names, &self.weighting);
+        } else {
+            fallback::mark(&mut participation, self.ensemble);
+        }
+        self.attendance.record(&mut participation);
+        let is_end = self.speaker.roster.is_end_token(token.id, self.vocabulary.fingerprint());
         let (text, end) = if is_end {
             (String::new(), Some(Reason::EndToken))
         } else {
@@ -214,7 +267,7 @@ impl<L: Listener> Run<'_, L> {
                 prompt_tokens,
                 generated_tokens,
                 seed: self.seed,
-                rule: chorus_proto::v1::Rule::from(self.generation.fusion.rule).into(),
+                rule: chorus_proto::v1::Rule::from(self.generation.fusing.fusion.rule).into(),
             },
         }
     }
@@ -223,7 +276,7 @@ impl<L: Listener> Run<'_, L> {
 /// The token that leads.
 fn winner(generation: &Generation, index: u32, lead: &Lead) -> GeneratedToken {
     let leader = lead.leaders.first();
-    let is_vote = generation.fusion.rule == Rule::ThresholdVote;
+    let is_vote = generation.fusing.fusion.rule == Rule::ThresholdVote;
     let votes = leader
         .filter(|_| is_vote)
         .map(|leader| Votes { count: leader.votes, by_weighted_average: leader.votes == 0 });
@@ -233,14 +286,16 @@ fn winner(generation: &Generation, index: u32, lead: &Lead) -> GeneratedToken {
 /// Fuses the participants' rows and takes the next token.
 fn choose(
     generation: &Generation,
+    weights: &Weights,
     seed: u64,
     index: u32,
     answers: &StepAnswers,
 ) -> Result<GeneratedToken, FuseError> {
-    let mut token = answers.fuse(0, &generation.fusion, &generation.weights, |fused| match fused {
+    let Fusion { rule, .. } = generation.fusing.fusion;
+    let mut token = answers.fuse(0, &generation.fusing.fusion, weights, |fused| match fused {
         Fused::Distribution(mut distribution) => {
-            let by_member = generation.fusion.rule == Rule::WeightedAverage && generation.sampling.is_plain();
-            let drawn = by_member.then(|| draw_of_member(generation, seed, index, answers)).flatten();
+            let by_member = rule == Rule::WeightedAverage && generation.sampling.is_plain();
+            let drawn = by_member.then(|| draw_of_member(weights, seed, index, answers)).flatten();
             let id =
                 drawn.unwrap_or_else(|| generation.sampling.choose(&mut distribution, uniform(seed, index)));
             let log_prob = generation.log_probs.then(|| distribution.log_prob(id)).flatten();
@@ -253,18 +308,19 @@ fn choose(
     })?;
     if generation.log_probs {
         let names = answers.participation.participants.iter().cloned();
-        let of_member = names
-            .zip(answers.rows(0))
-            .filter_map(|(name, (_, row))| Some(MemberLogProb { name, log_prob: row.log_prob(token.id)? }));
+        let shares = shares(rule, &weights.of_all(&answers.participants))?;
+        let of_member = names.zip(answers.rows(0)).zip(shares).filter_map(|((name, (_, row)), weight)| {
+            Some(MemberLogProb { name, log_prob: row.log_prob(token.id)?, weight })
+        });
         token.members = of_member.collect();
     }
     Ok(token)
 }
 
 /// What [`Plan::Drawn`] draws, from rows: a seed's text does not depend on whether log-probabilities are wanted.
-fn draw_of_member(generation: &Generation, seed: u64, index: u32, answers: &StepAnswers) -> Option<u32> {
+fn draw_of_member(weights: &Weights, seed: u64, index: u32, answers: &StepAnswers) -> Option<u32> {
     let rows = answers.rows(0);
-    let members = rows.iter().map(|(member, _)| (*member, generation.weights.of(*member)));
+    let members = rows.iter().map(|(member, _)| (*member, weights.of(*member)));
     let drawing = drawing_member(seed, index, members)?;
     rows.iter().find(|(member, _)| *member == drawing).map(|(_, row)| row.draw(uniform(seed, index)))
 }

@@ -3,19 +3,21 @@
 //!
 //! Knows nothing about what the leaders are for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use chorus_proto::v1::{Participation, RowFormat};
 use tonic::Status;
 
+use super::decided::is_decided;
 use super::sound::make_of_rows;
 use crate::ensemble::{fuse_status, step_status};
-use crate::fusion::certificate::{Contest, Evidence, Leader, Places, Verdict, judge, margin};
+use crate::fusion::certificate::{Contest, Evidence, Leader, Places, Verdict, ahead, judge};
 use crate::fusion::{Candidate, Fused, Fusion, Row, RowError};
 use crate::plan::{Ask, Positions};
 use crate::replica::Answer;
 use crate::session::{EnsembleSession, StepAnswers};
-use crate::weights::Weights;
+use crate::weights::{Weighting, Weights};
 
 /// Lists that leave a contest open grow by this factor.
 const DEEPER: u32 = 16;
@@ -24,7 +26,7 @@ const DEEPER: u32 = 16;
 #[derive(Clone)]
 pub(super) struct Search {
     pub(super) fusion: Fusion,
-    pub(super) weights: Weights,
+    pub(super) weighting: Weighting,
     pub(super) places: Places,
     /// Likeliest tokens that every member is asked for first.
     pub(super) k: u32,
@@ -84,15 +86,15 @@ impl Search {
     /// Whether these answers make a winner that the awaited members can't change.
     fn is_decided(&self, answers: &[(usize, &Answer)], awaited: &[usize]) -> bool {
         let said = answers.iter().filter_map(|(index, answer)| match answer {
-            Answer::Top(tops) => Some((self.weights.of(*index), Evidence::new(&tops.row(0).ok()?))),
+            Answer::Top(tops) => Some((*index, Evidence::new(&tops.row(0).ok()?))),
             _ => None,
         });
-        let said: Vec<(f64, Evidence)> = said.collect();
-        let participants: Vec<(f64, &Evidence)> =
-            said.iter().map(|(weight, evidence)| (*weight, evidence)).collect();
-        let answered: Vec<f64> = said.iter().map(|(weight, _)| *weight).collect();
-        margin(&self.contest(), &participants)
-            .is_ok_and(|margin| margin.is_decisive(&answered, &self.weights.of_all(awaited)))
+        let said: Vec<(usize, Evidence)> = said.collect();
+        let answered: Vec<usize> = said.iter().map(|(index, _)| *index).collect();
+        is_decided(&self.weighting, &answered, awaited, |weights| {
+            let said = said.iter().map(|(index, evidence)| (weights.of(*index), evidence));
+            ahead(&self.contest(), &said.collect::<Vec<_>>()).ok()
+        })
     }
 
     /// How many places are to be filled.
@@ -125,16 +127,22 @@ impl Inquiry<'_> {
         }
     }
 
+    /// Of those who take part.
+    fn weights(&self) -> Cow<'_, Weights> {
+        self.search.weighting.among(&self.said.keys().copied().collect::<Vec<_>>())
+    }
+
     fn judge(&self) -> Result<Verdict, Status> {
-        let said = self.said.iter();
+        let (weights, said) = (self.weights(), self.said.iter());
         let participants: Vec<(f64, &Evidence)> =
-            said.map(|(index, evidence)| (self.search.weights.of(*index), evidence)).collect();
+            said.map(|(index, evidence)| (weights.of(*index), evidence)).collect();
         judge(&self.search.contest(), &participants).map_err(|error| fuse_status(error, &self.participation))
     }
 
     /// Asks each member that has a share for what it has not said about these tokens.
     fn asks_about(&self, ids: &[u32]) -> BTreeMap<usize, Ask> {
-        let sharing = self.said.iter().filter(|(index, _)| self.search.weights.of(**index) > 0.0);
+        let weights = self.weights();
+        let sharing = self.said.iter().filter(|(index, _)| weights.of(**index) > 0.0);
         let unknown = sharing.map(|(index, evidence)| (*index, evidence.unknown(ids)));
         unknown.filter(|(_, ids)| !ids.is_empty()).map(|(index, ids)| (index, Ask::Ids(ids.into()))).collect()
     }
@@ -189,10 +197,13 @@ pub(super) async fn lead_of_rows(
     let numbers = search.vocabulary_size * answers.answers.len();
     let (search, size) = (search.clone(), search.size());
     let leaders = move |answers: &StepAnswers| {
-        let leaders = answers.fuse(0, &search.fusion, &search.weights, |fused| match fused {
-            Fused::Distribution(fused) => fused.top(size).into_iter().map(Leader::from).collect(),
-            Fused::Winner(winner) => winner.top(size).into_iter().map(Leader::from).collect(),
-        })?;
+        let leaders =
+            answers.fuse(0, &search.fusion, &search.weighting.among(&answers.participants), |fused| {
+                match fused {
+                    Fused::Distribution(fused) => fused.top(size).into_iter().map(Leader::from).collect(),
+                    Fused::Winner(winner) => winner.top(size).into_iter().map(Leader::from).collect(),
+                }
+            })?;
         let of_member = |(index, row): (usize, Row<'_>)| (index, row.top(size));
         Ok((leaders, answers.rows(0).into_iter().map(of_member).collect()))
     };

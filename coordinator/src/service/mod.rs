@@ -4,7 +4,12 @@
 
 mod complete;
 mod deadline;
+mod decided;
+mod distribution_rows;
+mod distributions;
 mod drawn;
+mod evidence;
+mod fallback;
 mod generate;
 mod leaders;
 mod participation;
@@ -25,8 +30,9 @@ pub(crate) use unreadable::explain;
 use std::sync::Arc;
 
 use chorus_proto::v1::{
-    CompleteReply, GenerateReply, GenerateRequest, Input, PredictReply, PredictRequest, ScoreReply,
-    ScoreRequest, StatusReply, StatusRequest, ensemble_server, input,
+    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, Input,
+    PredictReply, PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest, ensemble_server,
+    input,
 };
 use chorus_text::Vocabulary;
 use tokio::sync::{mpsc, watch};
@@ -38,10 +44,12 @@ use deadline::Deadline;
 
 use crate::admission::{Caller, shutting_down};
 use crate::ensemble::Ensemble;
-use crate::request::{Costs, Generation, Prediction, RequestError, Scoring, Terms};
+use crate::request::{Costs, Distributions, Generation, Prediction, RequestError, Scoring, Terms};
 
 /// Messages that wait for a slow reader; one more place is kept for the last word.
 const REPLIES: usize = 32;
+/// The same of messages that are large.
+const LARGE_REPLIES: usize = 2;
 
 /// The service that clients speak with.
 #[derive(Clone)]
@@ -90,6 +98,7 @@ impl EnsembleService {
 #[tonic::async_trait]
 impl ensemble_server::Ensemble for EnsembleService {
     type GenerateStream = ReceiverStream<Result<GenerateReply, Status>>;
+    type DistributionsStream = ReceiverStream<Result<DistributionsReply, Status>>;
 
     async fn generate(
         &self,
@@ -107,8 +116,29 @@ impl ensemble_server::Ensemble for EnsembleService {
         };
         let (place, generation, vocabulary) = in_time(&ensemble, deadline, admitted).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
-        let work = stream::run(ensemble, generation, vocabulary, replies, deadline, place);
+        let work = stream::generation(ensemble, generation, vocabulary, replies, deadline, place);
         tokio::spawn(work.instrument(tracing::info_span!("generate")));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn distributions(
+        &self,
+        request: Request<DistributionsRequest>,
+    ) -> Result<Response<Self::DistributionsStream>, Status> {
+        let deadline = Deadline::of_call(request.metadata());
+        let ensemble = self.ensemble();
+        let mut visitor = ensemble.common.admission.arrive(Caller::of(&request))?;
+        let request = request.into_inner();
+        let bytes = text_bytes(request.input.as_ref());
+        let admitted = async {
+            let checked = visitor.checked(ensemble.check(request, bytes, Distributions::new)).await;
+            let (wanted, vocabulary) = checked?;
+            Ok((visitor.enter(wanted.cost()).await?, wanted, vocabulary))
+        };
+        let (place, wanted, vocabulary) = in_time(&ensemble, deadline, admitted).await?;
+        let (replies, stream) = mpsc::channel(LARGE_REPLIES + 1);
+        let work = stream::distributions(ensemble, wanted, vocabulary, replies, deadline, place);
+        tokio::spawn(work.instrument(tracing::info_span!("distributions")));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 

@@ -1,8 +1,20 @@
-//! Who took part in a whole generation, from who took part in each token.
+//! Who took part in a whole generation, from who took part in each token; and what it is expected to cost that somebody did not.
 //!
 //! Knows nothing about why members come and go.
 
-use chorus_proto::v1::{MissingMember, Participation, TokenRange};
+use chorus_proto::v1::{Expectation, Fallback, MissingMember, Participation, TokenRange};
+
+use crate::weights::Weighting;
+
+/// Says of an answer without some members what it is expected to cost. `names` in member order.
+pub(super) fn expect(participation: &mut Participation, names: &[String], weighting: &Weighting) {
+    if participation.missing.is_empty() {
+        return;
+    }
+    let place = |name: &String| names.iter().position(|other| other == name);
+    let places = participation.participants.iter().map(place).collect::<Option<Vec<usize>>>();
+    participation.expectation = places.and_then(|places| weighting.expectation(&places));
+}
 
 /// Remembers, for every member, the tokens that it is missing from.
 #[derive(Default)]
@@ -10,6 +22,18 @@ pub(super) struct Attendance {
     tokens: u32,
     /// In member order.
     absences: Vec<Absences>,
+    /// Of the tokens of which something was expected.
+    expected: Expected,
+    /// Who answered in place of the members, once somebody did.
+    fallback: Option<Fallback>,
+}
+
+/// Sums of logarithms of perplexities.
+#[derive(Default)]
+struct Expected {
+    tokens: u32,
+    of_participants: f64,
+    of_all: f64,
 }
 
 /// The tokens without one member.
@@ -24,7 +48,7 @@ impl Attendance {
     /// `names` in member order.
     pub(super) fn new(names: impl Iterator<Item = String>) -> Self {
         let absences = names.map(|name| Absences { name, reason: String::new(), ranges: Vec::new() });
-        Self { tokens: 0, absences: absences.collect() }
+        Self { absences: absences.collect(), ..Self::default() }
     }
 
     /// One more token. Completes what is said with it: who is back from this one on.
@@ -40,12 +64,25 @@ impl Attendance {
                 None => {}
             }
         }
+        if let Some(Expectation { perplexity, perplexity_of_all }) = participation.expectation {
+            self.expected.tokens += 1;
+            self.expected.of_participants += perplexity.ln();
+            self.expected.of_all += perplexity_of_all.ln();
+        }
+        if let Some(fallback) = &participation.fallback {
+            let fallback = self.fallback.get_or_insert_with(|| fallback.clone());
+            add(&mut fallback.tokens, index);
+        }
     }
 
     /// Participants are those who took part in every token; of the others it is said in how many they did, and from which
     /// they are missing.
     pub(super) fn whole(&self) -> Participation {
-        let mut whole = Participation::default();
+        let mut whole = Participation {
+            expectation: self.expected.mean(self.tokens),
+            fallback: self.fallback.clone(),
+            ..Participation::default()
+        };
         for absences in &self.absences {
             if absences.ranges.is_empty() {
                 whole.participants.push(absences.name.clone());
@@ -57,17 +94,33 @@ impl Attendance {
     }
 }
 
+/// One more token of those in the ranges.
+fn add(ranges: &mut Vec<TokenRange>, index: u32) {
+    match ranges.last_mut() {
+        Some(last) if last.end == index => last.end += 1,
+        _ => ranges.push(TokenRange { first: index, end: index + 1 }),
+    }
+}
+
+impl Expected {
+    /// Over all tokens, or over those for which something is known where that is not the case for some without a member.
+    /// Tokens of everybody cost nothing.
+    fn mean(&self, tokens: u32) -> Option<Expectation> {
+        if self.tokens == 0 {
+            return None;
+        }
+        let of_all = self.of_all / f64::from(self.tokens);
+        let lost = (self.of_participants - self.of_all) / f64::from(tokens);
+        Some(Expectation { perplexity: (of_all + lost).exp(), perplexity_of_all: of_all.exp() })
+    }
+}
+
 impl Absences {
     fn add(&mut self, index: u32, reason: &str) {
-        match self.ranges.last_mut() {
-            Some(last) if last.end == index => last.end += 1,
-            last => {
-                if last.is_none() {
-                    reason.clone_into(&mut self.reason);
-                }
-                self.ranges.push(TokenRange { first: index, end: index + 1 });
-            }
+        if self.ranges.is_empty() {
+            reason.clone_into(&mut self.reason);
         }
+        add(&mut self.ranges, index);
     }
 
     fn of(&self, tokens: u32) -> MissingMember {
@@ -83,6 +136,33 @@ impl Absences {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_expected_of_a_generation_is_a_mean_over_all_its_tokens() {
+        let mut attendance = Attendance::new(["alto", "bass"].map(str::to_owned).into_iter());
+        assert_eq!(attendance.whole().expectation, None);
+        let of = |expectation| Participation { expectation, ..Participation::default() };
+        let expectation = Some(Expectation { perplexity: 9.0, perplexity_of_all: 4.0 });
+        for mut participation in [of(None), of(expectation), of(None), of(None)] {
+            attendance.record(&mut participation);
+        }
+        let Expectation { perplexity, perplexity_of_all } = attendance.whole().expectation.unwrap();
+        assert!((perplexity_of_all - 4.0).abs() < 1e-12);
+        // The fourth root of 4 * 4 * 4 * 9.
+        assert!((perplexity - (4.0 * 4.0 * 4.0 * 9.0_f64).powf(0.25)).abs() < 1e-12, "{perplexity}");
+    }
+
+    #[test]
+    fn the_tokens_of_a_fallback_are_known() {
+        let mut attendance = Attendance::new(["alto"].map(str::to_owned).into_iter());
+        for by_fallback in [false, true, true] {
+            let fallback = Fallback { name: "student".to_owned(), tokens: Vec::new() };
+            let fallback = by_fallback.then_some(fallback);
+            attendance.record(&mut Participation { fallback, ..Participation::default() });
+        }
+        let tokens = vec![TokenRange { first: 1, end: 3 }];
+        assert_eq!(attendance.whole().fallback, Some(Fallback { name: "student".to_owned(), tokens }));
+    }
 
     #[test]
     fn who_comes_and_goes_is_known_to_the_token() {

@@ -11,12 +11,14 @@ use tonic::Status;
 
 use super::deadline::Deadline;
 use super::leaders::{self, Lead, Search};
+use super::participation::expect;
+use super::{evidence, fallback};
 use crate::ensemble::{Ensemble, fuse_status, step_status};
 use crate::fusion::{self, certificate::Places, shares};
 use crate::plan::{Ask, Plan};
 use crate::request::Prediction;
-use crate::roster::Roster;
 use crate::session::{EnsembleSession, Rejoin};
+use crate::weights::Weighting;
 
 pub(super) async fn predict(
     ensemble: Arc<Ensemble>,
@@ -24,15 +26,39 @@ pub(super) async fn predict(
     vocabulary: Vocabulary,
     deadline: Deadline,
 ) -> Result<PredictReply, Status> {
+    let failure = match predict_by(&ensemble, &prediction, &vocabulary, deadline).await {
+        Ok(reply) => return Ok(reply),
+        Err(failure) => failure,
+    };
+    let fallback = fallback::instead(&ensemble, &prediction.fusing, failure)?;
+    let prediction = Prediction { fusing: prediction.fusing.alone(), ..prediction };
+    let mut reply = predict_by(&fallback, &prediction, &vocabulary, deadline).await?;
+    fallback::mark(reply.participation.get_or_insert_default(), &ensemble);
+    Ok(reply)
+}
+
+async fn predict_by(
+    ensemble: &Ensemble,
+    prediction: &Prediction,
+    vocabulary: &Vocabulary,
+    deadline: Deadline,
+) -> Result<PredictReply, Status> {
     let vocabulary_size = vocabulary.len() as usize;
     let plan = prediction.plan(vocabulary_size);
     let roster = &ensemble.roster;
     let terms = ensemble.session_terms(plan, deadline.at());
-    let terms = terms.allowing_degraded(prediction.allow_degraded).for_one_answer(prediction.prefix.len());
-    let mut session = EnsembleSession::begin(roster, &vocabulary, terms, Rejoin::Never, &BTreeMap::new());
+    let terms =
+        terms.allowing_degraded(prediction.fusing.allow_degraded).for_one_answer(prediction.prefix.len());
+    let mut session = EnsembleSession::begin(roster, vocabulary, terms, Rejoin::Never, &BTreeMap::new());
+    let (fusing, mut prefix) = (&prediction.fusing, prediction.prefix.as_slice());
+    let mut weighting = fusing.weighting.clone();
+    if weighting.is_adaptive() {
+        evidence::read(&mut session, prefix, &mut weighting, vocabulary_size).await?;
+        prefix = &[];
+    }
     let mut search = Search {
-        fusion: prediction.fusion,
-        weights: prediction.weights.clone(),
+        fusion: fusing.fusion,
+        weighting,
         places: Places::Leaders(prediction.top_n as usize),
         k: 0,
         log_threshold: None,
@@ -41,15 +67,15 @@ pub(super) async fn predict(
     let lead = match plan {
         Plan::Certified { k, log_threshold } => {
             search = Search { k, log_threshold, ..search };
-            leaders::find(&mut session, &prediction.prefix, &search).await?
+            leaders::find(&mut session, prefix, &search).await?
         }
-        Plan::Dense(format) => by_rows(&mut session, &prediction.prefix, &search, format).await?,
+        Plan::Dense(format) => by_rows(&mut session, prefix, &search, format).await?,
         // No prediction has these plans; rows answer everything.
-        Plan::Targets | Plan::Drawn => {
-            by_rows(&mut session, &prediction.prefix, &search, RowFormat::F32).await?
-        }
+        Plan::Targets | Plan::Drawn => by_rows(&mut session, prefix, &search, RowFormat::F32).await?,
     };
-    reply(&prediction, roster, &vocabulary, &lead)
+    let mut reply = reply(prediction, ensemble, vocabulary, &lead, &search.weighting)?;
+    expect(reply.participation.get_or_insert_default(), &ensemble.names, &fusing.weighting);
+    Ok(reply)
 }
 
 async fn by_rows(
@@ -64,18 +90,21 @@ async fn by_rows(
 
 fn reply(
     prediction: &Prediction,
-    roster: &Roster,
+    ensemble: &Ensemble,
     vocabulary: &Vocabulary,
     lead: &Lead,
+    weighting: &Weighting,
 ) -> Result<PredictReply, Status> {
-    let rule = prediction.fusion.rule;
+    let roster = &ensemble.roster;
+    let rule = prediction.fusing.fusion.rule;
     let is_vote = !rule.yields_distribution();
     let candidates = lead.leaders.iter().map(|leader| Candidate {
         votes: is_vote.then_some(leader.votes),
         // Of all leaders the log-probability is known.
         ..written(leader.id, leader.log_prob.unwrap_or(f64::NEG_INFINITY), vocabulary)
     });
-    let weights: Vec<f64> = lead.members.iter().map(|(index, _)| prediction.weights.of(*index)).collect();
+    let participants: Vec<usize> = lead.members.iter().map(|(index, _)| *index).collect();
+    let weights = weighting.among(&participants).of_all(&participants);
     let shares = shares(rule, &weights).map_err(|error| fuse_status(error, &lead.participation))?;
     let member = |((index, tokens), weight): (&(usize, Vec<fusion::Candidate>), f64)| {
         let member = roster.members.get(*index)?;

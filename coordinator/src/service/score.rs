@@ -11,7 +11,9 @@ use chorus_text::Vocabulary;
 use tonic::Status;
 
 use super::deadline::Deadline;
+use super::fallback;
 use super::leaders::{self, Search};
+use super::participation::expect;
 use super::score_columns::{Columns, FusedToken};
 use super::sound::make_of_rows;
 use crate::ensemble::{Ensemble, NUMBERS_OF_A_LISTED_ONE, compute, fuse_status, step_status};
@@ -21,6 +23,7 @@ use crate::plan::{Plan, pieces};
 use crate::request::Scoring;
 use crate::roster::Roster;
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::weights::Weighting;
 
 pub(super) async fn score(
     ensemble: Arc<Ensemble>,
@@ -29,13 +32,32 @@ pub(super) async fn score(
     deadline: Deadline,
 ) -> Result<ScoreReply, Status> {
     let scoring = Arc::new(scoring);
+    let failure = match score_by(&ensemble, &scoring, &vocabulary, deadline).await {
+        Ok(reply) => return Ok(reply),
+        Err(failure) => failure,
+    };
+    let fallback = fallback::instead(&ensemble, &scoring.fusing, failure)?;
+    let scoring = Arc::new(Scoring { fusing: scoring.fusing.alone(), ..Scoring::clone(&scoring) });
+    let mut reply = score_by(&fallback, &scoring, &vocabulary, deadline).await?;
+    fallback::mark(reply.participation.get_or_insert_default(), &ensemble);
+    Ok(reply)
+}
+
+async fn score_by(
+    ensemble: &Arc<Ensemble>,
+    scoring: &Arc<Scoring>,
+    vocabulary: &Vocabulary,
+    deadline: Deadline,
+) -> Result<ScoreReply, Status> {
     let mut barred = BTreeMap::new();
-    let (columns, participation) = loop {
-        if let Some(scored) = pass(&ensemble, &scoring, &vocabulary, deadline, &mut barred).await? {
+    let (columns, mut participation) = loop {
+        if let Some(scored) = pass(ensemble, scoring, vocabulary, deadline, &mut barred).await? {
             break scored;
         }
     };
-    let roster = Arc::clone(&ensemble.roster);
+    expect(&mut participation, &ensemble.names, &scoring.fusing.weighting);
+    let (roster, vocabulary, scoring) =
+        (Arc::clone(&ensemble.roster), vocabulary.clone(), Arc::clone(scoring));
     let missing = participation.clone();
     let numbers = scoring.tokens.len() * (columns.members.len() + 1) * NUMBERS_OF_A_LISTED_ONE;
     let reply = compute(numbers, move || reply(&scoring, &roster, &vocabulary, columns, participation));
@@ -53,7 +75,7 @@ async fn pass(
 ) -> Result<Option<(Columns, Participation)>, Status> {
     let vocabulary_size = vocabulary.len() as usize;
     let plan = scoring.plan(vocabulary_size);
-    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(scoring.allow_degraded);
+    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(scoring.fusing.allow_degraded);
     let terms = terms.for_one_answer(scoring.tokens.len());
     let ask = plan.each();
     let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, barred);
@@ -102,8 +124,8 @@ async fn settle(
         return Ok(true);
     }
     let search = Search {
-        fusion: scoring.fusion,
-        weights: scoring.weights.clone(),
+        fusion: scoring.fusing.fusion,
+        weighting: scoring.fusing.weighting.clone(),
         places: Places::Winner,
         k,
         log_threshold,
@@ -112,7 +134,7 @@ async fn settle(
     // Whoever is not in the numbers has no say in who won.
     let mut absent = barred.clone();
     bar(&ensemble.roster, participation, &mut absent);
-    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(scoring.allow_degraded);
+    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(scoring.fusing.allow_degraded);
     let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, &absent);
     let mut read = 0;
     for position in open {
@@ -145,14 +167,14 @@ fn reply(
     mut columns: Columns,
     participation: Participation,
 ) -> Result<ScoreReply, FuseError> {
-    columns.finish(scoring)?;
+    let weighting = columns.finish(scoring)?;
     let log_prob = total(&columns.fused);
     let tokens = scoring.tokens.len();
     Ok(ScoreReply {
         tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
         log_prob,
         perplexity: log_prob.map(|log_prob| perplexity(log_prob, tokens)),
-        members: member_scores(scoring, roster, &columns)?,
+        members: member_scores(scoring, &weighting, roster, &columns)?,
         token_scores: if scoring.per_token {
             token_scores(&scoring.tokens, vocabulary, &columns)
         } else {
@@ -160,17 +182,19 @@ fn reply(
         },
         votes: votes(&columns.fused),
         participation: Some(participation),
-        rule: v1::Rule::from(scoring.fusion.rule).into(),
+        rule: v1::Rule::from(scoring.fusing.fusion.rule).into(),
     })
 }
 
 fn member_scores(
     scoring: &Scoring,
+    weighting: &Weighting,
     roster: &Roster,
     columns: &Columns,
 ) -> Result<Vec<MemberScore>, FuseError> {
-    let weights: Vec<f64> = columns.members.keys().map(|index| scoring.weights.of(*index)).collect();
-    let shares = shares(scoring.fusion.rule, &weights)?;
+    let participants = columns.participants();
+    let weights = weighting.among(&participants).of_all(&participants);
+    let shares = shares(scoring.fusing.fusion.rule, &weights)?;
     let score = |((index, log_probs), weight): ((&usize, &Vec<f64>), f64)| {
         let log_prob = log_probs.iter().sum();
         Some(MemberScore {

@@ -9,8 +9,9 @@ use chorus_proto::v1::Votes;
 use crate::fusion::certificate::{Contest, Evidence, Outcome, Places, outcome};
 use crate::fusion::{FuseError, Fused, fuse_targets};
 use crate::replica::Answer;
-use crate::request::Scoring;
+use crate::request::{Fusing, Scoring};
 use crate::session::StepAnswers;
+use crate::weights::Weighting;
 
 /// What the rule says about a token that came.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,17 +100,44 @@ impl Columns {
         self.fused.extend(next.fused);
     }
 
-    /// Fuses what has waited for the end.
-    pub(super) fn finish(&mut self, scoring: &Scoring) -> Result<(), FuseError> {
-        if !self.fused.is_empty() {
-            return Ok(());
+    /// The members that are in the numbers.
+    pub(super) fn participants(&self) -> Vec<usize> {
+        self.members.keys().copied().collect()
+    }
+
+    /// Fuses what has waited for the end. Gives the weights as they are after the last token.
+    pub(super) fn finish(&mut self, scoring: &Scoring) -> Result<Weighting, FuseError> {
+        let mut weighting = scoring.fusing.weighting.clone();
+        if weighting.is_adaptive() {
+            self.fused = self.follow(&mut weighting)?;
+        } else if self.fused.is_empty() {
+            let weights = weighting.among(&self.participants());
+            let members = self.members.iter();
+            let members = members.map(|(index, log_probs)| (weights.of(*index), log_probs.as_slice()));
+            let fused = fuse_targets(&members.collect::<Vec<_>>())?;
+            self.fused = fused.into_iter().map(FusedToken::LogProb).collect();
         }
-        let members = self.members.iter();
-        let members: Vec<(f64, &[f64])> =
-            members.map(|(index, log_probs)| (scoring.weights.of(*index), log_probs.as_slice())).collect();
-        let fused = fuse_targets(&members)?;
-        self.fused = fused.into_iter().map(FusedToken::LogProb).collect();
-        Ok(())
+        Ok(weighting)
+    }
+
+    /// Token by token, each with the weights after those before it.
+    fn follow(&self, weighting: &mut Weighting) -> Result<Vec<FusedToken>, FuseError> {
+        let participants = self.participants();
+        let tokens = self.members.values().map(Vec::len).min().unwrap_or(0);
+        let mut fused = Vec::with_capacity(tokens);
+        for position in 0..tokens {
+            let said = self.members.iter();
+            let said: Vec<(usize, f64)> =
+                said.filter_map(|(index, said)| Some((*index, *said.get(position)?))).collect();
+            let weights = weighting.among(&participants);
+            let members: Vec<(f64, &[f64])> = said
+                .iter()
+                .map(|(index, log_prob)| (weights.of(*index), std::slice::from_ref(log_prob)))
+                .collect();
+            fused.extend(fuse_targets(&members)?.into_iter().map(FusedToken::LogProb));
+            weighting.observe(&said);
+        }
+        Ok(fused)
     }
 
     fn read_rows(
@@ -124,7 +152,13 @@ impl Columns {
             let log_prob = row.log_prob(token).unwrap_or(f64::NEG_INFINITY);
             self.members.entry(index).or_default().push(log_prob);
         }
-        self.fused.push(answers.fuse(number, &scoring.fusion, &scoring.weights, |fused| match fused {
+        let Fusing { fusion, weighting, .. } = &scoring.fusing;
+        if weighting.is_adaptive() {
+            // The weights follow from all tokens before this one.
+            return Ok(());
+        }
+        let weights = weighting.among(&answers.participants);
+        self.fused.push(answers.fuse(number, fusion, &weights, |fused| match fused {
             Fused::Distribution(distribution) => {
                 FusedToken::LogProb(distribution.log_prob(token).unwrap_or(f64::NEG_INFINITY))
             }
@@ -147,6 +181,8 @@ impl Columns {
         vocabulary_size: usize,
         answers: &StepAnswers,
     ) -> Result<(), FuseError> {
+        let Fusing { fusion, weighting, .. } = &scoring.fusing;
+        let weights = weighting.among(&answers.participants);
         let mut said = Vec::with_capacity(answers.answers.len());
         for (place, (index, answer)) in answers.answers.iter().enumerate() {
             let unsound = |error| FuseError::Unsound { place, error };
@@ -158,11 +194,11 @@ impl Columns {
             evidence.learn(&[token], target, top.norm).map_err(unsound)?;
             let log_prob = evidence.log_prob(token).unwrap_or(f64::NEG_INFINITY);
             self.members.entry(*index).or_default().push(log_prob);
-            said.push((scoring.weights.of(*index), evidence));
+            said.push((weights.of(*index), evidence));
         }
         let participants: Vec<(f64, &Evidence)> =
             said.iter().map(|(weight, evidence)| (*weight, evidence)).collect();
-        let log_threshold = Some(scoring.fusion.threshold.ln());
+        let log_threshold = Some(fusion.threshold.ln());
         let contest = Contest { log_threshold, places: Places::Winner, vocabulary_size };
         let Outcome { votes, by_weighted_average, wins } = outcome(token, &contest, &participants)?;
         self.fused

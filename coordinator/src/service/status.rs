@@ -4,7 +4,9 @@
 
 use std::sync::atomic::Ordering;
 
-use chorus_proto::v1::{self, MemberStatus, PlanTraffic, ReplicaStatus, StatusReply, member_status::Health};
+use chorus_proto::v1::{
+    self, LearnedWeights, MemberStatus, PlanTraffic, ReplicaStatus, StatusReply, member_status::Health,
+};
 
 use crate::config::Config;
 use crate::ensemble::Ensemble;
@@ -18,8 +20,12 @@ pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
     let Config { fusion, limits, .. } = &ensemble.config;
     let vocabulary = ensemble.common.agreement.vocabulary();
     let members = roster.members.iter().enumerate();
+    let learned = ensemble.learned();
+    let in_force = learned.as_ref().ok().copied().flatten();
+    let of_rule = in_force.and_then(|learned| learned.rule(fusion.rule));
+    let weights = of_rule.map_or(&roster.weights, |sets| sets.whole());
     StatusReply {
-        members: members.map(|(index, member)| member_status(member, roster.weights.of(index))).collect(),
+        members: members.map(|(index, member)| member_status(member, weights.of(index))).collect(),
         rule: v1::Rule::from(fusion.rule).into(),
         threshold: fusion.threshold,
         quorum: Some(roster.quorum.into()),
@@ -39,8 +45,23 @@ pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
         waiting: ensemble.common.admission.waiting(),
         tokens_in_progress: ensemble.common.admission.tokens_in_progress(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        serving: roster.can_answer().is_ok() && !ensemble.common.draining.is_cancelled(),
+        serving: ensemble.can_answer().is_ok() && !ensemble.common.draining.is_cancelled(),
         revision: ensemble.revision,
+        learned: match &learned {
+            Ok(None) => None,
+            Ok(Some(learned)) => Some(LearnedWeights {
+                in_force: true,
+                reason: String::new(),
+                rules: learned.rules().map(|rule| v1::Rule::from(rule).into()).collect(),
+            }),
+            Err(mismatch) => {
+                Some(LearnedWeights { in_force: false, reason: mismatch.to_string(), rules: Vec::new() })
+            }
+        },
+        fallback: ensemble
+            .fallback
+            .as_ref()
+            .and_then(|fallback| fallback.roster.members.first().map(|member| member_status(member, 1.0))),
     }
 }
 
@@ -56,6 +77,7 @@ fn member_status(member: &Member, weight: f64) -> MemberStatus {
         model: card.map_or_else(String::new, |card| card.name.clone()),
         architecture: card.map_or_else(String::new, |card| card.architecture.clone()),
         parameters: card.map_or(0, |card| card.parameters),
+        model_fingerprint: card.map_or_else(String::new, |card| card.model_fingerprint.clone()),
         start: card.and_then(|card| card.start),
         sessions: member.sessions.load(Ordering::Relaxed),
         traffic: PlanKind::ALL.into_iter().filter_map(|plan| traffic(member, plan)).collect(),

@@ -2,7 +2,7 @@
 
 use crate::config::{ConfigError, Frozen};
 use crate::link::InvalidAddress;
-use crate::weights::WeightsError;
+use crate::weights::{Mismatch, WeightsError};
 
 /// Why a configuration was not changed; what was in force still is.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,9 @@ pub enum ReconfigureError {
     /// The weights can't be shared.
     #[error("the members' weights can't be used")]
     Weights(#[from] WeightsError),
+    /// Learned weights of other models than the members host.
+    #[error("weights: the learned weights are of another ensemble")]
+    OtherEnsemble(#[from] Mismatch),
     /// The coordinator stops.
     #[error("the coordinator is shutting down")]
     ShuttingDown,

@@ -67,12 +67,12 @@ impl Steward {
                 enrolled.map_err(|source| RunError::Address { name: member.name.clone(), source })?;
             Ok((member.name.clone(), enrolled))
         };
-        let enrolled: Vec<_> = config.members.iter().map(enroll).collect::<Result<_, RunError>>()?;
-        let members = enrolled.iter().map(|(_, enrolled)| Arc::clone(&enrolled.member)).collect();
-        let ensemble = Ensemble::new(config, 1, members, common.clone())?;
+        let enrolled: BTreeMap<String, Enrolled> =
+            config.connected().iter().map(enroll).collect::<Result<_, RunError>>()?;
+        let member = |name: &str| Some(Arc::clone(&enrolled.get(name)?.member));
+        let ensemble = Ensemble::new(config, 1, member, common.clone())?;
         let (in_force, current) = watch::channel(Arc::new(ensemble));
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let enrolled = enrolled.into_iter().collect();
         let steward =
             Self { connecting, common, source: None, enrolled, in_force, commands, retired: Vec::new() };
         Ok((steward, Handle::new(sender, current)))
@@ -157,6 +157,7 @@ impl Steward {
             // A connection, and a handshake for which there is no setting of its own.
             preparations.until_up(2 * next.limits.connect_timeout()).await?;
         }
+        self.check_learned(&next, &preparations)?;
         self.take_effect(next, ensemble.revision + 1, preparations)?;
         let changes = changes.join("; ");
         tracing::info!(revision = ensemble.revision + 1, changes, "the configuration has changed");
@@ -165,7 +166,7 @@ impl Steward {
 
     fn prepare(&self, config: &Config, next: &Config) -> Result<Preparations, ReconfigureError> {
         let mut preparations = Preparations::default();
-        for member in &next.members {
+        for member in &next.connected() {
             let name = &member.name;
             let failed = |source| ReconfigureError::Address { name: name.clone(), source };
             match (config.fate(member), self.enrolled.get(name)) {
@@ -182,6 +183,20 @@ impl Steward {
         Ok(preparations)
     }
 
+    /// Whether learned weights are those of the members that are known.
+    fn check_learned(&self, next: &Config, preparations: &Preparations) -> Result<(), ReconfigureError> {
+        let Some(learned) = next.learned() else {
+            return Ok(());
+        };
+        let new = &preparations.enrolled;
+        let card = |name: &String| {
+            let new = new.iter().find(|(new, _)| new == name).map(|(_, enrolled)| enrolled);
+            new.or_else(|| self.enrolled.get(name))?.member.card()
+        };
+        let cards: Vec<_> = next.member_names().iter().map(card).collect();
+        Ok(learned.check(cards.iter().map(Option::as_deref))?)
+    }
+
     /// Without an await: a change has taken effect, or has not.
     fn take_effect(
         &mut self,
@@ -191,16 +206,16 @@ impl Steward {
     ) -> Result<(), ReconfigureError> {
         let Preparations { enrolled, moves } = preparations;
         let new = |name: &str| enrolled.iter().find(|(new, _)| new == name).map(|(_, enrolled)| enrolled);
-        let members = next.members.iter().filter_map(|member| {
-            let enrolled = new(&member.name).or_else(|| self.enrolled.get(&member.name))?;
+        let member = |name: &str| {
+            let enrolled = new(name).or_else(|| self.enrolled.get(name))?;
             Some(Arc::clone(&enrolled.member))
-        });
-        let members = members.collect();
-        let ensemble = Ensemble::new(next, revision, members, self.common.clone())?;
+        };
+        let connected = next.connected();
+        let ensemble = Ensemble::new(next, revision, member, self.common.clone())?;
         // From here on nothing fails.
         moves.into_iter().for_each(Move::take_effect);
         self.retired.retain(|link| link.strong_count() > 0);
-        let stays = |name: &String| ensemble.config.members.iter().any(|member| member.name == *name);
+        let stays = |name: &String| connected.iter().any(|member| member.name == *name);
         for (_, removed) in self.enrolled.extract_if(.., |name, _| !stays(name)) {
             self.retired.extend(removed.links());
         }

@@ -37,6 +37,6 @@ impl SmallEnsemble {
 
     pub(crate) fn terms(&self) -> Terms<'_> {
         let Self { vocabulary, limits, fusion, members, weights } = self;
-        Terms { vocabulary, limits, fusion, members, weights }
+        Terms { vocabulary, limits, fusion, members, weights, learned: None }
     }
 }

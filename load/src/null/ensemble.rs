@@ -3,8 +3,9 @@
 use std::{io, net::SocketAddr};
 
 use chorus_proto::v1::{
-    CompleteReply, GenerateReply, GenerateRequest, GeneratedToken, GenerationEnd, Input, Participation,
-    PredictReply, PredictRequest, RequestLimits, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
+    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, GeneratedToken,
+    GenerationEnd, Input, Participation, PredictReply, PredictRequest, RequestLimits, ScoreReply,
+    ScoreRequest, StatusReply, StatusRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     generation_end::Reason,
     input,
@@ -86,6 +87,7 @@ fn end(request: &GenerateRequest, generated_tokens: u32) -> GenerationEnd {
 #[tonic::async_trait]
 impl Ensemble for Service {
     type GenerateStream = BoxStream<'static, Result<GenerateReply, Status>>;
+    type DistributionsStream = BoxStream<'static, Result<DistributionsReply, Status>>;
 
     async fn generate(
         &self,
@@ -133,6 +135,14 @@ impl Ensemble for Service {
 
     async fn predict(&self, _: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
         Ok(Response::new(PredictReply { participation: Some(participation()), ..PredictReply::default() }))
+    }
+
+    async fn distributions(
+        &self,
+        _: Request<DistributionsRequest>,
+    ) -> Result<Response<Self::DistributionsStream>, Status> {
+        let reply = DistributionsReply { participation: Some(participation()), ..Default::default() };
+        Ok(Response::new(stream::iter([Ok(reply)]).boxed()))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

@@ -1,8 +1,8 @@
 //! The keys of every JSON answer: scripts depend on them.
 
 use chorus_proto::v1::{
-    MemberLogProb, MemberPrediction, MemberScore, MemberStatus, PlanTraffic, Quorum, Recovery, ReplicaStatus,
-    RequestLimits, Rule, Start, TokenScore, VoteScore, start,
+    LearnedWeights, MemberLogProb, MemberPrediction, MemberScore, MemberStatus, PlanTraffic, Quorum,
+    Recovery, ReplicaStatus, RequestLimits, Rule, Start, TokenScore, VoteScore, start,
 };
 
 use super::*;
@@ -15,7 +15,8 @@ fn participation() -> Option<Participation> {
             reason: "connection refused".into(),
             ..MissingMember::default()
         }],
-        rejoined: Vec::new(),
+        expectation: Some(Expectation { perplexity: 18.5, perplexity_of_all: 17.0 }),
+        ..Participation::default()
     })
 }
 
@@ -30,7 +31,7 @@ fn a_generated_token() {
             id: 7,
             index: 0,
             log_prob: Some(-0.5),
-            members: vec![MemberLogProb { name: "alto".into(), log_prob: f64::NEG_INFINITY }],
+            members: vec![MemberLogProb { name: "alto".into(), log_prob: f64::NEG_INFINITY, weight: 0.5 }],
             votes: None,
         }),
         text: "a".into(),
@@ -43,12 +44,25 @@ fn a_generated_token() {
             "text": "a",
             "token": {
                 "id": 7, "index": 0, "log_prob": -0.5,
-                "members": [{ "name": "alto", "log_prob": null }],
+                "members": [{ "name": "alto", "log_prob": null, "weight": 0.5 }],
             },
             "participants": ["alto"],
             "missing": [{ "name": "bass", "reason": "connection refused" }],
+            "expectation": { "perplexity": 18.5, "perplexity_of_all": 17.0 },
         })
     );
+}
+
+#[test]
+fn an_answer_of_the_fallback_says_so() {
+    let fallback = |tokens| Fallback { name: "student".into(), tokens };
+    let reply = |tokens| GenerateReply {
+        participation: Some(Participation { fallback: Some(fallback(tokens)), ..Participation::default() }),
+        ..GenerateReply::default()
+    };
+    assert_eq!(generate(&reply(Vec::new()))["fallback"], json!({ "name": "student" }));
+    let some = generate(&reply(vec![TokenRange { first: 3, end: 7 }]));
+    assert_eq!(some["fallback"], json!({ "name": "student", "tokens": [[3, 7]] }));
 }
 
 #[test]
@@ -110,6 +124,7 @@ fn a_score_with_a_distribution() {
             }],
             "participants": ["alto"],
             "missing": [{ "name": "bass", "reason": "connection refused" }],
+            "expectation": { "perplexity": 18.5, "perplexity_of_all": 17.0 },
             "token_scores": [{ "id": 1, "text": "x", "log_prob": -1.0, "member_log_probs": [-1.5] }],
         })
     );
@@ -154,6 +169,7 @@ fn a_prediction() {
             }],
             "participants": ["alto"],
             "missing": [{ "name": "bass", "reason": "connection refused" }],
+            "expectation": { "perplexity": 18.5, "perplexity_of_all": 17.0 },
         })
     );
 }
@@ -187,6 +203,7 @@ fn the_status() {
                 sessions: 2,
             }],
             recovery: Some(Recovery { takeovers: 11, recomputed_tokens: 12, hedges: 13, hedges_won: 14 }),
+            model_fingerprint: "sha256:1".into(),
         }],
         rule: Rule::LogitMean.into(),
         threshold: 0.25,
@@ -209,6 +226,12 @@ fn the_status() {
         waiting: 7,
         tokens_in_progress: 8,
         revision: 2,
+        learned: Some(LearnedWeights {
+            in_force: true,
+            reason: String::new(),
+            rules: vec![Rule::LogLinear.into()],
+        }),
+        fallback: None,
     };
     assert_eq!(
         status(&reply),
@@ -222,9 +245,10 @@ fn the_status() {
             "vocabulary_size": 65, "vocabulary_fingerprint": "ab12", "sessions": 6, "waiting": 7,
             "tokens_in_progress": 8,
             "revision": 2,
+            "learned": { "in_force": true, "reason": "", "rules": ["log_linear"] },
             "members": [{
                 "name": "alto", "weight": 2.0, "health": "up", "reason": "",
-                "model": "alto", "architecture": "lstm 2x320", "parameters": 1000,
+                "model": "alto", "model_fingerprint": "sha256:1", "architecture": "lstm 2x320", "parameters": 1000,
                 "start": "zero_state", "sessions": 3,
                 "replicas": [{
                     "address": "http://127.0.0.1:9", "health": "up", "reason": "", "device": "cpu",

@@ -107,7 +107,7 @@ fn margin_of_rows(threshold: Option<f64>, members: &[Member]) -> Result<Margin, 
     let rows: Vec<(f64, Row<'_>)> = members.iter().map(|member| (member.weight, member.row())).collect();
     let rule = if threshold.is_some() { Rule::ThresholdVote } else { Rule::WeightedAverage };
     let fusion = Fusion { rule, threshold: threshold.unwrap_or(0.1) };
-    fuse(&fusion, &rows, &mut Scratch::default()).map(crate::fusion::margin_of)
+    fuse(&fusion, &rows, &mut Scratch::default()).map(|fused| crate::fusion::ahead_of(fused).margin)
 }
 
 /// Ties, near ties and extremes, with members that agree more or less.
@@ -160,8 +160,8 @@ proptest! {
         let evidence: Vec<Evidence> =
             of(&answered).iter().map(|member| member.evidence(k, contest.log_threshold)).collect();
         let participants: Vec<(f64, &Evidence)> = weights(&answered).into_iter().zip(&evidence).collect();
-        let by_lists = match margin(&contest, &participants) {
-            Ok(margin) => margin.is_decisive(&weights(&answered), &weights(&awaited)),
+        let by_lists = match ahead(&contest, &participants) {
+            Ok(Ahead { margin, .. }) => margin.is_decisive(&weights(&answered), &weights(&awaited)),
             Err(_) => false,
         };
         if let Ok(of_rows) = margin_of_rows(threshold, &of(&answered)) {

@@ -8,6 +8,7 @@ use crate::{
     plan::{Plan, RowOptions},
     request::{Prediction, Scoring},
     sampling::Sampling,
+    weights::Weighting,
 };
 
 #[test]
@@ -17,8 +18,9 @@ fn what_a_request_does_not_say_is_as_configured() {
     assert_eq!(generation.prompt, ensemble.vocabulary.encode("ab").unwrap());
     assert_eq!((generation.max_tokens, generation.seed), (64, None));
     assert_eq!(generation.sampling, Sampling::default());
-    assert_eq!((generation.fusion, &generation.weights), (ensemble.fusion, &ensemble.weights));
-    assert_eq!(generation.rows, RowOptions::default());
+    let weights = Weighting::fixed(ensemble.weights.clone());
+    assert_eq!((generation.fusing.fusion, &generation.fusing.weighting), (ensemble.fusion, &weights));
+    assert_eq!(generation.fusing.rows, RowOptions::default());
     assert_eq!(generation.plan(1000), Plan::Drawn);
     let request = v1::PredictRequest { prefix: ids(&[3]), ..v1::PredictRequest::default() };
     let prediction = Prediction::new(request, &ensemble.terms()).unwrap();
@@ -50,8 +52,8 @@ fn what_a_request_says_is_taken() {
         })
     };
     let generation = SmallEnsemble::new().generate(request).unwrap();
-    assert_eq!(generation.fusion.rule, Rule::LogLinear);
-    assert_eq!(generation.weights.as_slice(), [3.0, 0.0]);
+    assert_eq!(generation.fusing.fusion.rule, Rule::LogLinear);
+    assert_eq!(generation.fusing.weighting.whole().as_slice(), [3.0, 0.0]);
     assert_eq!((generation.max_tokens, generation.seed), (100, Some(u64::MAX)));
     let sampling = Sampling { temperature: 0.0, top_k: u32::MAX, top_p: f64::MIN_POSITIVE };
     assert_eq!(generation.sampling, sampling);
@@ -59,8 +61,8 @@ fn what_a_request_says_is_taken() {
         FusionOptions { whole_rows: true, row_format: RowFormat::Bf16.into(), ..FusionOptions::default() };
     let whole = v1::GenerateRequest { fusion: Some(rows), ..asking() };
     let whole = SmallEnsemble::new().generate(whole).unwrap();
-    assert_eq!(whole.rows, RowOptions { whole: true, format: RowFormat::Bf16 });
+    assert_eq!(whole.fusing.rows, RowOptions { whole: true, format: RowFormat::Bf16 });
     assert_eq!(whole.plan(1000), Plan::Dense(RowFormat::Bf16));
     let vote = v1::GenerateRequest { fusion: fusing(Rule::ThresholdVote, Some(0.0), &[]), ..asking() };
-    assert_eq!(SmallEnsemble::new().generate(vote).unwrap().fusion.threshold, 0.0);
+    assert_eq!(SmallEnsemble::new().generate(vote).unwrap().fusing.fusion.threshold, 0.0);
 }

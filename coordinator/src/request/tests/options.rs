@@ -138,3 +138,34 @@ fn row_format() {
                    bytes; allowed: f32, or another rule";
     assert_refused(asking(Rule::LogitMax, 1), message);
 }
+
+#[test]
+fn weights_that_follow_the_text() {
+    let asking_for = |rule: Rule, adaptive, forgetting| {
+        let options = FusionOptions {
+            rule: v1::Rule::from(rule).into(),
+            adaptive,
+            forgetting,
+            ..FusionOptions::default()
+        };
+        v1::GenerateRequest { fusion: Some(options), ..asking() }
+    };
+    for forgetting in [None, Some(1.0), Some(1e-300)] {
+        let request = asking_for(Rule::WeightedAverage, true, forgetting);
+        assert!(SmallEnsemble::new().generate(request).unwrap().fusing.weighting.is_adaptive());
+    }
+    for forgetting in [0.0, -0.5, 1.5, f64::NAN] {
+        let message =
+            format!("fusion.forgetting: {forgetting} is not allowed; allowed: above 0 and at most 1");
+        assert_refused(asking_for(Rule::WeightedAverage, true, Some(forgetting)), &message);
+    }
+    let message =
+        "fusion.forgetting: only weights that follow the text forget it; allowed: none, or adaptive";
+    assert_refused(asking_for(Rule::WeightedAverage, false, Some(0.5)), message);
+    for rule in Rule::ALL.into_iter().filter(|rule| *rule != Rule::WeightedAverage) {
+        let message = format!(
+            "fusion.adaptive: {rule} is no mixture of the members; allowed: false, or weighted_average"
+        );
+        assert_refused(asking_for(rule, true, None), &message);
+    }
+}

@@ -1,5 +1,7 @@
 //! The configuration of a running coordinator is changed: seen by what comes next, and by nothing that runs.
 
+mod learned;
+
 use std::sync::{Arc, Mutex};
 
 use chorus_proto::v1::admin_client::AdminClient;
@@ -20,14 +22,22 @@ struct Stage {
     client: EnsembleClient<Channel>,
     handle: Handle,
     file: Arc<Mutex<String>>,
+    /// The file of learned weights, where there is one.
+    learned: Arc<Mutex<Option<String>>>,
 }
 
 /// `keys` stand before the members.
 async fn stage(keys: &str, members: &[MemberSettings]) -> Stage {
     let file = Arc::new(Mutex::new(toml(keys, members)));
-    let source = Arc::clone(&file);
+    let learned = Arc::new(Mutex::new(None::<String>));
+    let (source, weights) = (Arc::clone(&file), Arc::clone(&learned));
     let read = move || {
-        Config::new(Some(&source.lock().unwrap()), Overrides::default()).map_err(|error| error.to_string())
+        let mut config = Config::new(Some(&source.lock().unwrap()), Overrides::default())
+            .map_err(|error| error.to_string())?;
+        if let Some(learned) = &*weights.lock().unwrap() {
+            config.learn(learned).map_err(|error| error.to_string())?;
+        }
+        Ok(config)
     };
     let (listener, admin) = (TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await);
     let (listener, admin) = (listener.unwrap(), admin.unwrap());
@@ -46,7 +56,7 @@ async fn stage(keys: &str, members: &[MemberSettings]) -> Stage {
         Channel::from_shared(format!("http://{address}")).unwrap().initial_stream_window_size(16 * 1024);
     let mut client = EnsembleClient::new(channel.connect().await.unwrap());
     until_all_are_up(&mut client).await;
-    Stage { coordinator, admin: AdminClient::new(admin), client, handle, file }
+    Stage { coordinator, admin: AdminClient::new(admin), client, handle, file, learned }
 }
 
 fn toml(keys: &str, members: &[MemberSettings]) -> String {

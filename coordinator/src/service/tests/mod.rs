@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adapting;
 mod admission;
 mod clients;
 mod completing;
 mod degrading;
+mod distributing;
+mod falling_back;
 mod fusing;
+mod learned;
 mod plans;
 mod scoring;
 mod survival;
@@ -34,11 +38,14 @@ use crate::testing::scripted_replica::{Act, ScriptedReplica, Style, card};
 
 const NAMES: [&str; 3] = ["alto", "bass", "cello"];
 const WEIGHTS: [f64; 3] = [2.0, 1.0, 3.0];
+const STUDENT: &str = "student";
 
 /// An ensemble of three scripted members.
 struct Stage {
     /// Each has one replica.
     members: [Arc<ScriptedReplica>; 3],
+    /// Who is there to be configured as the fallback; it has to be started.
+    student: Arc<ScriptedReplica>,
     config: Config,
     ensemble: Arc<Ensemble>,
     service: EnsembleService,
@@ -60,7 +67,11 @@ impl Stage {
     }
 
     async fn with(style: Style, vocabulary: &Vocabulary, toml: &str) -> Self {
-        let stage = Self::before_anybody_came_with(style, vocabulary, toml);
+        Self::before_anybody_came_with(style, vocabulary, toml).everybody_comes(vocabulary).await
+    }
+
+    async fn everybody_comes(self, vocabulary: &Vocabulary) -> Self {
+        let stage = self;
         let json = vocabulary.to_json().as_bytes().to_vec();
         let card = card("alto", vocabulary);
         stage.ensemble.common.agreement.join("alto").define(json, &card).await.unwrap();
@@ -68,27 +79,44 @@ impl Stage {
         stage
     }
 
+    /// With weights that were learned.
+    async fn with_learned(style: Style, vocabulary: &Vocabulary, toml: &str, learned: &str) -> Self {
+        let mut config = Self::configured(toml);
+        config.learn(learned).unwrap();
+        Self::of_config(style, vocabulary, config).everybody_comes(vocabulary).await
+    }
+
     fn before_anybody_came(toml: &str) -> Self {
         Self::before_anybody_came_with(Style::Noise, &vocabulary(), toml)
     }
 
     fn before_anybody_came_with(style: Style, vocabulary: &Vocabulary, toml: &str) -> Self {
+        Self::of_config(style, vocabulary, Self::configured(toml))
+    }
+
+    fn configured(toml: &str) -> Config {
         let flags = NAMES.iter().zip(WEIGHTS);
         let flags = flags.map(|(name, weight)| format!("{name}@{weight}=http://127.0.0.1:9").parse());
         let members = flags.collect::<Result<_, _>>().unwrap();
         let config = Config::new(Some(toml), Overrides { members, ..Overrides::default() });
-        let config = config.unwrap();
+        config.unwrap()
+    }
+
+    fn of_config(style: Style, vocabulary: &Vocabulary, config: Config) -> Self {
         let members: [Arc<ScriptedReplica>; 3] = std::array::from_fn(|index| {
             ScriptedReplica::in_style(style, NAMES[index], index as u64 + 1, vocabulary)
         });
         let of_one = |(name, replica): (&&str, &Arc<ScriptedReplica>)| {
             Arc::new(Member::new(name, [Arc::clone(replica) as Arc<dyn Replica>], 0.0))
         };
-        let of_one = NAMES.iter().zip(&members).map(of_one);
+        let mut of_one: Vec<Arc<Member>> = NAMES.iter().zip(&members).map(of_one).collect();
+        let student = ScriptedReplica::in_style(style, STUDENT, 9, vocabulary);
+        of_one.push(Arc::new(Member::new(STUDENT, [Arc::clone(&student) as Arc<dyn Replica>], 0.0)));
         let common = Common::new(&config.limits);
-        let ensemble = Arc::new(Ensemble::new(config.clone(), 1, of_one.collect(), common).unwrap());
+        let member = |name: &str| of_one.iter().find(|member| member.name() == name).cloned();
+        let ensemble = Arc::new(Ensemble::new(config.clone(), 1, member, common).unwrap());
         let (_, in_force) = watch::channel(Arc::clone(&ensemble));
-        Self { members, config, service: EnsembleService::new(in_force), ensemble }
+        Self { members, student, config, service: EnsembleService::new(in_force), ensemble }
     }
 
     /// Every member forgets a session once, when it would have read so many tokens.

@@ -1,6 +1,17 @@
-//! The members' weights: as configured or as a request overrides them. Knows nothing about rules or about who answered.
+//! The members' weights: as configured, as a request overrides them, or learned for each set of members that may take part.
+//! Knows nothing about how an answer is fused or how weights are learned.
+
+mod compiled;
+mod file;
+mod posterior;
+mod weighting;
 
 use std::collections::HashMap;
+
+pub use compiled::{Learned, Mismatch, RuleSets};
+pub use file::{LearnedMember, LearnedRule, LearnedSet, LearnedWeights, LearnedWeightsError};
+pub use posterior::Posterior;
+pub use weighting::Weighting;
 
 /// A weight for each member, in member order: finite, not negative, at least one positive.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +89,11 @@ impl Weights {
     /// The weight of a member by its place in member order; 0 for a place that is nobody's.
     pub fn of(&self, member: usize) -> f64 {
         self.by_member.get(member).copied().unwrap_or(0.0)
+    }
+
+    /// The same weight for each of so many members.
+    pub fn equal(members: usize) -> Self {
+        Self { by_member: vec![1.0; members] }
     }
 
     /// The weights of these members.
