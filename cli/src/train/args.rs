@@ -185,6 +185,7 @@ impl TrainArgs {
                 OrderArg::Text => DataOrder::Text,
                 OrderArg::Passages => DataOrder::Passages,
             },
+            distillation: None,
             weight_type: match self.dtype {
                 DtypeArg::F32 => WeightType::F32,
                 DtypeArg::F16 => WeightType::F16,

@@ -74,6 +74,7 @@ mod tests {
             epoch: 1,
             tokens: step * 1000,
             train_nats: 6.0 / (step as f64),
+            soft_nats: None,
             valid_nats: valid,
             valid_perplexity: valid.map(f64::exp),
             learning_rate: 0.1,

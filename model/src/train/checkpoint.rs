@@ -22,6 +22,12 @@ pub(crate) struct Header {
     /// Hashes of the texts' tokens.
     pub(crate) training_text: String,
     pub(crate) validation_text: String,
+    /// The hash of the teacher's distributions.
+    #[serde(default)]
+    pub(crate) teacher: Option<String>,
+    /// The fingerprint of the model that the run began with.
+    #[serde(default)]
+    pub(crate) initial_model: Option<String>,
     pub(crate) progress: Progress,
     /// The length of `metrics.jsonl` in bytes at this moment.
     pub(crate) metrics_length: u64,
@@ -47,6 +53,9 @@ pub(crate) struct Progress {
     #[serde(with = "exact")]
     pub(crate) nats: f64,
     pub(crate) nats_tokens: u64,
+    /// The sum of the cross entropy with the teacher over the same tokens.
+    #[serde(default, with = "exact")]
+    pub(crate) soft_nats: f64,
     /// The learning rate of the last step; 0 before the first.
     #[serde(with = "exact")]
     pub(crate) learning_rate: f64,

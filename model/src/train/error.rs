@@ -48,6 +48,28 @@ pub enum TrainError {
         "the order by passages needs a start token that stands at line ends and a training text with blank lines"
     )]
     NoPassages,
+    /// The options speak of a teacher, but there is none.
+    #[error("the options have a distillation, but there are no distributions of a teacher")]
+    NoTeacher,
+    /// There is a teacher of which the options do not speak.
+    #[error("there are distributions of a teacher, but the options have no distillation")]
+    UnusedTeacher,
+    /// The teacher's distributions are not those for this run.
+    #[error("the teacher's {field} is {teacher}, but that of this run is {run}")]
+    OtherTeacher {
+        /// In what they differ.
+        field: &'static str,
+        /// What the teacher has.
+        teacher: String,
+        /// What the options or the training text have.
+        run: String,
+    },
+    /// The model to begin with has other tensors than the options ask for.
+    #[error("the run can't begin with a model of another shape")]
+    Initial(#[source] WeightsError),
+    /// The model to begin with speaks of other tokens.
+    #[error("the run can't begin with a model of another vocabulary")]
+    InitialVocabulary,
     /// The loss is no number any more.
     #[error(
         "the loss is {loss} at step {step}: the training has diverged, try a lower learning rate or a lower clip"
@@ -81,7 +103,7 @@ pub enum TrainError {
         "{field} is {given}, but the run to resume has {stored}: a run is resumed with what it began with"
     )]
     Differs {
-        /// The option, `training text` or `validation text`.
+        /// The option, `training text`, `validation text`, `teacher` or `initial model`.
         field: String,
         /// What the checkpoint holds.
         stored: String,

@@ -1,6 +1,8 @@
 //! The arrangement of a token stream for truncated back-propagation: contiguous lanes, cut into blocks.
 //! Knows nothing about tensors or the model.
 
+use std::ops::Range;
+
 use super::error::TrainError;
 
 /// A token stream cut into `batch` contiguous lanes of the same length, as Zaremba 2014 arranges a text.
@@ -55,13 +57,23 @@ impl Lanes {
         self.length.div_ceil(time)
     }
 
+    /// Where in the stream the targets of block `index` stand, in the order of its rows.
+    pub(crate) fn target_places(&self, index: usize, time: usize) -> impl Iterator<Item = usize> {
+        let (batch, length) = (self.batch, self.length);
+        self.times(index, time).flat_map(move |t| (0..batch).map(move |lane| lane * length + t + 1))
+    }
+
     /// Block `index` of the division into blocks of `time` steps; the last one may be shorter.
     pub(crate) fn block(&self, index: usize, time: usize) -> Block {
+        let places = self.target_places(index, time);
+        let (inputs, targets) = places.map(|at| (self.stream[at - 1], self.stream[at])).unzip();
+        Block { time: self.times(index, time).len(), inputs, targets }
+    }
+
+    /// The time steps of block `index`.
+    fn times(&self, index: usize, time: usize) -> Range<usize> {
         let begin = index * time;
-        let end = (begin + time).min(self.length);
-        let rows = (begin..end).flat_map(|t| (0..self.batch).map(move |lane| lane * self.length + t));
-        let (inputs, targets) = rows.map(|at| (self.stream[at], self.stream[at + 1])).unzip();
-        Block { time: end - begin, inputs, targets }
+        begin..(begin + time).min(self.length)
     }
 }
 
@@ -79,6 +91,7 @@ mod tests {
         assert_eq!(lanes.block(0, 3), first);
         let last = Block { time: 2, inputs: vec![3, 8, 4, 9], targets: vec![4, 9, 5, 10] };
         assert_eq!(lanes.block(1, 3), last);
+        assert_eq!(lanes.target_places(1, 3).collect::<Vec<_>>(), [4, 9, 5, 10]);
         assert_eq!(lanes.before_the_others(3), (3, vec![2, 3, 4]));
     }
 

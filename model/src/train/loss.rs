@@ -95,10 +95,10 @@ impl CustomOp2 for CrossEntropyGradient<'_> {
 }
 
 /// A row of logits into `scale` times its softmax.
-struct ScaledSoftmax<'a> {
-    row: &'a mut [f32],
-    log_sum_exp: f32,
-    scale: f32,
+pub(super) struct ScaledSoftmax<'a> {
+    pub(super) row: &'a mut [f32],
+    pub(super) log_sum_exp: f32,
+    pub(super) scale: f32,
 }
 
 impl WithSimd for ScaledSoftmax<'_> {
@@ -112,7 +112,7 @@ impl WithSimd for ScaledSoftmax<'_> {
 }
 
 /// Both arguments as slices, checked: contiguous, of the right types and sizes, every target inside its row.
-fn rows<'a>(
+pub(super) fn rows<'a>(
     logits: &'a CpuStorage,
     logits_layout: &Layout,
     targets: &'a CpuStorage,

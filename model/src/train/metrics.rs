@@ -20,6 +20,10 @@ pub struct MetricsLine {
     pub tokens: u64,
     /// The mean cross-entropy on the training text since the last line, in nats per token, dropout being active.
     pub train_nats: f64,
+    /// The mean cross-entropy with the teacher over the same tokens, at its temperature; only in a distillation. It falls
+    /// to the teacher's own entropy, not to 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_nats: Option<f64>,
     /// The mean cross-entropy on the validation text, in nats per token; only on an epoch's last line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_nats: Option<f64>,

@@ -5,11 +5,14 @@
 //! told of every step, and `metrics.jsonl` keeps the numbers.
 
 mod checkpoint;
+mod distillation;
 mod dropout;
 mod error;
 mod gradient;
+mod initial;
 mod lanes;
 mod loss;
+mod material;
 mod metrics;
 mod optimizer;
 mod options;
@@ -19,17 +22,23 @@ mod parameters;
 mod random;
 mod run;
 mod schedule;
+mod soft_loss;
+mod soft_row;
+mod teacher;
 mod texts;
 mod trainer;
 mod validation;
 
+pub use distillation::Distillation;
 pub use error::TrainError;
+pub use material::Material;
 pub use metrics::{MetricsLine, read_metrics};
 pub use optimizer::OptimizerKind;
 pub use options::TrainingOptions;
 pub use order::DataOrder;
 pub use run::{CheckpointInterval, Event, Outcome, RunSettings, train};
 pub use schedule::Decay;
+pub use teacher::{SoftTargets, SoftTargetsError, TEMPERATURES, TargetForm};
 pub use texts::Texts;
 
 #[cfg(test)]

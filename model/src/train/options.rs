@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::distillation::Distillation;
 use super::error::TrainError;
 use super::optimizer::OptimizerKind;
 use super::order::DataOrder;
@@ -51,6 +52,9 @@ pub struct TrainingOptions {
     pub seed: u64,
     /// The order of the training text.
     pub order: DataOrder,
+    /// How a teacher's distributions are learned from, if there is a teacher.
+    #[serde(default)]
+    pub distillation: Option<Distillation>,
     /// The type of the saved weights. Training itself computes in f32.
     #[serde(with = "WeightTypeWords")]
     pub weight_type: WeightType,
@@ -81,6 +85,9 @@ impl TrainingOptions {
         check(self.patience >= 1, "patience", &self.patience, "1 or more")?;
         let bias = self.forget_bias.unwrap_or_default();
         check(bias.is_finite(), "forget bias", &bias, "a finite number")?;
+        if let Some(distillation) = &self.distillation {
+            distillation.validate()?;
+        }
         match self.decay {
             Decay::Epochs { factor, .. } | Decay::Plateau { factor } => {
                 check(factor > 0.0 && factor <= 1.0, "decay factor", &factor, "above 0 to 1")

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::error::TrainError;
+use super::initial::check_vocabulary;
+use super::material::Material;
 use super::metrics::MetricsLine;
 use super::options::TrainingOptions;
 use super::output::Output;
-use super::texts::Texts;
 use super::trainer::{EpochEnd, Trainer};
 
 /// Where a run writes, and how often.
@@ -83,19 +84,25 @@ pub enum Outcome {
 /// and `checkpoint/`.
 ///
 /// Truncated back-propagation through time over contiguous lanes of the text, with the state carried from block to
-/// block and reset at each epoch. The same options, texts and build give the same weights to the bit, interrupted
+/// block and reset at each epoch. The same options, material and build give the same weights to the bit, interrupted
 /// or not. `observe` is told of every step; [`ControlFlow::Break`] makes the run write a checkpoint and return.
+/// `material` is [`Texts`](super::Texts), where there is no teacher and no model to begin with.
 ///
 /// # Errors
-/// Options outside their ranges, texts too short, a directory that has another run or none to resume, files that
-/// can't be read or written, and a loss that is no number any more.
+/// Options outside their ranges, texts too short, a teacher of another text, vocabulary or temperature, a model of another shape
+/// or vocabulary to begin with, a directory that has another run or none to resume, files that can't be read or
+/// written, and a loss that is no number any more.
 pub fn train(
     options: TrainingOptions,
-    texts: Texts,
+    material: impl Into<Material>,
     settings: &RunSettings,
     observe: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Outcome, TrainError> {
-    let mut trainer = Trainer::new(options, texts)?;
+    let material = material.into();
+    if let Some(model) = &material.initial {
+        check_vocabulary(model, &settings.tokenizer_json)?;
+    }
+    let mut trainer = Trainer::new(options, material)?;
     let mut output = match settings.resume {
         true => Output::resume(&settings.directory, &mut trainer)?,
         false => Output::create(&settings.directory, &settings.tokenizer_json, &trainer)?,
@@ -171,11 +178,13 @@ fn finished(trainer: &Trainer) -> Outcome {
 
 fn line(trainer: &mut Trainer, end: Option<EpochEnd>, speed: &mut Speed) -> MetricsLine {
     let tokens = trainer.progress().tokens;
+    let (train_nats, soft_nats) = trainer.take_mean_nats();
     MetricsLine {
         step: trainer.progress().step,
         epoch: trainer.progress().epoch + usize::from(end.is_none()),
         tokens,
-        train_nats: trainer.take_mean_nats(),
+        train_nats,
+        soft_nats,
         valid_nats: end.map(|end| end.nats),
         valid_perplexity: end.map(|end| end.nats.exp()),
         learning_rate: trainer.progress().learning_rate,

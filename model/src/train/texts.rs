@@ -1,4 +1,4 @@
-//! The texts of a run as tokens: what is checked about them, their hashes, and the lanes of an epoch.
+//! The texts of a run as tokens: what is checked about them, their hashes, and the arrangement of an epoch.
 //! Knows nothing about tensors.
 
 use std::ops::Range;
@@ -32,6 +32,15 @@ pub(crate) struct Arrangement {
     validation: Lanes,
 }
 
+/// The training text as one epoch reads it.
+pub(crate) struct Epoch {
+    lanes: Lanes,
+    /// How many tokens of the lanes' stream come before the text: 1 with a start token.
+    before: usize,
+    /// Where in the text the tokens of the stream stand, if not in its order.
+    order: Option<Vec<usize>>,
+}
+
 /// SHA-256 of tokens as little-endian bytes, in hexadecimal.
 pub(crate) fn hash(tokens: &[u32]) -> String {
     let mut hasher = Sha256::new();
@@ -63,17 +72,33 @@ impl Arrangement {
         Ok(Self { start, training: texts.training, passages, batch, seed, validation })
     }
 
-    /// The lanes of the epoch with this number, from 0. Every epoch has as many tokens.
-    pub(crate) fn epoch(&self, epoch: usize) -> Result<Lanes, TrainError> {
-        let tokens = match &self.passages {
-            Some(passages) => reordered(&self.training, passages, self.seed, epoch),
+    /// The epoch with this number, from 0. Every epoch has as many tokens.
+    pub(crate) fn epoch(&self, epoch: usize) -> Result<Epoch, TrainError> {
+        let order = self.passages.as_ref().map(|passages| reordered(passages, self.seed, epoch));
+        let tokens = match &order {
+            Some(order) => order.iter().map(|&position| self.training[position]).collect(),
             None => self.training.clone(),
         };
-        Lanes::new(stream(self.start, tokens), self.batch, "training")
+        let lanes = Lanes::new(stream(self.start, tokens), self.batch, "training")?;
+        Ok(Epoch { lanes, before: usize::from(self.start.is_some()), order })
     }
 
     pub(crate) fn validation(&self) -> &Lanes {
         &self.validation
+    }
+}
+
+impl Epoch {
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// Where in the training text the targets of a block stand, in the order of its rows.
+    pub(crate) fn positions(&self, index: usize, time: usize) -> impl Iterator<Item = usize> {
+        self.lanes.target_places(index, time).map(|place| {
+            let place = place - self.before;
+            self.order.as_ref().map_or(place, |order| order[place])
+        })
     }
 }
 

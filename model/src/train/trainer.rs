@@ -4,16 +4,18 @@
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::checkpoint::{Best, Header, Progress, Tensors};
+use super::distillation::{Loss, Objective};
 use super::dropout::Dropout;
 use super::error::TrainError;
 use super::gradient::{Gradients, clip_factor};
+use super::initial::begin_with;
 use super::lanes::Lanes;
-use super::loss::cross_entropy;
+use super::material::Material;
 use super::optimizer::Optimizer;
 use super::options::TrainingOptions;
 use super::parameters::Parameters;
 use super::schedule::Place;
-use super::texts::{Arrangement, Texts, hash};
+use super::texts::{Arrangement, Epoch, hash};
 use super::validation::{mean_nats, tensors};
 use crate::config::Config;
 use crate::network::NetworkState;
@@ -24,14 +26,26 @@ pub(crate) struct Trainer {
     options: TrainingOptions,
     parameters: Parameters,
     optimizer: Optimizer,
+    objective: Objective,
     arrangement: Arrangement,
-    /// The texts' hashes: training, validation.
-    hashes: [String; 2],
-    /// The lanes of the present epoch.
-    lanes: Lanes,
+    origin: Origin,
+    /// The training text as the present epoch reads it.
+    epoch: Epoch,
     /// The state after the last block, without its graph; zero at an epoch's start.
     carried: NetworkState,
     progress: Progress,
+}
+
+/// By what a resumed run is known to be the same, besides its options.
+#[derive(Clone)]
+struct Origin {
+    /// The texts' hashes.
+    training: String,
+    validation: String,
+    /// The hash of the teacher's distributions.
+    teacher: Option<String>,
+    /// The fingerprint of the model that the run began with.
+    initial_model: Option<String>,
 }
 
 /// What an epoch's end found.
@@ -45,17 +59,22 @@ pub(crate) struct EpochEnd {
 
 impl Trainer {
     /// A run at its beginning.
-    pub(crate) fn new(options: TrainingOptions, texts: Texts) -> Result<Self, TrainError> {
+    pub(crate) fn new(options: TrainingOptions, material: impl Into<Material>) -> Result<Self, TrainError> {
         options.validate()?;
+        let Material { texts, teacher, initial } = material.into();
         let config = options.config(texts.vocab_size)?;
         let parameters = Parameters::initial(&config, &options)?;
+        let initial_model = initial.map(|model| begin_with(&parameters, &model)).transpose()?;
         let optimizer = Optimizer::new(options.optimizer, parameters.variables());
-        let hashes = [hash(&texts.training), hash(&texts.validation)];
+        let tokens = texts.training.len();
+        let objective = Objective::new(options.distillation, teacher, tokens, texts.vocab_size)?;
+        let (training, validation) = (hash(&texts.training), hash(&texts.validation));
+        let origin = Origin { training, validation, teacher: objective.teacher_hash(), initial_model };
         let arrangement = Arrangement::new(texts, &options)?;
-        let lanes = arrangement.epoch(0)?;
+        let epoch = arrangement.epoch(0)?;
         let carried = zero_state(&config, options.batch)?;
         let progress = Progress::default();
-        Ok(Self { options, parameters, optimizer, arrangement, hashes, lanes, carried, progress })
+        Ok(Self { options, parameters, optimizer, objective, arrangement, origin, epoch, carried, progress })
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -76,12 +95,16 @@ impl Trainer {
 
     /// Steps in each epoch.
     pub(crate) fn steps_per_epoch(&self) -> usize {
-        self.lanes.blocks(self.options.bptt)
+        self.lanes().blocks(self.options.bptt)
     }
 
     /// Tokens in each epoch.
     pub(crate) fn tokens_per_epoch(&self) -> usize {
-        self.lanes.predicted()
+        self.lanes().predicted()
+    }
+
+    fn lanes(&self) -> &Lanes {
+        self.epoch.lanes()
     }
 
     /// Whether all blocks of the present epoch are done, so that [`Trainer::end_epoch`] is next.
@@ -96,7 +119,8 @@ impl Trainer {
 
     /// One block: forward, backward, clip, update.
     pub(crate) fn step(&mut self) -> Result<(), TrainError> {
-        let block = self.lanes.block(self.progress.block, self.options.bptt);
+        let (index, time) = (self.progress.block, self.options.bptt);
+        let block = self.lanes().block(index, time);
         let (inputs, targets) = tensors(&block)?;
         let packing = Packing::rectangle(block.time, self.options.batch);
         let network = self.parameters.network();
@@ -105,19 +129,20 @@ impl Trainer {
         let dropout: Option<crate::network::Dropout<'_>> =
             if self.options.dropout > 0.0 { Some(&mut dropout) } else { None };
         let (hidden, next) = network.hidden(&inputs, &packing, &self.carried, dropout)?;
-        let loss = cross_entropy(&network.logits(&hidden)?, &targets)?;
-        let nats = f64::from(loss.to_scalar::<f32>()?);
-        let gradients = Gradients::take(loss.backward()?, self.parameters.variables().iter())?;
+        let positions = self.epoch.positions(index, time);
+        let loss = self.objective.loss(&network.logits(&hidden)?, &targets, positions)?;
+        let gradients = Gradients::take(loss.total.backward()?, self.parameters.variables().iter())?;
         let norm = gradients.norm()?;
-        if !nats.is_finite() || !norm.is_finite() {
-            return Err(TrainError::Diverged { step: self.progress.step, loss: nats });
+        let total = f64::from(loss.total.to_scalar::<f32>()?);
+        if !total.is_finite() || !norm.is_finite() {
+            return Err(TrainError::Diverged { step: self.progress.step, loss: total });
         }
         let learning_rate = self.learning_rate();
         let clip = clip_factor(norm, self.options.clip);
         let step = self.progress.step;
         self.optimizer.update(self.parameters.variables(), &gradients, step, learning_rate, clip)?;
         self.carried = next.detach();
-        self.advance(nats, block.targets.len(), learning_rate);
+        self.advance(&loss, block.targets.len(), learning_rate);
         Ok(())
     }
 
@@ -136,16 +161,18 @@ impl Trainer {
             progress.epochs_since_best += 1;
             progress.plateaus += 1;
         }
-        self.lanes = self.arrangement.epoch(self.progress.epoch)?;
+        self.epoch = self.arrangement.epoch(self.progress.epoch)?;
         self.carried = zero_state(self.config(), self.options.batch)?;
         Ok(EpochEnd { nats, improved })
     }
 
-    /// The mean training loss in nats per token since the last call.
-    pub(crate) fn take_mean_nats(&mut self) -> f64 {
-        let mean = self.progress.nats / self.progress.nats_tokens.max(1) as f64;
-        (self.progress.nats, self.progress.nats_tokens) = (0.0, 0);
-        mean
+    /// The mean cross entropy with the training text in nats per token since the last call, and that with the teacher.
+    pub(crate) fn take_mean_nats(&mut self) -> (f64, Option<f64>) {
+        let progress = &mut self.progress;
+        let tokens = progress.nats_tokens.max(1) as f64;
+        let (hard, soft) = (progress.nats / tokens, progress.soft_nats / tokens);
+        (progress.nats, progress.soft_nats, progress.nats_tokens) = (0.0, 0.0, 0);
+        (hard, self.options.distillation.map(|_| soft))
     }
 
     /// The learning rate of the next step.
@@ -155,12 +182,13 @@ impl Trainer {
         self.options.decay.rate(self.options.learning_rate, Place { step, steps, epoch, plateaus })
     }
 
-    fn advance(&mut self, nats: f64, tokens: usize, learning_rate: f64) {
+    fn advance(&mut self, loss: &Loss, tokens: usize, learning_rate: f64) {
         let progress = &mut self.progress;
         progress.step += 1;
         progress.block += 1;
         progress.tokens += tokens as u64;
-        progress.nats += nats * tokens as f64;
+        progress.nats += loss.nats * tokens as f64;
+        progress.soft_nats += loss.soft_nats.unwrap_or_default() * tokens as f64;
         progress.nats_tokens += tokens as u64;
         progress.learning_rate = learning_rate;
     }
@@ -169,12 +197,14 @@ impl Trainer {
 /// What a checkpoint holds of a run, and the way back.
 impl Trainer {
     pub(crate) fn header(&self, metrics_length: u64) -> Header {
-        let [training_text, validation_text] = self.hashes.clone();
+        let Origin { training, validation, teacher, initial_model } = self.origin.clone();
         Header {
             options: self.options.clone(),
             vocab_size: self.config().vocab_size,
-            training_text,
-            validation_text,
+            training_text: training,
+            validation_text: validation,
+            teacher,
+            initial_model,
             progress: self.progress.clone(),
             metrics_length,
         }
@@ -235,7 +265,7 @@ impl Trainer {
         if !self.is_possible(&header.progress) {
             return Err(unusable("its progress is that of no run with these options".to_owned()));
         }
-        self.lanes = self.arrangement.epoch(header.progress.epoch)?;
+        self.epoch = self.arrangement.epoch(header.progress.epoch)?;
         self.progress = header.progress;
         Ok(())
     }
@@ -250,6 +280,7 @@ impl Trainer {
             && tokens <= (epoch as u64 + 1) * per_epoch
             && progress.nats_tokens <= tokens
             && progress.nats.is_finite()
+            && progress.soft_nats.is_finite()
             && epochs_since_best.max(plateaus) <= epoch
     }
 
@@ -270,6 +301,20 @@ impl Trainer {
         }
         if ours.validation_text != header.validation_text {
             return differs("validation text", &text(&header.validation_text), &text(&ours.validation_text));
+        }
+        let teacher = |hash: &Option<String>| match hash {
+            Some(hash) => format!("one whose distributions have the hash {}", hash.get(..12).unwrap_or(hash)),
+            None => "none".to_owned(),
+        };
+        if ours.teacher != header.teacher {
+            return differs("teacher", &teacher(&header.teacher), &teacher(&ours.teacher));
+        }
+        let model = |fingerprint: &Option<String>| match fingerprint {
+            Some(fingerprint) => format!("the one with the fingerprint {fingerprint}"),
+            None => "none".to_owned(),
+        };
+        if ours.initial_model != header.initial_model {
+            return differs("initial model", &model(&header.initial_model), &model(&ours.initial_model));
         }
         Ok(())
     }
