@@ -38,7 +38,10 @@ pub use options::TrainingOptions;
 pub use order::DataOrder;
 pub use run::{CheckpointInterval, Event, Outcome, RunSettings, train};
 pub use schedule::Decay;
-pub use teacher::{SoftTargets, SoftTargetsError, TEMPERATURES, TargetForm};
+pub use teacher::{
+    PieceError, SoftTargets, SoftTargetsError, TEMPERATURES, TargetForm, TaughtText, TeacherError,
+    TeacherHeader, TeacherStore, load_taught_text,
+};
 pub use texts::Texts;
 
 #[cfg(test)]

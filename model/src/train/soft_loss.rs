@@ -59,7 +59,10 @@ impl Lesson {
     fn rows(&self, count: usize, width: usize) -> Result<Vec<TargetRow<'_>>> {
         let Self { teacher, positions } = self;
         if teacher.vocab_size() != width {
-            bail!("soft cross-entropy: {width} logits a row, but a teacher of {} tokens", teacher.vocab_size())
+            bail!(
+                "soft cross-entropy: {width} logits a row, but a teacher of {} tokens",
+                teacher.vocab_size()
+            )
         }
         if positions.len() != count {
             bail!("soft cross-entropy: {count} rows of logits, but {} of the teacher", positions.len())
@@ -96,8 +99,7 @@ impl CustomOp2 for HardAndSoft {
             let hard = hard_norm - f64::from(row[targets[at] as usize]);
             scratch.logits.clear();
             scratch.logits.extend(row.iter().map(|logit| logit * inverse));
-            let (soft, soft_norms) =
-                soft_loss(&mut scratch.logits, teacher[at], &mut scratch.probabilities);
+            let (soft, soft_norms) = soft_loss(&mut scratch.logits, teacher[at], &mut scratch.probabilities);
             ([hard, soft], (hard_norm, soft_norms))
         };
         let rows = logits.par_chunks_exact(width).enumerate().map_init(Scratch::default, row);
@@ -280,7 +282,8 @@ mod tests {
         let remaining = listed.sum(D::Minus1).unwrap().affine(-1.0, 1.0).unwrap();
         let log_rest = (log_q.exp().unwrap() * masked).unwrap().sum(D::Minus1).unwrap().log().unwrap();
         let of_the_listed = (log_q * listed).unwrap().sum(D::Minus1).unwrap();
-        let soft = (of_the_listed + (log_rest * remaining).unwrap()).unwrap().mean_all().unwrap().neg().unwrap();
+        let soft =
+            (of_the_listed + (log_rest * remaining).unwrap()).unwrap().mean_all().unwrap().neg().unwrap();
         let hard = candle_nn::loss::cross_entropy(&logits, &targets()).unwrap();
         let composed = Tensor::stack(&[hard, soft], 0).unwrap();
         let fused = losses(&logits, lists(0.7));

@@ -1,6 +1,8 @@
 //! What a teacher says of a text: a distribution over the next token at every position, as lists of the likeliest tokens
 //! or whole. Knows nothing about files, or about who the teacher is.
 
+use std::fmt;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,15 @@ pub enum TargetForm {
     TopK(usize),
     /// All tokens.
     Dense,
+}
+
+impl fmt::Display for TargetForm {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TopK(most) => write!(formatter, "top-k {most}"),
+            Self::Dense => write!(formatter, "dense"),
+        }
+    }
 }
 
 /// The lowest and the highest temperature of a teacher.
@@ -290,7 +301,7 @@ impl SoftTargets {
         };
         differ("vocabulary size", next.vocab_size.to_string(), self.vocab_size.to_string())?;
         differ("temperature", next.temperature.to_string(), self.temperature.to_string())?;
-        differ("form", format!("{:?}", next.form()), format!("{:?}", self.form()))?;
+        differ("form", next.form().to_string(), self.form().to_string())?;
         match (&mut self.rows, &next.rows) {
             (
                 Rows::Lists { ends, ids, probabilities, .. },
@@ -328,7 +339,7 @@ impl SoftTargets {
     /// SHA-256 of everything, in hexadecimal: two teachers that differ in a bit have different ones.
     pub(crate) fn hash(&self) -> String {
         let mut hasher = Sha256::new();
-        hasher.update(format!("{:?} {} {}", self.form(), self.vocab_size, self.temperature));
+        hasher.update(format!("{} {} {}", self.form(), self.vocab_size, self.temperature));
         for row in (0..).map_while(|position| self.row(position)) {
             let mut bytes: Vec<u8> = Vec::new();
             match row {
@@ -436,10 +447,7 @@ mod tests {
         let new = |form, vocab_size, temperature| {
             SoftTargets::new(form, vocab_size, temperature).map(|_| ()).map_err(|error| error.to_string())
         };
-        assert_eq!(
-            new(TargetForm::TopK(6), 5, 1.0),
-            Err("top-k is 6, allowed is 1 to 5".to_owned())
-        );
+        assert_eq!(new(TargetForm::TopK(6), 5, 1.0), Err("top-k is 6, allowed is 1 to 5".to_owned()));
         assert!(new(TargetForm::TopK(0), 5, 1.0).is_err());
         assert!(new(TargetForm::Dense, 0, 1.0).is_err());
         assert_eq!(
