@@ -49,4 +49,6 @@ mod fuzz;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod taught;
+#[cfg(test)]
 mod tests;

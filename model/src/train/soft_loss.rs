@@ -221,14 +221,15 @@ mod tests {
         gradients.get(logits).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    fn assert_close(ours: &[f32], expected: &[f32]) {
+    fn assert_close<T: Copy + Into<f64>>(ours: &[f32], expected: &[T]) {
         assert_eq!(ours.len(), expected.len());
-        for (ours, expected) in ours.iter().zip(expected) {
-            assert!((ours - expected).abs() < 2e-6, "{ours} instead of {expected}");
+        for (&ours, &expected) in ours.iter().zip(expected) {
+            let expected: f64 = expected.into();
+            assert!((f64::from(ours) - expected).abs() < 2e-6, "{ours} instead of {expected}");
         }
     }
 
-    fn assert_is(teacher: SoftTargets, losses_expected: [f32; 2], gradient_expected: [[f32; 7]; 3]) {
+    fn assert_is(teacher: SoftTargets, losses_expected: [f64; 2], gradient_expected: [[f64; 7]; 3]) {
         let logits = logits();
         let losses = losses(&logits, teacher);
         assert_close(&losses.to_vec1::<f32>().unwrap(), &losses_expected);

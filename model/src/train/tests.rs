@@ -12,7 +12,7 @@ use crate::config::Start;
 use crate::weights::WeightType;
 
 /// A chain of order 1 over three tokens.
-const TRANSITIONS: [[f32; 3]; 3] = [[0.8, 0.15, 0.05], [0.1, 0.1, 0.8], [0.3, 0.6, 0.1]];
+pub(super) const TRANSITIONS: [[f32; 3]; 3] = [[0.8, 0.15, 0.05], [0.1, 0.1, 0.8], [0.3, 0.6, 0.1]];
 
 pub(super) fn markov(tokens: usize, seed: u64) -> Vec<u32> {
     let mut generator = generator(seed, Purpose::Order, 0);
@@ -63,11 +63,11 @@ pub(super) fn options() -> TrainingOptions {
     }
 }
 
-fn texts() -> Texts {
+pub(super) fn texts() -> Texts {
     Texts { training: markov(400, 1), validation: markov(200, 2), vocab_size: 3 }
 }
 
-fn settings(directory: &Path) -> RunSettings {
+pub(super) fn settings(directory: &Path) -> RunSettings {
     RunSettings {
         directory: directory.to_owned(),
         tokenizer_json: "{}".to_owned(),
@@ -116,7 +116,7 @@ pub(super) fn bits(tensors: &Tensors) -> std::collections::BTreeMap<&String, Vec
 }
 
 /// A line of the metrics without the one number that is measured by the clock.
-fn timeless(directory: &Path) -> Vec<MetricsLine> {
+pub(super) fn timeless(directory: &Path) -> Vec<MetricsLine> {
     let lines = read_metrics(&directory.join("metrics.jsonl")).unwrap();
     lines.into_iter().map(|line| MetricsLine { tokens_per_second: 0.0, ..line }).collect()
 }

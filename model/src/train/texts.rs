@@ -116,3 +116,45 @@ fn check(text: &'static str, tokens: &[u32], vocab_size: usize) -> Result<(), Tr
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::options;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_target_is_the_token_at_its_position(
+            passages in prop::collection::vec(1_usize..6, 2..30),
+            batch in 1_usize..5, time in 1_usize..9, epoch in 0_usize..3,
+            by_passages in any::<bool>(), with_start in any::<bool>(),
+        ) {
+            // Words that are all different, and two line ends after each passage.
+            let mut word = 0;
+            let mut training = Vec::new();
+            for length in passages {
+                training.extend((word..).take(length).map(|word| word + 1));
+                training.extend([0, 0]);
+                word += length as u32;
+            }
+            let order = if by_passages { DataOrder::Passages } else { DataOrder::Text };
+            let start = if with_start || by_passages { Start::Token(0) } else { Start::ZeroState };
+            let options = TrainingOptions { batch, order, start, ..options() };
+            let texts = Texts { validation: training.clone(), training: training.clone(), vocab_size: 1000 };
+            let epoch = Arrangement::new(texts, &options).unwrap().epoch(epoch).unwrap();
+            let mut seen = Vec::new();
+            for index in 0..epoch.lanes().blocks(time) {
+                let positions: Vec<usize> = epoch.positions(index, time).collect();
+                let there: Vec<u32> = positions.iter().map(|&position| training[position]).collect();
+                prop_assert_eq!(there, epoch.lanes().block(index, time).targets);
+                seen.extend(positions);
+            }
+            prop_assert_eq!(seen.len(), epoch.lanes().predicted());
+            seen.sort_unstable();
+            seen.dedup();
+            prop_assert_eq!(seen.len(), epoch.lanes().predicted());
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Collections that are interrupted, resumed as others, and damaged.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::*;
 use crate::files::TEMPORARY_PREFIX;
@@ -39,6 +39,12 @@ pub(super) fn targets(form: TargetForm, positions: std::ops::Range<usize>) -> So
     }
     targets
 }
+
+/// What is done to a header.
+type Change = fn(&mut TeacherHeader);
+
+/// What is done to the file of a piece.
+type Damage<'a> = &'a dyn Fn(&Path);
 
 fn open(directory: &Path, form: TargetForm) -> Result<TeacherStore, TeacherError> {
     TeacherStore::create_or_open(directory, header(form), &TEXT)
@@ -88,31 +94,31 @@ fn another_collection_is_not_mixed_into_one_that_is_there() {
     let root = tempfile::tempdir().unwrap();
     let form = TargetForm::TopK(2);
     collect(root.path(), form);
-    let refusal = |change: &dyn Fn(&mut TeacherHeader), tokens: &[u32]| {
+    let refusal = |change: Change, tokens: &[u32]| {
         let mut header = header(form);
         change(&mut header);
         TeacherStore::create_or_open(root.path(), header, tokens).unwrap_err().to_string()
     };
-    let changes: [(&dyn Fn(&mut TeacherHeader), &str); 6] = [
+    let changes: [(Change, &str); 6] = [
         (
-            &|header| header.teacher = "sha256:78".to_owned(),
+            |header| header.teacher = "sha256:78".to_owned(),
             "teacher \"sha256:77\", but wanted are those with \"sha256:78\"",
         ),
         (
-            &|header| header.vocabulary = "sha256:02".to_owned(),
+            |header| header.vocabulary = "sha256:02".to_owned(),
             "vocabulary sha256:01, but wanted are those with sha256:02",
         ),
-        (&|header| header.vocab_size = 6, "vocabulary size 5, but wanted are those with 6"),
-        (&|header| header.form = TargetForm::Dense, "form top-k 2, but wanted are those with dense"),
-        (&|header| header.temperature = 1.5, "temperature 1.7, but wanted are those with 1.5"),
-        (&|header| header.piece_tokens = 4, "pieces of 3 tokens, but wanted are those with 4 tokens"),
+        (|header| header.vocab_size = 6, "vocabulary size 5, but wanted are those with 6"),
+        (|header| header.form = TargetForm::Dense, "form top-k 2, but wanted are those with dense"),
+        (|header| header.temperature = 1.5, "temperature 1.7, but wanted are those with 1.5"),
+        (|header| header.piece_tokens = 4, "pieces of 3 tokens, but wanted are those with 4 tokens"),
     ];
     for (change, expected) in changes {
         let found = refusal(change, &TEXT);
         assert!(found.contains(expected) && found.contains("choose another directory"), "{found}");
     }
-    assert!(refusal(&|_| {}, &TEXT[..6]).contains("a text of 7 tokens, but wanted are those with 6 tokens"));
-    assert!(refusal(&|_| {}, &[0; 7]).contains("a text with the hash"));
+    assert!(refusal(|_| {}, &TEXT[..6]).contains("a text of 7 tokens, but wanted are those with 6 tokens"));
+    assert!(refusal(|_| {}, &[0; 7]).contains("a text with the hash"));
     // Nothing has happened to what is there.
     assert_eq!(load_taught_text(root.path()).unwrap().targets, targets(form, 0..7));
     let other = tempfile::tempdir().unwrap();
@@ -127,19 +133,19 @@ fn another_collection_is_not_mixed_into_one_that_is_there() {
 fn a_header_outside_its_ranges_begins_nothing() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("targets");
-    let refusal = |change: &dyn Fn(&mut TeacherHeader), tokens: &[u32]| {
+    let refusal = |change: Change, tokens: &[u32]| {
         let mut header = header(TargetForm::Dense);
         change(&mut header);
         TeacherStore::create_or_open(&directory, header, tokens).unwrap_err().to_string()
     };
-    assert_eq!(refusal(&|header| header.temperature = 0.0, &TEXT), "temperature is 0, allowed is 0.1 to 20");
-    assert_eq!(refusal(&|header| header.form = TargetForm::TopK(6), &TEXT), "top-k is 6, allowed is 1 to 5");
-    assert_eq!(refusal(&|header| header.piece_tokens = 0, &TEXT), "piece tokens is 0, allowed is 1 to 65536");
+    assert_eq!(refusal(|header| header.temperature = 0.0, &TEXT), "temperature is 0, allowed is 0.1 to 20");
+    assert_eq!(refusal(|header| header.form = TargetForm::TopK(6), &TEXT), "top-k is 6, allowed is 1 to 5");
+    assert_eq!(refusal(|header| header.piece_tokens = 0, &TEXT), "piece tokens is 0, allowed is 1 to 65536");
     assert_eq!(
-        refusal(&|header| header.teacher.clear(), &TEXT),
+        refusal(|header| header.teacher.clear(), &TEXT),
         "teacher is of 0, allowed is 1 to 1000 characters"
     );
-    assert!(refusal(&|_| {}, &[]).starts_with("number of tokens is 0"));
+    assert!(refusal(|_| {}, &[]).starts_with("number of tokens is 0"));
     assert!(!directory.exists());
 }
 
@@ -175,7 +181,7 @@ fn what_is_damaged_is_named() {
     let form = TargetForm::TopK(2);
     let piece = |index: usize| root.path().join(format!("piece-00000{index}.safetensors"));
     let half = 0.5_f32.to_le_bytes();
-    let cases: [(&dyn Fn(&PathBuf), &str); 9] = [
+    let cases: [(Damage<'_>, &str); 9] = [
         (&|path| fs::write(path, &fs::read(path).unwrap()[..40]).unwrap(), "not a whole safetensors file"),
         (&|path| fs::write(path, b"").unwrap(), "not a whole safetensors file"),
         (&|path| assert!(fs::copy(piece(1), path).unwrap() > 0), "it says that it is piece \"1\""),
