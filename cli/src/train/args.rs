@@ -48,6 +48,9 @@ pub(crate) struct TrainArgs {
     /// The model's name [default: the last part of --out]
     #[arg(long, help_heading = "Files")]
     pub(crate) name: Option<String>,
+    /// Begin with the weights of a model directory of the same shape and tokenizer [default: random ones]
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) init_from: Option<PathBuf>,
     /// Go on with the run in --out; all other arguments must be those that it began with
     #[arg(long, help_heading = "Files")]
     pub(crate) resume: bool,

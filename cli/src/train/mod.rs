@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Error, Result, anyhow};
-use chorus_model::train::{Event, Outcome, RunSettings, Texts, TrainError, read_metrics, train};
+use chorus_model::ModelParts;
+use chorus_model::train::{Event, Material, Outcome, RunSettings, Texts, TrainError, read_metrics, train};
 use chorus_text::Vocabulary;
 
 pub(crate) use args::TrainArgs;
@@ -38,6 +39,8 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
         validation: encode(&vocabulary, &args.valid, &validation)?,
         vocab_size: vocabulary.len() as usize,
     };
+    let initial = args.init_from.as_deref().map(ModelParts::load).transpose()?;
+    let material = Material { initial, ..texts.into() };
     let settings = RunSettings {
         directory: args.out.clone(),
         tokenizer_json: vocabulary.to_json().to_owned(),
@@ -48,7 +51,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
     let view = ProgressView::new(options.epochs)?;
     let stop = stop_at_signals()?;
     let name = options.name.clone();
-    let outcome = train(options, texts, &settings, &mut |event| {
+    let outcome = train(options, material, &settings, &mut |event| {
         view.show(&event);
         if matches!(event, Event::Validation { .. }) {
             // The picture is a convenience: a run of hours does not end because it can't be drawn.
@@ -124,7 +127,6 @@ fn stop_at_signals() -> Result<Arc<AtomicBool>> {
 mod tests {
     use std::fs;
 
-    use chorus_model::ModelParts;
     use clap::{Args as _, Command, FromArgMatches as _};
 
     use super::*;
@@ -163,5 +165,34 @@ mod tests {
         run(line(&other, &format!("--tokenizer-from {} --order passages --seed 2", out.display()))).unwrap();
         let fingerprint = ModelParts::load(&other).unwrap().vocabulary.fingerprint().to_owned();
         assert_eq!(fingerprint, parts.vocabulary.fingerprint());
+    }
+
+    #[test]
+    fn a_run_begins_with_the_weights_of_another_model() {
+        let root = tempfile::tempdir().unwrap();
+        let (text, alto) = (root.path().join("text"), root.path().join("alto"));
+        fs::write(&text, "To be, or not to be:\nthat is the question.\n".repeat(20)).unwrap();
+        let begin = |out: &str, rest: &str| {
+            let (text, out) = (text.display(), root.path().join(out));
+            let line = format!(
+                "--data {text} --valid {text} --out {} --embedding 4 --batch 4 --bptt 16 --epochs 1 {rest}",
+                out.display()
+            );
+            run(parsed(&line))
+        };
+        begin("alto", "--hidden 6 --tokenizer characters").unwrap();
+        let alto = alto.display();
+        // So small a rate leaves the weights nearly as they were.
+        let rest = format!("--tokenizer-from {alto} --init-from {alto} --learning-rate 1e-9");
+        begin("bass", &format!("{rest} --hidden 6")).unwrap();
+        let weights = |name: &str| {
+            let tensors = ModelParts::load(&root.path().join(name)).unwrap().tensors;
+            tensors["linear.weight"].flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        for (alto, bass) in weights("alto").iter().zip(weights("bass")) {
+            assert!((alto - bass).abs() < 1e-6, "{alto} {bass}");
+        }
+        let error = begin("tenor", &format!("{rest} --hidden 7")).unwrap_err().to_string();
+        assert_eq!(error, "the run can't begin with a model of another shape");
     }
 }

@@ -55,7 +55,7 @@ fn numbers_that_belong_to_no_run_are_refused() {
     let mut begun = trainer();
     begun.step().unwrap();
     let (sound, tensors) = (begun.header(0), begun.tensors().unwrap());
-    let wrong: [fn(&mut Progress); 8] = [
+    let wrong: [fn(&mut Progress); 9] = [
         // From here counting would overflow.
         |progress| progress.step = u64::MAX,
         |progress| progress.tokens = u64::MAX,
@@ -65,6 +65,7 @@ fn numbers_that_belong_to_no_run_are_refused() {
         |progress| progress.plateaus = usize::MAX,
         |progress| progress.epochs_since_best = usize::MAX,
         |progress| progress.nats = f64::NAN,
+        |progress| progress.soft_nats = f64::INFINITY,
     ];
     let restore = |header| {
         let unusable = |reason| TrainError::Checkpoint { path: "checkpoint".into(), reason };
