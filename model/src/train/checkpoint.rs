@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::options::TrainingOptions;
+use super::origin::Origin;
 
 /// The key of the header's metadata under which [`Header`] stands as JSON.
 const HEADER: &str = "training";
@@ -18,16 +19,8 @@ const HEADER: &str = "training";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
     pub(crate) options: TrainingOptions,
-    pub(crate) vocab_size: usize,
-    /// Hashes of the texts' tokens.
-    pub(crate) training_text: String,
-    pub(crate) validation_text: String,
-    /// The hash of the teacher's distributions.
-    #[serde(default)]
-    pub(crate) teacher: Option<String>,
-    /// The fingerprint of the model that the run began with.
-    #[serde(default)]
-    pub(crate) initial_model: Option<String>,
+    #[serde(flatten)]
+    pub(crate) origin: Origin,
     pub(crate) progress: Progress,
     /// The length of `metrics.jsonl` in bytes at this moment.
     pub(crate) metrics_length: u64,

@@ -17,6 +17,7 @@ mod metrics;
 mod optimizer;
 mod options;
 mod order;
+mod origin;
 mod output;
 mod parameters;
 mod random;

@@ -198,7 +198,11 @@ fn a_run_is_not_resumed_with_another_teacher_or_beginning() {
     let (header, tensors) = (begun.header(0), begun.tensors().unwrap());
     let mut trainer = Trainer::new(options.clone(), material(form, 2.0)).unwrap();
     let error = trainer.restore(header, tensors, |reason| panic!("{reason}")).unwrap_err().to_string();
-    assert!(error.starts_with("initial model is none, but the run to resume has the one with"), "{error}");
+    assert!(
+        error
+            .starts_with("initial model is none, but the run to resume has one with the fingerprint sha256:"),
+        "{error}"
+    );
     assert_eq!(
         run(&options, material(form, 2.0), &resume).unwrap(),
         run(&options, material(form, 2.0), &resume).unwrap()

@@ -13,6 +13,7 @@ use super::lanes::Lanes;
 use super::material::Material;
 use super::optimizer::Optimizer;
 use super::options::TrainingOptions;
+use super::origin::Origin;
 use super::parameters::Parameters;
 use super::schedule::Place;
 use super::texts::{Arrangement, Epoch, hash};
@@ -36,18 +37,6 @@ pub(crate) struct Trainer {
     progress: Progress,
 }
 
-/// By what a resumed run is known to be the same, besides its options.
-#[derive(Clone)]
-struct Origin {
-    /// The texts' hashes.
-    training: String,
-    validation: String,
-    /// The hash of the teacher's distributions.
-    teacher: Option<String>,
-    /// The fingerprint of the model that the run began with.
-    initial_model: Option<String>,
-}
-
 /// What an epoch's end found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct EpochEnd {
@@ -68,8 +57,13 @@ impl Trainer {
         let optimizer = Optimizer::new(options.optimizer, parameters.variables());
         let tokens = texts.training.len();
         let objective = Objective::new(options.distillation, teacher, tokens, texts.vocab_size)?;
-        let (training, validation) = (hash(&texts.training), hash(&texts.validation));
-        let origin = Origin { training, validation, teacher: objective.teacher_hash(), initial_model };
+        let origin = Origin {
+            vocab_size: texts.vocab_size,
+            training_text: hash(&texts.training),
+            validation_text: hash(&texts.validation),
+            teacher: objective.teacher_hash(),
+            initial_model,
+        };
         let arrangement = Arrangement::new(texts, &options)?;
         let epoch = arrangement.epoch(0)?;
         let carried = zero_state(&config, options.batch)?;
@@ -197,14 +191,9 @@ impl Trainer {
 /// What a checkpoint holds of a run, and the way back.
 impl Trainer {
     pub(crate) fn header(&self, metrics_length: u64) -> Header {
-        let Origin { training, validation, teacher, initial_model } = self.origin.clone();
         Header {
             options: self.options.clone(),
-            vocab_size: self.config().vocab_size,
-            training_text: training,
-            validation_text: validation,
-            teacher,
-            initial_model,
+            origin: self.origin.clone(),
             progress: self.progress.clone(),
             metrics_length,
         }
@@ -291,30 +280,8 @@ impl Trainer {
         if let Some((field, stored, given)) = TrainingOptions::difference(&header.options, &self.options) {
             return differs(&field, &stored, &given);
         }
-        let ours = self.header(0);
-        if ours.vocab_size != header.vocab_size {
-            return differs("vocabulary size", &header.vocab_size.to_string(), &ours.vocab_size.to_string());
-        }
-        let text = |hash: &str| format!("one whose tokens have the hash {}", hash.get(..12).unwrap_or(hash));
-        if ours.training_text != header.training_text {
-            return differs("training text", &text(&header.training_text), &text(&ours.training_text));
-        }
-        if ours.validation_text != header.validation_text {
-            return differs("validation text", &text(&header.validation_text), &text(&ours.validation_text));
-        }
-        let teacher = |hash: &Option<String>| match hash {
-            Some(hash) => format!("one whose distributions have the hash {}", hash.get(..12).unwrap_or(hash)),
-            None => "none".to_owned(),
-        };
-        if ours.teacher != header.teacher {
-            return differs("teacher", &teacher(&header.teacher), &teacher(&ours.teacher));
-        }
-        let model = |fingerprint: &Option<String>| match fingerprint {
-            Some(fingerprint) => format!("the one with the fingerprint {fingerprint}"),
-            None => "none".to_owned(),
-        };
-        if ours.initial_model != header.initial_model {
-            return differs("initial model", &model(&header.initial_model), &model(&ours.initial_model));
+        if let Some((field, stored, given)) = header.origin.difference(&self.origin) {
+            return differs(field, &stored, &given);
         }
         Ok(())
     }

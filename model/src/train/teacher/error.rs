@@ -1,10 +1,8 @@
-//! Why a teacher's distributions can't be kept or read, in words for people.
+//! Why numbers are not a teacher's distributions, or can't be kept or read, in words for people.
 
 use std::path::PathBuf;
 
 use thiserror::Error;
-
-use super::targets::SoftTargetsError;
 
 /// Why a teacher's distributions can't be kept or read.
 #[derive(Debug, Error)]
@@ -168,4 +166,90 @@ pub enum PieceError {
     /// A row is no distribution.
     #[error(transparent)]
     Targets(#[from] SoftTargetsError),
+}
+
+/// Why numbers are not a teacher's distributions.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum SoftTargetsError {
+    /// A number that describes them is outside its range.
+    #[error("{field} is {found}, allowed is {least} to {largest}")]
+    OutOfRange {
+        /// Which number.
+        field: &'static str,
+        /// What it is.
+        found: f64,
+        /// The least allowed value.
+        least: f64,
+        /// The largest allowed value.
+        largest: f64,
+    },
+    /// Lists among whole distributions, or the other way round.
+    #[error("position {position} has a {found}, but these distributions are {expected}")]
+    Form {
+        /// Counted from 0.
+        position: usize,
+        /// What came.
+        found: &'static str,
+        /// What they are.
+        expected: &'static str,
+    },
+    /// A list is too long, or a whole distribution is not one of this vocabulary.
+    #[error("position {position} has {found} probabilities, allowed are {allowed}")]
+    Length {
+        /// Counted from 0.
+        position: usize,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        allowed: String,
+    },
+    /// A list has a token that the vocabulary does not have.
+    #[error("position {position} lists token {token}, but the vocabulary has {vocab_size} tokens")]
+    Token {
+        /// Counted from 0.
+        position: usize,
+        /// The token id.
+        token: u32,
+        /// V.
+        vocab_size: usize,
+    },
+    /// A list has a token twice.
+    #[error("position {position} lists token {token} twice")]
+    Repeated {
+        /// Counted from 0.
+        position: usize,
+        /// The token id.
+        token: u32,
+    },
+    /// A number that is no probability.
+    #[error("position {position} gives token {token} the probability {found}, allowed is 0 to 1")]
+    Probability {
+        /// Counted from 0.
+        position: usize,
+        /// The token id.
+        token: u32,
+        /// What it has.
+        found: f64,
+    },
+    /// More than there is to share out, or, where all tokens have their share, less.
+    #[error("the probabilities at position {position} sum to {found}, expected is {expected}")]
+    Mass {
+        /// Counted from 0.
+        position: usize,
+        /// Their sum.
+        found: f64,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Distributions of another kind can't follow these.
+    #[error("distributions with {field} {found} can't follow those with {expected}")]
+    Differ {
+        /// In what they differ.
+        field: &'static str,
+        /// That of those that came.
+        found: String,
+        /// That of those that are there.
+        expected: String,
+    },
 }

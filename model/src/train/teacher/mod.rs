@@ -7,11 +7,11 @@ mod piece;
 mod store;
 mod targets;
 
-pub use error::{PieceError, TeacherError};
+pub use error::{PieceError, SoftTargetsError, TeacherError};
 pub use manifest::TeacherHeader;
 pub use store::{TaughtText, TeacherStore, load_taught_text};
 pub(crate) use targets::TargetRow;
-pub use targets::{SoftTargets, SoftTargetsError, TEMPERATURES, TargetForm};
+pub use targets::{SoftTargets, TEMPERATURES, TargetForm};
 
 #[cfg(test)]
 mod fuzz;
