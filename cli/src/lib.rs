@@ -7,15 +7,19 @@ mod bench;
 mod chaos;
 mod client;
 mod compute;
+mod distill;
 mod eval;
 mod failure;
 mod import;
+mod learn;
 mod logging;
 mod picture_file;
+mod report;
 mod serve;
 mod shutdown;
 mod text_file;
 mod train;
+mod tune;
 mod up;
 mod values;
 
@@ -41,6 +45,9 @@ enum Command {
     Predict(client::PredictArgs),
     Status(client::StatusArgs),
     Members(client::MembersArgs),
+    Tune(Box<tune::TuneArgs>),
+    Report(Box<report::ReportArgs>),
+    Distill(Box<distill::DistillArgs>),
     Worker(serve::WorkerArgs),
     Coordinator(serve::CoordinatorArgs),
     Train(Box<train::TrainArgs>),
@@ -64,6 +71,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Predict(arguments) => block_on_one(client::predict(arguments)),
         Command::Status(arguments) => block_on_one(client::status(arguments)),
         Command::Members(arguments) => block_on_one(client::members(arguments)),
+        Command::Tune(arguments) => block_on_one(tune::run(*arguments)),
+        Command::Report(arguments) => block_on_one(report::run(*arguments)),
+        Command::Distill(arguments) => block_on_one(distill::run(*arguments)),
         Command::Worker(arguments) => block_on_one(serve::worker(arguments)),
         Command::Coordinator(arguments) => {
             block_on_several(arguments.threads(), serve::coordinator(arguments))
@@ -156,6 +166,13 @@ mod tests {
             "members weight alto=2 bass=0.5",
             "members reload --allow-down",
             "up --models dir --listen 127.0.0.1:0 -vv",
+            "tune valid.txt",
+            "distill --data a --valid b --out c --top-k 64 --temperature 2 --hard-weight 0.1 --test d --resume",
+            "distill --data a --valid b --out c --dense --hidden 448 --epochs 10 --teacher t --json",
+            "report test.txt --out report.html --folds 3 --json",
+            "tune - --method cv --folds 10 --fold-method gradient --out w.toml --replace --json",
+            "tune valid.txt --rule threshold_vote --thresholds 0.1,0.2 --vote-weights --on-change continue",
+            "tune valid.txt --rule log_linear --method bayes --seed 3 --cache dir --part-tokens 512",
             "bench",
             "bench --addr localhost:1 --concurrency 32 --duration 10s --warm-up 0s --json --picture bench.svg",
             "bench --rate 12.5 --mix generate=3,score=1 --prompts prompts.jsonl --temperature 0 --threads 2",

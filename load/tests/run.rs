@@ -16,7 +16,7 @@ use chorus_load::{
 use chorus_proto::v1::{
     CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, GeneratedToken,
     GenerationEnd, Input, MissingMember, Participation, PredictReply, PredictRequest, ScoreReply,
-    ScoreRequest, StatusReply, StatusRequest,
+    ScoreRequest, StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     input,
 };
@@ -50,6 +50,7 @@ fn participation(prompt: &str) -> Participation {
 #[tonic::async_trait]
 impl Ensemble for Scripted {
     type GenerateStream = BoxStream<'static, Result<GenerateReply, Status>>;
+    type TokenizerStream = BoxStream<'static, Result<TokenizerChunk, Status>>;
     type DistributionsStream = BoxStream<'static, Result<DistributionsReply, Status>>;
 
     async fn generate(
@@ -107,6 +108,13 @@ impl Ensemble for Scripted {
         &self,
         _: Request<DistributionsRequest>,
     ) -> Result<Response<Self::DistributionsStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn tokenizer(
+        &self,
+        _: Request<TokenizerRequest>,
+    ) -> Result<Response<Self::TokenizerStream>, Status> {
         Err(Status::unimplemented(""))
     }
 

@@ -14,5 +14,5 @@ pub mod running;
 
 pub use clients::{generate, joined_text, plans, score_text, text_input, until};
 pub use ensemble::{Ensemble, MemberProcess};
-pub use process::Chorus;
+pub use process::{Chorus, Ended, binary};
 pub use running::Running;

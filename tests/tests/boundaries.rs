@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// (crate, what it must not depend on, not even through another crate of the workspace)
-const WALLS: [(&str, &[&str]); 9] = [
+const WALLS: [(&str, &[&str]); 10] = [
     (
         "chorus-fuzz",
         &["chorus-proto", "chorus-text", "chorus-model", "chorus-worker", "chorus-coordinator", "tokio"],
@@ -18,6 +18,24 @@ const WALLS: [(&str, &[&str]); 9] = [
     ("chorus-proto", &["tokio", "candle-core", "candle-nn", "tokenizers", "chorus-text", "chorus-model"]),
     ("chorus-model", &["tokio", "tonic", "prost", "chorus-proto", "chorus-worker", "chorus-coordinator"]),
     ("chorus-worker", &["chorus-coordinator", "chorus-cli"]),
+    (
+        "chorus-tune",
+        &[
+            "tokio",
+            "tonic",
+            "prost",
+            "safetensors",
+            "chorus-proto",
+            "chorus-net",
+            "chorus-simd",
+            "chorus-text",
+            "chorus-model",
+            "chorus-worker",
+            "chorus-coordinator",
+            "chorus-load",
+            "chorus-cli",
+        ],
+    ),
     (
         "chorus-load",
         &["candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-coordinator", "chorus-cli"],

@@ -13,7 +13,7 @@ mod reply;
 mod score;
 mod status;
 
-pub(crate) use connect::{Address, connect, endpoint, sentence_of_status};
+pub(crate) use connect::{Address, ConnectArgs, connect, endpoint, sentence_of_status};
 pub(crate) use format::{print, print_json, table};
 pub(crate) use fusion::{FusionArgs, rule_parser};
 pub(crate) use generate::{GenerateArgs, run as generate};

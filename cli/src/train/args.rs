@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chorus_model::train::{CheckpointInterval, DataOrder, Decay, OptimizerKind, TrainingOptions};
+use chorus_model::train::{
+    CheckpointInterval, DataOrder, Decay, OptimizerKind, RunSettings, TrainingOptions,
+};
 use chorus_model::{Start, WeightType};
+use chorus_text::Vocabulary;
 use clap::{ArgGroup, Args, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -42,27 +45,8 @@ pub(crate) struct TrainArgs {
     /// The text that decides when to stop (UTF-8)
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub(crate) valid: PathBuf,
-    /// The model directory to make; it must not exist, or be empty, unless --resume is given
-    #[arg(long, value_name = "DIR", help_heading = "Files")]
-    pub(crate) out: PathBuf,
-    /// The model's name [default: the last part of --out]
-    #[arg(long, help_heading = "Files")]
-    pub(crate) name: Option<String>,
-    /// Begin with the weights of a model directory of the same shape and tokenizer [default: random ones]
-    #[arg(long, value_name = "DIR", help_heading = "Files")]
-    pub(crate) init_from: Option<PathBuf>,
-    /// Go on with the run in --out; all other arguments must be those that it began with
-    #[arg(long, help_heading = "Files")]
-    pub(crate) resume: bool,
-    /// Write a checkpoint every N steps, or every N seconds with an `s`, and at every epoch's end
-    #[arg(long, value_name = "N|Ns", default_value = "60s", value_parser = interval, help_heading = "Files")]
-    pub(crate) checkpoint_every: CheckpointInterval,
-    /// Write a line of metrics.jsonl every N steps
-    #[arg(long, value_name = "N", default_value_t = 50, help_heading = "Files")]
-    pub(crate) metrics_every: u64,
-    /// The type of the saved weights
-    #[arg(long, value_enum, default_value = "f32", help_heading = "Files")]
-    dtype: DtypeArg,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 
     /// Make a tokenizer from the training text: `characters`, `words`, `words:N` (the N most frequent) or `bpe:N`
     /// (byte-level BPE with N tokens, which can express every text)
@@ -76,56 +60,98 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "TOKEN", help_heading = "Vocabulary")]
     pub(crate) start: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
+}
+
+/// The directory that a run makes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Files")]
+pub(crate) struct OutputArgs {
+    /// The model directory to make; it must not exist, or be empty, unless --resume is given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The model's name [default: the last part of --out]
+    #[arg(long)]
+    name: Option<String>,
+    /// Begin with the weights of a model directory of the same shape and tokenizer [default: random ones]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) init_from: Option<PathBuf>,
+    /// Go on with the run in --out; all other arguments must be those that it began with
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Write a checkpoint every N steps, or every N seconds with an `s`, and at every epoch's end
+    #[arg(long, value_name = "N|Ns", default_value = "60s", value_parser = interval)]
+    checkpoint_every: CheckpointInterval,
+    /// Write a line of metrics.jsonl every N steps
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    metrics_every: u64,
+    /// The type of the saved weights
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: DtypeArg,
+}
+
+/// The network that is trained.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct NetworkArgs {
     /// Embedding size
-    #[arg(long, value_name = "E", default_value_t = 256, help_heading = "Model")]
+    #[arg(long, value_name = "E", default_value_t = 256)]
     embedding: usize,
     /// Hidden size of each layer
-    #[arg(long, value_name = "H", default_value_t = 512, help_heading = "Model")]
+    #[arg(long, value_name = "H", default_value_t = 512)]
     hidden: usize,
     /// Number of LSTM layers
-    #[arg(long, value_name = "L", default_value_t = 1, help_heading = "Model")]
+    #[arg(long, value_name = "L", default_value_t = 1)]
     layers: usize,
     /// Use the embedding's matrix in the output layer; needs E = H
-    #[arg(long, help_heading = "Model")]
+    #[arg(long)]
     tied: bool,
     /// Initial bias of the forget gates [default: as every other parameter, uniform in ±1/√H]
-    #[arg(long, value_name = "BIAS", allow_negative_numbers = true, help_heading = "Model")]
+    #[arg(long, value_name = "BIAS", allow_negative_numbers = true)]
     forget_bias: Option<f32>,
+}
 
+/// How it is trained.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct StepArgs {
     /// Probability of dropping an element of a non-recurrent connection
-    #[arg(long, value_name = "P", default_value_t = 0.3, help_heading = "Training")]
+    #[arg(long, value_name = "P", default_value_t = 0.3)]
     dropout: f64,
     /// Number of lanes that the text is cut into
-    #[arg(long, value_name = "B", default_value_t = 32, help_heading = "Training")]
+    #[arg(long, value_name = "B", default_value_t = 32)]
     batch: usize,
     /// Time steps through which gradients flow
-    #[arg(long, value_name = "T", default_value_t = 64, help_heading = "Training")]
+    #[arg(long, value_name = "T", default_value_t = 64)]
     bptt: usize,
     /// How gradients become updates
-    #[arg(long, value_enum, default_value = "adam", help_heading = "Training")]
+    #[arg(long, value_enum, default_value = "adam")]
     optimizer: OptimizerArg,
     /// Initial learning rate [default: 0.002 for adam, 20 for sgd]
-    #[arg(long, value_name = "RATE", help_heading = "Training")]
+    #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
     /// How the learning rate falls: `none`, `cosine` (to zero at the last epoch's end), `epochs:FACTOR:N` (by the
     /// factor after every epoch from the Nth on) or `plateau:FACTOR` (by the factor after an epoch without progress)
-    #[arg(long, value_name = "DECAY", default_value = "cosine", value_parser = decay, help_heading = "Training")]
+    #[arg(long, value_name = "DECAY", default_value = "cosine", value_parser = decay)]
     decay: Decay,
     /// Largest norm of all gradients together
     /// [default: 1 for adam, 0.25 for sgd]
-    #[arg(long, value_name = "NORM", help_heading = "Training")]
+    #[arg(long, value_name = "NORM")]
     clip: Option<f64>,
     /// Largest number of passes through the text
-    #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Training")]
+    #[arg(long, value_name = "N", default_value_t = 20)]
     epochs: usize,
     /// Stop after so many epochs in sequence without a better validation perplexity
-    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Training")]
+    #[arg(long, value_name = "N", default_value_t = 5)]
     patience: usize,
     /// What all random numbers follow from
-    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Training")]
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
     /// Read the text as it stands, or its passages (which blank lines end) in an order that the seed gives each epoch
-    #[arg(long, value_enum, default_value = "text", help_heading = "Training")]
+    #[arg(long, value_enum, default_value = "text")]
     order: OrderArg,
 }
 
@@ -161,38 +187,62 @@ enum OrderArg {
 impl TrainArgs {
     /// The options of the run, once the vocabulary is known: what it is called and what its start token is.
     pub(crate) fn options(&self, tokenizer: String, start: Start) -> TrainingOptions {
-        let (optimizer, default_rate, default_clip) = match self.optimizer {
-            OptimizerArg::Adam => (OptimizerKind::Adam, 0.002, 1.0),
-            OptimizerArg::Sgd => (OptimizerKind::Sgd, 20.0, 0.25),
-        };
-        TrainingOptions {
-            name: self.name.clone().unwrap_or_else(|| self.default_name()),
-            tokenizer,
-            embedding_size: self.embedding,
-            hidden_size: self.hidden,
-            layers: self.layers,
-            tied: self.tied,
-            start,
-            forget_bias: self.forget_bias,
-            dropout: self.dropout,
-            batch: self.batch,
-            bptt: self.bptt,
-            optimizer,
-            learning_rate: self.learning_rate.unwrap_or(default_rate),
-            decay: self.decay,
-            clip: self.clip.unwrap_or(default_clip),
-            epochs: self.epochs,
-            patience: self.patience,
-            seed: self.seed,
-            order: match self.order {
-                OrderArg::Text => DataOrder::Text,
-                OrderArg::Passages => DataOrder::Passages,
-            },
-            distillation: None,
-            weight_type: match self.dtype {
-                DtypeArg::F32 => WeightType::F32,
-                DtypeArg::F16 => WeightType::F16,
-            },
+        options(&self.output, &self.network, &self.steps, tokenizer, start)
+    }
+}
+
+/// The options of a run that learns from a text alone.
+pub(crate) fn options(
+    output: &OutputArgs,
+    network: &NetworkArgs,
+    steps: &StepArgs,
+    tokenizer: String,
+    start: Start,
+) -> TrainingOptions {
+    let (optimizer, default_rate, default_clip) = match steps.optimizer {
+        OptimizerArg::Adam => (OptimizerKind::Adam, 0.002, 1.0),
+        OptimizerArg::Sgd => (OptimizerKind::Sgd, 20.0, 0.25),
+    };
+    TrainingOptions {
+        name: output.name.clone().unwrap_or_else(|| output.default_name()),
+        tokenizer,
+        embedding_size: network.embedding,
+        hidden_size: network.hidden,
+        layers: network.layers,
+        tied: network.tied,
+        start,
+        forget_bias: network.forget_bias,
+        dropout: steps.dropout,
+        batch: steps.batch,
+        bptt: steps.bptt,
+        optimizer,
+        learning_rate: steps.learning_rate.unwrap_or(default_rate),
+        decay: steps.decay,
+        clip: steps.clip.unwrap_or(default_clip),
+        epochs: steps.epochs,
+        patience: steps.patience,
+        seed: steps.seed,
+        order: match steps.order {
+            OrderArg::Text => DataOrder::Text,
+            OrderArg::Passages => DataOrder::Passages,
+        },
+        distillation: None,
+        weight_type: match output.dtype {
+            DtypeArg::F32 => WeightType::F32,
+            DtypeArg::F16 => WeightType::F16,
+        },
+    }
+}
+
+impl OutputArgs {
+    /// Where and how often the run writes.
+    pub(crate) fn settings(&self, vocabulary: &Vocabulary) -> RunSettings {
+        RunSettings {
+            directory: self.out.clone(),
+            tokenizer_json: vocabulary.to_json().to_owned(),
+            resume: self.resume,
+            checkpoint_every: self.checkpoint_every,
+            metrics_every: self.metrics_every,
         }
     }
 

@@ -13,11 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Error, Result, anyhow};
 use chorus_model::ModelParts;
-use chorus_model::train::{Event, Material, Outcome, RunSettings, Texts, TrainError, read_metrics, train};
+use chorus_model::train::{
+    Event, Material, Outcome, RunSettings, Texts, TrainError, TrainingOptions, read_metrics, train,
+};
 use chorus_text::Vocabulary;
 
-pub(crate) use args::TrainArgs;
+pub(crate) use args::{NetworkArgs, OutputArgs, StepArgs, TrainArgs, options};
 use progress::ProgressView;
+pub(crate) use vocabulary::start as start_of;
 
 use crate::failure::{INTERRUPTED, Interrupted};
 use crate::shutdown::Signals;
@@ -39,30 +42,35 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
         validation: encode(&vocabulary, &args.valid, &validation)?,
         vocab_size: vocabulary.len() as usize,
     };
-    let initial = args.init_from.as_deref().map(ModelParts::load).transpose()?;
+    let initial = args.output.init_from.as_deref().map(ModelParts::load).transpose()?;
     let material = Material { initial, ..texts.into() };
-    let settings = RunSettings {
-        directory: args.out.clone(),
-        tokenizer_json: vocabulary.to_json().to_owned(),
-        resume: args.resume,
-        checkpoint_every: args.checkpoint_every,
-        metrics_every: args.metrics_every,
-    };
+    run_to_the_end(options, material, &args.output.settings(&vocabulary))
+}
+
+/// Trains, shows the progress and draws the learning curve.
+///
+/// # Errors
+/// What [`train`] refuses; [`Interrupted`] at Ctrl-C or SIGTERM.
+pub(crate) fn run_to_the_end(
+    options: TrainingOptions,
+    material: Material,
+    settings: &RunSettings,
+) -> Result<()> {
     let view = ProgressView::new(options.epochs)?;
     let stop = stop_at_signals()?;
-    let name = options.name.clone();
-    let outcome = train(options, material, &settings, &mut |event| {
+    let (name, directory) = (options.name.clone(), &settings.directory);
+    let outcome = train(options, material, settings, &mut |event| {
         view.show(&event);
         if matches!(event, Event::Validation { .. }) {
             // The picture is a convenience: a run of hours does not end because it can't be drawn.
-            if let Err(error) = draw_curve(&args.out, &name) {
+            if let Err(error) = draw_curve(directory, &name) {
                 view.line(&format!("{error:#}"));
             }
         }
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     view.end();
-    report(&args.out, outcome.map_err(in_terms_of_flags)?)
+    report(directory, outcome.map_err(in_terms_of_flags)?)
 }
 
 /// What the model crate can't say, since it knows no flags.

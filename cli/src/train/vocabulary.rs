@@ -19,14 +19,14 @@ pub(super) fn choose(args: &TrainArgs, training_text: &str) -> Result<(Vocabular
             Ok((vocabulary, name))
         }
         // The run's own tokenizer is in its directory; making it once more would take time and prove nothing.
-        (None, Some(kind)) if args.resume => Ok((read(&args.out)?, kind.to_string())),
+        (None, Some(kind)) if args.output.resume => Ok((read(&args.output.out)?, kind.to_string())),
         (None, Some(kind)) => Ok((make(kind, training_text)?, kind.to_string())),
         (None, None) => bail!("either --tokenizer or --tokenizer-from is needed"),
     }
 }
 
 /// The start that was asked for; by default the token of a line's end, where there is one.
-pub(super) fn start(asked: Option<&str>, vocabulary: &Vocabulary) -> Result<Start> {
+pub(crate) fn start(asked: Option<&str>, vocabulary: &Vocabulary) -> Result<Start> {
     match asked {
         Some("zero-state") => Ok(Start::ZeroState),
         Some(token) => match token_of(token, vocabulary) {

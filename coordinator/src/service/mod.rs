@@ -31,10 +31,11 @@ use std::sync::Arc;
 
 use chorus_proto::v1::{
     CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, Input,
-    PredictReply, PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest, ensemble_server,
-    input,
+    PredictReply, PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest, TokenizerChunk,
+    TokenizerRequest, ensemble_server, input,
 };
 use chorus_text::Vocabulary;
+use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -99,6 +100,7 @@ impl EnsembleService {
 impl ensemble_server::Ensemble for EnsembleService {
     type GenerateStream = ReceiverStream<Result<GenerateReply, Status>>;
     type DistributionsStream = ReceiverStream<Result<DistributionsReply, Status>>;
+    type TokenizerStream = BoxStream<'static, Result<TokenizerChunk, Status>>;
 
     async fn generate(
         &self,
@@ -158,6 +160,14 @@ impl ensemble_server::Ensemble for EnsembleService {
         let span = tracing::info_span!("predict");
         let input = |request: &PredictRequest| text_bytes(request.prefix.as_ref());
         self.answer_once(request, span, input, Prediction::new, predict::predict).await
+    }
+
+    async fn tokenizer(
+        &self,
+        _request: Request<TokenizerRequest>,
+    ) -> Result<Response<Self::TokenizerStream>, Status> {
+        let vocabulary = self.ensemble().vocabulary()?;
+        Ok(Response::new(stream::tokenizer(vocabulary).boxed()))
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

@@ -1,4 +1,4 @@
-//! Answers of many messages: `Generate`, a message for each token as soon as it is chosen, and `Distributions`.
+//! Answers of many messages: `Generate`, a message for each token as soon as it is chosen, `Distributions`, and `Tokenizer`.
 //!
 //! Knows nothing about how tokens are chosen or what distributions say.
 
@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chorus_proto::status;
-use chorus_proto::v1::{DistributionsReply, ErrorCode, GenerateReply, GeneratedToken, Participation};
+use chorus_proto::v1::{
+    DistributionsReply, ErrorCode, GenerateReply, GeneratedToken, Participation, TokenizerChunk,
+};
 use chorus_text::Vocabulary;
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -20,6 +23,9 @@ use crate::request::{Distributions, Generation};
 
 /// How long a client may leave its messages unread before the work for it ends.
 const READER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes of a tokenizer in one message.
+const TOKENIZER_CHUNK: usize = 1024 * 1024;
 
 /// Where messages go.
 pub(super) type Replies<T> = mpsc::Sender<Result<T, Status>>;
@@ -55,6 +61,15 @@ pub(super) async fn distributions(
         sent.map(|()| None)
     };
     until_the_end(&ensemble, &replies, deadline, work).await;
+}
+
+/// A tokenizer in pieces, each of which is made when there is room for it.
+pub(super) fn tokenizer(vocabulary: Vocabulary) -> impl Stream<Item = Result<TokenizerChunk, Status>> {
+    let pieces = vocabulary.to_json().len().div_ceil(TOKENIZER_CHUNK);
+    stream::iter(0..pieces).map(move |piece| {
+        let data = vocabulary.to_json().as_bytes().chunks(TOKENIZER_CHUNK).nth(piece);
+        Ok(TokenizerChunk { data: data.unwrap_or_default().to_vec().into() })
+    })
 }
 
 /// Works until the end, and says the last word if there is one.

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use chorus_proto::v1::{
     CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, GeneratedToken,
     GenerationEnd, Input, Participation, PredictReply, PredictRequest, RequestLimits, ScoreReply,
-    ScoreRequest, StatusReply, StatusRequest,
+    ScoreRequest, StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     generation_end::Reason,
     input,
@@ -87,6 +87,7 @@ fn end(request: &GenerateRequest, generated_tokens: u32) -> GenerationEnd {
 #[tonic::async_trait]
 impl Ensemble for Service {
     type GenerateStream = BoxStream<'static, Result<GenerateReply, Status>>;
+    type TokenizerStream = BoxStream<'static, Result<TokenizerChunk, Status>>;
     type DistributionsStream = BoxStream<'static, Result<DistributionsReply, Status>>;
 
     async fn generate(
@@ -143,6 +144,13 @@ impl Ensemble for Service {
     ) -> Result<Response<Self::DistributionsStream>, Status> {
         let reply = DistributionsReply { participation: Some(participation()), ..Default::default() };
         Ok(Response::new(stream::iter([Ok(reply)]).boxed()))
+    }
+
+    async fn tokenizer(
+        &self,
+        _: Request<TokenizerRequest>,
+    ) -> Result<Response<Self::TokenizerStream>, Status> {
+        Ok(Response::new(stream::empty().boxed()))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

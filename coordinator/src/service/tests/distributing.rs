@@ -1,6 +1,8 @@
 //! Distributions of every position, held against fusion in this process.
 
-use chorus_proto::v1::{DistributionsReply, DistributionsRequest, FusionOptions, Rule};
+use chorus_proto::v1::{
+    DistributionsReply, DistributionsRequest, FusionOptions, Rule, TokenizerChunk, TokenizerRequest,
+};
 use tonic::Code;
 
 use super::*;
@@ -153,6 +155,19 @@ async fn a_long_text_is_many_messages_of_a_bounded_size() {
         assert_eq!(reply.participation.as_ref().unwrap().participants, NAMES);
     }
     assert_eq!(positions(&replies, 1100).len(), 200);
+}
+
+#[tokio::test]
+async fn who_counts_tokens_can_have_the_tokenizer() {
+    let vocabulary = large_vocabulary();
+    let stage = Stage::with(Style::Noise, &vocabulary, "").await;
+    let chunks = stage.service.tokenizer(Request::new(TokenizerRequest {})).await.unwrap().into_inner();
+    let chunks: Vec<TokenizerChunk> = chunks.map(Result::unwrap).collect().await;
+    let json = chunks.iter().flat_map(|chunk| chunk.data.iter().copied()).collect::<Vec<u8>>();
+    assert_eq!(Vocabulary::from_json(&json).unwrap().fingerprint(), vocabulary.fingerprint());
+    let nobody = Stage::before_anybody_came("");
+    let error = nobody.service.tokenizer(Request::new(TokenizerRequest {})).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
 }
 
 #[tokio::test]
