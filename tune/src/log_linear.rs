@@ -3,7 +3,7 @@
 //!
 //! The mean log-probability is concave in a, so its optimum on the simplex is one and every method finds it:
 //! ln P(w) = sum_j a_j l_j(w) - ln sum_u exp sum_j a_j l_j(u), a linear function less the log-sum-exp of linear functions,
-//! which is convex (Boyd and Vandenberghe 2004, section 3.1.5). Its derivative by a_j is l_j(w) - E_P[l_j].
+//! which is convex (Boyd and Vandenberghe 2004, section 3.1.5). Its derivative by a_j is l_j(w) less its mean under P.
 
 mod block;
 

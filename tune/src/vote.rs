@@ -145,11 +145,13 @@ const SMALLEST_SUM: f64 = 1e-290;
 /// ln sum_j a_j exp(l_j) with shares that sum to one, in member order and in the coordinator's way: members without a share have
 /// no say, and one that shares alone keeps its number.
 fn log_of_mixture(log_probs: &[f64], shares: &[f64]) -> f64 {
-    let column = || log_probs.iter().zip(shares).filter(|(_, share)| **share > 0.0);
+    let column = || log_probs.iter().copied().zip(shares).filter(|(_, share)| **share > 0.0);
     let mut members = column();
     if let (Some((only, _)), None) = (members.next(), members.next()) {
-        return *only;
+        return only.min(0.0);
     }
+    // Rounding must not make a probability larger than 1.
+    let column = || column().map(|(log_prob, share)| (log_prob.min(0.0), *share));
     let sum = column().fold(0.0, |sum, (log_prob, share)| sum + share * log_prob.exp());
     if sum > SMALLEST_SUM {
         return sum.ln().min(0.0);

@@ -67,8 +67,7 @@ impl Candidates {
             return Err(VoteError::Value { token, id, member, value: log_probs[place] });
         }
         self.ids.extend_from_slice(ids);
-        // Rounding must not make a probability larger than 1.
-        self.log_probs.extend(log_probs.iter().map(|value| value.min(0.0)));
+        self.log_probs.extend_from_slice(log_probs);
         self.ends.push(self.ids.len());
         self.targets.push(target);
         Ok(())

@@ -140,7 +140,7 @@ impl Contests {
             if let Some(target) = target(&leaders) {
                 let rows = leaders.iter().flat_map(|(_, log_probs)| log_probs.iter().copied());
                 let log_probs: Vec<f64> = rows.collect();
-                let probabilities = log_probs.iter().map(|log_prob| log_prob.exp()).collect();
+                let probabilities = log_probs.iter().map(|log_prob| log_prob.min(0.0).exp()).collect();
                 contests.open.push(Contest { log_probs, probabilities, target });
             }
         }
