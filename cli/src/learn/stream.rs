@@ -133,7 +133,7 @@ mod tests {
             tokens: vec![5, 6],
             counts: vec![1, 2],
             ids: [7_u32, 8, 9].iter().flat_map(|id| id.to_le_bytes()).collect(),
-            log_probs: bytes(&[-1.0, -2.0, -3.0]).into(),
+            log_probs: bytes(&[-1.0, -2.0, -3.0]),
             ..DistributionsReply::default()
         };
         let found = positions(&reply, 100).unwrap();
@@ -142,11 +142,10 @@ mod tests {
             (found[1].token, &found[1].ids[..], &found[1].log_probs[..]),
             (6, &[8, 9][..], &[-2.0, -3.0][..])
         );
-        let short = DistributionsReply { log_probs: bytes(&[-1.0]).into(), ..reply.clone() };
+        let short = DistributionsReply { log_probs: bytes(&[-1.0]), ..reply.clone() };
         assert!(positions(&short, 100).is_err());
         assert!(positions(&DistributionsReply { counts: vec![1], ..reply.clone() }, 100).is_err());
-        let whole =
-            DistributionsReply { counts: Vec::new(), ids: Vec::new().into(), tokens: vec![5], ..reply };
+        let whole = DistributionsReply { counts: Vec::new(), ids: Vec::new(), tokens: vec![5], ..reply };
         assert_eq!(positions(&whole, 3).unwrap()[0].log_probs, [-1.0, -2.0, -3.0]);
         assert!(positions(&whole, 4).is_err());
     }
