@@ -102,7 +102,7 @@ fn member_table(reply: &StatusReply) -> String {
     let header = ["member", "health", "weight", "sessions", "parameters", "model", "start", "reason"];
     let fallback =
         reply.fallback.as_ref().map(|member| (format!("{} (fallback)", member.name), "-".to_owned(), member));
-    let members = reply.members.iter().map(|member| (member.name.clone(), member.weight.to_string(), member));
+    let members = reply.members.iter().map(|member| (member.name.clone(), shown(member.weight), member));
     let rows = members.chain(fallback).map(|(name, weight, member)| {
         let model = match member.architecture.as_str() {
             "" => member.model.clone(),
@@ -122,6 +122,12 @@ fn member_table(reply: &StatusReply) -> String {
     });
     let texts = ["health", "model", "start", "reason"];
     table(&header, &texts, rows)
+}
+
+/// A weight as it was written, or of one that was learned the first digits.
+fn shown(weight: f64) -> String {
+    let rounded = (weight * 1e4).round() / 1e4;
+    if rounded == 0.0 { weight.to_string() } else { rounded.to_string() }
 }
 
 /// The workers of each member.
