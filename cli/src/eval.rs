@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     let Text { text, origin } = text_file::read(&arguments.file, LARGEST_DATA)?;
     arguments.compute.start()?;
     let device = open_device(&arguments.compute.device)?;
-    let model = LanguageModel::load_as(&arguments.model, &device, arguments.compute.precision)?;
+    let model = LanguageModel::load_as(&arguments.model, &device, arguments.compute.precision, None)?;
     let tokens = model.vocabulary().encode(&text).with_context(|| {
         format!("the vocabulary of {} can't express the text of {origin}", arguments.model.display())
     })?;

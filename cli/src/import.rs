@@ -70,6 +70,7 @@ pub(crate) struct ImportArgs {
 enum Dtype {
     F32,
     F16,
+    Bf16,
 }
 
 /// Runs the command.
@@ -87,6 +88,7 @@ pub(crate) fn run(arguments: ImportArgs) -> anyhow::Result<()> {
     let weight_type = match arguments.dtype {
         Dtype::F32 => WeightType::F32,
         Dtype::F16 => WeightType::F16,
+        Dtype::Bf16 => WeightType::Bf16,
     };
     imported.parts.save(&arguments.out, weight_type)?;
     print(&summary(&imported, &arguments.out))

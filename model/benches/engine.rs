@@ -1,4 +1,5 @@
-//! How long a decode step and a scoring pass take: three shapes, four batches, both precisions, one thread.
+//! How long a decode step and a scoring pass take: three shapes, four batches, each in f32 and 8 bits, and two in
+//! quantised blocks, one thread.
 //!
 //! `cargo bench -p chorus-model` prints medians; `cargo bench -p chorus-model -- medium` those of one shape. For a
 //! comparison with other libraries on the same weights: `benches/compare`.
@@ -6,7 +7,9 @@
 use std::fmt;
 
 use candle_core::{Device, Tensor};
-use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Precision, Row, Start, Tensors, Want};
+use chorus_model::{
+    Config, FORMAT, LanguageModel, ModelParts, Precision, Quantization, Row, Start, Tensors, Want,
+};
 use chorus_text::Vocabulary;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -24,9 +27,15 @@ struct Shape {
     layers: usize,
 }
 
-/// A shape in a precision.
+/// A shape in some numbers.
 #[derive(Debug, Clone, Copy)]
-struct Case(Shape, Precision);
+struct Case(Shape, Numbers);
+
+#[derive(Debug, Clone, Copy)]
+enum Numbers {
+    Plain(Precision),
+    Blocks(Quantization),
+}
 
 const SMALL: Shape =
     Shape { name: "small", vocab_size: 256, embedding_size: 128, hidden_size: 256, layers: 1 };
@@ -35,13 +44,25 @@ const MEDIUM: Shape =
 const LARGE: Shape =
     Shape { name: "large", vocab_size: 33_278, embedding_size: 1500, hidden_size: 1500, layers: 2 };
 
-const CASES: [Case; 6] = [
-    Case(SMALL, Precision::F32),
-    Case(SMALL, Precision::Int8),
-    Case(MEDIUM, Precision::F32),
-    Case(MEDIUM, Precision::Int8),
-    Case(LARGE, Precision::F32),
-    Case(LARGE, Precision::Int8),
+const F32: Numbers = Numbers::Plain(Precision::F32);
+const INT8: Numbers = Numbers::Plain(Precision::Int8);
+const Q8_0: Numbers = Numbers::Blocks(Quantization::Q8_0);
+const Q6K: Numbers = Numbers::Blocks(Quantization::Q6K);
+const Q4K: Numbers = Numbers::Blocks(Quantization::Q4K);
+
+const CASES: [Case; 12] = [
+    Case(SMALL, F32),
+    Case(SMALL, INT8),
+    Case(MEDIUM, F32),
+    Case(MEDIUM, INT8),
+    Case(MEDIUM, Q8_0),
+    Case(MEDIUM, Q6K),
+    Case(MEDIUM, Q4K),
+    Case(LARGE, F32),
+    Case(LARGE, INT8),
+    Case(LARGE, Q8_0),
+    Case(LARGE, Q6K),
+    Case(LARGE, Q4K),
 ];
 
 fn main() {
@@ -83,7 +104,7 @@ fn run<const BATCH: usize>(bencher: Bencher<'_, '_>, case: &Case, time: usize, w
 impl Case {
     /// With weights that any generator would give: their values do not change the time.
     fn model(&self) -> LanguageModel {
-        let Self(shape, precision) = *self;
+        let Self(shape, numbers) = *self;
         let config = Config {
             format: FORMAT,
             name: shape.name.to_owned(),
@@ -109,13 +130,22 @@ impl Case {
         let letters: String =
             ('\u{4e00}'..).filter(|letter| letter.is_alphabetic()).take(shape.vocab_size).collect();
         let vocabulary = Vocabulary::train_characters(&letters).unwrap_or_else(|error| panic!("{error}"));
-        LanguageModel::from_parts(ModelParts { config, vocabulary, tensors }, &Device::Cpu, precision)
-            .unwrap_or_else(|error| panic!("{error}"))
+        let parts = ModelParts::new(config, vocabulary, tensors);
+        let (parts, precision) = match numbers {
+            Numbers::Plain(precision) => (parts, precision),
+            Numbers::Blocks(quantization) => {
+                (parts.quantize(quantization).unwrap_or_else(|error| panic!("{error}")), Precision::F32)
+            }
+        };
+        LanguageModel::from_parts(parts, &Device::Cpu, precision).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.0.name, self.1)
+        match self.1 {
+            Numbers::Plain(precision) => write!(formatter, "{} {precision}", self.0.name),
+            Numbers::Blocks(quantization) => write!(formatter, "{} {quantization}", self.0.name),
+        }
     }
 }

@@ -35,7 +35,7 @@ fn main() -> Result<(), Failure> {
         ('\u{4e00}'..).filter(|letter| letter.is_alphabetic()).take(config.vocab_size).collect();
     let vocabulary = Vocabulary::train_characters(&characters)?;
     let model =
-        LanguageModel::from_parts(ModelParts { config, vocabulary, tensors }, &Device::Cpu, precision)?;
+        LanguageModel::from_parts(ModelParts::new(config, vocabulary, tensors), &Device::Cpu, precision)?;
     let mut output = std::io::stdout();
     writeln!(output, "ready")?;
     for line in std::io::stdin().lock().lines() {

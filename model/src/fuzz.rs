@@ -9,10 +9,11 @@ use chorus_fuzz::{Encoded, Verdict, assert_bounded, fuzz, mutated, sentence, wit
 use chorus_text::Vocabulary;
 use proptest::prelude::*;
 
+use crate::gguf;
 use crate::weights::{self, Tensors, WeightType};
 use crate::{
-    CONFIG_FILE, Config, FORMAT, LanguageModel, ModelParts, Precision, Row, Start, TOKENIZER_FILE,
-    WEIGHTS_FILE, Want,
+    CONFIG_FILE, Config, FORMAT, LanguageModel, ModelParts, Precision, QUANTIZED_WEIGHTS_FILE, Quantization,
+    Row, Start, TOKENIZER_FILE, WEIGHTS_FILE, Want,
 };
 
 /// Of what is said of a file, in characters; a path stands in it, and what is quoted of the file.
@@ -35,14 +36,23 @@ pub(crate) fn config() -> Config {
 }
 
 fn parts() -> ModelParts {
-    let config = config();
+    parts_of(config())
+}
+
+/// A small model whose rows fit the blocks of q8_0.
+fn quantizable() -> ModelParts {
+    let sizes = Config { embedding_size: Some(32), hidden_size: 32, ..config() };
+    parts_of(Config { tied: true, ..sizes })
+}
+
+fn parts_of(config: Config) -> ModelParts {
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let values: Vec<f32> =
             (0..shape.iter().product()).map(|place| (7 * place % 13) as f32 / 8.0 - 0.75).collect();
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
     let tensors = config.tensor_shapes().into_iter().map(tensor).collect();
-    ModelParts { config, vocabulary: Vocabulary::train_characters("abcd").unwrap(), tensors }
+    ModelParts::new(config, Vocabulary::train_characters("abcd").unwrap(), tensors)
 }
 
 /// All of the tensors, none other, all finite.
@@ -109,7 +119,7 @@ fn a_config_that_is_accepted_is_one_when_it_is_written_down() {
 
 #[test]
 fn weights_that_are_accepted_are_those_of_the_config_and_predict() {
-    let ModelParts { config, vocabulary, tensors } = parts();
+    let ModelParts { config, vocabulary, tensors, .. } = parts();
     let types = [WeightType::F32, WeightType::F16];
     let files = types.map(|number| weights::encode(&tensors, &config, number).unwrap());
     let words = ["\"F64\"", "\"BF16\"", "\"I32\"", "\"shape\"", "[]", "{}", "linear.bias", "rnn.bias_hh_l0"];
@@ -117,7 +127,7 @@ fn weights_that_are_accepted_are_those_of_the_config_and_predict() {
         match within(64 * bytes.len() + 16 * 1024, || weights::decode(&bytes, &config)) {
             Ok(tensors) => {
                 check_tensors(&config, &tensors);
-                let parts = ModelParts { config: config.clone(), vocabulary: vocabulary.clone(), tensors };
+                let parts = ModelParts::new(config.clone(), vocabulary.clone(), tensors);
                 let precision = if bytes.len() % 2 == 0 { Precision::F32 } else { Precision::Int8 };
                 check_predictions(&LanguageModel::from_parts(parts, &Device::Cpu, precision).unwrap());
                 Verdict::Accepted
@@ -131,15 +141,67 @@ fn weights_that_are_accepted_are_those_of_the_config_and_predict() {
 }
 
 #[test]
+fn quantised_weights_that_are_accepted_are_those_of_the_config_and_predict() {
+    let small = quantizable();
+    let sizes = Config { embedding_size: Some(192), hidden_size: 192, vocab_size: 4, ..config() };
+    let configs = [small.config.clone(), sizes.clone(), Config { embedding_size: None, ..sizes }];
+    let all = configs.into_iter().zip([Quantization::Q8_0, Quantization::Q6K, Quantization::Q4K]);
+    let files: Vec<(Config, Vec<u8>)> = all
+        .map(|(config, quantization)| {
+            let parts = parts_of(config.clone()).quantize(quantization).unwrap();
+            let quantized = parts.quantized.as_ref().unwrap();
+            (config.clone(), gguf::encode(&parts.tensors, quantized, &config).unwrap())
+        })
+        .collect();
+    const WORDS: [&str; 5] =
+        ["linear.bias", "rnn.bias_hh_l0", "embed.weight", "general.alignment", "general.name"];
+    let cases = prop::sample::select(files)
+        .prop_flat_map(|(config, file)| (Just(config), mutated(Just(file), &WORDS)));
+    fuzz("model: quantised weights", cases, |(config, Encoded(bytes))| {
+        // A value of the header's lists is 32 bytes, and they grow by doubling.
+        match within(128 * bytes.len() + 64 * 1024, || gguf::decode(&bytes, &config)) {
+            Ok((tensors, quantized)) => {
+                check_tensors(&config, &tensors);
+                let vocabulary = small.vocabulary.clone();
+                // What was read is written, and read again.
+                let again = gguf::encode(&tensors, &quantized, &config).unwrap();
+                assert_eq!(
+                    gguf::encode(&tensors, &gguf::decode(&again, &config).unwrap().1, &config).unwrap(),
+                    again
+                );
+                let parts =
+                    ModelParts { quantized: Some(quantized), ..ModelParts::new(config, vocabulary, tensors) };
+                check_predictions(&LanguageModel::from_parts(parts, &Device::Cpu, Precision::F32).unwrap());
+                Verdict::Accepted
+            }
+            Err(error) => {
+                check_sentence(&error);
+                Verdict::Refused
+            }
+        }
+    });
+}
+
+#[test]
 fn a_directory_that_is_accepted_is_a_model_that_predicts() {
+    fuzz_directory("model: directories", &parts(), WEIGHTS_FILE);
+}
+
+#[test]
+fn a_quantised_directory_that_is_accepted_is_a_model_that_predicts() {
+    let parts = quantizable().quantize(Quantization::Q8_0).unwrap();
+    fuzz_directory("model: quantised directories", &parts, QUANTIZED_WEIGHTS_FILE);
+}
+
+fn fuzz_directory(target: &'static str, parts: &ModelParts, weights: &'static str) {
     let directory = tempfile::tempdir().unwrap();
-    parts().save(directory.path(), WeightType::F32).unwrap();
+    parts.save(directory.path(), WeightType::F32).unwrap();
     let original = |name: &str| std::fs::read(directory.path().join(name)).unwrap();
-    let files = [CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE].map(|name| (name, original(name)));
+    let files = [CONFIG_FILE, TOKENIZER_FILE, weights].map(|name| (name, original(name)));
     let last = RefCell::new(CONFIG_FILE);
     let cases = prop::sample::select(files.to_vec())
         .prop_flat_map(|(name, content)| (Just(name), mutated(Just(content), &["null", "\"c\"", "0"])));
-    fuzz("model: directories", cases, |(name, Encoded(bytes))| {
+    fuzz(target, cases, |(name, Encoded(bytes))| {
         let before = last.replace(name);
         let (_, restored) = files.iter().find(|(name, _)| *name == before).unwrap();
         std::fs::write(directory.path().join(before), restored).unwrap();

@@ -15,10 +15,12 @@ use thiserror::Error;
 
 use crate::batch::Batch;
 use crate::config::{Config, Start};
-use crate::directory::{LoadError, ModelParts};
+use crate::directory::ModelParts;
 use crate::engine::Engine;
+use crate::load_error::LoadError;
 use crate::network::Network;
 use crate::precision::Precision;
+use crate::quantization::Quantization;
 use crate::row::{Output, Prediction, Row, State, Want};
 
 /// A model on a device. It has no state of its own: [`State`] is the caller's.
@@ -75,24 +77,47 @@ pub enum ForwardError {
 impl LanguageModel {
     /// Loads a model directory onto a device, its weights as they are in the file.
     pub fn load(directory: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::load_as(directory, device, Precision::F32)
+        Self::load_as(directory, device, Precision::F32, None)
     }
 
-    /// Loads a model directory onto a device in a precision.
-    pub fn load_as(directory: &Path, device: &Device, precision: Precision) -> Result<Self, LoadError> {
-        Self::from_parts(ModelParts::load(directory)?, device, precision).map_err(LoadError::Device)
+    /// Loads a model directory onto a device in a precision, or quantised on the way.
+    ///
+    /// # Errors
+    /// As [`ModelParts::load_as`] and [`LanguageModel::from_parts`].
+    pub fn load_as(
+        directory: &Path,
+        device: &Device,
+        precision: Precision,
+        quantization: Option<Quantization>,
+    ) -> Result<Self, LoadError> {
+        let parts = ModelParts::load_as(directory, quantization)?;
+        Self::from_parts(parts, device, precision).map_err(LoadError::Device)
     }
 
     /// From parts that fit together, as [`ModelParts::load`] and training make them.
     ///
     /// # Errors
-    /// The device fails, or has no kernels for the precision: 8 bits are for the CPU.
+    /// The device fails, or has no kernels for the precision or the quantization: those are for the CPU. Or a precision is
+    /// asked for of a quantised model, which has its own.
     pub fn from_parts(parts: ModelParts, device: &Device, precision: Precision) -> TensorResult<Self> {
+        let quantized = parts.quantized.clone();
         let tensors = parts.tensors.into_iter().collect();
         let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
         let network = Network::new(&parts.config, &builder)?;
-        let backend = match device {
-            Device::Cpu => Backend::Engine(Box::new(Mutex::new(Engine::new(&network, precision)?))),
+        let engine = |engine| Backend::Engine(Box::new(Mutex::new(engine)));
+        let backend = match (device, quantized) {
+            (_, Some(quantized)) if precision != Precision::F32 => {
+                let quantization = quantized.quantization;
+                bail!(
+                    "its weights are quantised as {quantization}, so precision {precision} has none to be made of; \
+                     allowed is f32"
+                )
+            }
+            (Device::Cpu, Some(quantized)) => engine(Engine::quantized(&network, &quantized)?),
+            (Device::Cpu, None) => engine(Engine::new(&network, precision)?),
+            (_, Some(quantized)) => {
+                bail!("weights quantised as {} are for the CPU", quantized.quantization)
+            }
             _ if precision == Precision::Int8 => bail!("precision int8 is for the CPU; allowed here is f32"),
             _ => Backend::Tensors(network.arranged_for_inference()?),
         };

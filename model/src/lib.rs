@@ -12,13 +12,17 @@ mod evaluate;
 mod files;
 #[cfg(test)]
 mod fuzz;
+mod gguf;
 pub mod import;
 mod language_model;
+mod load_error;
 mod matrix;
 mod network;
+mod new_directory;
 mod packing;
 mod precision;
 mod projection;
+mod quantization;
 mod recurrence;
 mod reference;
 mod row;
@@ -31,12 +35,14 @@ pub use config::{
     Config, ConfigError, FORMAT, MAX_DIMENSION, MAX_LAYERS, MAX_NAME_CHARACTERS, MAX_VOCAB_SIZE, Start,
 };
 pub use device::{DeviceError, open_device};
-pub use directory::{CONFIG_FILE, LoadError, ModelParts, SaveError, TOKENIZER_FILE, WEIGHTS_FILE};
+pub use directory::{CONFIG_FILE, ModelParts, QUANTIZED_WEIGHTS_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use evaluate::{Evaluation, evaluate, evaluate_in_lanes};
 pub use language_model::{ForwardError, LanguageModel};
+pub use load_error::{LoadError, SaveError};
 pub use network::{Dropout, Network, NetworkState};
 pub use packing::{Packing, PackingError};
 pub use precision::{Precision, PrecisionError};
+pub use quantization::{Quantization, QuantizationError, QuantizeError};
 pub use row::{Output, Prediction, Row, State, Want};
 pub use threads::{ThreadsError, use_threads};
 pub use weights::{Tensors, WeightType, WeightsError};

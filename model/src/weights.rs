@@ -10,6 +10,10 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use thiserror::Error;
 
 use crate::config::Config;
+use crate::quantization::QuantizeError;
+
+/// What is quoted of a tensor's name that no model has, in characters.
+const LONGEST_NAME: usize = 100;
 
 /// A model's tensors by name, f32 in memory.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -21,6 +25,8 @@ pub enum WeightType {
     F32,
     /// 2 bytes: 11 significant bits, magnitudes up to 65,504.
     F16,
+    /// 2 bytes: 8 significant bits, the magnitudes of 32-bit numbers.
+    Bf16,
 }
 
 /// Why weights are not those of a model.
@@ -74,6 +80,37 @@ pub enum WeightsError {
         /// What stands there.
         value: f32,
     },
+    /// The file is no GGUF file, its header is damaged or longer than a model's is, or the file ends too early.
+    #[error("it is not a whole GGUF file of a model: {reason}")]
+    Gguf {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor of a quantised model is stored in another type than its place asks for.
+    #[error("tensor {tensor:?} is stored as {found}, but {allowed} is asked for")]
+    StorageType {
+        /// Its name.
+        tensor: String,
+        /// The type in the file.
+        found: String,
+        /// What it may be.
+        allowed: String,
+    },
+    /// A tensor's numbers are not all in the file.
+    #[error("tensor {tensor:?} takes {size} bytes from byte {start} on, but the file has {found}")]
+    BeyondEnd {
+        /// Its name.
+        tensor: String,
+        /// Its first byte.
+        start: u64,
+        /// Its bytes.
+        size: u64,
+        /// Bytes of the file.
+        found: u64,
+    },
+    /// A quantised matrix has rows that are stored in no file.
+    #[error(transparent)]
+    Rows(Box<QuantizeError>),
     /// A tensor can't be made or read.
     #[error("tensor {tensor:?} can't be converted")]
     Convert {
@@ -114,6 +151,7 @@ pub(crate) fn encode(
     let stored = match number_type {
         WeightType::F32 => Dtype::F32,
         WeightType::F16 => Dtype::F16,
+        WeightType::Bf16 => Dtype::BF16,
     };
     let mut views = Vec::with_capacity(encoded.len());
     for (name, bytes, shape) in &encoded {
@@ -149,7 +187,9 @@ pub(crate) fn check_names<'a>(
     }
     match unexpected {
         Some((name, shape)) => {
-            Err(WeightsError::Unexpected { tensor: name.to_owned(), found: shape.to_vec() })
+            // Whatever the file says: a sentence for people.
+            let tensor = name.chars().take(LONGEST_NAME).collect();
+            Err(WeightsError::Unexpected { tensor, found: shape.to_vec() })
         }
         None => Ok(()),
     }
@@ -172,18 +212,37 @@ pub(crate) fn encode_values(
     tensor: &Tensor,
     number_type: WeightType,
 ) -> Result<Vec<u8>, WeightsError> {
-    let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
-    let values = values.map_err(|source| convert_error(name, source))?;
-    check_finite(name, &values)?;
-    if number_type == WeightType::F32 {
-        return Ok(values.into_iter().flat_map(f32::to_le_bytes).collect());
-    }
-    let small: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
-    check_finite(name, &small.iter().map(|value| value.to_f32()).collect::<Vec<_>>())?;
-    Ok(small.into_iter().flat_map(f16::to_le_bytes).collect())
+    let values = in_type(name, tensor, number_type)?;
+    Ok(match number_type {
+        WeightType::F32 => values.into_iter().flat_map(f32::to_le_bytes).collect(),
+        WeightType::F16 => values.into_iter().flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
+        WeightType::Bf16 => {
+            values.into_iter().flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect()
+        }
+    })
 }
 
-fn check_finite(name: &str, values: &[f32]) -> Result<(), WeightsError> {
+/// A tensor with the numbers that a type makes of its own.
+pub(crate) fn rounded(name: &str, tensor: &Tensor, number_type: WeightType) -> Result<Tensor, WeightsError> {
+    let values = in_type(name, tensor, number_type)?;
+    Tensor::from_vec(values, tensor.dims(), &Device::Cpu).map_err(|source| convert_error(name, source))
+}
+
+/// A tensor's numbers, row-major, as a type holds them: finite there, too.
+fn in_type(name: &str, tensor: &Tensor, number_type: WeightType) -> Result<Vec<f32>, WeightsError> {
+    let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
+    let mut values = values.map_err(|source| convert_error(name, source))?;
+    check_finite(name, &values)?;
+    match number_type {
+        WeightType::F32 => return Ok(values),
+        WeightType::F16 => values.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32()),
+        WeightType::Bf16 => values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32()),
+    }
+    check_finite(name, &values)?;
+    Ok(values)
+}
+
+pub(crate) fn check_finite(name: &str, values: &[f32]) -> Result<(), WeightsError> {
     match values.iter().position(|value| !value.is_finite()) {
         Some(element) => {
             Err(WeightsError::NotFinite { tensor: name.to_owned(), element, value: values[element] })
@@ -192,6 +251,6 @@ fn check_finite(name: &str, values: &[f32]) -> Result<(), WeightsError> {
     }
 }
 
-fn convert_error(name: &str, source: candle_core::Error) -> WeightsError {
+pub(crate) fn convert_error(name: &str, source: candle_core::Error) -> WeightsError {
     WeightsError::Convert { tensor: name.to_owned(), source }
 }

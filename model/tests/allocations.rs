@@ -4,7 +4,9 @@
 
 mod common;
 
-use chorus_model::{Config, LanguageModel, Precision, Row, State, Want};
+use std::num::NonZeroUsize;
+
+use chorus_model::{Config, LanguageModel, Row, State, Want};
 
 fn allocations(model: &LanguageModel, states: &mut [State], time: usize, want: Want) -> u64 {
     let tokens: Vec<u32> = vec![1; time];
@@ -20,16 +22,23 @@ fn allocations(model: &LanguageModel, states: &mut [State], time: usize, want: W
 
 #[test]
 fn a_steady_step_allocates_nothing() {
-    for precision in [Precision::F32, Precision::Int8] {
-        let parts = common::parts(Config { hidden_size: 40, vocab_size: 90, ..common::config() });
-        let model = LanguageModel::from_parts(parts, &candle_core::Device::Cpu, precision).unwrap();
-        let mut states = vec![model.fresh_state().unwrap(); 64];
-        for (time, want) in [(1, Want::Next), (32, Want::Each), (3, Want::Nothing)] {
-            let first = allocations(&model, &mut states, time, want);
-            assert!(time < 32 || first > 0, "the counter counts");
-            for count in [64, 7, 1, 64] {
-                let found = allocations(&model, &mut states[..count], time, want);
-                assert_eq!(found, 0, "{precision} {time} {want:?} {count}");
+    // The pool of threads allocates now and then to hand work over; one thread hands none.
+    chorus_model::use_threads(NonZeroUsize::MIN).unwrap();
+    // Of a tied model the embedding is read in blocks.
+    for (hidden_size, tied) in [(40, false), (192, false), (192, true)] {
+        let embedding_size = if tied { Some(hidden_size) } else { common::config().embedding_size };
+        let config = Config { hidden_size, embedding_size, tied, vocab_size: 90, ..common::config() };
+        let forms = common::in_every_form(&config);
+        assert_eq!(forms.len(), if tied { 5 } else { 2 });
+        for (form, model) in forms {
+            let mut states = vec![model.fresh_state().unwrap(); 64];
+            for (time, want) in [(1, Want::Next), (32, Want::Each), (3, Want::Nothing)] {
+                let first = allocations(&model, &mut states, time, want);
+                assert!(time < 32 || first > 0, "the counter counts");
+                for count in [64, 7, 1, 64] {
+                    let found = allocations(&model, &mut states[..count], time, want);
+                    assert_eq!(found, 0, "{form} {hidden_size} {time} {want:?} {count}");
+                }
             }
         }
     }

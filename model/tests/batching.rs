@@ -71,13 +71,21 @@ fn a_ragged_batch_with_mixed_wants_equals_its_rows_one_by_one() {
 /// Other programs' rows in the same batch, and how a text is cut, must not show in a model's answers.
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size() {
-    for precision in [Precision::F32, Precision::Int8] {
-        for (hidden_size, vocab_size) in [(1, 3), (2, 3), (9, 11), (128, 70), (650, 5), (650, 70), (1030, 3)]
-        {
-            let config = Config { hidden_size, vocab_size, layers: 2, ..config() };
-            let model =
-                LanguageModel::from_parts(common::parts(config), &candle_core::Device::Cpu, precision)
-                    .unwrap();
+    let sizes = [(1, 3), (2, 3), (9, 11), (128, 70), (650, 5), (650, 70), (1030, 3)];
+    let untied = sizes.map(|(hidden_size, vocab_size)| Config { hidden_size, vocab_size, ..config() });
+    // Quantised blocks need longer rows of the embedding, too.
+    let tied = [(192, 70), (650, 90)].map(|(hidden_size, vocab_size)| Config {
+        hidden_size,
+        embedding_size: Some(hidden_size),
+        tied: true,
+        vocab_size,
+        ..config()
+    });
+    let long = Config { embedding_size: Some(224), ..tied[0].clone() };
+    let long = Config { tied: false, ..long };
+    for config in untied.into_iter().chain(tied).chain([long]) {
+        let (hidden_size, vocab_size) = (config.hidden_size, config.vocab_size);
+        for (form, model) in common::in_every_form(&config) {
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             let text = tokens(1, 3, vocab_size);
             let mut alone = state(&model, 0);
@@ -87,8 +95,11 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size() {
             let steps = text.iter().flat_map(|token| {
                 forward(&model, &mut stepwise, std::slice::from_ref(token), Want::Each).logits
             });
-            assert!(bits(&steps.collect::<Vec<_>>()) == bits(&expected.logits), "{hidden_size} {vocab_size}");
-            assert!(bits(stepwise.values()) == bits(alone.values()), "{hidden_size} {vocab_size}");
+            assert!(
+                bits(&steps.collect::<Vec<_>>()) == bits(&expected.logits),
+                "{form} {hidden_size} {vocab_size}"
+            );
+            assert!(bits(stepwise.values()) == bits(alone.values()), "{form} {hidden_size} {vocab_size}");
             for size in [2, 5, 7, 16, 64, 65, 100] {
                 let mut states: Vec<State> = (0..size).map(|row| state(&model, row * 5)).collect();
                 // The row in question in the middle, beside rows that end before it and after it.
@@ -101,7 +112,7 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size() {
                 let mut rows: Vec<Row<'_>> =
                     rows.map(|(state, tokens)| Row { state, tokens, want: Want::Each }).collect();
                 let outputs = model.forward(&mut rows).unwrap();
-                let place = format!("{precision} {hidden_size} {vocab_size} {size}");
+                let place = format!("{form} {hidden_size} {vocab_size} {size}");
                 assert!(bits(&outputs[mine].logits) == bits(&expected.logits), "{place}");
                 assert!(bits(states[mine].values()) == bits(alone.values()), "{place}");
             }

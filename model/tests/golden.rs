@@ -43,7 +43,7 @@ fn golden(case: &str) -> Golden {
     let nats = tensors.remove("golden.nats").unwrap().to_vec1().unwrap();
     assert_eq!((logits.dims(), nats.len()), (&[200, config.vocab_size][..], 2));
     let vocabulary = common::vocabulary(config.vocab_size);
-    let parts = ModelParts { config, vocabulary, tensors };
+    let parts = ModelParts::new(config, vocabulary, tensors);
     Golden {
         model: LanguageModel::from_parts(parts, &Device::Cpu, Precision::F32).unwrap(),
         tokens: tokens.to_vec1().unwrap(),

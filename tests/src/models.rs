@@ -57,7 +57,7 @@ pub fn random(directory: &Path, text: &str, seed: u64) -> ModelParts {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.random_range(-1.0..1.0)).collect();
         (name, Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has"))
     });
-    let parts = ModelParts { tensors: tensors.collect(), config, vocabulary };
+    let parts = ModelParts::new(config, vocabulary, tensors.collect());
     parts.save(directory, WeightType::F32).expect("the model is written");
     parts
 }

@@ -37,8 +37,9 @@ impl InProcess {
     /// A model can't be loaded, or has another vocabulary than the first.
     pub(super) fn load(directories: &[ModelDirectory], compute: &ComputeArgs) -> anyhow::Result<Self> {
         let device = open_device(&compute.device)?;
-        let load =
-            |directory: &ModelDirectory| LanguageModel::load_as(&directory.path, &device, compute.precision);
+        let load = |directory: &ModelDirectory| {
+            LanguageModel::load_as(&directory.path, &device, compute.precision, None)
+        };
         let models = directories.iter().map(load);
         let models: Vec<LanguageModel> = models.collect::<Result<_, _>>()?;
         let first = models.first().context("there are no models")?;

@@ -170,6 +170,7 @@ pub(crate) enum TokenizerKind {
 enum DtypeArg {
     F32,
     F16,
+    Bf16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -230,6 +231,7 @@ pub(crate) fn options(
         weight_type: match output.dtype {
             DtypeArg::F32 => WeightType::F32,
             DtypeArg::F16 => WeightType::F16,
+            DtypeArg::Bf16 => WeightType::Bf16,
         },
     }
 }

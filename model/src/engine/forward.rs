@@ -5,13 +5,14 @@ use chorus_simd::{instructions, norm};
 use pulp::Arch;
 
 use super::cells::{GateInput, Step};
-use super::int8::QuantizedRows;
+use super::matrix::{Form, Scratch};
 use super::product::Activations;
 use super::projection::project;
 use super::weights::{Recurrent, TokenInput, Weights};
 use super::workspace::{Source, StateLayout, Wanted, Workspace};
 use crate::network::Network;
 use crate::precision::Precision;
+use crate::quantization::QuantizedMatrices;
 use crate::row::{Prediction, Row};
 
 /// Logits that are computed together, about: few enough for the second cache to hold what their reduction reads.
@@ -29,11 +30,16 @@ pub(crate) struct Engine {
 impl Engine {
     /// Packs a network for this processor's widest instruction set.
     pub(crate) fn new(network: &Network, precision: Precision) -> Result<Self> {
-        Self::for_instructions(network, precision, instructions())
+        Self::for_instructions(network, Form::Tensors(precision), instructions())
     }
 
-    fn for_instructions(network: &Network, precision: Precision, instructions: Arch) -> Result<Self> {
-        let weights = Weights::new(network, instructions, precision)?;
+    /// Packs a quantised network: its matrices are the blocks, and all else the network's.
+    pub(crate) fn quantized(network: &Network, matrices: &QuantizedMatrices) -> Result<Self> {
+        Self::for_instructions(network, Form::Blocks(matrices), instructions())
+    }
+
+    fn for_instructions(network: &Network, form: Form<'_>, instructions: Arch) -> Result<Self> {
+        let weights = Weights::new(network, instructions, form)?;
         let workspace = Workspace::new(weights.layers.len(), weights.vocab_size)?;
         Ok(Self { weights, workspace })
     }
@@ -76,10 +82,7 @@ impl Engine {
         let size = self.layout().size();
         let rows = self.workspace.block.packing.rows();
         let hidden = self.panels() * self.weights.lanes;
-        let embedding = match &self.weights.input {
-            TokenInput::Table(_) => 0,
-            TokenInput::Embedding { width, .. } => *width,
-        };
+        let embedding = self.weights.input.width(self.weights.lanes);
         self.workspace.states.iter_mut().try_for_each(|states| states.reserve(size))?;
         self.workspace.below.reserve(rows * hidden.max(embedding))?;
         self.workspace.gates.reserve(rows * 4 * hidden)
@@ -116,7 +119,7 @@ impl Engine {
         let layer = &self.weights.layers[index];
         let recurrent = &layer.recurrent;
         let (states, rows) = (&workspace.states[index], packing.rows());
-        let [below_scratch, own_scratch] = &workspace.quantized;
+        let [below_scratch, own_scratch] = &workspace.scratch;
         let (mut below_scratch, mut own_scratch) = (below_scratch.borrow_mut(), own_scratch.borrow_mut());
         let (below_scratch, own_scratch) = (&mut *below_scratch, &mut *own_scratch);
         let affine = match (&layer.input, &self.weights.input) {
@@ -129,7 +132,7 @@ impl Engine {
                 });
             }
             (Some(affine), _) => affine,
-            (None, TokenInput::Embedding { .. }) => candle_core::bail!("layer {index} has no input side"),
+            (None, _) => candle_core::bail!("layer {index} has no input side"),
         };
         if index == 0 {
             self.embed()?;
@@ -168,13 +171,16 @@ impl Engine {
 
     /// The tokens' embeddings as the rows below the first layer.
     fn embed(&self) -> Result<()> {
-        let TokenInput::Embedding { rows: embedding, width } = &self.weights.input else { return Ok(()) };
         let (tokens, lanes) = (&self.workspace.block.tokens, self.weights.lanes);
+        let (input, output) = (&self.weights.input, self.weights.output.matrix());
+        let mut row = self.workspace.embedding.borrow_mut();
+        row.clear();
+        row.resize(input.width(lanes), 0.0);
         self.workspace.below.write("embed", |below| {
-            for (row, &token) in tokens.iter().enumerate() {
-                let values = &embedding[token as usize * width..][..*width];
-                for (group, values) in values.chunks_exact(lanes).enumerate() {
-                    below[(group * tokens.len() + row) * lanes..][..lanes].copy_from_slice(values);
+            for (place, &token) in tokens.iter().enumerate() {
+                input.read(token as usize, output, &mut row);
+                for (group, values) in row.chunks_exact(lanes).enumerate() {
+                    below[(group * tokens.len() + place) * lanes..][..lanes].copy_from_slice(values);
                 }
             }
         })
@@ -232,7 +238,7 @@ impl Engine {
         let (output, lanes) = (&self.weights.output, self.weights.lanes);
         let numbers = count * output.panels() * output.width();
         self.workspace.logits.reserve(numbers)?;
-        let scratch = self.workspace.quantized[0].get_mut();
+        let scratch = self.workspace.scratch[0].get_mut();
         self.workspace.logits.write_from("output", &self.workspace.selected, |logits, selected| {
             let rows = Activations { values: selected, rows: count, stride: lanes };
             project(output, rows, &mut logits[..numbers], scratch);
@@ -289,7 +295,7 @@ fn steps<'a>(
     layout: StateLayout<'_>,
     states: &mut [f32],
     recurrent: &Recurrent,
-    scratch: &mut QuantizedRows,
+    scratch: &mut Scratch,
     input: impl Fn(usize) -> GateInput<'a>,
 ) {
     for (index, &size) in layout.packing.batch_sizes().iter().enumerate() {
@@ -318,66 +324,4 @@ fn gather_hidden(layout: StateLayout<'_>, states: &[f32], hidden: &mut [f32]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::{DType, Device, Tensor};
-    use candle_nn::{VarBuilder, VarMap};
-
-    use super::*;
-    use crate::config::{Config, FORMAT, Start};
-    use crate::packing::Packing;
-    use crate::row::{State, Want};
-
-    fn network(config: &Config) -> Result<Network> {
-        let variables = VarMap::new();
-        let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let network = Network::new(config, &builder)?;
-        for (seed, variable) in variables.all_vars().into_iter().enumerate() {
-            let count = variable.elem_count() as u32;
-            let values =
-                (Tensor::arange(0, count, &Device::Cpu)?.to_dtype(DType::F32)? + seed as f64)?.sin()?;
-            variable.set(&values.reshape(variable.shape())?)?;
-        }
-        Ok(network)
-    }
-
-    /// The tensor path is what training and other devices run; it knows nothing of panels.
-    #[test]
-    fn every_instruction_set_computes_what_the_tensor_operations_compute() -> Result<()> {
-        for (embedding_size, hidden_size, layers) in [(Some(5), 21, 3), (None, 33, 2), (Some(17), 16, 1)] {
-            let config = Config {
-                format: FORMAT,
-                name: "test".to_owned(),
-                vocab_size: 70,
-                embedding_size,
-                hidden_size,
-                layers,
-                tied: false,
-                lstm_bias: true,
-                output_bias: true,
-                start: Start::ZeroState,
-                end: None,
-            };
-            let network = network(&config)?;
-            let text: Vec<u32> = (0..9).map(|index| index * 13 % 70).collect();
-            let tokens = Tensor::new(text.as_slice(), &Device::Cpu)?;
-            let packing = Packing::rectangle(9, 1);
-            let (hidden, _) = network.hidden(&tokens, &packing, &network.zero_state(1)?, None)?;
-            let expected: Vec<f32> = network.logits(&hidden.narrow(0, 8, 1)?)?.flatten_all()?.to_vec1()?;
-            for instructions in chorus_simd::all_instructions() {
-                for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Int8, 0.3)] {
-                    let mut engine = Engine::for_instructions(&network, precision, instructions)?;
-                    let mut state = State { values: vec![0.0; config.state_size()].into() };
-                    let mut off = 0.0f32;
-                    let rows = &mut [Row { state: &mut state, tokens: &text, want: Want::Next }];
-                    engine.forward(rows, &mut |prediction| {
-                        for (found, expected) in prediction.logits.iter().zip(&expected) {
-                            off = off.max((found - expected).abs());
-                        }
-                    })?;
-                    assert!(off <= tolerance, "{instructions:?} {precision}: off by {off}");
-                }
-            }
-        }
-        Ok(())
-    }
-}
+mod tests;

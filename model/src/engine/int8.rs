@@ -9,12 +9,11 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use candle_core::{Result, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 
+use super::kernel::{Kernel, LARGEST_GROUP};
 use super::panels::{Aligned, Columns, VECTORS, padded};
 use super::product::{Activations, Sums};
 
 mod kernels;
-
-use kernels::Kernel;
 
 /// The largest depth whose sums fit 32 bits: 255 · 127 · depth < 2^31.
 const MAX_DEPTH: usize = (i32::MAX / (255 * 127)) as usize;
@@ -170,7 +169,7 @@ impl WithSimd for Fill<'_, '_> {
         const ROUND: f32 = 12_582_912.0;
         let Self { quantized, rows, count, depth } = self;
         let lanes = S::F32_LANES;
-        quantized.depth = padded(depth, lanes).next_multiple_of(kernels::LARGEST_GROUP);
+        quantized.depth = padded(depth, lanes).next_multiple_of(LARGEST_GROUP);
         quantized.values.clear();
         quantized.values.resize(count * quantized.depth, ZERO as u8);
         quantized.scales.clear();

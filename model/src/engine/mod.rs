@@ -4,9 +4,11 @@
 //! has grown to its size. A row's numbers are the same to the bit alone and in a batch of any size, and however a text is
 //! cut into calls. Knows nothing about files, vocabularies or sessions.
 
+mod blocks;
 mod cells;
 mod forward;
 mod int8;
+mod kernel;
 mod matrix;
 mod operation;
 mod panels;

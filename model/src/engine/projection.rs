@@ -2,20 +2,14 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::int8::QuantizedRows;
-use super::matrix::Rows;
+use super::matrix::{Rows, Scratch};
 use super::panels::VECTORS;
 use super::product::{Activations, BLOCK_ROWS};
 use super::threads::for_panels;
 use super::weights::Affine;
 
 /// `output[panel][row] = bias + rows · Wᵀ`, each `[4][lanes]`, over all panels of the weights.
-pub(super) fn project(
-    affine: &Affine,
-    rows: Activations<'_>,
-    output: &mut [f32],
-    scratch: &mut QuantizedRows,
-) {
+pub(super) fn project(affine: &Affine, rows: Activations<'_>, output: &mut [f32], scratch: &mut Scratch) {
     let instructions = affine.instructions();
     let size = rows.rows * affine.width();
     let rows = affine.matrix().rows(rows, rows.rows, scratch);

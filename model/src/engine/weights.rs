@@ -1,14 +1,16 @@
 //! A network's weights as the engine reads them: in panels, and the first layer's input side as a table where that is
-//! small enough.
+//! small enough. Of a quantised network there is no such table: it would be larger than everything else.
 
 use candle_core::{Result, Tensor, bail};
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::int8::QuantizedRows;
-use super::matrix::Matrix;
+use super::matrix::{Form, Matrix, Scratch};
 use super::panels::{Aligned, Columns, VECTORS, padded};
 use super::product::Activations;
 use super::projection::project;
+use crate::config::names;
 use crate::network::{self, Input, Network};
 use crate::precision::Precision;
 
@@ -41,6 +43,18 @@ pub(super) enum TokenInput {
         rows: Vec<f32>,
         /// Numbers in a row.
         width: usize,
+    },
+    /// The same in 16 bits.
+    Halves {
+        /// All rows.
+        rows: Vec<f16>,
+        /// Numbers in a row.
+        width: usize,
+    },
+    /// Its embedding, which is its row of the output layer's blocks.
+    Tied {
+        /// E.
+        size: usize,
     },
 }
 
@@ -77,23 +91,28 @@ struct Shape {
 
 impl Weights {
     /// Packs a network for an instruction set.
-    pub(super) fn new(network: &Network, instructions: Arch, precision: Precision) -> Result<Self> {
+    pub(super) fn new(network: &Network, instructions: Arch, form: Form<'_>) -> Result<Self> {
         let hidden_size = network.hidden_size;
         let gates = Columns::Gates { hidden_size };
         let lanes = instructions.dispatch(Lanes);
-        let input = TokenInput::new(network, lanes, instructions)?;
+        let input = TokenInput::new(network, lanes, instructions, form)?;
         let mut layers = Vec::with_capacity(network.layers.len());
         for (index, layer) in network.layers.iter().enumerate() {
             let in_table = index == 0 && matches!(input, TokenInput::Table(_));
-            let affine = || Affine::new(&layer.input, gates, instructions, precision);
+            let affine = || Affine::new(&names::weight_ih(index), &layer.input, gates, instructions, form);
+            let recurrent = names::weight_hh(index);
             layers.push(Layer {
                 input: if in_table { None } else { Some(affine()?) },
-                recurrent: Recurrent::new(&layer.weight_hh, gates, instructions, precision)?,
+                recurrent: Recurrent::new(&recurrent, &layer.weight_hh, gates, instructions, form)?,
             });
         }
         let (vocab_size, _) = network.output.weight.dims2()?;
         let in_order = Columns::InOrder { count: vocab_size };
-        let output = Affine::new(&network.output, in_order, instructions, precision)?;
+        let output = match &input {
+            TokenInput::Tied { .. } => names::EMBED,
+            _ => names::LINEAR_WEIGHT,
+        };
+        let output = Affine::new(output, &network.output, in_order, instructions, form)?;
         Ok(Self { input, layers, output, lanes, hidden_size, vocab_size })
     }
 
@@ -102,6 +121,8 @@ impl Weights {
         let input = match &self.input {
             TokenInput::Table(table) => size_of_val(table.as_slice()),
             TokenInput::Embedding { rows, .. } => size_of_val(rows.as_slice()),
+            TokenInput::Halves { rows, .. } => size_of_val(rows.as_slice()),
+            TokenInput::Tied { .. } => 0,
         };
         let layer = |layer: &Layer| {
             layer.input.as_ref().map_or(0, |input| input.matrix.bytes()) + layer.recurrent.matrix.bytes()
@@ -111,7 +132,7 @@ impl Weights {
 }
 
 impl TokenInput {
-    fn new(network: &Network, lanes: usize, instructions: Arch) -> Result<Self> {
+    fn new(network: &Network, lanes: usize, instructions: Arch, form: Form<'_>) -> Result<Self> {
         let gates = Columns::Gates { hidden_size: network.hidden_size };
         let Some(first) = network.layers.first() else { bail!("a network needs at least one layer") };
         let embedding = match &network.input {
@@ -120,18 +141,57 @@ impl TokenInput {
         };
         let (vocab_size, size) = embedding.dims2()?;
         let width = padded(size, lanes);
-        let mut rows = vec![0.0; vocab_size * width];
-        let values = embedding.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
-        for (row, values) in rows.chunks_exact_mut(width).zip(values.chunks_exact(size)) {
-            row[..size].copy_from_slice(values);
+        if let Form::Blocks(quantized) = form {
+            return match quantized.blocks(names::EMBED) {
+                Some(_) => Ok(Self::Tied { size }),
+                None => Ok(Self::Halves { rows: embedding_rows(embedding, width, f16::from_f32)?, width }),
+            };
         }
+        let rows = embedding_rows(embedding, width, |number| number)?;
         let bytes = vocab_size * gates.panels(lanes) * VECTORS * lanes * size_of::<f32>();
         if bytes > TABLE_BYTES {
             return Ok(Self::Embedding { rows, width });
         }
-        let affine = Affine::new(&first.input, gates, instructions, Precision::F32)?;
+        let exact = Form::Tensors(Precision::F32);
+        let affine = Affine::new(&names::weight_ih(0), &first.input, gates, instructions, exact)?;
         Ok(Self::Table(table(&affine, &rows, width)))
     }
+
+    /// A token's embedding, of which lanes that are filled up stay as they are.
+    pub(super) fn read(&self, token: usize, output: &Matrix, row: &mut [f32]) {
+        match self {
+            // Nobody asks: its gates are there.
+            Self::Table(_) => {}
+            Self::Embedding { rows, width } => row.copy_from_slice(&rows[token * width..][..*width]),
+            Self::Halves { rows, width } => rows[token * width..][..*width].convert_to_f32_slice(row),
+            Self::Tied { size } => output.read_row(token, &mut row[..*size]),
+        }
+    }
+
+    /// Numbers of a token's embedding as the first layer's projection reads them, lanes filled up; none where there is a
+    /// table.
+    pub(super) fn width(&self, lanes: usize) -> usize {
+        match self {
+            Self::Table(_) => 0,
+            Self::Embedding { width, .. } | Self::Halves { width, .. } => *width,
+            Self::Tied { size } => padded(*size, lanes),
+        }
+    }
+}
+
+/// An embedding `[V, E]` as `[V][width]` numbers of another type.
+fn embedding_rows<T: Copy + Default>(
+    embedding: &Tensor,
+    width: usize,
+    convert: impl Fn(f32) -> T,
+) -> Result<Vec<T>> {
+    let (vocab_size, size) = embedding.dims2()?;
+    let mut rows = vec![T::default(); vocab_size * width];
+    let values = embedding.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+    for (row, values) in rows.chunks_exact_mut(width).zip(values.chunks_exact(size)) {
+        row.iter_mut().zip(values).for_each(|(number, &value)| *number = convert(value));
+    }
+    Ok(rows)
 }
 
 /// The rows of Wᵀ that one-hot vectors would pick, with the bias.
@@ -160,7 +220,7 @@ fn table(affine: &Affine, embedding: &[f32], width: usize) -> Aligned<f32> {
         scatter_rows(embedding, width, lanes, &mut rows[..count * width]);
         let gates = &mut gates[..count * panels * gate_width];
         let rows = Activations { values: &rows[..count * width], rows: count, stride: lanes };
-        project(affine, rows, gates, &mut QuantizedRows::default());
+        project(affine, rows, gates, &mut Scratch::default());
         for (panel, gates) in gates.chunks_exact(count * gate_width).enumerate() {
             for (row, gates) in gates.chunks_exact(gate_width).enumerate() {
                 table[(row * panels + panel) * gate_width..][..gate_width].copy_from_slice(gates);
@@ -189,13 +249,14 @@ impl Shape {
 
 impl Affine {
     fn new(
+        name: &str,
         affine: &network::Affine,
         columns: Columns,
         instructions: Arch,
-        precision: Precision,
+        form: Form<'_>,
     ) -> Result<Self> {
         let shape = Shape::new(&affine.weight, columns, instructions)?;
-        let matrix = Matrix::pack(&affine.weight, columns, shape.lanes, instructions, precision)?;
+        let matrix = Matrix::pack(name, &affine.weight, columns, shape.lanes, instructions, form)?;
         let bias = Aligned::from_iter(64, columns.arrange(shape.lanes, affine.bias()?.as_ref())?);
         Ok(Self { matrix, bias, shape })
     }
@@ -228,9 +289,15 @@ impl Affine {
 }
 
 impl Recurrent {
-    fn new(weight: &Tensor, columns: Columns, instructions: Arch, precision: Precision) -> Result<Self> {
+    fn new(
+        name: &str,
+        weight: &Tensor,
+        columns: Columns,
+        instructions: Arch,
+        form: Form<'_>,
+    ) -> Result<Self> {
         let shape = Shape::new(weight, columns, instructions)?;
-        Ok(Self { matrix: Matrix::pack(weight, columns, shape.lanes, instructions, precision)?, shape })
+        Ok(Self { matrix: Matrix::pack(name, weight, columns, shape.lanes, instructions, form)?, shape })
     }
 
     pub(super) fn matrix(&self) -> &Matrix {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use candle_core::Result;
 
-use super::int8::QuantizedRows;
+use super::matrix::Scratch;
 use super::operation::Buffer;
 use crate::packing::Packing;
 use crate::row::{Row, Want};
@@ -25,8 +25,10 @@ pub(super) struct Workspace {
     /// The hidden vectors whose logits are wanted.
     pub(super) selected: Buffer,
     pub(super) logits: Buffer,
-    /// Rows in 8 bits, of the layer below and of a layer's own hidden vectors.
-    pub(super) quantized: [RefCell<QuantizedRows>; 2],
+    /// Rows in 8 bits where they are multiplied so, of the layer below and of a layer's own hidden vectors.
+    pub(super) scratch: [RefCell<Scratch>; 2],
+    /// One token's embedding.
+    pub(super) embedding: RefCell<Vec<f32>>,
     /// One row of logits in the order of the vocabulary.
     pub(super) row: Vec<f32>,
 }
@@ -87,7 +89,8 @@ impl Workspace {
             gates: Buffer::empty()?,
             selected: Buffer::empty()?,
             logits: Buffer::empty()?,
-            quantized: Default::default(),
+            scratch: Default::default(),
+            embedding: RefCell::default(),
             row: vec![0.0; vocab_size],
         })
     }

@@ -88,6 +88,6 @@ pub fn import(
         end: vocabulary::end(&vocabulary, end)?,
     };
     config.validate().map_err(ImportError::Config)?;
-    let parts = ModelParts { config, vocabulary, tensors: assembled.tensors };
+    let parts = ModelParts::new(config, vocabulary, assembled.tensors);
     Ok(Imported { parts, renamed: assembled.renamed })
 }

@@ -66,6 +66,7 @@ pub struct TrainingOptions {
 enum WeightTypeWords {
     F32,
     F16,
+    Bf16,
 }
 
 impl TrainingOptions {

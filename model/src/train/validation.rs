@@ -62,11 +62,11 @@ mod tests {
     /// The model of an untrained run on random tokens, as evaluation sees it.
     fn model(trainer: &Trainer) -> LanguageModel {
         let values = trainer.parameters().named();
-        let parts = ModelParts {
-            config: trainer.config().clone(),
-            vocabulary: chorus_text::Vocabulary::train_characters("abc").unwrap(),
-            tensors: values.map(|(name, value)| (name.to_owned(), value.as_tensor().clone())).collect(),
-        };
+        let parts = ModelParts::new(
+            trainer.config().clone(),
+            chorus_text::Vocabulary::train_characters("abc").unwrap(),
+            values.map(|(name, value)| (name.to_owned(), value.as_tensor().clone())).collect(),
+        );
         LanguageModel::from_parts(parts, &Device::Cpu, Precision::F32).unwrap()
     }
 

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
 use candle_core::{Device, Tensor};
-use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Precision, Start, Tensors};
+use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Precision, Quantization, Start, Tensors};
 use chorus_text::Vocabulary;
 
 /// A vocabulary of `size` characters.
@@ -49,11 +49,23 @@ pub(crate) fn tensors(config: &Config) -> Tensors {
 
 pub(crate) fn parts(config: Config) -> ModelParts {
     let (vocabulary, tensors) = (vocabulary(config.vocab_size), tensors(&config));
-    ModelParts { config, vocabulary, tensors }
+    ModelParts::new(config, vocabulary, tensors)
 }
 
 pub(crate) fn model(config: Config) -> LanguageModel {
     LanguageModel::from_parts(parts(config), &Device::Cpu, Precision::F32).unwrap()
+}
+
+/// A model in every form in which its weights are multiplied, by what that is called: only those whose blocks fit.
+pub(crate) fn in_every_form(config: &Config) -> Vec<(String, LanguageModel)> {
+    let load = |parts, precision| LanguageModel::from_parts(parts, &Device::Cpu, precision).unwrap();
+    let plain = [Precision::F32, Precision::Int8].into_iter();
+    let plain = plain.map(|precision| (precision.to_string(), load(parts(config.clone()), precision)));
+    let quantized = Quantization::ALL.into_iter().filter_map(|quantization| {
+        let parts = parts(config.clone()).quantize(quantization).ok()?;
+        Some((quantization.to_string(), load(parts, Precision::F32)))
+    });
+    plain.chain(quantized).collect()
 }
 
 /// Fixed tokens of a vocabulary.

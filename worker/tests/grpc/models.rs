@@ -69,7 +69,7 @@ pub(crate) fn tokens(seed: u32, count: usize) -> Vec<u32> {
 fn write_parts(directory: &Path, config: Config, tensors: Tensors) {
     let text: String = ('一'..).take(config.vocab_size).collect();
     let vocabulary = Vocabulary::train_characters(&text).unwrap();
-    ModelParts { config, vocabulary, tensors }.save(directory, WeightType::F32).unwrap();
+    ModelParts::new(config, vocabulary, tensors).save(directory, WeightType::F32).unwrap();
 }
 
 fn values(seed: u32, count: usize) -> Vec<f32> {

@@ -44,7 +44,7 @@ fn model() -> HostedModel {
     };
     let tensors = config.tensor_shapes().into_iter().map(tensor).collect();
     let vocabulary = Vocabulary::train_characters("abcdef").unwrap();
-    let parts = ModelParts { config, vocabulary, tensors };
+    let parts = ModelParts::new(config, vocabulary, tensors);
     HostedModel::new(LanguageModel::from_parts(parts, &Device::Cpu, chorus_model::Precision::F32).unwrap())
         .unwrap()
 }
