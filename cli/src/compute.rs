@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use chorus_model::{Precision, use_threads};
+use chorus_model::{Precision, Quantization, use_threads};
 
 /// What the commands that run models share.
 #[derive(Debug, Clone, clap::Args)]
@@ -17,6 +17,9 @@ pub(crate) struct ComputeArgs {
     /// Numbers of the weights on the CPU: f32 as in the file, or int8, faster and a little less exact
     #[arg(long, value_name = "TYPE", default_value_t = Precision::F32)]
     pub(crate) precision: Precision,
+    /// Quantise the weights on the way from the file: q8_0, q6k or q4k, smaller the fewer bits they have (see `quantize`)
+    #[arg(long, value_name = "TYPE", conflicts_with = "precision")]
+    pub(crate) quantize: Option<Quantization>,
 }
 
 /// More threads than any machine has processors for; each costs memory.

@@ -20,6 +20,7 @@ Examples:
   chorus eval --model alto test.txt --json | jq .perplexity
   chorus eval --model alto test.txt --lanes 64
   chorus eval --model alto test.txt --precision int8
+  chorus eval --model alto test.txt --quantize q4k
   echo \"To be, or not to be\" | chorus eval --model alto -
 
 The first token is predicted from what the model's config calls its start, every
@@ -94,7 +95,8 @@ pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     let Text { text, origin } = text_file::read(&arguments.file, LARGEST_DATA)?;
     arguments.compute.start()?;
     let device = open_device(&arguments.compute.device)?;
-    let model = LanguageModel::load_as(&arguments.model, &device, arguments.compute.precision, None)?;
+    let ComputeArgs { precision, quantize, .. } = arguments.compute;
+    let model = LanguageModel::load_as(&arguments.model, &device, precision, quantize)?;
     let tokens = model.vocabulary().encode(&text).with_context(|| {
         format!("the vocabulary of {} can't express the text of {origin}", arguments.model.display())
     })?;

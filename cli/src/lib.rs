@@ -144,6 +144,9 @@ mod tests {
         for line in [
             "import --weights net.pt --vocab vocab.json --out dir",
             "eval --model dir test.txt --json",
+            "eval --model dir test.txt --quantize q8_0",
+            "worker --model dir --quantize q6k",
+            "up --quantize q4k",
             "generate ROMEO: --max-tokens 20 --seed 7",
             "generate - --temperature 0 --top-k 5 --top-p 0.9 --stop a --stop b --json --addr localhost:1",
             "generate x --rule log_linear --threshold 0.2 --weight alto=2 --weight bass=1 --log-probs",
@@ -202,6 +205,8 @@ mod tests {
             ("generate x --seed -1", "from 0 to 18446744073709551615"),
             ("generate x --temperature warm", "expected a number"),
             ("worker", "--model <DIR>"),
+            ("worker --model dir --quantize q5k", "q8_0, q6k and q4k"),
+            ("up --precision int8 --quantize q4k", "--precision"),
             ("worker --model dir --listen localhost", "expected IP:PORT"),
             ("coordinator --member alto", "name[@weight]=http://host:port"),
             ("members", "chorus members <COMMAND>"),

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use chorus_model::Precision;
+use chorus_model::{Precision, Quantization};
 
 use crate::{batcher::BatchLimits, error::WorkerError};
 
@@ -21,6 +21,8 @@ pub struct WorkerConfig {
     pub device: String,
     /// The numbers of the weights.
     pub precision: Precision,
+    /// How the weights are quantised while they are loaded, if they are.
+    pub quantize: Option<Quantization>,
     /// Sessions held at a time, over all streams.
     pub max_sessions: u32,
     /// Tokens in one Feed.
@@ -45,6 +47,7 @@ impl WorkerConfig {
             model: model.into(),
             device: "cpu".to_owned(),
             precision: Precision::default(),
+            quantize: None,
             max_sessions: 1024,
             max_feed_tokens: 4096,
             session_ttl: Duration::from_secs(300),
@@ -55,11 +58,18 @@ impl WorkerConfig {
         }
     }
 
-    /// Checks every number against its range.
+    /// Checks every number against its range, and the precision against the quantization.
     ///
     /// # Errors
     /// [`WorkerError::Config`] names the first field that is out of its range.
     pub fn validate(&self) -> Result<(), WorkerError> {
+        if let (Precision::Int8, Some(quantization)) = (self.precision, self.quantize) {
+            return Err(WorkerError::Config {
+                field: "precision",
+                found: self.precision.to_string(),
+                allowed: format!("{} with weights quantised as {quantization}", Precision::F32),
+            });
+        }
         check("max_sessions", self.max_sessions, 1..=1_000_000)?;
         check("max_feed_tokens", self.max_feed_tokens, 1..=LARGEST_MAX_FEED_TOKENS)?;
         check("session_ttl in seconds", self.session_ttl.as_secs(), 1..=u64::from(u32::MAX))?;
@@ -91,6 +101,19 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         WorkerConfig::new("model").validate().unwrap();
+    }
+
+    #[test]
+    fn weights_are_in_8_bits_or_quantised_and_not_both() {
+        let config = WorkerConfig {
+            precision: Precision::Int8,
+            quantize: Some(Quantization::Q4K),
+            ..WorkerConfig::new("model")
+        };
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "precision is int8, allowed is f32 with weights quantised as q4k"
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod watchdog;
 mod scripted_device;
 
 pub use batcher::BatchLimits;
-pub use chorus_model::Precision;
+pub use chorus_model::{Precision, Quantization};
 pub use config::{LARGEST_MAX_FEED_TOKENS, WorkerConfig};
 pub use error::WorkerError;
 pub use hosted::{LoadedWorker, load};

@@ -38,7 +38,7 @@ impl InProcess {
     pub(super) fn load(directories: &[ModelDirectory], compute: &ComputeArgs) -> anyhow::Result<Self> {
         let device = open_device(&compute.device)?;
         let load = |directory: &ModelDirectory| {
-            LanguageModel::load_as(&directory.path, &device, compute.precision, None)
+            LanguageModel::load_as(&directory.path, &device, compute.precision, compute.quantize)
         };
         let models = directories.iter().map(load);
         let models: Vec<LanguageModel> = models.collect::<Result<_, _>>()?;

@@ -13,6 +13,7 @@ Examples:
   chorus worker --model deploy/demo/alto --listen 127.0.0.1:50061
   chorus worker --model alto --device cuda:1 --listen 0.0.0.0:50061
   chorus worker --model alto --threads 4 --precision int8
+  chorus worker --model alto --quantize q4k
   chorus worker --model alto --log debug --log-format json
 
 Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`).
@@ -23,7 +24,7 @@ at once.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct WorkerArgs {
-    /// The model directory: config.json, model.safetensors, tokenizer.json
+    /// The model directory: config.json, model.safetensors or model.gguf, tokenizer.json
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Where it listens; port 0 lets the system choose
@@ -120,6 +121,7 @@ fn config(arguments: &WorkerArgs) -> WorkerConfig {
     let mut config = WorkerConfig::new(&arguments.model);
     config.device.clone_from(&arguments.compute.device);
     config.precision = arguments.compute.precision;
+    config.quantize = arguments.compute.quantize;
     config.max_sessions = limits.max_sessions.unwrap_or(config.max_sessions);
     config.max_feed_tokens = limits.max_feed_tokens.unwrap_or(config.max_feed_tokens);
     config.session_ttl = limits.session_ttl.map_or(config.session_ttl, Duration::from_secs);
@@ -176,6 +178,19 @@ mod tests {
         assert_eq!(config.batch.duration.as_millis(), 9);
         assert_eq!((config.probe_interval.as_secs(), config.stuck_after.as_secs()), (0, 8));
         assert_eq!(config.drain_timeout.as_secs(), 7);
+    }
+
+    #[test]
+    fn weights_are_quantised_or_in_a_precision() {
+        let config = parsed(&["--quantize=q6k"]);
+        assert_eq!(config.quantize, Some(chorus_worker::Quantization::Q6K));
+        config.validate().unwrap();
+        let line = ["worker", "--model", "alto", "--quantize=q4k", "--precision=int8"];
+        let error = CommandLine::try_parse_from(line).unwrap_err().to_string();
+        assert!(error.contains("--quantize") && error.contains("--precision"), "{error}");
+        let line = ["worker", "--model", "alto", "--quantize=q5"];
+        let error = CommandLine::try_parse_from(line).unwrap_err().to_string();
+        assert!(error.contains("allowed are q8_0, q6k and q4k"), "{error}");
     }
 
     #[test]

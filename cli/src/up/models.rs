@@ -12,7 +12,7 @@ use chorus_coordinator::config::MemberConfig;
 const DEMO: &str = "deploy/demo";
 
 /// Any of these makes a directory a model directory; a worker says what is missing.
-const MODEL_FILES: [&str; 3] = ["config.json", "model.safetensors", "tokenizer.json"];
+const MODEL_FILES: [&str; 4] = ["config.json", "model.safetensors", "model.gguf", "tokenizer.json"];
 
 /// A member to start: its name is the directory's.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,7 +75,9 @@ fn below(folder: &Path) -> anyhow::Result<Vec<ModelDirectory>> {
     let mut models = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("can't read {}", folder.display()))?.path();
-        if is_model_directory(&path) {
+        // One that is being written has a hidden name.
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !is_hidden && is_model_directory(&path) {
             models.push(named(&path)?);
         }
     }
@@ -111,8 +113,12 @@ mod tests {
     #[test]
     fn model_directories_are_found_by_their_files_in_the_order_of_their_names() {
         let folder = tempfile::tempdir().unwrap();
-        for (directory, file) in [("tenor", "config.json"), ("alto", "model.safetensors"), ("notes", "x.md")]
-        {
+        for (directory, file) in [
+            ("tenor", "config.json"),
+            ("alto", "model.safetensors"),
+            ("notes", "x.md"),
+            (".chorus-x", "model.gguf"),
+        ] {
             fs::create_dir(folder.path().join(directory)).unwrap();
             fs::write(folder.path().join(directory).join(file), "").unwrap();
         }
@@ -154,7 +160,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "no models at {}: none of its directories holds config.json, model.safetensors, tokenizer.json",
+                "no models at {}: none of its directories holds config.json, model.safetensors, model.gguf, tokenizer.json",
                 folder.path().display()
             )
         );

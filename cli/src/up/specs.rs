@@ -18,7 +18,10 @@ pub(crate) fn worker_spec(
     let threads = share_of_threads(compute.threads, workers);
     words.extend(["--device".into(), compute.device.clone().into()]);
     words.extend(["--threads".into(), threads.to_string().into()]);
-    words.extend(["--precision".into(), compute.precision.to_string().into()]);
+    words.extend(match compute.quantize {
+        Some(quantization) => ["--quantize".into(), quantization.to_string().into()],
+        None => ["--precision".into(), compute.precision.to_string().into()],
+    });
     words.extend(log_words(arguments));
     ProcessSpec { name: name.to_owned(), program: program.to_owned(), arguments: words }
 }
@@ -100,6 +103,10 @@ mod tests {
         ];
         assert_eq!(words(&spec), [expected.as_flattened(), &["info"]].concat());
         assert_eq!(spec.name, "alto-2");
+        let spec = worker_spec(&arguments(&["--quantize=q4k"]), "alto", &model, 1, Path::new("chorus"));
+        let numbers = words(&spec).into_iter().skip_while(|word| !word.starts_with("--quantize")).take(2);
+        assert_eq!(numbers.collect::<Vec<_>>(), ["--quantize", "q4k"]);
+        assert!(!words(&spec).contains(&"--precision"), "a worker takes one of them");
     }
 
     #[test]

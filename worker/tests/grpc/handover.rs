@@ -6,12 +6,12 @@ use tonic::Code;
 
 use crate::harness::{Worker, failure, feed, next, nothing, open, soon, values};
 
-fn open_at(session: u64, snapshot: v1::Snapshot) -> v1::Operation {
+pub(crate) fn open_at(session: u64, snapshot: v1::Snapshot) -> v1::Operation {
     let open = v1::Open { snapshot: Some(snapshot) };
     v1::Operation { session, operation: Some(v1::operation::Operation::Open(open)) }
 }
 
-fn with_snapshot(mut operation: v1::Operation) -> v1::Operation {
+pub(crate) fn with_snapshot(mut operation: v1::Operation) -> v1::Operation {
     if let Some(v1::operation::Operation::Feed(feed)) = &mut operation.operation {
         feed.snapshot = true;
     }

@@ -7,4 +7,5 @@ mod handover;
 mod harness;
 mod lifecycle;
 mod models;
+mod quantized;
 mod streams;
