@@ -72,7 +72,8 @@ async fn a_student_learns_what_the_ensemble_said_and_is_compared_with_it() {
     let compared = stage.json(stage.distill("student", &["--json"]));
     let asked = stage.asked();
     let model =
-        LanguageModel::load_as(&stage.path("student"), &open_device("cpu").unwrap(), Precision::F32).unwrap();
+        LanguageModel::load_as(&stage.path("student"), &open_device("cpu").unwrap(), Precision::F32, None)
+            .unwrap();
     let text = fs::read_to_string(stage.path("text.txt")).unwrap();
     let tokens = model.vocabulary().encode(&text).unwrap();
     let nats = evaluate(&model, &tokens, |_| {}).unwrap().nats_per_token().unwrap();

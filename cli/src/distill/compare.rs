@@ -31,7 +31,7 @@ pub(super) async fn compare(
     let directory = arguments.output.out.clone();
     let of_student = tokens.to_vec();
     let student = tokio::task::spawn_blocking(move || -> anyhow::Result<(String, f64)> {
-        let model = LanguageModel::load_as(&directory, &open_device("cpu")?, Precision::F32)?;
+        let model = LanguageModel::load_as(&directory, &open_device("cpu")?, Precision::F32, None)?;
         let nats = evaluate(&model, &of_student, |_| {})?.nats_per_token();
         Ok((model.config().name.clone(), nats.context("the text has no token")?))
     });

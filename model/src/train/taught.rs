@@ -237,7 +237,7 @@ fn model(options: &TrainingOptions) -> ModelParts {
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
     let tensors = config.tensor_shapes().into_iter().map(tensor).collect();
-    ModelParts { config, vocabulary: vocabulary("abc"), tensors }
+    ModelParts { config, vocabulary: vocabulary("abc"), tensors, quantized: None }
 }
 
 #[test]
