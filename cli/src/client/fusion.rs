@@ -30,7 +30,7 @@ pub(crate) struct FusionArgs {
     /// Weights that follow the text, by what it has shown of the members so far (weighted_average only)
     #[arg(long)]
     adaptive: bool,
-    /// With --adaptive, how much of what was shown is kept from token to token, in (0, 1] (default: 0.95)
+    /// With --adaptive, how much of what was shown is kept from token to token, in (0, 1] (default: 0.8)
     #[arg(long, value_name = "F", value_parser = number, allow_negative_numbers = true)]
     forgetting: Option<f64>,
     /// Fail rather than answer without one of the members

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What a token is worth in the evidence for a member when the next one comes, where a request does not say.
-const DEFAULT_FORGETTING: f64 = 0.95;
+const DEFAULT_FORGETTING: f64 = 0.8;
 
 /// How a request wants the members' answers to become one.
 #[derive(Clone, Debug, PartialEq)]
