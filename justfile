@@ -59,3 +59,7 @@ chaos *ARGS:
 # So many seeds of the simulation, other ones every time; says which one failed.
 soak SEEDS:
     CHORUS_FIRST_SEED=$(date +%s) CHORUS_SEEDS={{SEEDS}} cargo test --workspace --test simulation whatever -- --nocapture
+
+# Size, tokens a second and perplexity of models in every type of weights: the README's table of quantised weights.
+compare-quantized TEXT *MODELS:
+    cargo run --release -p chorus-model --example quantized -- {{TEXT}} {{MODELS}}

@@ -17,7 +17,7 @@ pub(crate) struct ComputeArgs {
     /// Numbers of the weights on the CPU: f32 as in the file, or int8, faster and a little less exact
     #[arg(long, value_name = "TYPE", default_value_t = Precision::F32)]
     pub(crate) precision: Precision,
-    /// Quantise the weights on the way from the file: q8_0, q6k or q4k, smaller the fewer bits they have (see `quantize`)
+    /// Quantise the weights while they are loaded: q8_0, q6k or q4k, the smaller the fewer bits they have (on the CPU)
     #[arg(long, value_name = "TYPE", conflicts_with = "precision")]
     pub(crate) quantize: Option<Quantization>,
 }

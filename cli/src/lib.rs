@@ -14,6 +14,7 @@ mod import;
 mod learn;
 mod logging;
 mod picture_file;
+mod quantize;
 mod report;
 mod serve;
 mod shutdown;
@@ -53,6 +54,7 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Import(import::ImportArgs),
     Eval(eval::EvalArgs),
+    Quantize(quantize::QuantizeArgs),
     Bench(Box<bench::BenchArgs>),
     #[cfg(unix)]
     Chaos(chaos::ChaosArgs),
@@ -81,6 +83,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(arguments) => train::run(*arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Quantize(arguments) => quantize::run(arguments),
         Command::Bench(arguments) => block_on_one(bench::run(*arguments)),
         #[cfg(unix)]
         Command::Chaos(arguments) => block_on_one(chaos::run(arguments)),
@@ -144,6 +147,8 @@ mod tests {
         for line in [
             "import --weights net.pt --vocab vocab.json --out dir",
             "eval --model dir test.txt --json",
+            "quantize --model dir --out small --to q4k --text - --json",
+            "quantize --model dir --out half --to bf16",
             "eval --model dir test.txt --quantize q8_0",
             "worker --model dir --quantize q6k",
             "up --quantize q4k",
@@ -207,6 +212,8 @@ mod tests {
             ("worker", "--model <DIR>"),
             ("worker --model dir --quantize q5k", "q8_0, q6k and q4k"),
             ("up --precision int8 --quantize q4k", "--precision"),
+            ("quantize --model dir --out small --to q4_0", "q8_0, q6k, q4k, f16 and bf16"),
+            ("quantize --model dir --to q4k", "--out <DIR>"),
             ("worker --model dir --listen localhost", "expected IP:PORT"),
             ("coordinator --member alto", "name[@weight]=http://host:port"),
             ("members", "chorus members <COMMAND>"),
