@@ -35,10 +35,10 @@ impl Target {
     ///
     /// # Errors
     /// It is quantised already, or does not fit the blocks.
-    pub(super) fn convert(self, parts: ModelParts) -> anyhow::Result<ModelParts> {
+    pub(super) fn convert(self, parts: ModelParts) -> Result<ModelParts, QuantizeError> {
         match (self, parts.quantization()) {
-            (Self::Blocks(quantization), _) => Ok(parts.quantize(quantization)?),
-            (_, Some(found)) => Err(QuantizeError::Already { found }.into()),
+            (Self::Blocks(quantization), _) => parts.quantize(quantization),
+            (_, Some(found)) => Err(QuantizeError::Already { found }),
             (_, None) => Ok(parts),
         }
     }

@@ -79,7 +79,7 @@ pub enum QuantizeError {
     },
     /// What stays a plain tensor does not fit its type.
     #[error(transparent)]
-    Weights(#[from] WeightsError),
+    Weights(Box<WeightsError>),
     /// A tensor can't be made.
     #[error("tensor {tensor:?} can't be quantised")]
     Convert {
@@ -88,6 +88,12 @@ pub enum QuantizeError {
         /// What candle says.
         source: candle_core::Error,
     },
+}
+
+impl From<WeightsError> for QuantizeError {
+    fn from(error: WeightsError) -> Self {
+        Self::Weights(Box::new(error))
+    }
 }
 
 impl Quantization {

@@ -146,17 +146,26 @@ impl Kernel {
 /// [`Kernel::unpack`] in loops that compilers turn into vectors.
 #[inline(always)]
 fn unpack(slab: usize, low: &[u8], high: &[u8], codes: &mut [u8]) {
-    for (codes, low) in codes.chunks_exact_mut(2 * slab).zip(low.chunks_exact(slab)) {
-        let (even, odd) = codes.split_at_mut(slab);
-        for ((even, odd), &low) in even.iter_mut().zip(odd).zip(low) {
-            (*even, *odd) = (low & 0xf, low >> 4);
-        }
-    }
-    for (codes, high) in codes.chunks_exact_mut(4 * slab).zip(high.chunks_exact(slab)) {
-        for (pair, codes) in codes.chunks_exact_mut(slab).enumerate() {
-            for (code, &high) in codes.iter_mut().zip(high) {
-                *code |= (high >> (2 * pair) & 3) << 4;
+    if high.is_empty() {
+        for (codes, low) in codes.chunks_exact_mut(2 * slab).zip(low.chunks_exact(slab)) {
+            let (even, odd) = codes.split_at_mut(slab);
+            for ((even, odd), &low) in even.iter_mut().zip(odd).zip(low) {
+                (*even, *odd) = (low & 0xf, low >> 4);
             }
+        }
+        return;
+    }
+    let slabs = codes.chunks_exact_mut(4 * slab).zip(low.chunks_exact(2 * slab)).zip(high.chunks_exact(slab));
+    for ((codes, low), high) in slabs {
+        let (first, second) = codes.split_at_mut(2 * slab);
+        let ((first, second), (third, fourth)) = (first.split_at_mut(slab), second.split_at_mut(slab));
+        let codes = first.iter_mut().zip(second).zip(third.iter_mut().zip(fourth));
+        let low = low[..slab].iter().zip(&low[slab..]);
+        for (((codes, others), (&low, &other)), &high) in codes.zip(low).zip(high) {
+            *codes.0 = low & 0xf | (high & 3) << 4;
+            *codes.1 = low >> 4 | (high >> 2 & 3) << 4;
+            *others.0 = other & 0xf | (high >> 4 & 3) << 4;
+            *others.1 = other >> 4 | (high >> 6) << 4;
         }
     }
 }
