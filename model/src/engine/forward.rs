@@ -5,7 +5,7 @@ use chorus_simd::{instructions, norm};
 use pulp::Arch;
 
 use super::cells::{GateInput, Step};
-use super::matrix::{Form, Scratch};
+use super::matrix::{Numbers, Scratch};
 use super::product::Activations;
 use super::projection::project;
 use super::weights::{Recurrent, TokenInput, Weights};
@@ -30,16 +30,16 @@ pub(crate) struct Engine {
 impl Engine {
     /// Packs a network for this processor's widest instruction set.
     pub(crate) fn new(network: &Network, precision: Precision) -> Result<Self> {
-        Self::for_instructions(network, Form::Tensors(precision), instructions())
+        Self::for_instructions(network, Numbers::Tensors(precision), instructions())
     }
 
     /// Packs a quantised network: its matrices are the blocks, and all else the network's.
     pub(crate) fn quantized(network: &Network, matrices: &QuantizedMatrices) -> Result<Self> {
-        Self::for_instructions(network, Form::Blocks(matrices), instructions())
+        Self::for_instructions(network, Numbers::Blocks(matrices), instructions())
     }
 
-    fn for_instructions(network: &Network, form: Form<'_>, instructions: Arch) -> Result<Self> {
-        let weights = Weights::new(network, instructions, form)?;
+    fn for_instructions(network: &Network, numbers: Numbers<'_>, instructions: Arch) -> Result<Self> {
+        let weights = Weights::new(network, instructions, numbers)?;
         let workspace = Workspace::new(weights.layers.len(), weights.vocab_size)?;
         Ok(Self { weights, workspace })
     }

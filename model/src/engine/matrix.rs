@@ -20,7 +20,7 @@ pub(super) enum Matrix {
 
 /// What a network's weights become.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Form<'a> {
+pub(super) enum Numbers<'a> {
     /// The tensors in a precision.
     Tensors(Precision),
     /// Blocks, by the tensors' names.
@@ -50,14 +50,14 @@ impl Matrix {
         columns: Columns,
         lanes: usize,
         instructions: Arch,
-        form: Form<'_>,
+        numbers: Numbers<'_>,
     ) -> Result<Self> {
-        match form {
-            Form::Tensors(Precision::F32) => Panels::pack(weight, columns, lanes).map(Self::Float),
-            Form::Tensors(Precision::Int8) => {
+        match numbers {
+            Numbers::Tensors(Precision::F32) => Panels::pack(weight, columns, lanes).map(Self::Float),
+            Numbers::Tensors(Precision::Int8) => {
                 Int8Panels::pack(weight, columns, lanes, instructions).map(Self::Int8)
             }
-            Form::Blocks(quantized) => {
+            Numbers::Blocks(quantized) => {
                 let Some(blocks) = quantized.blocks(name) else { bail!("the matrix {name} is in no blocks") };
                 let (rows, (_, depth)) = (blocks?, weight.dims2()?);
                 let stored = Stored { rows: &rows, quantization: quantized.quantization, depth };

@@ -6,7 +6,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::matrix::{Form, Matrix, Scratch};
+use super::matrix::{Matrix, Numbers, Scratch};
 use super::panels::{Aligned, Columns, VECTORS, padded};
 use super::product::Activations;
 use super::projection::project;
@@ -91,19 +91,19 @@ struct Shape {
 
 impl Weights {
     /// Packs a network for an instruction set.
-    pub(super) fn new(network: &Network, instructions: Arch, form: Form<'_>) -> Result<Self> {
+    pub(super) fn new(network: &Network, instructions: Arch, numbers: Numbers<'_>) -> Result<Self> {
         let hidden_size = network.hidden_size;
         let gates = Columns::Gates { hidden_size };
         let lanes = instructions.dispatch(Lanes);
-        let input = TokenInput::new(network, lanes, instructions, form)?;
+        let input = TokenInput::new(network, lanes, instructions, numbers)?;
         let mut layers = Vec::with_capacity(network.layers.len());
         for (index, layer) in network.layers.iter().enumerate() {
             let in_table = index == 0 && matches!(input, TokenInput::Table(_));
-            let affine = || Affine::new(&names::weight_ih(index), &layer.input, gates, instructions, form);
+            let affine = || Affine::new(&names::weight_ih(index), &layer.input, gates, instructions, numbers);
             let recurrent = names::weight_hh(index);
             layers.push(Layer {
                 input: if in_table { None } else { Some(affine()?) },
-                recurrent: Recurrent::new(&recurrent, &layer.weight_hh, gates, instructions, form)?,
+                recurrent: Recurrent::new(&recurrent, &layer.weight_hh, gates, instructions, numbers)?,
             });
         }
         let (vocab_size, _) = network.output.weight.dims2()?;
@@ -112,7 +112,7 @@ impl Weights {
             TokenInput::Tied { .. } => names::EMBED,
             _ => names::LINEAR_WEIGHT,
         };
-        let output = Affine::new(output, &network.output, in_order, instructions, form)?;
+        let output = Affine::new(output, &network.output, in_order, instructions, numbers)?;
         Ok(Self { input, layers, output, lanes, hidden_size, vocab_size })
     }
 
@@ -132,7 +132,7 @@ impl Weights {
 }
 
 impl TokenInput {
-    fn new(network: &Network, lanes: usize, instructions: Arch, form: Form<'_>) -> Result<Self> {
+    fn new(network: &Network, lanes: usize, instructions: Arch, numbers: Numbers<'_>) -> Result<Self> {
         let gates = Columns::Gates { hidden_size: network.hidden_size };
         let Some(first) = network.layers.first() else { bail!("a network needs at least one layer") };
         let embedding = match &network.input {
@@ -141,7 +141,7 @@ impl TokenInput {
         };
         let (vocab_size, size) = embedding.dims2()?;
         let width = padded(size, lanes);
-        if let Form::Blocks(quantized) = form {
+        if let Numbers::Blocks(quantized) = numbers {
             return match quantized.blocks(names::EMBED) {
                 Some(_) => Ok(Self::Tied { size }),
                 None => Ok(Self::Halves { rows: embedding_rows(embedding, width, f16::from_f32)?, width }),
@@ -152,7 +152,7 @@ impl TokenInput {
         if bytes > TABLE_BYTES {
             return Ok(Self::Embedding { rows, width });
         }
-        let exact = Form::Tensors(Precision::F32);
+        let exact = Numbers::Tensors(Precision::F32);
         let affine = Affine::new(&names::weight_ih(0), &first.input, gates, instructions, exact)?;
         Ok(Self::Table(table(&affine, &rows, width)))
     }
@@ -253,10 +253,10 @@ impl Affine {
         affine: &network::Affine,
         columns: Columns,
         instructions: Arch,
-        form: Form<'_>,
+        numbers: Numbers<'_>,
     ) -> Result<Self> {
         let shape = Shape::new(&affine.weight, columns, instructions)?;
-        let matrix = Matrix::pack(name, &affine.weight, columns, shape.lanes, instructions, form)?;
+        let matrix = Matrix::pack(name, &affine.weight, columns, shape.lanes, instructions, numbers)?;
         let bias = Aligned::from_iter(64, columns.arrange(shape.lanes, affine.bias()?.as_ref())?);
         Ok(Self { matrix, bias, shape })
     }
@@ -294,10 +294,10 @@ impl Recurrent {
         weight: &Tensor,
         columns: Columns,
         instructions: Arch,
-        form: Form<'_>,
+        numbers: Numbers<'_>,
     ) -> Result<Self> {
         let shape = Shape::new(weight, columns, instructions)?;
-        Ok(Self { matrix: Matrix::pack(name, weight, columns, shape.lanes, instructions, form)?, shape })
+        Ok(Self { matrix: Matrix::pack(name, weight, columns, shape.lanes, instructions, numbers)?, shape })
     }
 
     pub(super) fn matrix(&self) -> &Matrix {

@@ -47,8 +47,8 @@ fn every_instruction_set_computes_what_the_tensor_operations_compute() -> Result
         let expected: Vec<f32> = network.logits(&hidden.narrow(0, 8, 1)?)?.flatten_all()?.to_vec1()?;
         for instructions in chorus_simd::all_instructions() {
             for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Int8, 0.3)] {
-                let form = Form::Tensors(precision);
-                let mut engine = Engine::for_instructions(&network, form, instructions)?;
+                let numbers = Numbers::Tensors(precision);
+                let mut engine = Engine::for_instructions(&network, numbers, instructions)?;
                 let mut state = State { values: vec![0.0; config.state_size()].into() };
                 let mut off = 0.0f32;
                 let rows = &mut [Row { state: &mut state, tokens: &text, want: Want::Next }];
@@ -108,7 +108,7 @@ fn quantised_weights_compute_what_the_numbers_compute_that_they_stand_for() -> R
             let Some(matrices) = &parts.quantized else { candle_core::bail!("it has no blocks") };
             let mut first: Option<Vec<f32>> = None;
             for instructions in chorus_simd::all_instructions() {
-                let mut engine = Engine::for_instructions(&network, Form::Blocks(matrices), instructions)?;
+                let mut engine = Engine::for_instructions(&network, Numbers::Blocks(matrices), instructions)?;
                 let mut state = State { values: vec![0.0; state_size].into() };
                 let rows = &mut [Row { state: &mut state, tokens: &text, want: Want::Next }];
                 let mut found = Vec::new();
