@@ -58,10 +58,7 @@ pub(crate) fn learn(
     options: &GradientOptions,
     observer: &mut Observer<'_>,
 ) -> Result<Learned, LearnError> {
-    let (passes, history) = (0, Vec::new());
-    let walk =
-        Walk { objective, options, observer, passes, history, best: None, run: Run::default(), end: None };
-    let walk = RefCell::new(walk);
+    let walk = RefCell::new(Walk::new(objective, options, observer));
     ascend(&walk, &equal_shares(objective.members()));
     for raised in RAISED {
         let start = walk.borrow_mut().start_again(raised);
@@ -140,6 +137,17 @@ struct Visit {
     logits: Vec<f64>,
     cost: f64,
     gradient: Vec<f64>,
+}
+
+impl<'a, 'b> Walk<'a, 'b> {
+    fn new(
+        objective: &'a dyn Objective,
+        options: &'a GradientOptions,
+        observer: &'a mut Observer<'b>,
+    ) -> Self {
+        let (passes, history) = (0, Vec::new());
+        Self { objective, options, observer, passes, history, best: None, run: Run::default(), end: None }
+    }
 }
 
 impl Walk<'_, '_> {

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::cache::{Cache, Manifest};
-use super::collect::OnChange;
+use super::collect::{Collecting, OnChange};
 use super::ensemble::RunningEnsemble;
 use super::parts::{Part, parts};
 use crate::text_file::{self, LARGEST_DATA, Text};
@@ -27,7 +27,7 @@ pub(crate) struct CollectArgs {
     context_tokens: usize,
     /// When a member goes, or hosts something else: `stop`, or `continue` without what not all of them answered
     #[arg(long, value_name = "WHAT", value_enum, default_value = "stop")]
-    pub(crate) on_change: OnChange,
+    on_change: OnChange,
 }
 
 /// A text and how it is cut.
@@ -62,5 +62,16 @@ impl CollectArgs {
     ) -> anyhow::Result<Cache> {
         let sizes = (self.part_tokens.get(), self.context_tokens);
         Cache::open(&self.cache, Manifest::new(asked, &text.tokens, sizes, &ensemble.identity))
+    }
+
+    /// How a question is asked whose answers are kept there; `title` is what the bar says.
+    pub(crate) fn collecting<'a>(
+        &self,
+        ensemble: &'a RunningEnsemble,
+        cache: &'a Cache,
+        text: &'a HeldOut,
+        title: &'static str,
+    ) -> Collecting<'a> {
+        Collecting { ensemble, cache, tokens: &text.tokens, on_change: self.on_change, title }
     }
 }

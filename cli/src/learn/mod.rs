@@ -18,7 +18,7 @@ mod tensors;
 
 pub(crate) use arguments::{CollectArgs, HeldOut};
 pub(crate) use cache::hex;
-pub(crate) use collect::{Collected, Collecting, Unanswered};
+pub(crate) use collect::{Collected, Unanswered};
 pub(crate) use ensemble::{RunningEnsemble, input_of};
 pub(crate) use file::{can_be_replaced, replace};
 pub(crate) use identity::Identity;

@@ -2,7 +2,6 @@
 
 use anyhow::Context as _;
 use chorus_coordinator::fusion::Rule;
-use chorus_tune::vote::{Candidates, TokenCandidates};
 use chorus_tune::{
     Bins, Calibration, EmOptions, LogProbs, Method, cross_validate, equal_shares, learn, learn_sets,
     member_values, unobserved,
@@ -10,9 +9,10 @@ use chorus_tune::{
 
 use super::figures::{Figures, Member};
 use crate::learn::{
-    CollectArgs, Collected, Collecting, HeldOut, LISTS, Lists, RunningEnsemble, SCORES, Scores,
-    collect_fused, collect_lists, collect_scores, fused_name,
+    CollectArgs, Collected, HeldOut, LISTS, Lists, RunningEnsemble, SCORES, Scores, collect_fused,
+    collect_lists, collect_scores, fused_name,
 };
+use crate::tune::candidates;
 
 /// Bins with as many predictions each: where predictions are few, a bin of equal width would say nothing.
 const BINS: Bins = Bins::EqualMass(20);
@@ -31,21 +31,15 @@ pub(super) async fn gather(
     text: &HeldOut,
 ) -> anyhow::Result<Figures> {
     let scores_cache = asking.cache(SCORES, text, ensemble)?;
-    let collecting = Collecting {
-        ensemble,
-        cache: &scores_cache,
-        tokens: &text.tokens,
-        on_change: asking.on_change,
-        title: "scoring",
-    };
+    let collecting = asking.collecting(ensemble, &scores_cache, text, "scoring");
     let scored = collect_scores(&collecting, text.parts.clone()).await?;
     let lists_cache = asking.cache(LISTS, text, ensemble)?;
-    let collecting = Collecting { cache: &lists_cache, title: "asking for likeliest tokens", ..collecting };
+    let collecting = asking.collecting(ensemble, &lists_cache, text, "asking for likeliest tokens");
     let listed = collect_lists(&collecting, scored.parts.clone()).await?;
     let mut rules = Vec::new();
     for rule in [Rule::LogLinear, Rule::LogitMean, Rule::LogitMax] {
         let cache = asking.cache(&fused_name(rule), text, ensemble)?;
-        let collecting = Collecting { cache: &cache, title: "scoring by another rule", ..collecting };
+        let collecting = asking.collecting(ensemble, &cache, text, "scoring by another rule");
         let collected = collect_fused(&collecting, listed.parts.clone(), rule).await?;
         let nats = Scores::load_fused(&cache, &collected.parts)?;
         rules.push((rule.name().to_owned(), (-mean(&nats)).exp()));
@@ -97,7 +91,8 @@ fn of_what_was_said(
         rules,
         values: member_values(&sets, ensemble.vocabulary.len() as usize).ok(),
         calibration: Calibration::new(&predictions(lists, &learned.weights), BINS)?,
-        vote: candidates(lists, names.len())?.choose_threshold(&THRESHOLDS, &equal_shares(names.len()))?,
+        vote: candidates(lists, &(0..names.len()).collect::<Vec<_>>())?
+            .choose_threshold(&THRESHOLDS, &equal_shares(names.len()))?,
         weights: learned.weights,
         folds,
         sets,
@@ -120,20 +115,6 @@ fn predictions(lists: &Lists, weights: &[f64]) -> Vec<(f64, bool)> {
         (probability.min(1.0), id == position.token)
     };
     lists.positions.iter().map(of_position).collect()
-}
-
-fn candidates(lists: &Lists, members: usize) -> anyhow::Result<Candidates> {
-    let mut candidates = Candidates::new(members)?;
-    for position in &lists.positions {
-        let log_probs: Vec<f64> =
-            position.log_probs.iter().flatten().map(|value| f64::from(*value)).collect();
-        candidates.push(TokenCandidates {
-            ids: &position.ids,
-            log_probs: &log_probs,
-            target: position.token,
-        })?;
-    }
-    Ok(candidates)
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -11,7 +11,7 @@ use chorus_tune::{
 use super::args::{Learning, TuneArgs};
 use super::learned::{Learned, Perplexities, Quality, Set};
 use super::{spinner, warn_of_left_out};
-use crate::learn::{Collecting, HeldOut, RunningEnsemble, SCORES, Scores, collect_scores};
+use crate::learn::{HeldOut, RunningEnsemble, SCORES, Scores, collect_scores};
 
 pub(super) async fn learn(
     arguments: &TuneArgs,
@@ -20,13 +20,7 @@ pub(super) async fn learn(
     text: &HeldOut,
 ) -> anyhow::Result<Learned> {
     let cache = arguments.collect.cache(SCORES, text, ensemble)?;
-    let collecting = Collecting {
-        ensemble,
-        cache: &cache,
-        tokens: &text.tokens,
-        on_change: arguments.collect.on_change,
-        title: "scoring",
-    };
+    let collecting = arguments.collect.collecting(ensemble, &cache, text, "scoring");
     let collected = collect_scores(&collecting, text.parts.clone()).await?;
     warn_of_left_out(&collected);
     let scores = Scores::load(&cache, &collected.parts)?;

@@ -10,7 +10,7 @@ use chorus_tune::{Progress, equal_shares, surviving_sets};
 use super::args::{Learning, TuneArgs};
 use super::learned::{Learned, Perplexities, Quality, Set};
 use super::{spinner, warn_of_left_out};
-use crate::learn::{Collecting, HeldOut, ROWS, Rows, RunningEnsemble, collect_rows};
+use crate::learn::{HeldOut, ROWS, Rows, RunningEnsemble, collect_rows};
 
 /// The rows of some members.
 struct Chosen<'a> {
@@ -58,13 +58,7 @@ pub(super) async fn learn(
     text: &HeldOut,
 ) -> anyhow::Result<Learned> {
     let cache = arguments.collect.cache(ROWS, text, ensemble)?;
-    let collecting = Collecting {
-        ensemble,
-        cache: &cache,
-        tokens: &text.tokens,
-        on_change: arguments.collect.on_change,
-        title: "asking for whole distributions",
-    };
+    let collecting = arguments.collect.collecting(ensemble, &cache, text, "asking for whole distributions");
     let collected = collect_rows(&collecting, text.parts.clone()).await?;
     warn_of_left_out(&collected);
     let rows = Rows::open(&cache, &collected.parts, ensemble.vocabulary.len() as usize)?;

@@ -15,6 +15,7 @@ use chorus_coordinator::fusion::Rule;
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) use args::TuneArgs;
+pub(crate) use vote::candidates;
 
 use crate::client::{print, print_json};
 use crate::failure::{note, warn};

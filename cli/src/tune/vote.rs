@@ -11,7 +11,7 @@ use chorus_tune::{
 use super::args::TuneArgs;
 use super::learned::{Learned, Quality, Set};
 use super::{spinner, warn_of_left_out};
-use crate::learn::{Collecting, HeldOut, LISTS, ListedPosition, Lists, RunningEnsemble, collect_lists};
+use crate::learn::{HeldOut, LISTS, ListedPosition, Lists, RunningEnsemble, collect_lists};
 
 pub(super) async fn learn(
     arguments: &TuneArgs,
@@ -20,13 +20,7 @@ pub(super) async fn learn(
 ) -> anyhow::Result<Learned> {
     let thresholds = arguments.thresholds()?;
     let cache = arguments.collect.cache(LISTS, text, ensemble)?;
-    let collecting = Collecting {
-        ensemble,
-        cache: &cache,
-        tokens: &text.tokens,
-        on_change: arguments.collect.on_change,
-        title: "asking for likeliest tokens",
-    };
+    let collecting = arguments.collect.collecting(ensemble, &cache, text, "asking for likeliest tokens");
     let collected = collect_lists(&collecting, text.parts.clone()).await?;
     warn_of_left_out(&collected);
     let lists = Lists::load(&cache, &collected.parts)?;
@@ -79,7 +73,7 @@ fn of_lists(
 }
 
 /// What some members say.
-fn candidates(lists: &Lists, members: &[usize]) -> anyhow::Result<Candidates> {
+pub(crate) fn candidates(lists: &Lists, members: &[usize]) -> anyhow::Result<Candidates> {
     let mut candidates = Candidates::new(members.len())?;
     let mut log_probs = Vec::new();
     for (place, ListedPosition { token, ids, log_probs: rows }) in lists.positions.iter().enumerate() {

@@ -79,17 +79,7 @@ fn a_weight_that_came_too_near_to_zero_is_raised() {
     let objective = objective(&log_probs);
     let options = GradientOptions::default();
     let mut observer = unobserved;
-    let (passes, history) = (0, Vec::new());
-    let mut walk = Walk {
-        objective: &objective,
-        options: &options,
-        observer: &mut observer,
-        passes,
-        history,
-        best: None,
-        run: Run::default(),
-        end: None,
-    };
+    let mut walk = Walk::new(&objective, &options, &mut observer);
     let visit = walk.visit(&[0.0, 0.0, -600.0]).unwrap();
     assert!(visit.gradient[2].abs() < 1e-200);
     let start = walk.start_again(1e-3).unwrap();
@@ -102,17 +92,7 @@ fn the_gradient_is_that_of_differences() {
     let objective = objective(&log_probs);
     let options = GradientOptions { tolerance: 1e-300, passes: 1000 };
     let mut observer = unobserved;
-    let (passes, history) = (0, Vec::new());
-    let mut walk = Walk {
-        objective: &objective,
-        options: &options,
-        observer: &mut observer,
-        passes,
-        history,
-        best: None,
-        run: Run::default(),
-        end: None,
-    };
+    let mut walk = Walk::new(&objective, &options, &mut observer);
     let logits = [0.3, -0.2, 0.9];
     let gradient = walk.visit(&logits).unwrap().gradient.clone();
     for member in 0..3 {
