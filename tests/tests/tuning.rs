@@ -59,6 +59,17 @@ impl Stage {
         ended.stderr
     }
 
+    /// Until so many members of the ensemble at the stage's address are up.
+    async fn until_up(&self, members: usize) {
+        let up = || {
+            let status = self.json(&["status"]);
+            status["members"].as_array().unwrap().iter().filter(|member| member["health"] == "up").count()
+        };
+        while up() != members {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Tokens that the members have read for the plan of that name.
     fn read_tokens(&self, plan: &str) -> u64 {
         let status = self.json(&["status"]);
@@ -125,21 +136,13 @@ async fn every_method_finds_the_weights_that_the_running_ensemble_does_best_with
     words.extend(members.chain([format!("--weights={}", file.display())]));
     let mut tuned = Chorus::start(&words);
     stage.address = tuned.listening().to_string();
-    let up = |stage: &Stage| {
-        let members = stage.json(&["status"])["members"].as_array().unwrap().clone();
-        members.iter().filter(|member| member["health"] == "up").count()
-    };
-    while up(&stage) < 3 {
-        tokio::task::yield_now().await;
-    }
+    stage.until_up(3).await;
     assert_eq!(stage.json(&["status"])["learned"]["in_force"], true);
     let scored = stage.json(&["score", "text.txt"]);
     assert!((number(&scored["perplexity"]) / learned(&em) - 1.0).abs() < 1e-9, "{scored}");
     assert!(scored.get("expectation").is_none());
     stage.ensemble.members[1].kill();
-    while up(&stage) > 2 {
-        tokio::task::yield_now().await;
-    }
+    stage.until_up(2).await;
     let scored = stage.json(&["score", "text.txt"]);
     let left = expected(&em, &["alto", "tenor"]);
     assert!(
@@ -224,10 +227,7 @@ async fn what_can_t_be_learned_from_or_written_is_said_and_nothing_is_lost() {
     let words = ["coordinator".to_owned(), "--listen=127.0.0.1:0".to_owned()];
     let mut other = Chorus::start(words.into_iter().chain(members));
     stage.address = other.listening().to_string();
-    while stage.json(&["status"])["members"].as_array().unwrap().iter().any(|member| member["health"] != "up")
-    {
-        tokio::task::yield_now().await;
-    }
+    stage.until_up(3).await;
     let stderr = stage.fails(&["tune", "text.txt"]);
     assert!(stderr.contains("weights.toml is of another ensemble: alto is no member any more"), "{stderr}");
     stage.run(&["tune", "text.txt", "--replace"]);
@@ -267,6 +267,42 @@ async fn a_run_in_which_a_member_is_lost_stops_or_goes_on_without_what_is_missin
     stage.ensemble.until_up(3).await;
     stage.run(&on_change("stop"));
     assert!(part_files(&cache).len() > kept);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_removed_ends_a_run_or_what_is_left_is_left_out() {
+    let mut stage = Stage::new(1500).await;
+    let workers = stage.ensemble.members.iter();
+    let members = workers.map(|member| format!("--member={}=http://{}", member.name, member.address));
+    let words = ["coordinator", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"].map(str::to_owned);
+    let members: Vec<String> = words.into_iter().chain(members).collect();
+    for (on_change, ended_well, said) in [
+        ("stop", false, "the ensemble changed while it was asked: bass is no member any more"),
+        ("continue", true, "tokens are left out: bass is no member any more"),
+    ] {
+        let mut coordinator = Chorus::start(&members);
+        let admin = coordinator.read_until("line that says where it is administered", |line| {
+            line.strip_prefix("admin listening on ").map(|address| format!("--admin={address}"))
+        });
+        stage.address = coordinator.listening().to_string();
+        stage.until_up(3).await;
+        let cache = stage.path(on_change);
+        let mut command = std::process::Command::new(chorus_tests::binary());
+        command.current_dir(stage.folder.path()).args(["tune", "text.txt", "--part-tokens", "16"]);
+        command.args(["--context-tokens", "8", "--on-change", on_change, "--addr", &stage.address]);
+        command.arg("--cache").arg(&cache);
+        let running = Chorus::start_command(command, std::process::Stdio::null());
+        while part_files(&cache).len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        let removed = Chorus::run(["members", "remove", "bass", &admin]);
+        assert!(removed.status.success(), "{}", removed.stderr);
+        let ended = running.wait();
+        assert_eq!(ended.status.success(), ended_well, "{}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+        assert_eq!(stage.path("weights.toml").exists(), ended_well);
+        assert!(part_files(&cache).len() >= 3, "what was said before is kept");
+    }
 }
 
 fn part_files(cache: &Path) -> Vec<PathBuf> {
