@@ -115,6 +115,8 @@ async fn every_method_finds_the_weights_that_the_running_ensemble_does_best_with
         weights(&folds).iter().zip(weights(&em)).all(|((_, one), (_, other))| (one - other).abs() < 1e-12)
     );
 
+    let vote = stage.json(&["tune", "text.txt", "--rule", "threshold_vote"]);
+
     // The text is one part, so a scoring of it is the same.
     let flags = flags(&weights(&em));
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -123,9 +125,9 @@ async fn every_method_finds_the_weights_that_the_running_ensemble_does_best_with
 
     // Another coordinator over the same workers, with the weights; and then without a member.
     let file = stage.path("weights.toml");
-    let expected = |found: &Value, names: &[&str]| {
+    let expected = |found: &Value, names: &[&str], value: &str| {
         let sets = found["sets"].as_array().unwrap();
-        number(&sets.iter().find(|set| set["members"] == serde_json::json!(names)).unwrap()["perplexity"])
+        number(&sets.iter().find(|set| set["members"] == serde_json::json!(names)).unwrap()[value])
     };
     let members = stage
         .ensemble
@@ -144,13 +146,18 @@ async fn every_method_finds_the_weights_that_the_running_ensemble_does_best_with
     stage.ensemble.members[1].kill();
     stage.until_up(2).await;
     let scored = stage.json(&["score", "text.txt"]);
-    let left = expected(&em, &["alto", "tenor"]);
+    let left = expected(&em, &["alto", "tenor"], "perplexity");
     assert!(
         (number(&scored["perplexity"]) / left - 1.0).abs() < 1e-9,
         "the text is the one that was tuned on: {scored}"
     );
     assert_eq!(scored["expectation"]["perplexity"], left);
     assert!((number(&scored["expectation"]["perplexity_of_all"]) / learned(&em) - 1.0).abs() < 1e-12);
+    let scored = stage.json(&["score", "text.txt", "--rule", "threshold_vote"]);
+    let accuracy = number(&scored["votes"]["winners"]) / number(&scored["tokens"]);
+    assert!((expected(&vote, &["alto", "tenor"], "accuracy") - accuracy).abs() < 1e-12, "{scored}");
+    assert_eq!(scored["expectation"]["accuracy"], accuracy);
+    assert_eq!(scored["expectation"]["accuracy_of_all"], vote["threshold"]["accuracy"]);
     let told = stage.ends(&["generate", "JULIET:", "--max-tokens", "3"]);
     assert!(told.stderr.contains("is expected instead of"), "{}", told.stderr);
 }

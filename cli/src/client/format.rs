@@ -100,12 +100,16 @@ pub(super) fn absence(participation: &Participation) -> String {
     if let Some(fallback) = &participation.fallback {
         return format!("by the fallback {} alone, without {missing}", fallback.name);
     }
-    match participation.expectation {
-        Some(Expectation { perplexity, perplexity_of_all }) => format!(
-            "without {missing}; perplexity {perplexity:.2} is expected instead of {perplexity_of_all:.2}"
-        ),
-        None => format!("without {missing}"),
+    let expectation = participation.expectation.unwrap_or_default();
+    let Expectation { perplexity, perplexity_of_all, accuracy, accuracy_of_all } = expectation;
+    if let Some((perplexity, of_all)) = perplexity.zip(perplexity_of_all) {
+        return format!("without {missing}; perplexity {perplexity:.2} is expected instead of {of_all:.2}");
     }
+    if let Some((accuracy, of_all)) = accuracy.zip(accuracy_of_all) {
+        let [accuracy, of_all] = [accuracy, of_all].map(|share| 100.0 * share);
+        return format!("without {missing}; {accuracy:.1} % right are expected instead of {of_all:.1} %");
+    }
+    format!("without {missing}")
 }
 
 /// Says on stderr that an answer was made without some members.
@@ -140,10 +144,16 @@ mod tests {
         };
         let bass = Participation { missing: vec![missing("bass")], ..Participation::default() };
         assert_eq!(absence(&bass), "without bass (killed)");
-        let expectation = Some(Expectation { perplexity: 18.333, perplexity_of_all: 17.0 });
+        let costs = |expectation| absence(&Participation { expectation: Some(expectation), ..bass.clone() });
+        let (perplexity, perplexity_of_all) = (Some(18.333), Some(17.0));
         assert_eq!(
-            absence(&Participation { expectation, ..bass.clone() }),
+            costs(Expectation { perplexity, perplexity_of_all, ..Expectation::default() }),
             "without bass (killed); perplexity 18.33 is expected instead of 17.00"
+        );
+        let (accuracy, accuracy_of_all) = (Some(0.35), Some(0.376));
+        assert_eq!(
+            costs(Expectation { accuracy, accuracy_of_all, ..Expectation::default() }),
+            "without bass (killed); 35.0 % right are expected instead of 37.6 %"
         );
         let fallback = chorus_proto::v1::Fallback { name: "student".into(), tokens: Vec::new() };
         assert_eq!(

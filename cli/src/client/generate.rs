@@ -39,7 +39,7 @@ With --json every message is one line with the keys
                 with tokens [[first, end]], where each was missing
   rejoined      names of those that take part again from this token on
   expectation   without some members, where weights were learned: perplexity,
-                perplexity_of_all
+                perplexity_of_all; of a vote accuracy, accuracy_of_all
   fallback      where it answered: name; in the last message tokens
   end           in the last message: reason (max_tokens, stop_string,
                 end_token), prompt_tokens, generated_tokens, seed, rule

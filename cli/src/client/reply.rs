@@ -198,11 +198,18 @@ fn insert_participation(object: &mut Map<String, Value>, participation: Option<&
     if !participation.rejoined.is_empty() {
         object.insert("rejoined".into(), json!(participation.rejoined));
     }
-    let expectation = participation.expectation.map(|Expectation { perplexity, perplexity_of_all }| {
-        json!({ "perplexity": perplexity, "perplexity_of_all": perplexity_of_all })
-    });
-    insert_some(object, "expectation", expectation);
+    insert_some(object, "expectation", participation.expectation.map(expectation));
     insert_some(object, "fallback", participation.fallback.as_ref().map(fallback));
+}
+
+fn expectation(expectation: Expectation) -> Value {
+    let Expectation { perplexity, perplexity_of_all, accuracy, accuracy_of_all } = expectation;
+    let mut object = Map::new();
+    insert_some(&mut object, "perplexity", perplexity);
+    insert_some(&mut object, "perplexity_of_all", perplexity_of_all);
+    insert_some(&mut object, "accuracy", accuracy);
+    insert_some(&mut object, "accuracy_of_all", accuracy_of_all);
+    Value::Object(object)
 }
 
 fn fallback(fallback: &Fallback) -> Value {

@@ -36,7 +36,8 @@ With --json one object with the keys
                          nats_per_character, start}]
   participants, missing  names; [{name, reason}]
   expectation            without some members, where weights were learned:
-                         perplexity, perplexity_of_all
+                         perplexity, perplexity_of_all; of a vote accuracy,
+                         accuracy_of_all
   fallback               {name}, where it answered instead
   token_scores           with --per-token: [{id, text, log_prob,
                          member_log_probs, votes, winner}]

@@ -28,9 +28,14 @@ pub(super) struct Attendance {
     fallback: Option<Fallback>,
 }
 
-/// Sums of logarithms of perplexities.
 #[derive(Default)]
 struct Expected {
+    log_perplexities: Sums,
+    accuracies: Sums,
+}
+
+#[derive(Default)]
+struct Sums {
     tokens: u32,
     of_participants: f64,
     of_all: f64,
@@ -64,10 +69,8 @@ impl Attendance {
                 None => {}
             }
         }
-        if let Some(Expectation { perplexity, perplexity_of_all }) = participation.expectation {
-            self.expected.tokens += 1;
-            self.expected.of_participants += perplexity.ln();
-            self.expected.of_all += perplexity_of_all.ln();
+        if let Some(expectation) = participation.expectation {
+            self.expected.add(expectation);
         }
         if let Some(fallback) = &participation.fallback {
             let fallback = self.fallback.get_or_insert_with(|| fallback.clone());
@@ -103,15 +106,42 @@ fn add(ranges: &mut Vec<TokenRange>, index: u32) {
 }
 
 impl Expected {
+    fn add(&mut self, expectation: Expectation) {
+        let Expectation { perplexity, perplexity_of_all, accuracy, accuracy_of_all } = expectation;
+        self.log_perplexities.add(perplexity.map(f64::ln).zip(perplexity_of_all.map(f64::ln)));
+        self.accuracies.add(accuracy.zip(accuracy_of_all));
+    }
+
+    /// Of a generation of so many tokens.
+    fn mean(&self, tokens: u32) -> Option<Expectation> {
+        let (log_perplexity, log_perplexity_of_all) = self.log_perplexities.mean(tokens).unzip();
+        let (accuracy, accuracy_of_all) = self.accuracies.mean(tokens).unzip();
+        let (perplexity, perplexity_of_all) =
+            (log_perplexity.map(f64::exp), log_perplexity_of_all.map(f64::exp));
+        let is_known = perplexity.or(accuracy).is_some();
+        is_known.then_some(Expectation { perplexity, perplexity_of_all, accuracy, accuracy_of_all })
+    }
+}
+
+impl Sums {
+    fn add(&mut self, expected: Option<(f64, f64)>) {
+        let Some((of_participants, of_all)) = expected else {
+            return;
+        };
+        self.tokens += 1;
+        self.of_participants += of_participants;
+        self.of_all += of_all;
+    }
+
     /// Over all tokens, or over those for which something is known where that is not the case for some without a member.
     /// Tokens of everybody cost nothing.
-    fn mean(&self, tokens: u32) -> Option<Expectation> {
+    fn mean(&self, tokens: u32) -> Option<(f64, f64)> {
         if self.tokens == 0 {
             return None;
         }
         let of_all = self.of_all / f64::from(self.tokens);
         let lost = (self.of_participants - self.of_all) / f64::from(tokens);
-        Some(Expectation { perplexity: (of_all + lost).exp(), perplexity_of_all: of_all.exp() })
+        Some((of_all + lost, of_all))
     }
 }
 
@@ -141,15 +171,26 @@ mod tests {
     fn what_is_expected_of_a_generation_is_a_mean_over_all_its_tokens() {
         let mut attendance = Attendance::new(["alto", "bass"].map(str::to_owned).into_iter());
         assert_eq!(attendance.whole().expectation, None);
-        let of = |expectation| Participation { expectation, ..Participation::default() };
-        let expectation = Some(Expectation { perplexity: 9.0, perplexity_of_all: 4.0 });
-        for mut participation in [of(None), of(expectation), of(None), of(None)] {
-            attendance.record(&mut participation);
-        }
-        let Expectation { perplexity, perplexity_of_all } = attendance.whole().expectation.unwrap();
-        assert!((perplexity_of_all - 4.0).abs() < 1e-12);
+        let mut record = |expectation| {
+            for expectation in [None, Some(expectation), None, None] {
+                attendance.record(&mut Participation { expectation, ..Participation::default() });
+            }
+            let whole = attendance.whole().expectation.unwrap();
+            attendance = Attendance::default();
+            whole
+        };
+        let of =
+            Expectation { perplexity: Some(9.0), perplexity_of_all: Some(4.0), ..Expectation::default() };
+        let whole = record(of);
+        assert!((whole.perplexity_of_all.unwrap() - 4.0).abs() < 1e-12);
         // The fourth root of 4 * 4 * 4 * 9.
-        assert!((perplexity - (4.0 * 4.0 * 4.0 * 9.0_f64).powf(0.25)).abs() < 1e-12, "{perplexity}");
+        assert!((whole.perplexity.unwrap() - (4.0 * 4.0 * 4.0 * 9.0_f64).powf(0.25)).abs() < 1e-12);
+        assert_eq!((whole.accuracy, whole.accuracy_of_all), (None, None));
+        let of = Expectation { accuracy: Some(0.2), accuracy_of_all: Some(0.4), ..Expectation::default() };
+        let whole = record(of);
+        assert!((whole.accuracy.unwrap() - 0.35).abs() < 1e-12, "{whole:?}");
+        assert!((whole.accuracy_of_all.unwrap() - 0.4).abs() < 1e-12, "{whole:?}");
+        assert_eq!(whole.perplexity, None);
     }
 
     #[test]

@@ -36,6 +36,8 @@ struct SetWeights {
     /// For every member; 0 of those that are not in the set.
     weights: Weights,
     perplexity: Option<f64>,
+    /// Of a vote.
+    accuracy: Option<f64>,
 }
 
 /// Why learned weights are not those of an ensemble.
@@ -164,8 +166,11 @@ impl RuleSets {
 
     /// What is expected of these members, and of all; `None` where that is not known.
     pub fn expectation(&self, participants: &[usize]) -> Option<Expectation> {
-        let perplexity = self.sets.get(participants)?.perplexity?;
-        Some(Expectation { perplexity, perplexity_of_all: self.whole.perplexity? })
+        let (set, whole) = (self.sets.get(participants)?, &self.whole);
+        let (perplexity, perplexity_of_all) = set.perplexity.zip(whole.perplexity).unzip();
+        let (accuracy, accuracy_of_all) = set.accuracy.zip(whole.accuracy).unzip();
+        let is_known = perplexity.or(accuracy).is_some();
+        is_known.then_some(Expectation { perplexity, perplexity_of_all, accuracy, accuracy_of_all })
     }
 }
 
@@ -181,7 +186,7 @@ impl SetWeights {
         let weights = Weights::new(names.iter().map(String::as_str).zip(by_member)).ok()?;
         let mut places = places;
         places.sort_unstable();
-        Some((places.into(), Self { weights, perplexity: set.perplexity }))
+        Some((places.into(), Self { weights, perplexity: set.perplexity, accuracy: set.accuracy }))
     }
 }
 
@@ -203,6 +208,28 @@ mod tests {
         LearnedWeights::from_toml(text).unwrap()
     }
 
+    fn expected(perplexity: f64, of_all: f64) -> Option<Expectation> {
+        let (perplexity, perplexity_of_all) = (Some(perplexity), Some(of_all));
+        Some(Expectation { perplexity, perplexity_of_all, ..Expectation::default() })
+    }
+
+    #[test]
+    fn a_vote_expects_an_accuracy() {
+        let text = "format = 1\nvocabulary = 'v'\n\
+                    members = [{name = 'alto', model = 'a'}, {name = 'bass', model = 'b'}]\n\
+                    [rules.threshold_vote]\nmethod = 'thresholds by accuracy'\ntokens = 7\nthreshold = 0.3\nsets = [\n\
+                    {members = ['alto', 'bass'], weights = [0.5, 0.5], accuracy = 0.4},\n\
+                    {members = ['bass'], weights = [1.0]},\n\
+                    {members = ['alto'], weights = [1.0], accuracy = 0.25}]";
+        let file = LearnedWeights::from_toml(text).unwrap();
+        let learned = Learned::new(&file, &names(&["alto", "bass"])).unwrap();
+        let sets = learned.rule(Rule::ThresholdVote).unwrap();
+        let (accuracy, accuracy_of_all) = (Some(0.25), Some(0.4));
+        let expected = Expectation { accuracy, accuracy_of_all, ..Expectation::default() };
+        assert_eq!(sets.expectation(&[0]), Some(expected));
+        assert_eq!(sets.expectation(&[1]), None);
+    }
+
     #[test]
     fn every_set_has_its_own_weights_whatever_the_order_of_the_file() {
         let learned = Learned::new(&file(), &names(&["cello", "bass", "alto"])).unwrap();
@@ -212,8 +239,7 @@ mod tests {
         // Two that were not learned together share what they have of the whole; one that has nothing of it has none.
         assert_eq!(sets.among(&[1, 2]).unwrap().as_slice(), [0.0, 0.4, 0.6]);
         assert_eq!(sets.among(&[0]), None);
-        let expected = |perplexity| Some(Expectation { perplexity, perplexity_of_all: 4.0 });
-        assert_eq!(sets.expectation(&[0, 2]), expected(5.0));
+        assert_eq!(sets.expectation(&[0, 2]), expected(5.0, 4.0));
         assert_eq!(sets.expectation(&[1, 2]), None);
         assert_eq!(learned.rule(Rule::LogLinear), None);
         assert_eq!(learned.rules().collect::<Vec<_>>(), [Rule::WeightedAverage]);
@@ -224,8 +250,7 @@ mod tests {
         let learned = Learned::new(&file(), &names(&["alto", "cello"])).unwrap();
         let sets = learned.rule(Rule::WeightedAverage).unwrap();
         assert_eq!(sets.whole().as_slice(), [0.75, 0.25]);
-        let expected = Some(Expectation { perplexity: 6.0, perplexity_of_all: 5.0 });
-        assert_eq!(sets.expectation(&[0]), expected);
+        assert_eq!(sets.expectation(&[0]), expected(6.0, 5.0));
         let error = Learned::new(&file(), &names(&["alto", "tuba"])).unwrap_err().to_string();
         assert!(
             error.starts_with("they know nothing of member \"tuba\"; allowed: weights learned with"),

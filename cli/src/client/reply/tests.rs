@@ -15,7 +15,11 @@ fn participation() -> Option<Participation> {
             reason: "connection refused".into(),
             ..MissingMember::default()
         }],
-        expectation: Some(Expectation { perplexity: 18.5, perplexity_of_all: 17.0 }),
+        expectation: Some(Expectation {
+            perplexity: Some(18.5),
+            perplexity_of_all: Some(17.0),
+            ..Expectation::default()
+        }),
         ..Participation::default()
     })
 }
