@@ -95,7 +95,7 @@ impl Lists {
     }
 }
 
-fn decode(bytes: &[u8], part: &Part, members: usize) -> anyhow::Result<Vec<ListedPosition>> {
+pub(super) fn decode(bytes: &[u8], part: &Part, members: usize) -> anyhow::Result<Vec<ListedPosition>> {
     let file = SafeTensors::deserialize(bytes)?;
     let (_, tokens) = list::<u32>(&file, "tokens")?;
     let (_, counts) = list::<u32>(&file, "counts")?;

@@ -16,6 +16,9 @@ mod scores;
 mod stream;
 mod tensors;
 
+#[cfg(test)]
+mod fuzz;
+
 pub(crate) use arguments::{CollectArgs, HeldOut};
 pub(crate) use cache::hex;
 pub(crate) use collect::{Collected, Unanswered};

@@ -138,7 +138,7 @@ impl Rows {
 }
 
 /// The tokens of a file, and where its rows begin; the rows themselves may be large and stay where they are.
-fn header(mut file: File, expected: [usize; 3]) -> anyhow::Result<(File, Vec<u32>, u64)> {
+pub(super) fn header(mut file: File, expected: [usize; 3]) -> anyhow::Result<(File, Vec<u32>, u64)> {
     let mut length = [0; 8];
     file.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);

@@ -160,7 +160,7 @@ impl Scores {
     }
 }
 
-fn decode(bytes: &[u8], part: &Part, members: usize) -> anyhow::Result<Vec<f64>> {
+pub(super) fn decode(bytes: &[u8], part: &Part, members: usize) -> anyhow::Result<Vec<f64>> {
     let file = SafeTensors::deserialize(bytes)?;
     let (shape, log_probs) = list::<f64>(&file, "log_probs")?;
     if shape != [part.tokens.len(), members] {

@@ -81,7 +81,10 @@ pub(crate) async fn ask(
 }
 
 /// What a message says, checked against itself.
-fn positions(reply: &DistributionsReply, vocabulary_size: usize) -> anyhow::Result<Vec<Position<'_>>> {
+pub(super) fn positions(
+    reply: &DistributionsReply,
+    vocabulary_size: usize,
+) -> anyhow::Result<Vec<Position<'_>>> {
     let ids = words(&reply.ids, u32::from_le_bytes);
     let log_probs = words(&reply.log_probs, f32::from_le_bytes);
     let members = reply.members.iter();
