@@ -170,6 +170,43 @@ async fn a_run_that_was_killed_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_student_learns_from_a_text_that_the_ensemble_writes() {
+    let stage = Stage::new("300").await;
+    let synthetic = |cache: &'static str| ["--synthetic", "1550", "--passage-tokens", "8", "--cache", cache];
+    let whole = stage.distill("whole", &synthetic("one")).wait();
+    assert!(whole.status.success(), "{}", whole.stderr);
+    let text = |student: &str| load_taught_text(&stage.path(&format!("{student}.teacher"))).unwrap().tokens;
+    let model = LanguageModel::load(&stage.path("whole"), &open_device("cpu").unwrap()).unwrap();
+    let data = model.vocabulary().encode(&fs::read_to_string(stage.path("text.txt")).unwrap()).unwrap();
+    let written = text("whole");
+    assert_eq!(written.len(), 96 * 16);
+    for passage in written.chunks(16) {
+        assert!(data.windows(8).any(|tokens| tokens == &passage[..8]), "{passage:?}");
+    }
+    let is_copied = |passage: &[u32]| data.windows(16).any(|tokens| tokens == passage);
+    assert!(!written.chunks(16).all(is_copied));
+
+    // What was written before a kill is there afterwards; and nobody writes it twice.
+    let parts = |cache: &str| {
+        let folders = fs::read_dir(stage.path(cache)).into_iter().flatten();
+        let files = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("part-")).count()
+    };
+    let mut killed = stage.distill("killed", &synthetic("two"));
+    while parts("two") < 2 && killed.is_running() {
+        std::thread::yield_now();
+    }
+    killed.signal(nix::sys::signal::Signal::SIGKILL);
+    killed.wait();
+    let again = stage.distill("again", &synthetic("two")).wait();
+    assert!(again.status.success(), "{}", again.stderr);
+    assert_eq!((parts("one"), parts("two")), (6, 6));
+    assert_eq!(text("again"), written);
+    assert_eq!(weights(&stage.path("again")), weights(&stage.path("whole")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_t_be_is_said_before_anything_is_asked() {
     let stage = Stage::new("60").await;
     fs::write(stage.path("empty.txt"), "").unwrap();
@@ -184,6 +221,13 @@ async fn what_can_t_be_is_said_before_anything_is_asked() {
         ("empty.txt", &[], "empty.txt has no token"),
         ("text.txt", &["--hard-weight", "2"], "--hard-weight is 2; allowed: 0 to 1"),
         ("text.txt", &["--temperature", "99"], "--temperature is 99; allowed: 0.1 to 20"),
+        ("text.txt", &["--synthetic", "127"], "--synthetic is 127; allowed: at least 128"),
+        (
+            "text.txt",
+            &["--synthetic", "9999", "--passage-tokens", "4000"],
+            "fewer than the 4000 of a passage",
+        ),
+        ("text.txt", &["--passage-tokens", "4"], "--synthetic <N>"),
         ("text.txt", &["--tied"], "the student can't be made"),
         ("text.txt", &["--start", "nonsense"], "is no token of the vocabulary"),
     ] {

@@ -13,14 +13,21 @@ const EXAMPLES: &str = "\
 Examples:
   chorus distill --data train.txt --valid valid.txt --out student --hidden 448
   chorus distill --data train.txt --valid valid.txt --out student --dense
+  chorus distill --data train.txt --valid valid.txt --out student \\
+                 --init-from alto --hidden 448 --dropout 0 --epochs 1 \\
+                 --synthetic 4000000
   chorus distill --data train.txt --valid valid.txt --out student --resume
   chorus up --fallback student
 
-First the running ensemble is asked what it holds likely at every token of
---data, under its configured rule and weights: the --top-k likeliest tokens and
+With --synthetic the ensemble writes what is learned from: the members know
+--data by heart, and what they say of it teaches less than what they say of a
+text that is new to them. Each token is best read once (--epochs 1).
+
+Then the running ensemble is asked what it holds likely at every token of
+the text, under its configured rule and weights: the --top-k likeliest tokens and
 what all others have together, or with --dense whole distributions. That is kept
 in --teacher, so that it is asked once, also when the command is stopped.
-Then the student learns, as `chorus train` does, from
+And the student learns, as `chorus train` does, from
   H * cross entropy with the text + (1 - H) * T^2 * cross entropy with the
   ensemble at temperature T (Hinton, Vinyals and Dean 2015)
 with H from --hard-weight and T from --temperature. In the end student, best
@@ -53,6 +60,22 @@ pub(crate) struct DistillArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 
+    /// Learn from so many tokens that the ensemble wrote, instead of from --data itself: passages of --data, each with as much
+    /// again that the ensemble writes after it
+    #[arg(long, value_name = "N", help_heading = "Teacher")]
+    pub(crate) synthetic: Option<usize>,
+    /// With --synthetic: tokens of a passage
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Teacher", requires = "synthetic")]
+    pub(crate) passage_tokens: usize,
+    /// With --synthetic: where what the ensemble wrote is kept
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "chorus-cache",
+        help_heading = "Files",
+        requires = "synthetic"
+    )]
+    pub(crate) cache: PathBuf,
     /// Ask for so many of the likeliest tokens, and the mass of all others
     #[arg(long, value_name = "K", default_value_t = 32, help_heading = "Teacher", conflicts_with = "dense")]
     top_k: u32,
@@ -62,9 +85,10 @@ pub(crate) struct DistillArgs {
     /// The temperature T of teacher and student, 0.1 to 20
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = number, help_heading = "Teacher")]
     pub(crate) temperature: f64,
-    /// How much the text itself counts, 0 to 1; the ensemble counts the rest
-    #[arg(long, value_name = "H", default_value_t = 0.2, value_parser = number, help_heading = "Teacher")]
-    pub(crate) hard_weight: f64,
+    /// How much the text itself counts, 0 to 1; the ensemble counts the rest [default: 0.2; with --synthetic 0, since what was
+    /// drawn says less than what it was drawn from]
+    #[arg(long, value_name = "H", value_parser = number, help_heading = "Teacher")]
+    hard_weight: Option<f64>,
     /// Tokens of the text that are asked about at once, and kept
     #[arg(long, value_name = "N", default_value_t = 2048, help_heading = "Teacher")]
     pub(crate) part_tokens: usize,
@@ -93,13 +117,27 @@ impl DistillArgs {
         if self.top_k == 0 || self.part_tokens == 0 {
             return Err(UsageError("--top-k and --part-tokens are at least 1".to_owned()));
         }
-        if !(0.0..=1.0).contains(&self.hard_weight) {
-            return Err(UsageError(format!("--hard-weight is {}; allowed: 0 to 1", self.hard_weight)));
+        if !(0.0..=1.0).contains(&self.hard_weight()) {
+            return Err(UsageError(format!("--hard-weight is {}; allowed: 0 to 1", self.hard_weight())));
+        }
+        if self.passage_tokens == 0 {
+            return Err(UsageError("--passage-tokens is 0; allowed: at least 1".to_owned()));
+        }
+        if let Some(tokens) = self.synthetic.filter(|tokens| tokens / 2 < self.passage_tokens) {
+            let least = 2 * self.passage_tokens;
+            return Err(UsageError(format!(
+                "--synthetic is {tokens}; allowed: at least {least}, one passage and what is written after it"
+            )));
         }
         if !(0.1..=20.0).contains(&self.temperature) {
             return Err(UsageError(format!("--temperature is {}; allowed: 0.1 to 20", self.temperature)));
         }
         Ok(())
+    }
+
+    /// λ, the weight of the text itself.
+    pub(super) fn hard_weight(&self) -> f64 {
+        self.hard_weight.unwrap_or(if self.synthetic.is_some() { 0.0 } else { 0.2 })
     }
 
     /// How much of each distribution is asked for.

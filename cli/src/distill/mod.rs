@@ -4,6 +4,7 @@
 
 mod args;
 mod compare;
+mod synthetic;
 mod teach;
 
 use anyhow::Context as _;
@@ -11,6 +12,8 @@ use chorus_model::ModelParts;
 use chorus_model::train::{Distillation, Material, Texts};
 
 pub(crate) use args::DistillArgs;
+
+use synthetic::Synthetic;
 
 use crate::client::{print, print_json};
 use crate::learn::RunningEnsemble;
@@ -30,7 +33,7 @@ pub(crate) async fn run(arguments: DistillArgs) -> anyhow::Result<()> {
         anyhow::ensure!(!tokens.is_empty(), "{origin} has no token");
         Ok(tokens)
     };
-    let texts = Texts {
+    let mut texts = Texts {
         training: read(&arguments.data)?,
         validation: read(&arguments.valid)?,
         vocab_size: ensemble.vocabulary.len() as usize,
@@ -40,9 +43,14 @@ pub(crate) async fn run(arguments: DistillArgs) -> anyhow::Result<()> {
     let tokenizer = ensemble.vocabulary.fingerprint().to_owned();
     let mut options = options(&arguments.output, &arguments.network, &arguments.steps, tokenizer, start);
     options.distillation =
-        Some(Distillation { hard_weight: arguments.hard_weight, temperature: arguments.temperature });
+        Some(Distillation { hard_weight: arguments.hard_weight(), temperature: arguments.temperature });
     // Before anything is asked: whether the run can be.
     options.config(texts.vocab_size).context("the student can't be made")?;
+    if let Some(tokens) = arguments.synthetic {
+        let passage_tokens = arguments.passage_tokens;
+        let synthetic = Synthetic { data: &texts.training, tokens, passage_tokens, seed: options.seed };
+        texts.training = synthetic.write(&ensemble, &arguments.cache).await?;
+    }
     let teacher = teach::targets(&arguments, &ensemble, &texts.training).await?;
     let initial = arguments.output.init_from.as_deref().map(ModelParts::load).transpose()?;
     let material = Material { texts, teacher: Some(teacher), initial };

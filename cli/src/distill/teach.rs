@@ -21,7 +21,7 @@ pub(super) async fn targets(
     tokens: &[u32],
 ) -> anyhow::Result<SoftTargets> {
     let header = TeacherHeader {
-        teacher: teacher(ensemble)?,
+        teacher: description(ensemble)?,
         vocabulary: ensemble.vocabulary.fingerprint().to_owned(),
         vocab_size: ensemble.vocabulary.len() as usize,
         form: arguments.form(),
@@ -96,7 +96,7 @@ async fn one(
 }
 
 /// Who the teacher is, in words: another rule or other weights are another teacher.
-fn teacher(ensemble: &RunningEnsemble) -> anyhow::Result<String> {
+pub(super) fn description(ensemble: &RunningEnsemble) -> anyhow::Result<String> {
     let status = &ensemble.status;
     let weights = status.members.iter().map(|member| format!("{}@{}", member.name, member.weight));
     let weights: Vec<String> = weights.collect();

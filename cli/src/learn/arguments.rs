@@ -72,6 +72,13 @@ impl CollectArgs {
         text: &'a HeldOut,
         title: &'static str,
     ) -> Collecting<'a> {
-        Collecting { ensemble, cache, tokens: &text.tokens, on_change: self.on_change, title }
+        Collecting {
+            ensemble,
+            cache,
+            tokens: &text.tokens,
+            on_change: self.on_change,
+            otherwise: ", and --on-change continue leaves out what is missing",
+            title,
+        }
     }
 }

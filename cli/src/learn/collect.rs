@@ -38,6 +38,8 @@ pub(crate) struct Collecting<'a> {
     pub(crate) cache: &'a Cache,
     pub(crate) tokens: &'a [u32],
     pub(crate) on_change: OnChange,
+    /// What can be done where it ends the run, beside the same command again.
+    pub(crate) otherwise: &'static str,
     /// What the bar says.
     pub(crate) title: &'static str,
 }
@@ -64,7 +66,7 @@ impl Collecting<'_> {
     ///
     /// # Errors
     /// The ensemble can't be reached or refuses, says what can't be used, or changed where that ends the run.
-    pub(super) async fn all<A, F>(&self, parts: Vec<Part>, ask: A) -> anyhow::Result<Collected>
+    pub(crate) async fn all<A, F>(&self, parts: Vec<Part>, ask: A) -> anyhow::Result<Collected>
     where
         A: Fn(Vec<u32>, Part) -> F,
         F: Future<Output = Result<Tensors, Unanswered>>,
@@ -92,7 +94,8 @@ impl Collecting<'_> {
                     bar.finish_and_clear();
                     bail!(
                         "the ensemble changed while it was asked: {reason}; what it said before is kept, so that the \
-                         same command goes on from there, and --on-change continue leaves out what is missing"
+                         same command goes on from there{}",
+                        self.otherwise
                     );
                 }
                 Err(Unanswered::Missing(reason)) => {
@@ -141,7 +144,7 @@ impl Collecting<'_> {
 }
 
 /// A refusal of the ensemble.
-pub(super) fn refused(ensemble: &RunningEnsemble, status: &Status) -> Unanswered {
+pub(crate) fn refused(ensemble: &RunningEnsemble, status: &Status) -> Unanswered {
     let error = sentence_of_status(status, &ensemble.address);
     // Requests that want everybody are refused so where somebody is away.
     if status.code() == Code::Unavailable {
@@ -151,7 +154,7 @@ pub(super) fn refused(ensemble: &RunningEnsemble, status: &Status) -> Unanswered
 }
 
 /// Whether all of these answered.
-pub(super) fn all_there(names: &[String], there: &[&String]) -> Result<(), Unanswered> {
+pub(crate) fn all_there(names: &[String], there: &[&String]) -> Result<(), Unanswered> {
     match names.iter().find(|name| !there.contains(name)) {
         Some(name) => Err(Unanswered::Missing(format!("{name} is no member any more"))),
         None => Ok(()),

@@ -20,8 +20,8 @@ mod tensors;
 mod fuzz;
 
 pub(crate) use arguments::{CollectArgs, HeldOut};
-pub(crate) use cache::hex;
-pub(crate) use collect::{Collected, Unanswered};
+pub(crate) use cache::{Cache, Manifest, hex};
+pub(crate) use collect::{Collected, Collecting, OnChange, Unanswered, all_there, refused};
 pub(crate) use ensemble::{RunningEnsemble, input_of};
 pub(crate) use file::{can_be_replaced, replace};
 pub(crate) use identity::Identity;
@@ -30,3 +30,4 @@ pub(crate) use parts::{Part, parts};
 pub(crate) use rows::{ASKED as ROWS, Rows, collect as collect_rows};
 pub(crate) use scores::{ASKED as SCORES, Scores, collect as collect_scores, collect_fused, fused_name};
 pub(crate) use stream::{Asked, ask};
+pub(crate) use tensors::{Tensors, list};
