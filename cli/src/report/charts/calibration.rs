@@ -3,7 +3,7 @@
 use chorus_tune::Calibration;
 use plotters::prelude::*;
 
-use super::{FAINT, LABEL, SMALL, SOFT, picture};
+use super::{FAINT, SMALL, SOFT, picture, styled};
 
 const HEIGHT: u32 = 480;
 
@@ -12,21 +12,16 @@ pub(crate) fn calibration(curves: &[(String, RGBColor, &Calibration)]) -> anyhow
     picture(HEIGHT, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(14)
+            .margin_right(26)
             .x_label_area_size(48)
             .y_label_area_size(66)
             .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
-        chart
-            .configure_mesh()
-            .x_desc("how sure it is of its likeliest token")
+        let mut mesh = chart.configure_mesh();
+        mesh.x_desc("how sure it is of its likeliest token")
             .y_desc("how often that token comes")
             .x_label_formatter(&|value| format!("{:.0} %", 100.0 * value))
-            .y_label_formatter(&|value| format!("{:.0} %", 100.0 * value))
-            .light_line_style(WHITE)
-            .bold_line_style(FAINT)
-            .axis_style(SOFT)
-            .label_style(SMALL)
-            .axis_desc_style(LABEL)
-            .draw()?;
+            .y_label_formatter(&|value| format!("{:.0} %", 100.0 * value));
+        styled(&mut mesh).draw()?;
         chart.draw_series(DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], 5, 5, SOFT.stroke_width(1)))?;
         for (name, colour, calibration) in curves {
             let bins = calibration.bins.iter().filter(|bin| bin.count > 0);

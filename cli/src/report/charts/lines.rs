@@ -1,8 +1,9 @@
 //! Curves over one axis. Knows nothing about what they are of.
 
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use super::{FAINT, LABEL, SMALL, SOFT, picture, range};
+use super::{FAINT, SMALL, SOFT, picture, range, styled};
 
 /// A curve.
 pub(crate) struct Line {
@@ -32,27 +33,27 @@ pub(crate) fn lines(
             .x_label_area_size(48)
             .y_label_area_size(66)
             .build_cartesian_2d(left.max(0.0)..right, low.max(0.0)..high)?;
-        chart
-            .configure_mesh()
-            .x_desc(axes.0)
+        let mut mesh = chart.configure_mesh();
+        mesh.x_desc(axes.0)
             .y_desc(axes.1)
             .x_label_formatter(&|value| format!("{value:.2}"))
-            .y_label_formatter(&|value| format!("{:.1} %", 100.0 * value))
-            .light_line_style(WHITE)
-            .bold_line_style(FAINT)
-            .axis_style(SOFT)
-            .label_style(SMALL)
-            .axis_desc_style(LABEL)
-            .draw()?;
+            .y_label_formatter(&|value| format!("{:.1} %", 100.0 * value));
+        styled(&mut mesh).draw()?;
         for line in lines {
             let stroke = line.colour.stroke_width(if line.dashed { 2 } else { 3 });
             let points = line.points.iter().copied();
-            let series = if line.dashed {
-                chart.draw_series(DashedLineSeries::new(points, 6, 5, stroke))?
+            let sample = |(x, y): (i32, i32)| [(x, y), (x + 20, y)];
+            if line.dashed {
+                chart
+                    .draw_series(DashedLineSeries::new(points, 6, 5, stroke))?
+                    .label(&line.name)
+                    .legend(move |at| DashedPathElement::new(sample(at), 6, 5, stroke));
             } else {
-                chart.draw_series(LineSeries::new(points, stroke))?
-            };
-            series.label(&line.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], stroke));
+                chart
+                    .draw_series(LineSeries::new(points, stroke))?
+                    .label(&line.name)
+                    .legend(move |at| PathElement::new(sample(at), stroke));
+            }
         }
         if let Some(point) = marked {
             chart.draw_series([Circle::new(

@@ -7,7 +7,9 @@ mod sets;
 mod weights;
 
 use anyhow::anyhow;
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 
 pub(super) use bars::{Bar, bars};
@@ -53,6 +55,17 @@ fn picture(height: u32, draw: impl FnOnce(&Area<'_>) -> Drawn) -> anyhow::Result
     drop(root);
     drawn.map_err(|error| anyhow!("a picture can't be drawn: {error}"))?;
     Ok(text)
+}
+
+/// Axes as every picture has them.
+fn styled<'m, 'a, 'b, X: Ranged, Y: Ranged, D: DrawingBackend>(
+    mesh: &'m mut MeshStyle<'a, 'b, X, Y, D>,
+) -> &'m mut MeshStyle<'a, 'b, X, Y, D> {
+    mesh.light_line_style(WHITE)
+        .bold_line_style(FAINT)
+        .axis_style(SOFT)
+        .label_style(SMALL)
+        .axis_desc_style(LABEL)
 }
 
 /// A little more than the values on both sides.

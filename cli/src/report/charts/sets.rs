@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{ENSEMBLE, FAINT, INK, LABEL, SMALL, SOFT, picture, range};
+use super::{ENSEMBLE, INK, LABEL, SMALL, picture, range, styled};
 
 const HEIGHT: u32 = 400;
 /// Pixels from one label to the next.
@@ -21,19 +21,13 @@ pub(crate) fn sets(sets: &[(usize, f64, String)]) -> anyhow::Result<String> {
             .x_label_area_size(48)
             .y_label_area_size(66)
             .build_cartesian_2d(-0.4..most as f64 + 0.9, low..high)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_x_mesh()
             .x_labels(0)
             .x_label_formatter(&|_| String::new())
             .y_desc("perplexity")
-            .y_label_formatter(&|value| format!("{value:.2}"))
-            .light_line_style(WHITE)
-            .bold_line_style(FAINT)
-            .axis_style(SOFT)
-            .label_style(SMALL)
-            .axis_desc_style(LABEL)
-            .draw()?;
+            .y_label_formatter(&|value| format!("{value:.2}"));
+        styled(&mut mesh).draw()?;
         let (left, top) = area.get_base_pixel();
         let of_side = |side| SMALL.into_text_style(area).color(&INK).pos(Pos::new(side, VPos::Center));
         let (right, left_side) = (of_side(HPos::Left), of_side(HPos::Right));

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{FAINT, INK, LABEL, SMALL, SOFT, colour, picture};
+use super::{INK, LABEL, SOFT, colour, picture, styled};
 
 const HEIGHT: u32 = 360;
 
@@ -18,17 +18,12 @@ pub(crate) fn weights(members: &[String], learned: &[f64], folds: &[(f64, f64)])
             .x_label_area_size(38)
             .y_label_area_size(56)
             .build_cartesian_2d(0.0..count, 0.0..top)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_x_mesh()
             .x_labels(0)
             .x_label_formatter(&|_| String::new())
-            .y_label_formatter(&|value| format!("{value:.2}"))
-            .light_line_style(WHITE)
-            .bold_line_style(FAINT)
-            .axis_style(SOFT)
-            .label_style(SMALL)
-            .draw()?;
+            .y_label_formatter(&|value| format!("{value:.2}"));
+        styled(&mut mesh).draw()?;
         let equal = 1.0 / count;
         chart.draw_series(DashedLineSeries::new(
             [(0.0, equal), (count, equal)],
