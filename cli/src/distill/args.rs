@@ -14,20 +14,21 @@ Examples:
   chorus distill --data train.txt --valid valid.txt --out student --hidden 448
   chorus distill --data train.txt --valid valid.txt --out student --dense
   chorus distill --data train.txt --valid valid.txt --out student \\
-                 --init-from alto --hidden 448 --dropout 0 --epochs 1 \\
-                 --synthetic 4000000
+                 --init-from alto --hidden 448 --dropout 0 --epochs 2 \\
+                 --synthetic 6000000 --top-k 64
   chorus distill --data train.txt --valid valid.txt --out student --resume
   chorus up --fallback student
 
-With --synthetic the ensemble writes what is learned from: the members know
---data by heart, and what they say of it teaches less than what they say of a
-text that is new to them. Each token is best read once (--epochs 1).
+With --synthetic the ensemble first writes what is learned from: its members
+know --data by heart, so what they say of it teaches less than what they say
+of a text that is new to them. Millions of tokens read once or twice teach
+most, without dropout, from the weights of the best member (--init-from).
 
-Then the running ensemble is asked what it holds likely at every token of
-the text, under its configured rule and weights: the --top-k likeliest tokens and
-what all others have together, or with --dense whole distributions. That is kept
-in --teacher, so that it is asked once, also when the command is stopped.
-And the student learns, as `chorus train` does, from
+The running ensemble is asked what it holds likely at every token of the text,
+under its configured rule and weights: the --top-k likeliest tokens and what
+all others have together, or with --dense whole distributions. That is kept in
+--teacher, so that it is asked once, also when the command is stopped.
+Then the student learns, as `chorus train` does, from
   H * cross entropy with the text + (1 - H) * T^2 * cross entropy with the
   ensemble at temperature T (Hinton, Vinyals and Dean 2015)
 with H from --hard-weight and T from --temperature. In the end student, best
