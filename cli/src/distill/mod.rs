@@ -7,6 +7,9 @@ mod compare;
 mod synthetic;
 mod teach;
 
+#[cfg(test)]
+mod fuzz;
+
 use anyhow::Context as _;
 use chorus_model::ModelParts;
 use chorus_model::train::{Distillation, Material, Texts};

@@ -119,7 +119,7 @@ fn place(seed: u64, number: u64, places: u64) -> u64 {
 }
 
 /// The text of a part: at most so many tokens, all of the vocabulary.
-fn decode(bytes: &[u8], vocabulary_size: u32, most: usize) -> anyhow::Result<Vec<u32>> {
+pub(super) fn decode(bytes: &[u8], vocabulary_size: u32, most: usize) -> anyhow::Result<Vec<u32>> {
     let (shape, tokens) = list::<u32>(&SafeTensors::deserialize(bytes)?, "tokens")?;
     anyhow::ensure!(
         shape.len() == 1 && tokens.len() <= most,
