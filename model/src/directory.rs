@@ -10,21 +10,13 @@ use chorus_text::Vocabulary;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
+use crate::file_names::{CONFIG_FILE, QUANTIZED_WEIGHTS_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use crate::files::{ReadError, read_bounded, write_atomically};
 use crate::gguf;
 use crate::load_error::{LoadError, SaveError};
 use crate::new_directory::NewDirectory;
 use crate::quantization::{Quantization, QuantizeError, QuantizedMatrices};
 use crate::weights::{self, Tensors, WeightType, WeightsError};
-
-/// The config's file name.
-pub const CONFIG_FILE: &str = "config.json";
-/// The weights' file name.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// The file name of weights that are quantised.
-pub const QUANTIZED_WEIGHTS_FILE: &str = "model.gguf";
-/// The tokenizer's file name.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const MAX_TOKENIZER_BYTES: u64 = 1 << 28;

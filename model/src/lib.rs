@@ -9,6 +9,7 @@ mod device;
 mod directory;
 mod engine;
 mod evaluate;
+mod file_names;
 mod files;
 #[cfg(test)]
 mod fuzz;
@@ -35,8 +36,9 @@ pub use config::{
     Config, ConfigError, FORMAT, MAX_DIMENSION, MAX_LAYERS, MAX_NAME_CHARACTERS, MAX_VOCAB_SIZE, Start,
 };
 pub use device::{DeviceError, open_device};
-pub use directory::{CONFIG_FILE, ModelParts, QUANTIZED_WEIGHTS_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
+pub use directory::ModelParts;
 pub use evaluate::{Evaluation, evaluate, evaluate_in_lanes};
+pub use file_names::{CONFIG_FILE, QUANTIZED_WEIGHTS_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use language_model::{ForwardError, LanguageModel};
 pub use load_error::{LoadError, SaveError};
 pub use network::{Dropout, Network, NetworkState};

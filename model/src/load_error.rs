@@ -7,7 +7,7 @@ use chorus_text::VocabularyError;
 use thiserror::Error;
 
 use crate::config::ConfigError;
-use crate::directory::{CONFIG_FILE, QUANTIZED_WEIGHTS_FILE, WEIGHTS_FILE};
+use crate::file_names::{CONFIG_FILE, QUANTIZED_WEIGHTS_FILE, WEIGHTS_FILE};
 use crate::quantization::QuantizeError;
 use crate::weights::WeightsError;
 

@@ -13,6 +13,9 @@ use tonic::transport::Channel;
 
 use crate::{clients::EnsembleClient, models, process::Chorus};
 
+/// Of a configuration: nobody is left out of an answer for being slow, as a member may be on a machine that has other work.
+pub const PATIENT: &str = "[resilience]\nearly_decision = false\ndegrade_after_ms = 60000\n";
+
 /// A worker process of a member, and what it takes to start it again in the same place.
 pub struct MemberProcess {
     pub name: String,

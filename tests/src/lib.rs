@@ -13,6 +13,6 @@ pub mod process;
 pub mod running;
 
 pub use clients::{generate, joined_text, plans, score_text, text_input, until};
-pub use ensemble::{Ensemble, MemberProcess};
+pub use ensemble::{Ensemble, MemberProcess, PATIENT};
 pub use process::{Chorus, Ended, binary};
 pub use running::Running;

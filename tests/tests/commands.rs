@@ -6,7 +6,7 @@ use std::{collections::HashMap, fs, num::NonZeroUsize};
 
 use candle_core::{Device, Tensor};
 use chorus_model::{LanguageModel, evaluate, evaluate_in_lanes};
-use chorus_tests::{Chorus, Ensemble, models};
+use chorus_tests::{Chorus, Ensemble, PATIENT, models};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -31,7 +31,7 @@ fn run_reading(arguments: &[&str], text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_client_command_answers_in_text_and_in_json() {
-    let ensemble = Ensemble::demo("").await;
+    let ensemble = Ensemble::demo(PATIENT).await;
     let address = ensemble.address.to_string();
     let to = ["--addr", address.as_str()];
     let with = |arguments: &[&str]| run(&[arguments, &to].concat());

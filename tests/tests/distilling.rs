@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use chorus_model::train::load_taught_text;
 use chorus_model::{LanguageModel, Precision, evaluate, open_device};
-use chorus_tests::{Chorus, Ensemble};
+use chorus_tests::{Chorus, Ensemble, PATIENT};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -24,7 +24,7 @@ struct Stage {
 impl Stage {
     /// The demo ensemble and a text that it has written itself.
     async fn new(tokens: &str) -> Self {
-        let stage = Self { ensemble: Ensemble::demo("").await, folder: TempDir::new().unwrap() };
+        let stage = Self { ensemble: Ensemble::demo(PATIENT).await, folder: TempDir::new().unwrap() };
         let ended = stage.command(&["generate", "ROMEO:\n", "--seed", "5", "--max-tokens", tokens]).wait();
         fs::write(stage.path("text.txt"), ended.stdout).unwrap();
         stage

@@ -10,7 +10,7 @@ use chorus_proto::v1::{
     self, FusionOptions, GenerateReply, GenerateRequest, PredictRequest, SamplingOptions, ScoreRequest, Votes,
 };
 use chorus_simd::norm;
-use chorus_tests::{Ensemble, generate, models, text_input};
+use chorus_tests::{Ensemble, PATIENT, generate, models, text_input};
 
 const PROMPT: &str = "First Citizen:\nBefore we proceed any further, hear me speak.\n";
 /// Not equal, so that a swapped order or a forgotten weight shows.
@@ -94,7 +94,7 @@ fn options(rule: Rule) -> Option<FusionOptions> {
 
 /// The demo ensemble with weights that are not equal.
 async fn weighted_demo() -> Ensemble {
-    let ensemble = Ensemble::demo_with_weights(WEIGHTS, "").await;
+    let ensemble = Ensemble::demo_with_weights(WEIGHTS, PATIENT).await;
     assert_eq!(ensemble.members.len(), WEIGHTS.len());
     ensemble
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use chorus_tests::{Chorus, Ensemble};
+use chorus_tests::{Chorus, Ensemble, PATIENT};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,7 +19,7 @@ struct Stage {
 
 impl Stage {
     async fn new(tokens: u32) -> Self {
-        let ensemble = Ensemble::demo("").await;
+        let ensemble = Ensemble::demo(PATIENT).await;
         let address = ensemble.address.to_string();
         let stage = Self { ensemble, folder: TempDir::new().unwrap(), address };
         let max_tokens = tokens.to_string();

@@ -14,6 +14,7 @@ mod generate;
 mod leaders;
 mod participation;
 mod predict;
+mod replies;
 mod score;
 mod score_columns;
 mod sound;

@@ -8,7 +8,7 @@ use super::checkpoint;
 use super::error::TrainError;
 use super::metrics::{MetricsLine, MetricsLog};
 use super::trainer::Trainer;
-use crate::directory::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
+use crate::file_names::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use crate::files::{TEMPORARY_PREFIX, write_atomically};
 use crate::weights::{self, Tensors};
 
