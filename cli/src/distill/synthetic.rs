@@ -98,7 +98,15 @@ impl Synthetic<'_> {
             let mut client = ensemble.client.clone();
             let ensemble = &ensemble;
             async move {
-                let reply = client.complete(request).await.map_err(|status| refused(ensemble, &status))?;
+                let reply = client.complete(request).await.map_err(|status| {
+                    let length = passage.len();
+                    let what =
+                        format!("after passages of {length} tokens (--passage-tokens) nothing is written");
+                    match refused(ensemble, &status) {
+                        Unanswered::Failed(error) => Unanswered::Failed(error.context(what)),
+                        missing @ Unanswered::Missing(_) => missing,
+                    }
+                })?;
                 let reply = reply.into_inner();
                 let there = reply.participation.iter().flat_map(|found| &found.participants);
                 all_there(names, &there.collect::<Vec<_>>())?;
@@ -112,7 +120,8 @@ impl Synthetic<'_> {
     }
 }
 
-/// Where a passage begins, of so many places: the n-th point of a sequence that covers them evenly.
+/// Where a passage begins, of so many places: the n-th point of a sequence that covers them evenly; another seed begins elsewhere
+/// in it.
 fn place(seed: u64, number: u64, places: u64) -> u64 {
     let point = number.wrapping_mul(GOLDEN).wrapping_add(seed.wrapping_mul(!GOLDEN));
     ((u128::from(point) * u128::from(places)) >> 64) as u64
