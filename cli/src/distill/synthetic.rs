@@ -14,8 +14,11 @@ use crate::learn::{
     input_of, list, parts, refused,
 };
 
-/// Passages that are kept together. The ensemble goes on with all of them at a time.
+/// Passages that are kept together.
 const PASSAGES: usize = 16;
+/// Those of them after which the ensemble writes at a time: with all parts that are asked about at a time enough for batches, and
+/// far from all the sessions that it has for everybody.
+const AT_A_TIME: usize = 4;
 /// 2^64 over the golden ratio: its multiples, modulo 2^64, cover an interval evenly however many they are (Knuth, The Art of
 /// Computer Programming 3, 6.4).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -114,7 +117,7 @@ impl Synthetic<'_> {
                 Ok::<_, Unanswered>(passage.iter().copied().chain(written).collect::<Vec<u32>>())
             }
         });
-        let texts: Vec<Vec<u32>> = stream::iter(continued).buffered(PASSAGES).try_collect().await?;
+        let texts: Vec<Vec<u32>> = stream::iter(continued).buffered(AT_A_TIME).try_collect().await?;
         let text = texts.concat();
         Ok(Tensors::default().with("tokens", &[text.len()], &text))
     }
