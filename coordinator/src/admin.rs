@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use chorus_net::greeted;
+use chorus_net::connections;
 use chorus_proto::v1::admin_server::{self, AdminServer};
 use chorus_proto::v1::{
     self, ConfigurationReply, ConfigurationRequest, ErrorCode, MemberSettings, ReloadRequest,
@@ -44,7 +44,7 @@ pub(crate) async fn serve(
         .add_service(AdminServer::new(AdminService { handle }))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok(router.serve_with_incoming_shutdown(greeted(TcpIncoming::from(listener)), shutdown).await?)
+    Ok(router.serve_with_incoming_shutdown(connections(TcpIncoming::from(listener)), shutdown).await?)
 }
 
 #[tonic::async_trait]

@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::atomic::AtomicU64, time::Duration};
 
 use bytes::Bytes;
-use chorus_net::greeted;
+use chorus_net::connections;
 use chorus_proto::{
     MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES,
     v1::{ModelCard, worker_server::WorkerServer},
@@ -165,7 +165,7 @@ where
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<WorkerServer<WorkerService>>().await;
-    let incoming = greeted(incoming);
+    let incoming = connections(incoming);
     let server = router(service, health_service)
         .serve_with_incoming_shutdown(incoming, stopping.drain.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
