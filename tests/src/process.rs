@@ -169,6 +169,11 @@ impl Drop for Chorus {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        // Of a test that fails: what the processes have to say about it.
+        if thread::panicking() {
+            let stderr = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+            eprintln!("process {} said:\n{stderr}", self.child.id());
+        }
     }
 }
 
