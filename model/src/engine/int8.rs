@@ -189,7 +189,8 @@ impl WithSimd for Fill<'_, '_> {
             let inverse = simd.splat_f32s(if largest > 0.0 { 127.0 / largest } else { 0.0 });
             let slots = quantized.values[row * quantized.depth..][..quantized.depth].chunks_mut(lanes);
             for (slots, values) in slots.zip((0..groups).map(group)) {
-                let shifted = simd.mul_add_e_f32s(values, inverse, simd.splat_f32s(ROUND));
+                // Rounded twice on every processor, also on those that could do with one: ties go the same way on all.
+                let shifted = simd.add_f32s(simd.mul_f32s(values, inverse), simd.splat_f32s(ROUND));
                 for (slot, bits) in slots.iter_mut().zip(cast_slice::<_, u32>(&[shifted])) {
                     *slot = (*bits as u8).wrapping_add(ZERO as u8);
                 }

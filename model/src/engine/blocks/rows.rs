@@ -108,7 +108,8 @@ fn fill_block<S: Simd>(
     let (largest, off) = (simd.reduce_max_f32s(largest), simd.reduce_sum_f32s(off));
     let inverse = simd.splat_f32s(if largest > 0.0 { 127.0 / largest } else { 0.0 });
     for (slots, numbers) in values.chunks_mut(lanes).zip(groups.map(group)) {
-        let shifted = simd.mul_add_e_f32s(numbers, inverse, simd.splat_f32s(ROUND));
+        // Rounded twice on every processor, also on those that could do with one: ties go the same way on all.
+        let shifted = simd.add_f32s(simd.mul_f32s(numbers, inverse), simd.splat_f32s(ROUND));
         for (slot, bits) in slots.iter_mut().zip(cast_slice::<_, u32>(&[shifted])) {
             *slot = *bits as i8;
         }

@@ -139,6 +139,19 @@ proptest! {
     }
 }
 
+/// A value that is a tie of integers for who rounds its product with the inverse of the scale, and none for who does not.
+#[test]
+fn ties_go_the_same_way_on_every_processor() {
+    let (count, depth, seed, quantization) = (5, 47, 814, Quantization::Q8_0);
+    let (weight, input) = (values(depth, seed), values(count * depth, seed + 1));
+    let matrix = quantized(&weight, 1, depth, quantization);
+    let products: Vec<_> = kernels()
+        .into_iter()
+        .map(|(arch, kernel)| product(arch, kernel, &matrix, &input, 1, depth))
+        .collect();
+    assert!(products.iter().all(|found| found == &products[0]), "{products:?}");
+}
+
 /// candle quantises activations to the same integers but for ties, and sums in another order.
 #[test]
 fn products_are_those_of_candle() {
