@@ -172,7 +172,9 @@ impl Drop for Chorus {
         // Of a test that fails: what the processes have to say about it.
         if thread::panicking() {
             let stderr = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-            eprintln!("process {} said:\n{stderr}", self.child.id());
+            if !stderr.is_empty() {
+                eprintln!("process {} said:\n{stderr}", self.child.id());
+            }
         }
     }
 }

@@ -5,10 +5,11 @@
 //! scale · scale' · (Σ u q - 128 Σ q), of which the last term is known beforehand. Integer sums have no order, so a row
 //! has the same bits in any batch. Knows nothing about LSTMs.
 
-use bytemuck::{cast_slice, cast_slice_mut};
+use bytemuck::cast_slice_mut;
 use candle_core::{Result, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 
+use super::eight_bits;
 use super::kernel::{Kernel, LARGEST_GROUP};
 use super::panels::{Aligned, Columns, VECTORS, padded};
 use super::product::{Activations, Sums};
@@ -165,8 +166,6 @@ impl WithSimd for Fill<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        /// Adding 1.5 · 2^23 rounds to the nearest integer, which then stands in the lowest bits.
-        const ROUND: f32 = 12_582_912.0;
         let Self { quantized, rows, count, depth } = self;
         let lanes = S::F32_LANES;
         quantized.depth = padded(depth, lanes).next_multiple_of(LARGEST_GROUP);
@@ -178,30 +177,17 @@ impl WithSimd for Fill<'_, '_> {
                 let values = &rows.values[(group * rows.rows + row) * rows.stride..][..lanes];
                 simd.partial_load_f32s(values)
             };
-            let groups = depth.div_ceil(lanes);
-            let (mut largest, mut off) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-            for values in (0..groups).map(group) {
-                largest = simd.max_f32s(largest, simd.abs_f32s(values));
-                // Zero, and NaN where a value is not finite, which a maximum need not keep.
-                off = simd.mul_add_e_f32s(values, simd.splat_f32s(0.0), off);
-            }
-            let (largest, off) = (simd.reduce_max_f32s(largest), simd.reduce_sum_f32s(off));
-            let inverse = simd.splat_f32s(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-            let slots = quantized.values[row * quantized.depth..][..quantized.depth].chunks_mut(lanes);
-            for (slots, values) in slots.zip((0..groups).map(group)) {
-                // Rounded twice on every processor, also on those that could do with one: ties go the same way on all.
-                let shifted = simd.add_f32s(simd.mul_f32s(values, inverse), simd.splat_f32s(ROUND));
-                for (slot, bits) in slots.iter_mut().zip(cast_slice::<_, u32>(&[shifted])) {
-                    *slot = (*bits as u8).wrapping_add(ZERO as u8);
-                }
-            }
-            quantized.scales.push(largest / 127.0 + off);
+            let slots = &mut quantized.values[row * quantized.depth..][..quantized.depth];
+            let slot = |bits| (bits as u8).wrapping_add(ZERO as u8);
+            let scale = eight_bits::quantize(simd, (0..depth.div_ceil(lanes)).map(group), slots, slot);
+            quantized.scales.push(scale);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::cast_slice;
     use candle_core::Device;
     use proptest::prelude::*;
 

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod cells;
+mod eight_bits;
 mod forward;
 mod int8;
 mod kernel;

@@ -2,10 +2,10 @@
 //!
 //! x ≈ scale · q with q in -127..=127. Knows nothing about weights but their blocks' lengths.
 
-use bytemuck::cast_slice;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::form::Form;
+use crate::engine::eight_bits;
 use crate::engine::product::Activations;
 
 /// Rows in 8 bits, filled up with zeros to whole blocks.
@@ -90,8 +90,6 @@ fn fill_block<S: Simd>(
     range: std::ops::Range<usize>,
     values: &mut [i8],
 ) -> f32 {
-    /// Adding 1.5 · 2^23 rounds to the nearest integer, which then stands in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
     let lanes = S::F32_LANES;
     let last = range.end.min(range.start + values.len());
     let groups = range.start / lanes..last.div_ceil(lanes);
@@ -99,22 +97,7 @@ fn fill_block<S: Simd>(
         let numbers = &from.values[(group * from.rows + row) * from.stride..][..lanes];
         simd.partial_load_f32s(numbers)
     };
-    let (mut largest, mut off) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-    for numbers in groups.clone().map(group) {
-        largest = simd.max_f32s(largest, simd.abs_f32s(numbers));
-        // Zero, and NaN where a number is not finite, which a maximum need not keep.
-        off = simd.mul_add_e_f32s(numbers, simd.splat_f32s(0.0), off);
-    }
-    let (largest, off) = (simd.reduce_max_f32s(largest), simd.reduce_sum_f32s(off));
-    let inverse = simd.splat_f32s(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-    for (slots, numbers) in values.chunks_mut(lanes).zip(groups.map(group)) {
-        // Rounded twice on every processor, also on those that could do with one: ties go the same way on all.
-        let shifted = simd.add_f32s(simd.mul_f32s(numbers, inverse), simd.splat_f32s(ROUND));
-        for (slot, bits) in slots.iter_mut().zip(cast_slice::<_, u32>(&[shifted])) {
-            *slot = *bits as i8;
-        }
-    }
-    largest / 127.0 + off
+    eight_bits::quantize(simd, groups.map(group), values, |bits| bits as i8)
 }
 
 #[inline(always)]
