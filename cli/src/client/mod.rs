@@ -10,6 +10,7 @@ mod generate;
 mod members;
 mod predict;
 mod reply;
+mod sampling;
 mod score;
 mod status;
 
