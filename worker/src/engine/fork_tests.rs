@@ -30,12 +30,12 @@ fn a_fork_goes_on_by_itself_from_where_the_other_stands() {
 fn a_fork_outlives_a_session_that_is_closed_behind_it() {
     let mut harness = Harness::new();
     harness.open(1, 1);
-    harness.feed(1, 1, 1, &[7], Ask::Nothing);
+    harness.feed(1, 1, 1, &[6], Ask::Nothing);
     harness.run_all();
     harness.apply(1, 2, fork(1));
     harness.apply(1, 1, Operation::Close { discard: true });
     harness.feed(1, 2, 1, &[], next());
-    assert_eq!(next_row(&only(harness.run_all())), logits_after(&[7]));
+    assert_eq!(next_row(&only(harness.run_all())), logits_after(&[6]));
 }
 
 #[test]
