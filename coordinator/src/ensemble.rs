@@ -10,7 +10,7 @@ use std::time::Duration;
 use chorus_proto::status;
 use chorus_proto::v1::{ErrorCode, Participation};
 use chorus_text::Vocabulary;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -71,6 +71,9 @@ pub(crate) struct Common {
     tokenizing: Arc<Semaphore>,
     /// Of the links, which a change leaves as they are.
     dense: DenseBudget,
+    /// Sessions that requests may have beside the one that each has.
+    branches: Arc<Semaphore>,
+    most_branches: u32,
 }
 
 impl Common {
@@ -84,7 +87,17 @@ impl Common {
             stop: CancellationToken::new(),
             tokenizing: Arc::new(Semaphore::new(processors)),
             dense: DenseBudget::default(),
+            branches: Arc::new(Semaphore::new(limits.max_branches as usize)),
+            most_branches: limits.max_branches,
         }
+    }
+
+    /// Waits, in the order of asking, for a request that has so many sessions at a time at every member; fewer where no
+    /// more are allowed. They are given back when what comes is dropped.
+    pub(crate) async fn branches(&self, sessions: usize) -> Option<OwnedSemaphorePermit> {
+        let beside = u32::try_from(sessions.saturating_sub(1)).unwrap_or(u32::MAX).min(self.most_branches);
+        // Never closed.
+        Arc::clone(&self.branches).acquire_many_owned(beside).await.ok()
     }
 }
 

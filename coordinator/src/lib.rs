@@ -20,6 +20,7 @@ pub mod rows;
 pub mod sampling;
 pub mod snapshot;
 pub mod stop_strings;
+pub mod token_trie;
 pub mod tops;
 pub mod traffic;
 pub mod weights;

@@ -14,9 +14,10 @@ use chorus_load::{
     workload::{Delivery, Inputs, Workload, parse_prompts},
 };
 use chorus_proto::v1::{
-    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, GeneratedToken,
-    GenerationEnd, Input, MissingMember, Participation, PredictReply, PredictRequest, ScoreReply,
-    ScoreRequest, StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest,
+    ClassifyReply, ClassifyRequest, CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply,
+    GenerateRequest, GeneratedToken, GenerationEnd, Input, MissingMember, Participation, PredictReply,
+    PredictRequest, RankReply, RankRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
+    TokenizerChunk, TokenizerRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     input,
 };
@@ -101,6 +102,14 @@ impl Ensemble for Scripted {
     }
 
     async fn predict(&self, _: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn rank(&self, _: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn classify(&self, _: Request<ClassifyRequest>) -> Result<Response<ClassifyReply>, Status> {
         Err(Status::unimplemented(""))
     }
 

@@ -3,9 +3,11 @@
 
 mod adjusting;
 mod beam;
+mod classification;
 mod distributions;
 mod fusion;
 mod input;
+mod ranking;
 mod sampling;
 mod stop;
 
@@ -31,8 +33,10 @@ use crate::{
 
 pub use self::adjusting::Adjusting;
 pub use self::beam::Beam;
+pub use self::classification::{Calibration, Classification};
 pub use self::distributions::Distributions;
 pub use self::fusion::Fusing;
+pub use self::ranking::{By, Ranking};
 
 /// What requests are judged by.
 #[derive(Clone, Copy, Debug)]

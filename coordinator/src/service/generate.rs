@@ -147,6 +147,7 @@ impl<L: Listener> Run<'_, L> {
 
     /// Searches, and hands the best sequence on when it is found.
     async fn by_search(mut self, beam: Beam) -> Result<Ending, Status> {
+        let _branches = self.ensemble.common.branches(beam.size).await;
         let searched = self.search(beam).await;
         let Searched { found, steps } = match searched {
             Ok(searched) => searched,

@@ -5,6 +5,7 @@
 mod adapting;
 mod admission;
 mod choosing;
+mod classifying;
 mod clients;
 mod completing;
 mod degrading;
@@ -13,6 +14,7 @@ mod falling_back;
 mod fusing;
 mod learned;
 mod plans;
+mod ranking;
 mod scoring;
 mod searching;
 mod survival;
