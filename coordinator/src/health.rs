@@ -48,6 +48,7 @@ async fn set(reporter: &HealthReporter, serving: bool) {
     let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     reporter.set_service_status("", status).await;
     reporter.set_service_status(service_name::<crate::service::EnsembleService>(), status).await;
+    reporter.set_service_status(chorus_inference::SERVICE_NAME, status).await;
 }
 
 fn service_name<S: EnsembleRpc>() -> &'static str {
