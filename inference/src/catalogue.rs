@@ -26,8 +26,8 @@ const PLATFORM: &str = "chorus";
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Model {
     pub(crate) name: String,
-    /// Of a member: the names of all of them, which the ensemble's weights are by.
-    pub(crate) members: Option<Vec<String>>,
+    /// One of the members, asked alone.
+    pub(crate) is_member: bool,
     /// Why it can't answer now, if it can't.
     pub(crate) obstacle: Option<String>,
 }
@@ -40,13 +40,12 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     pub(crate) fn of(status: &StatusReply) -> Self {
-        let names: Vec<String> = status.members.iter().map(|member| member.name.clone()).collect();
         let obstacle = (!status.serving).then(|| "fewer members are up than the quorum asks for".to_owned());
-        let ensemble = Model { name: ENSEMBLE.to_owned(), members: None, obstacle };
+        let ensemble = Model { name: ENSEMBLE.to_owned(), is_member: false, obstacle };
         let members = status.members.iter().filter(|member| member.name != ENSEMBLE);
         let members = members.map(|member| Model {
             name: member.name.clone(),
-            members: Some(names.clone()),
+            is_member: true,
             obstacle: obstacle_of(member),
         });
         Self { models: [ensemble].into_iter().chain(members).collect() }
@@ -88,16 +87,13 @@ fn obstacle_of(member: &MemberStatus) -> Option<String> {
 }
 
 impl Model {
-    pub(crate) fn is_ensemble(&self) -> bool {
-        self.members.is_none()
-    }
-
     /// How a request's own options become those of the model: of a member, that it answers alone. One distribution stays what it
     /// is under every rule, and a member has one where the ensemble may only vote.
     pub(crate) fn fusion_for(&self, mut options: FusionOptions) -> FusionOptions {
-        let Some(members) = &self.members else { return options };
-        let weight = |name: &String| (name.clone(), f64::from(u8::from(*name == self.name)));
-        options.weights = members.iter().map(weight).collect();
+        if !self.is_member {
+            return options;
+        }
+        options.members = vec![self.name.clone()];
         if options.rule() == Rule::Unspecified {
             options.set_rule(Rule::WeightedAverage);
         }

@@ -65,6 +65,7 @@ fn cell(output: Output, answers: &Answers, scorers: &[String]) -> Result<Element
     let candidates = || answers.prediction.iter().flat_map(|prediction| &prediction.candidates);
     let tokens = || generation.iter().flat_map(|generation| &generation.tokens).copied_ids();
     let end = generation.and_then(|generation| generation.end.as_ref());
+    let found = || end.iter().flat_map(|end| &end.hypotheses);
     Ok(match output {
         Output::GeneratedText => {
             texts([generation.map(|generation| generation.text.as_str()).unwrap_or_default()])
@@ -80,6 +81,9 @@ fn cell(output: Output, answers: &Answers, scorers: &[String]) -> Result<Element
             texts([reason.as_str_name().to_ascii_lowercase().as_str()])
         }
         Output::UsedSeed => Elements::Unsigned(vec![end.map(|end| end.seed).unwrap_or_default()]),
+        Output::BeamTexts => texts(found().map(|found| found.text.as_str())),
+        Output::BeamLogprobs => Elements::Floats(found().map(|found| found.log_prob).collect()),
+        Output::BeamScores => Elements::Floats(found().map(|found| found.score).collect()),
         Output::Logprobs => {
             let tokens = score.iter().flat_map(|score| &score.token_scores);
             numbers(output, tokens.map(|token| token.log_prob))?

@@ -47,6 +47,7 @@ pub(crate) fn translated(failure: &Status, input: &str, element: Option<usize>) 
             let name = field.rsplit('.').next().unwrap_or(field);
             let name = match name {
                 _ if INPUTS.contains(&field) => input,
+                _ if ["beam", "beam.size"].contains(&field) => "beam_size",
                 "log_probs" => "generated_logprobs",
                 name => name,
             };
@@ -74,6 +75,7 @@ mod tests {
         };
         assert_eq!(said("prompt: it is empty", None), "tokens: it is empty");
         assert_eq!(said("sampling.top_p: 2 is: too much", None), "top_p: 2 is: too much");
+        assert_eq!(said("beam.size: 9 is not allowed", None), "beam_size: 9 is not allowed");
         assert_eq!(said("prefix: it is empty", Some(3)), "tokens[3]: it is empty");
         assert_eq!(said("no field", None), "no field");
         let unavailable = translated(&Status::unavailable("quorum: 1 of 2"), "text", None);

@@ -1,4 +1,4 @@
-//! Hostile requests against what reads tensors and parameters; tensors there and back.
+//! Hostile requests against what reads tensors and parameters.
 
 use std::collections::HashMap;
 
@@ -12,43 +12,7 @@ use crate::catalogue::{MAX_BATCH, Model};
 use crate::job::Job;
 use crate::pb::infer_parameter::ParameterChoice;
 use crate::pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use crate::pb::{InferParameter, ModelInferRequest, ModelInferResponse};
-use crate::tensor::{Elements, Tensor, decode, encode};
-
-fn elements(count: usize) -> impl Strategy<Value = Elements> + Clone {
-    let string = prop::collection::vec(any::<u8>(), 0..9).prop_map(Bytes::from);
-    prop_oneof![
-        prop::collection::vec(any::<bool>(), count).prop_map(Elements::Bools),
-        prop::collection::vec(any::<i64>(), count).prop_map(Elements::Signed),
-        prop::collection::vec(any::<u64>(), count).prop_map(Elements::Unsigned),
-        prop::collection::vec(-1e300..1e300, count).prop_map(Elements::Floats),
-        prop::collection::vec(string, count).prop_map(Elements::Bytes),
-    ]
-    .boxed()
-}
-
-proptest! {
-    #[test]
-    fn tensors_come_back_as_they_went(
-        tensors in prop::collection::vec((1..4_usize, 0..5_usize).prop_flat_map(|(rows, columns)| {
-            elements(rows * columns).prop_map(move |elements| (vec![rows, columns], elements))
-        }), 0..4)
-    ) {
-        let named = tensors.into_iter().enumerate();
-        let tensors: Vec<Tensor> = named
-            .map(|(place, (shape, elements))| Tensor { name: place.to_string(), shape, elements })
-            .collect();
-        let mut response = ModelInferResponse::default();
-        tensors.iter().for_each(|tensor| encode(tensor, &mut response));
-        let inputs = response.outputs.into_iter().map(|output| InferInputTensor {
-            name: output.name,
-            datatype: output.datatype,
-            shape: output.shape,
-            ..InferInputTensor::default()
-        });
-        prop_assert_eq!(decode(inputs.collect(), response.raw_output_contents).unwrap(), tensors);
-    }
-}
+use crate::pb::{InferParameter, ModelInferRequest};
 
 fn parameters() -> impl Strategy<Value = HashMap<String, InferParameter>> + Clone {
     let names = [
@@ -110,7 +74,7 @@ fn requests_are_sound_or_refused_in_one_line() {
             ModelInferRequest { inputs, raw_input_contents, parameters, outputs, ..Default::default() }
                 .encode_to_vec()
         });
-    let model = Model { name: "ensemble".to_owned(), members: None, obstacle: None };
+    let model = Model { name: "ensemble".to_owned(), is_member: false, obstacle: None };
     fuzz("requests of tensors", mutated(requests, &["text", "\n", "BYTES"]), |Encoded(bytes)| {
         let Ok(request) = ModelInferRequest::decode(bytes.as_slice()) else { return Verdict::Refused };
         // Options are kept for each element of a batch.

@@ -6,8 +6,8 @@ use chorus_proto::v1::{Input, TokenIds, input};
 
 use crate::catalogue::MAX_BATCH;
 use crate::error::Refusal;
-use crate::options;
 use crate::tensor::{Elements, Tensor, Value};
+use crate::values;
 
 /// How the elements of a request lie in its tensors, and so those of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,7 @@ fn of_text(tensor: &Tensor) -> Result<Prompts, Refusal> {
     let Elements::Bytes(texts) = &tensor.elements else {
         return Err(datatype(tensor, "BYTES"));
     };
-    let text = |(place, bytes): (usize, &bytes::Bytes)| match options::text(Value::Bytes(bytes)) {
+    let text = |(place, bytes): (usize, &bytes::Bytes)| match values::text(Value::Bytes(bytes)) {
         Ok(text) => Ok(Input { input: Some(input::Input::Text(text.to_owned())) }),
         Err(message) => Err(Refusal::new(element("text", place, texts.len()), message)),
     };

@@ -2,7 +2,6 @@
 //!
 //! Knows nothing about ensembles and time.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use chorus_proto::v1::{GenerateRequest, PredictRequest, ScoreRequest};
@@ -12,9 +11,10 @@ use crate::error::Refusal;
 use crate::input::Prompts;
 use crate::options::{self, Options};
 use crate::outputs::{INPUTS, Output, Task};
-use crate::pb::infer_parameter::ParameterChoice;
-use crate::pb::{InferParameter, ModelInferRequest};
-use crate::tensor::{self, Tensor, Value};
+use crate::parameters::Whole;
+use crate::pb::ModelInferRequest;
+use crate::tensor::{self, Tensor};
+use crate::values;
 use crate::wanted::Wanted;
 
 /// A request of one model, checked as far as that goes without the ensemble.
@@ -33,18 +33,6 @@ pub(crate) struct Job {
     pub(crate) empty_final: bool,
     /// How long the answer is of use to anybody.
     pub(crate) timeout: Option<Duration>,
-}
-
-/// A parameter that is an option of every element, by its name.
-type OfOptions<'a> = Vec<(&'a str, Value<'a>)>;
-
-/// Parameters of the whole request.
-#[derive(Default)]
-struct Whole {
-    task: Option<Task>,
-    stream: Option<bool>,
-    empty_final: bool,
-    timeout: Option<Duration>,
 }
 
 impl Job {
@@ -99,6 +87,8 @@ impl Job {
             sampling: options.sampling,
             fusion: Some(self.model.fusion_for(options.fusion)),
             log_probs: self.wanted.has(Output::GeneratedLogprobs),
+            beam: options.beam,
+            ..GenerateRequest::default()
         }
     }
 
@@ -118,66 +108,6 @@ impl Job {
             fusion: Some(self.model.fusion_for(self.options[element].fusion.clone())),
         }
     }
-}
-
-impl Whole {
-    /// And the parameters that are options.
-    fn of(parameters: &HashMap<String, InferParameter>) -> Result<(Self, OfOptions<'_>), Refusal> {
-        let mut whole = Self::default();
-        let mut of_options = Vec::new();
-        let mut parameters: Vec<_> = parameters.iter().collect();
-        // The same mistake is named every time.
-        parameters.sort_unstable_by_key(|(name, _)| name.as_str());
-        for (name, parameter) in parameters {
-            let value = value(name, parameter)?;
-            let refuse = |message: String| Refusal::new(name, message);
-            match name.as_str() {
-                "task" => whole.task = Some(task(value).map_err(refuse)?),
-                "stream" => whole.stream = Some(options::truth(value).map_err(refuse)?),
-                "triton_enable_empty_final_response" => {
-                    whole.empty_final = options::truth(value).map_err(refuse)?;
-                }
-                "timeout" => whole.timeout = timeout(value).map_err(refuse)?,
-                name if options::is_option(name) => of_options.push((name, value)),
-                _ => {
-                    let names = options::names();
-                    let message =
-                        format!("there is no such parameter; allowed: task, stream, timeout, {names}");
-                    return Err(Refusal::new(name, message));
-                }
-            }
-        }
-        Ok((whole, of_options))
-    }
-}
-
-fn value<'a>(name: &str, parameter: &'a InferParameter) -> Result<Value<'a>, Refusal> {
-    match &parameter.parameter_choice {
-        Some(ParameterChoice::BoolParam(value)) => Ok(Value::Bool(*value)),
-        Some(ParameterChoice::Int64Param(value)) => Ok(Value::Signed(*value)),
-        Some(ParameterChoice::StringParam(value)) => Ok(Value::Bytes(value.as_bytes())),
-        Some(ParameterChoice::DoubleParam(value)) => Ok(Value::Float(*value)),
-        Some(ParameterChoice::Uint64Param(value)) => Ok(Value::Unsigned(*value)),
-        None => Err(Refusal::new(name, "the parameter has no value; allowed: one")),
-    }
-}
-
-fn task(value: Value<'_>) -> Result<Task, String> {
-    let name = options::text(value)?;
-    let task = Task::ALL.into_iter().find(|(_, known)| *known == name);
-    let names = Task::ALL.map(|(_, name)| name).join(", ");
-    task.map(|(task, _)| task).ok_or_else(|| format!("'{name}' is no task; allowed: {names}"))
-}
-
-/// Microseconds, as Triton has them; 0 is none.
-fn timeout(value: Value<'_>) -> Result<Option<Duration>, String> {
-    let micros = match value {
-        Value::Signed(micros) => u64::try_from(micros).ok(),
-        Value::Unsigned(micros) => Some(micros),
-        _ => None,
-    };
-    let micros = micros.ok_or("it is not allowed; allowed: microseconds, at least 0")?;
-    Ok((micros > 0).then(|| Duration::from_micros(micros)))
 }
 
 fn check_stream(prompts: &Prompts, wanted: &Wanted) -> Result<(), Refusal> {
@@ -201,9 +131,7 @@ fn stream(parameter: Option<bool>, tensor: Option<&Tensor>) -> Result<Option<boo
         return Err(Refusal::new("stream", "it is a parameter and a tensor; allowed: one of them"));
     }
     match (tensor.elements.len(), tensor.elements.get(0)) {
-        (1, Some(value)) => {
-            options::truth(value).map(Some).map_err(|message| Refusal::new("stream", message))
-        }
+        (1, Some(value)) => values::truth(value).map(Some).map_err(|message| Refusal::new("stream", message)),
         (elements, _) => Err(Refusal::new("stream", format!("it has {elements} elements; allowed: 1"))),
     }
 }
@@ -221,7 +149,7 @@ fn check_names(tensors: &[Tensor]) -> Result<(), Refusal> {
 
 /// An option that nothing follows from is a mistake.
 fn check_task(name: &str, wanted: &Wanted, model: &Model) -> Result<(), Refusal> {
-    if name == "weights" && !model.is_ensemble() {
+    if ["weights", "members"].contains(&name) && model.is_member {
         return Err(Refusal::new(name, "a member answers alone; allowed: with the model ensemble"));
     }
     match options::task_of(name) {
@@ -236,16 +164,16 @@ fn check_task(name: &str, wanted: &Wanted, model: &Model) -> Result<(), Refusal>
     }
 }
 
-/// An option's tensor: one value for all elements or one for each; of `stop` any number, in one row for all elements or in one
+/// An option's tensor: one value for all elements or one for each; of a list any number, in one row for all elements or in one
 /// for each.
 fn set_each(options: &mut [Options], tensor: &Tensor) -> Result<(), Refusal> {
     let elements = options.len();
     let values = tensor.elements.len();
-    let (rows, width) = match (tensor.name.as_str(), tensor.shape.as_slice()) {
-        ("stop", [width]) => (1, *width),
-        ("stop", [rows, width]) => (*rows, *width),
-        ("stop", _) => return Err(shape(tensor, "[any] or [batch, any]")),
-        _ => (values, 1),
+    let (rows, width) = match (options::is_list(&tensor.name), tensor.shape.as_slice()) {
+        (true, [width]) => (1, *width),
+        (true, [rows, width]) => (*rows, *width),
+        (true, _) => return Err(shape(tensor, "[any] or [batch, any]")),
+        (false, _) => (values, 1),
     };
     if rows != 1 && rows != elements || rows > MAX_BATCH {
         return Err(shape(tensor, &format!("one for all elements, or one for each of the {elements}")));

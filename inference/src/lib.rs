@@ -1,8 +1,8 @@
 //! The Open Inference Protocol (KServe's and Triton's `inference.GRPCInferenceService`) before an ensemble: its clients use
 //! Chorus as they are.
 //!
-//! The pure core reads tensors ([`tensor`], `input`, `options`, `wanted`, `job`) into requests of `chorus.v1`, and writes replies as
-//! tensors (`columns`, `batch`). The shell (`infer`, `stream`, [`InferenceService`]) calls whatever implements the
+//! The pure core reads tensors ([`tensor`], `input`, `parameters`, `options`, `wanted`, `job`) into requests of `chorus.v1`, and
+//! writes replies as tensors (`columns`). The shell (`infer`, `stream`, [`InferenceService`]) calls whatever implements the
 //! generated trait of `chorus.v1.Ensemble`, in the same process.
 //!
 //! Knows the wire and nothing about how an ensemble is served: no members' links, no models, no sockets.
@@ -16,12 +16,15 @@ mod input;
 mod job;
 mod options;
 mod outputs;
+mod parameters;
 mod participation;
 mod read_timeout;
 mod service;
+mod shared;
 mod statistics;
 mod stream;
 pub mod tensor;
+mod values;
 mod wanted;
 
 #[cfg(test)]

@@ -3,13 +3,12 @@
 //!
 //! Knows nothing about inputs and outputs.
 
-use std::collections::HashMap;
-
-use chorus_proto::v1::{FusionOptions, RowFormat, Rule, SamplingOptions};
+use chorus_proto::v1::{BeamOptions, FusionOptions, SamplingOptions};
 
 use crate::error::Refusal;
 use crate::outputs::Task;
 use crate::tensor::Value;
+use crate::values::{add, natural, number, row_format, rule, small, text, truth, weights};
 
 /// Options of one element.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,19 +16,27 @@ pub(crate) struct Options {
     pub(crate) max_tokens: Option<u32>,
     pub(crate) stop: Vec<String>,
     pub(crate) sampling: Option<SamplingOptions>,
+    pub(crate) beam: Option<BeamOptions>,
     pub(crate) top_n: Option<u32>,
     pub(crate) fusion: FusionOptions,
 }
 
 /// Every option, and the task that it is for, if it is for one only. The first ones may be tensors too.
-const NAMES: [(&str, Option<Task>); 15] = [
+const NAMES: [(&str, Option<Task>); 22] = [
     ("max_tokens", Some(Task::Generate)),
     ("temperature", Some(Task::Generate)),
     ("top_k", Some(Task::Generate)),
     ("top_p", Some(Task::Generate)),
     ("seed", Some(Task::Generate)),
+    ("repetition_penalty", Some(Task::Generate)),
     ("stop", Some(Task::Generate)),
+    ("allowed", Some(Task::Generate)),
+    ("forbidden", Some(Task::Generate)),
+    ("beam_size", Some(Task::Generate)),
+    ("length_penalty", Some(Task::Generate)),
+    ("n_best", Some(Task::Generate)),
     ("top_n", Some(Task::Predict)),
+    ("members", None),
     ("rule", None),
     ("threshold", None),
     ("weights", None),
@@ -39,7 +46,9 @@ const NAMES: [(&str, Option<Task>); 15] = [
     ("adaptive", None),
     ("forgetting", None),
 ];
-const TENSORS: usize = 7;
+const TENSORS: usize = 13;
+/// Those that have any number of values.
+const LISTS: [&str; 3] = ["stop", "allowed", "forbidden"];
 
 /// Whether there is such an option.
 pub(crate) fn is_option(name: &str) -> bool {
@@ -49,6 +58,11 @@ pub(crate) fn is_option(name: &str) -> bool {
 /// Whether it may be a tensor.
 pub(crate) fn is_tensor(name: &str) -> bool {
     NAMES[..TENSORS].iter().any(|(known, _)| *known == name)
+}
+
+/// Whether it has any number of values.
+pub(crate) fn is_list(name: &str) -> bool {
+    LISTS.contains(&name)
 }
 
 /// The task that an option is for, if it is for one only.
@@ -62,7 +76,7 @@ pub(crate) fn names() -> String {
 }
 
 impl Options {
-    /// Sets one; of `stop` adds one.
+    /// Sets one; of a list adds one.
     ///
     /// # Errors
     /// A value of another kind, or one that its field has no room for.
@@ -76,6 +90,16 @@ impl Options {
             "top_k" => small(value).map(|value| self.sampling().top_k = Some(value)),
             "top_p" => number(value).map(|value| self.sampling().top_p = Some(value)),
             "seed" => natural(value).map(|value| self.sampling().seed = Some(value)),
+            "repetition_penalty" => {
+                number(value).map(|value| self.sampling().repetition_penalty = Some(value))
+            }
+            "allowed" => add(value, &mut self.sampling().allowed),
+            "forbidden" => add(value, &mut self.sampling().forbidden),
+            "beam_size" => small(value).map(|value| self.beam().size = value),
+            "length_penalty" => number(value).map(|value| self.beam().length_penalty = Some(value)),
+            "n_best" => small(value).map(|value| self.beam().n_best = Some(value)),
+            "members" => text(value)
+                .map(|names| fusion.members = names.split(',').map(|name| name.trim().to_owned()).collect()),
             "rule" => text(value).and_then(rule).map(|rule| fusion.set_rule(rule)),
             "threshold" => number(value).map(|value| fusion.threshold = Some(value)),
             "weights" => text(value).and_then(weights).map(|weights| fusion.weights = weights),
@@ -89,103 +113,19 @@ impl Options {
         set.map_err(|message| Refusal::new(name, message))
     }
 
+    fn beam(&mut self) -> &mut BeamOptions {
+        self.beam.get_or_insert_default()
+    }
+
     fn sampling(&mut self) -> &mut SamplingOptions {
         self.sampling.get_or_insert_default()
     }
 }
 
-/// A value as a sentence shows it.
-fn shown(value: Value<'_>) -> String {
-    match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Signed(value) => value.to_string(),
-        Value::Unsigned(value) => value.to_string(),
-        Value::Float(value) => format!("{value:?}"),
-        Value::Bytes(value) => format!("'{}'", String::from_utf8_lossy(value)),
-    }
-}
-
-fn natural(value: Value<'_>) -> Result<u64, String> {
-    let natural = match value {
-        Value::Signed(value) => u64::try_from(value).ok(),
-        Value::Unsigned(value) => Some(value),
-        Value::Bool(_) | Value::Float(_) | Value::Bytes(_) => None,
-    };
-    natural
-        .ok_or_else(|| format!("{} is not allowed; allowed: integers from 0 to {}", shown(value), u64::MAX))
-}
-
-fn small(value: Value<'_>) -> Result<u32, String> {
-    let small = natural(value).ok().and_then(|value| u32::try_from(value).ok());
-    small.ok_or_else(|| format!("{} is not allowed; allowed: integers from 0 to {}", shown(value), u32::MAX))
-}
-
-fn number(value: Value<'_>) -> Result<f64, String> {
-    match value {
-        Value::Float(value) => Ok(value),
-        // Integers of a parameter or a tensor that are beyond 53 bits are of no use to any option.
-        #[allow(clippy::cast_precision_loss)]
-        Value::Signed(value) => Ok(value as f64),
-        #[allow(clippy::cast_precision_loss)]
-        Value::Unsigned(value) => Ok(value as f64),
-        Value::Bool(_) | Value::Bytes(_) => Err(format!("{} is not allowed; allowed: numbers", shown(value))),
-    }
-}
-
-pub(crate) fn truth(value: Value<'_>) -> Result<bool, String> {
-    match value {
-        Value::Bool(value) => Ok(value),
-        _ => Err(format!("{} is not allowed; allowed: true or false", shown(value))),
-    }
-}
-
-pub(crate) fn text(value: Value<'_>) -> Result<&str, String> {
-    match value {
-        Value::Bytes(bytes) => str::from_utf8(bytes)
-            .map_err(|error| format!("it is no UTF-8 after byte {}; allowed: UTF-8", error.valid_up_to())),
-        _ => Err(format!("{} is not allowed; allowed: text", shown(value))),
-    }
-}
-
-const RULES: [Rule; 5] =
-    [Rule::WeightedAverage, Rule::ThresholdVote, Rule::LogLinear, Rule::LogitMean, Rule::LogitMax];
-
-fn rule(name: &str) -> Result<Rule, String> {
-    let rule_name = |rule: Rule| rule.as_str_name().trim_start_matches("RULE_").to_ascii_lowercase();
-    let rule = RULES.into_iter().find(|rule| rule_name(*rule) == name);
-    rule.ok_or_else(|| format!("'{name}' is no rule; allowed: {}", RULES.map(rule_name).join(", ")))
-}
-
-fn row_format(name: &str) -> Result<RowFormat, String> {
-    match name {
-        "f32" => Ok(RowFormat::F32),
-        "f16" => Ok(RowFormat::F16),
-        "bf16" => Ok(RowFormat::Bf16),
-        other => Err(format!("'{other}' is no format; allowed: f32, f16, bf16")),
-    }
-}
-
-/// `alto=2,bass=1`, of all members.
-fn weights(list: &str) -> Result<HashMap<String, f64>, String> {
-    let mut weights = HashMap::new();
-    for entry in list.split(',') {
-        let weight = entry
-            .split_once('=')
-            .and_then(|(name, weight)| Some((name.trim().to_owned(), weight.trim().parse::<f64>().ok()?)));
-        let Some((name, weight)) = weight else {
-            return Err(format!(
-                "'{entry}' is no weight; allowed: NAME=NUMBER for every member, with commas between"
-            ));
-        };
-        if weights.insert(name, weight).is_some() {
-            return Err(format!("'{entry}' is there twice; allowed: each member once"));
-        }
-    }
-    Ok(weights)
-}
-
 #[cfg(test)]
 mod tests {
+    use chorus_proto::v1::Rule;
+
     use super::*;
 
     fn set(name: &str, value: Value<'_>) -> Result<Options, String> {

@@ -24,6 +24,9 @@ pub(crate) enum Output {
     GeneratedLength,
     FinishReason,
     UsedSeed,
+    BeamTexts,
+    BeamLogprobs,
+    BeamScores,
     Logprobs,
     MemberLogprobs,
     Perplexity,
@@ -60,13 +63,16 @@ impl Task {
 
 impl Output {
     /// In the order of metadata.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::GeneratedText,
         Self::GeneratedTokens,
         Self::GeneratedLogprobs,
         Self::GeneratedLength,
         Self::FinishReason,
         Self::UsedSeed,
+        Self::BeamTexts,
+        Self::BeamLogprobs,
+        Self::BeamScores,
         Self::Logprobs,
         Self::MemberLogprobs,
         Self::Perplexity,
@@ -87,6 +93,9 @@ impl Output {
             Self::GeneratedLength => ("generated_length", Int64, One),
             Self::FinishReason => ("finish_reason", Bytes, One),
             Self::UsedSeed => ("used_seed", Uint64, One),
+            Self::BeamTexts => ("beam_texts", Bytes, Many),
+            Self::BeamLogprobs => ("beam_logprobs", Fp64, Many),
+            Self::BeamScores => ("beam_scores", Fp64, Many),
             Self::Logprobs => ("logprobs", Fp64, Many),
             Self::MemberLogprobs => ("member_logprobs", Fp64, Rows),
             Self::Perplexity => ("perplexity", Fp64, One),
@@ -114,7 +123,10 @@ impl Output {
             | Self::GeneratedLogprobs
             | Self::GeneratedLength
             | Self::FinishReason
-            | Self::UsedSeed => Task::Generate,
+            | Self::UsedSeed
+            | Self::BeamTexts
+            | Self::BeamLogprobs
+            | Self::BeamScores => Task::Generate,
             Self::Logprobs
             | Self::MemberLogprobs
             | Self::Perplexity
@@ -124,15 +136,23 @@ impl Output {
         }
     }
 
-    /// What a request gets that does not say: everything that its answer has anyway. Log-probabilities of a generation need
+    /// What a request gets that does not say: everything that every answer has anyway. Log-probabilities of a generation need
     /// whole rows from every member, so they come only where they are asked for.
     pub(crate) fn is_given_unasked(self) -> bool {
-        self != Self::GeneratedLogprobs
+        let asked = [Self::GeneratedLogprobs, Self::BeamTexts, Self::BeamLogprobs, Self::BeamScores];
+        !asked.contains(&self)
+    }
+
+    /// Known when a generation has ended, and not before.
+    pub(crate) fn is_of_the_end(self) -> bool {
+        let last =
+            [Self::FinishReason, Self::UsedSeed, Self::BeamTexts, Self::BeamLogprobs, Self::BeamScores];
+        last.contains(&self)
     }
 }
 
 /// The tensors that a model takes. All are optional to Triton's clients; that there is `text` or `tokens` is checked here.
-pub(crate) const INPUTS: [Described; 11] = {
+pub(crate) const INPUTS: [Described; 17] = {
     const fn of(name: &'static str, datatype: DataType, extent: Extent) -> Described {
         Described { name, datatype, extent }
     }
@@ -149,7 +169,13 @@ pub(crate) const INPUTS: [Described; 11] = {
         of("top_k", Int64, One),
         of("top_p", Fp64, One),
         of("seed", Uint64, One),
+        of("repetition_penalty", Fp64, One),
         of("stop", Bytes, Many),
+        of("allowed", Int64, Many),
+        of("forbidden", Int64, Many),
+        of("beam_size", Int64, One),
+        of("length_penalty", Fp64, One),
+        of("n_best", Int64, One),
         of("top_n", Int64, One),
         of("stream", Bool, One),
     ]

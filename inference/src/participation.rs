@@ -28,7 +28,7 @@ impl Participation {
     /// UNAVAILABLE, where a member was asked alone and somebody else answered.
     pub(crate) fn add(&mut self, model: &Model, answer: v1::Participation) -> Result<(), Status> {
         let v1::Participation { mut participants, mut missing, fallback, .. } = answer;
-        if !model.is_ensemble() {
+        if model.is_member {
             if !participants.contains(&model.name) {
                 let reason = missing.iter().find(|missing| missing.name == model.name);
                 let reason = reason.map_or("others answered", |missing| missing.reason.as_str());

@@ -21,7 +21,7 @@ use crate::outputs::{Output, Task};
 use crate::participation::truth;
 use crate::pb::model_infer_response::InferOutputTensor;
 use crate::pb::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// Requests of one stream in progress at a time. Further ones are not read from it.
 pub(crate) const MOST_IN_PROGRESS: usize = 64;
@@ -165,10 +165,8 @@ fn whole(reply: GenerateReply) -> CompleteReply {
 /// The outputs that are there already.
 fn piece(job: &Job, answers: &Answers) -> Result<ModelInferResponse, Status> {
     let has_ended = answers.generation.as_ref().is_some_and(|generation| generation.end.is_some());
-    let is_there = |output: &Output| match output {
-        Output::FinishReason | Output::UsedSeed => has_ended,
-        output => output.task() == Task::Generate || has_ended,
-    };
+    let is_there =
+        |output: &Output| has_ended || (output.task() == Task::Generate && !output.is_of_the_end());
     let outputs: Vec<Output> = job.wanted.outputs.iter().copied().filter(is_there).collect();
     let mut response = response(job, &outputs, slice::from_ref(answers))?;
     response.parameters.insert(FINAL.to_owned(), truth(false));

@@ -5,6 +5,8 @@
 mod decode;
 mod elements;
 mod encode;
+#[cfg(test)]
+mod tests;
 
 pub use decode::decode;
 pub use elements::{Elements, Value};

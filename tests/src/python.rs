@@ -78,10 +78,14 @@ impl Python {
             .expect("pip runs")
     }
 
-    /// A package that is not for every machine; installed where there is one for this.
-    pub fn has(&self, requirement: &str, program: &str) -> bool {
-        let path = self.folder.join("bin").join(program);
-        path.exists() || (self.pip(["install", requirement]).status.success() && path.exists())
+    /// Whether there is a program: on the path, or in a package that is not for every machine and is installed where there is one
+    /// for this.
+    pub fn has(&self, program: &str, requirement: &str) -> bool {
+        let find = || {
+            let mut find = self.shell(&format!("command -v {program}"), &self.folder);
+            find.output().is_ok_and(|found| found.status.success())
+        };
+        find() || (self.pip(["install", requirement]).status.success() && find())
     }
 
     /// A program of the environment.

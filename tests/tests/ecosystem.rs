@@ -87,7 +87,7 @@ async fn tritonclient_speaks_with_the_ensemble_and_each_member() {
 async fn perf_analyzer_measures_it() {
     let test = "perf_analyzer_measures_it";
     let Some(python) = Python::or_skip(test) else { return };
-    if !python.has("perf-analyzer==2.60.0", "perf_analyzer") {
+    if !python.has("perf_analyzer", "perf-analyzer==2.60.0") {
         eprintln!("{test}: skipped, PyPI has no perf_analyzer for this machine (it needs glibc 2.38)");
         return;
     }

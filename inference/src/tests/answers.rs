@@ -128,7 +128,7 @@ async fn a_member_answers_alone() {
     assert_eq!(said(&response, "participants"), StringParam("bass".to_owned()));
     assert_eq!(said(&response, "degraded"), BoolParam(false));
     let fusion = ensemble.scorings.lock().unwrap()[0].fusion.clone().unwrap();
-    assert_eq!((fusion.weights["bass"], fusion.weights["alto"], fusion.weights.len()), (1.0, 0.0, 3));
+    assert_eq!((fusion.members.as_slice(), fusion.rule()), (&["bass".to_owned()][..], Rule::WeightedAverage));
 }
 
 #[tokio::test]
@@ -158,4 +158,20 @@ async fn a_timeout_ends_the_work() {
     let failure = asking.answer(&service).await.unwrap_err();
     assert_eq!(failure.code(), Code::DeadlineExceeded);
     assert_eq!(ensemble.waiting.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_search_has_its_best_sequences() {
+    let (service, ensemble) = service();
+    let asking =
+        Asking::of("ensemble").text("a").with("beam_size", Int64Param(4)).with("n_best", Int64Param(2));
+    let asking =
+        asking.integers("forbidden", &[2], &[7, 9]).with("members", StringParam("alto, bass".to_owned()));
+    let response = asking.output("beam_texts").output("beam_scores").answer(&service).await.unwrap();
+    let (shape, raw) = output(&response, "beam_texts");
+    assert_eq!((shape, texts(raw)), (&[2][..], vec!["best 0".to_owned(), "best 1".to_owned()]));
+    assert_eq!(numbers(output(&response, "beam_scores").1, f64::from_le_bytes), [-1.0, -2.0]);
+    let asked = ensemble.generations.lock().unwrap().remove(0);
+    assert_eq!((asked.beam.unwrap().size, asked.sampling.unwrap().forbidden.unwrap().ids), (4, vec![7, 9]));
+    assert_eq!(asked.fusion.unwrap().members, ["alto", "bass"]);
 }

@@ -102,7 +102,14 @@ impl Scripted {
     fn end(request: &GenerateRequest, tokens: usize) -> Option<GenerationEnd> {
         let seed = request.sampling.as_ref().and_then(|sampling| sampling.seed).unwrap_or(42);
         let generated_tokens = u32::try_from(tokens).unwrap();
-        let end = GenerationEnd { seed, generated_tokens, ..GenerationEnd::default() };
+        let best = request.beam.as_ref().and_then(|beam| beam.n_best).unwrap_or_default();
+        let hypothesis = |place: u32| Hypothesis {
+            text: format!("best {place}"),
+            score: -f64::from(place + 1),
+            ..Hypothesis::default()
+        };
+        let hypotheses = (0..best).map(hypothesis).collect();
+        let end = GenerationEnd { seed, generated_tokens, hypotheses, ..GenerationEnd::default() };
         Some(GenerationEnd { reason: Reason::MaxTokens.into(), ..end })
     }
 }

@@ -11,7 +11,7 @@ use super::{Asking, output, said, service, texts};
 use crate::caller::Caller;
 use crate::pb::infer_parameter::ParameterChoice::{BoolParam, Int64Param};
 use crate::pb::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
-use crate::service::Shared;
+use crate::shared::Shared;
 use crate::stream::{MOST_IN_PROGRESS, RESPONSES, serve};
 
 use super::scripted::Scripted;
