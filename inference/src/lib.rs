@@ -19,6 +19,7 @@ mod outputs;
 mod parameters;
 mod participation;
 mod read_timeout;
+mod responses;
 mod service;
 mod shared;
 mod statistics;

@@ -4,7 +4,6 @@
 
 use chorus_proto::v1::StatusRequest;
 use chorus_proto::v1::ensemble_server::Ensemble;
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -114,9 +113,7 @@ impl<E: Ensemble> GrpcInferenceService for InferenceService<E> {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let (caller, requests) = Caller::of(request);
-        let (responses, stream) = mpsc::channel(stream::RESPONSES);
-        tokio::spawn(stream::serve(self.shared.clone(), caller.without_deadline(), requests, responses));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(stream::start(self.shared.clone(), caller.without_deadline(), requests)))
     }
 
     async fn model_config(

@@ -10,6 +10,7 @@ use chorus_proto::v1::{CompleteReply, GenerateReply};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use crate::caller::Caller;
@@ -21,25 +22,33 @@ use crate::outputs::{Output, Task};
 use crate::participation::truth;
 use crate::pb::model_infer_response::InferOutputTensor;
 use crate::pb::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use crate::responses::{Response, Responses, WAITING};
 use crate::shared::Shared;
 
 /// Requests of one stream in progress at a time. Further ones are not read from it.
 pub(crate) const MOST_IN_PROGRESS: usize = 64;
-/// Responses that wait for a slow reader. Nothing more is computed for it then.
-pub(crate) const RESPONSES: usize = 32;
 
 /// Whether a response is the last one to its request, by Triton's name.
 const FINAL: &str = "triton_final_response";
 
-type Responses = mpsc::Sender<Result<ModelStreamInferResponse, Status>>;
-
 /// Answers the requests of a stream until they end, and all of them are answered; or until nobody reads the answers.
-pub(crate) async fn serve<E: Ensemble>(
+pub(crate) fn start<E: Ensemble>(
+    shared: Shared<E>,
+    caller: Caller,
+    requests: impl Stream<Item = Result<ModelInferRequest, Status>> + Send + 'static,
+) -> ReceiverStream<Response> {
+    let (sender, stream) = mpsc::channel(WAITING + 1);
+    tokio::spawn(serve(shared, caller, requests, Responses::new(sender)));
+    ReceiverStream::new(stream)
+}
+
+async fn serve<E: Ensemble>(
     shared: Shared<E>,
     caller: Caller,
     requests: impl Stream<Item = Result<ModelInferRequest, Status>> + Send + 'static,
     responses: Responses,
 ) {
+    let Some(last_word) = responses.last_word().await else { return };
     let mut in_progress = JoinSet::new();
     let mut requests = Box::pin(requests);
     let mut open = true;
@@ -48,6 +57,10 @@ pub(crate) async fn serve<E: Ensemble>(
             // A stream that is gone has no use for anything else. Dropped with this function, what is in progress ends.
             biased;
             () = responses.closed() => return,
+            failure = responses.unread() => {
+                last_word.send(Err(failure));
+                return;
+            }
             Some(_) = in_progress.join_next() => {}
             request = requests.next(), if open && in_progress.len() < MOST_IN_PROGRESS => match request {
                 Some(Ok(request)) => {
@@ -56,7 +69,7 @@ pub(crate) async fn serve<E: Ensemble>(
                 }
                 // What can't be read can't be told apart from what follows it.
                 Some(Err(failure)) => {
-                    responses.send(Err(explained(failure))).await.ok();
+                    last_word.send(Err(explained(failure)));
                     return;
                 }
                 None => open = false,
@@ -98,7 +111,7 @@ async fn answer<E: Ensemble>(
         message => message.to_owned(),
     };
     let failed = ModelStreamInferResponse { error_message, infer_response: Some(finally(named)) };
-    responses.send(Ok(failed)).await.ok();
+    responses.send(failed).await;
 }
 
 async fn answered<E: Ensemble>(
@@ -181,6 +194,5 @@ fn finally(mut response: ModelInferResponse) -> ModelInferResponse {
 
 async fn send(responses: &Responses, response: ModelInferResponse) {
     let response = ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) };
-    // Where nobody reads it any more, the whole stream ends.
-    responses.send(Ok(response)).await.ok();
+    responses.send(response).await;
 }

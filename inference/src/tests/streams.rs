@@ -2,30 +2,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
-use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 
 use super::{Asking, output, said, service, texts};
 use crate::caller::Caller;
 use crate::pb::infer_parameter::ParameterChoice::{BoolParam, Int64Param};
-use crate::pb::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use crate::pb::{ModelInferRequest, ModelInferResponse};
+use crate::responses::{Response, WAITING};
 use crate::shared::Shared;
-use crate::stream::{MOST_IN_PROGRESS, RESPONSES, serve};
+use crate::stream::{MOST_IN_PROGRESS, start};
 
 use super::scripted::Scripted;
 
-type Answers = mpsc::Receiver<Result<ModelStreamInferResponse, Status>>;
+type Answers = ReceiverStream<Response>;
 
 /// What comes back for requests that are there already, while the stream of them stays open.
 fn opened(shared: &Shared<Scripted>, requests: Vec<Asking>) -> Answers {
-    let (responses, answers) = mpsc::channel(RESPONSES);
     let requests: Vec<ModelInferRequest> = requests.into_iter().map(|asking| asking.0).collect();
     let requests = stream::iter(requests.into_iter().map(Ok)).chain(stream::pending());
     let (caller, ()) = Caller::of(Request::new(()));
-    tokio::spawn(serve(shared.clone(), caller, requests, responses));
-    answers
+    start(shared.clone(), caller, requests)
 }
 
 fn named(id: &str, asking: Asking) -> Asking {
@@ -35,7 +35,7 @@ fn named(id: &str, asking: Asking) -> Asking {
 }
 
 async fn next(answers: &mut Answers) -> ModelInferResponse {
-    let answer = answers.recv().await.unwrap().unwrap();
+    let answer = answers.next().await.unwrap().unwrap();
     assert_eq!(answer.error_message, "");
     answer.infer_response.unwrap()
 }
@@ -94,7 +94,7 @@ async fn a_request_that_fails_does_not_end_the_stream() {
     let (shared, _) = shared();
     let wrong = named("wrong", Asking::of("ensemble").text(""));
     let mut answers = opened(&shared, vec![wrong]);
-    let failed = answers.recv().await.unwrap().unwrap();
+    let failed = answers.next().await.unwrap().unwrap();
     assert!(failed.error_message.starts_with("text: the text is empty"), "{}", failed.error_message);
     assert_eq!(failed.infer_response.unwrap().id, "wrong");
 
@@ -102,7 +102,7 @@ async fn a_request_that_fails_does_not_end_the_stream() {
     let mut answers = opened(&shared, vec![unknown, named("good", Asking::of("alto").text("a"))]);
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let answer = answers.recv().await.unwrap().unwrap();
+        let answer = answers.next().await.unwrap().unwrap();
         ids.push((answer.infer_response.unwrap().id, answer.error_message.is_empty()));
     }
     ids.sort();
@@ -144,12 +144,28 @@ async fn whoever_hangs_up_ends_what_is_in_progress() {
 #[tokio::test]
 async fn what_can_t_be_read_ends_the_stream_as_the_callers_mistake() {
     let (shared, _) = shared();
-    let (responses, mut answers) = mpsc::channel(RESPONSES);
     let (caller, ()) = Caller::of(Request::new(()));
     let too_long = Status::out_of_range("Error, decoded message length too large: found 9 bytes");
-    serve(shared, caller, stream::iter([Err(too_long)]), responses).await;
-    let failure = answers.recv().await.unwrap().unwrap_err();
+    let mut answers = start(shared, caller, stream::iter([Err(too_long)]));
+    let failure = answers.next().await.unwrap().unwrap_err();
     assert_eq!(failure.code(), Code::InvalidArgument);
     assert!(failure.message().starts_with("request: ") && failure.message().contains("9 bytes"), "{failure}");
-    assert!(answers.recv().await.is_none());
+    assert!(answers.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_reads_nothing_for_a_minute_has_a_last_word() {
+    let (shared, _) = shared();
+    let requests = (0..WAITING + 5).map(|_| Asking::of("ensemble").text("a")).collect();
+    let mut answers = opened(&shared, requests);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    for _ in 0..WAITING {
+        next(&mut answers).await;
+    }
+    let failure = answers.next().await.unwrap().unwrap_err();
+    assert_eq!(
+        (failure.code(), failure.message()),
+        (Code::DeadlineExceeded, "the client read no message for 60 s")
+    );
+    assert!(answers.next().await.is_none());
 }
