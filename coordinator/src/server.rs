@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chorus_inference::{InferenceServer, InferenceService, with_read_timeout};
 use chorus_net::connections;
 use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::ensemble_server::{self, EnsembleServer};
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::LayerExt as _;
 use tonic::transport::server::{Connected, TcpIncoming};
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::config::{Config, Limits};
@@ -175,7 +176,13 @@ where
     let (reporter, health) = health::reporter().await;
     let _reporting = AbortOnDropHandle::new(tokio::spawn(health::report(ensembles.clone(), reporter)));
     let largest = largest_request(limits);
-    let service = EnsembleServer::new(EnsembleService::new(ensembles));
+    let ensemble = EnsembleService::new(ensembles);
+    let inference = InferenceServer::new(InferenceService::new(ensemble.clone()));
+    let inference = inference.max_decoding_message_size(largest);
+    let read_timeout = limits.read_timeout();
+    let inference =
+        MapRequestLayer::new(move |request| with_read_timeout(request, read_timeout)).named_layer(inference);
+    let service = EnsembleServer::new(ensemble);
     let service = service.max_decoding_message_size(largest);
     // Not of the others, whose streams may well be silent for long.
     let service = RequestBodyTimeoutLayer::new(limits.read_timeout()).named_layer(service);
@@ -185,6 +192,7 @@ where
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(service)
+        .add_service(inference)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
@@ -219,9 +227,11 @@ where
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(chorus_inference::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // The descriptors know the workers' service too, which is not served here.
         .with_service_name(ensemble_server::SERVICE_NAME)
+        .with_service_name(chorus_inference::SERVICE_NAME)
         .with_service_name("grpc.health.v1.Health")
 }
 

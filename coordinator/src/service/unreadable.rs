@@ -26,7 +26,7 @@ fn explained(refused: &Status, largest: usize) -> Option<Status> {
         ),
         Code::Internal if said.contains("failed to decode Protobuf message") => {
             format!(
-                "request: it is not a message of this method ({said}); allowed: the messages of chorus.v1"
+                "request: it is not a message of this method ({said}); allowed: the messages of its service"
             )
         }
         Code::Internal if said == "Missing request message." => {

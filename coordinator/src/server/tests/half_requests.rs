@@ -8,15 +8,22 @@ use tower::{Service as _, ServiceExt as _};
 
 use super::*;
 
-/// A call of `Score` with these bytes of a body, which ends there or goes on in silence.
-async fn score_with(coordinator: &Coordinator, bytes: &'static [u8], ends: bool) -> tonic::Status {
+const METHODS: [&str; 2] = ["chorus.v1.Ensemble/Score", "inference.GRPCInferenceService/ModelInfer"];
+
+/// A call with these bytes of a body, which ends there or goes on in silence.
+async fn call_with(
+    coordinator: &Coordinator,
+    method: &str,
+    bytes: &'static [u8],
+    ends: bool,
+) -> tonic::Status {
     let frame = http_body::Frame::data(Bytes::from_static(bytes));
     let frames = stream::iter([Ok::<_, tonic::Status>(frame)]);
     let body: BoxBody<Bytes, tonic::Status> = match ends {
         true => BoxBody::new(StreamBody::new(frames)),
         false => BoxBody::new(StreamBody::new(frames.chain(stream::pending()))),
     };
-    let request = http::Request::post(format!("http://{}/chorus.v1.Ensemble/Score", coordinator.address))
+    let request = http::Request::post(format!("http://{}/{method}", coordinator.address))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(tonic::body::Body::new(body))
@@ -42,10 +49,12 @@ async fn half_a_request_is_the_callers_mistake_and_is_not_waited_for_for_ever() 
         ("half a message and silence", half, false, Code::DeadlineExceeded, "limits.read_timeout_ms"),
         ("a header and silence", b"\0\0\0\0\x20", false, Code::DeadlineExceeded, "limits.read_timeout_ms"),
     ] {
-        let status = score_with(&coordinator, bytes, ends).await;
-        assert_eq!(status.code(), code, "{what}: {status}");
-        assert!(status.message().starts_with("request: "), "{what}: {status}");
-        assert!(status.message().contains(words), "{what}: {status}");
+        for method in METHODS {
+            let status = call_with(&coordinator, method, bytes, ends).await;
+            assert_eq!(status.code(), code, "{method}, {what}: {status}");
+            assert!(status.message().starts_with("request: "), "{method}, {what}: {status}");
+            assert!(status.message().contains(words), "{method}, {what}: {status}");
+        }
     }
     let mut client = EnsembleClient::new(coordinator.channel().await);
     assert_eq!(rest(client.generate(request(3)).await.unwrap().into_inner()).await.len(), 4);
