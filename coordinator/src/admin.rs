@@ -5,17 +5,18 @@
 use std::error::Error;
 
 use chorus_net::connections;
+use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::admin_server::{self, AdminServer};
 use chorus_proto::v1::{
     self, ConfigurationReply, ConfigurationRequest, ErrorCode, MemberSettings, ReloadRequest,
     SetMembersRequest,
 };
-use chorus_proto::{FILE_DESCRIPTOR_SET, status};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::config::{Addresses, MemberConfig};
+use crate::failure::Failure;
 use crate::quorum::Quorum;
 use crate::run_error::RunError;
 use crate::steward::{Handle, InForce, MemberList, ReconfigureError};
@@ -93,7 +94,7 @@ fn member(settings: MemberSettings) -> MemberConfig {
 fn answer(changed: Result<InForce, ReconfigureError>) -> Result<Response<ConfigurationReply>, Status> {
     match changed {
         Ok(in_force) => Ok(Response::new(reply(in_force))),
-        Err(error) => Err(status(code(&error), sentence(&error))),
+        Err(error) => Err(failure(&error).into()),
     }
 }
 
@@ -112,6 +113,30 @@ fn settings(member: MemberConfig) -> MemberSettings {
         name: member.name,
         weight: Some(member.weight),
         addresses: member.address.as_slice().to_vec(),
+    }
+}
+
+fn failure(error: &ReconfigureError) -> Failure {
+    let sentence = sentence(error);
+    let failure = Failure::new(code(error), &sentence);
+    match error {
+        ReconfigureError::Config(of_config) => match of_config.key() {
+            Some(key) => failure.field(&key, &sentence),
+            None => failure,
+        },
+        ReconfigureError::Address { .. } | ReconfigureError::Weights(_) => {
+            failure.field("members", &sentence)
+        }
+        ReconfigureError::Frozen(frozen) => failure.with("key", &frozen.key),
+        ReconfigureError::Revision { in_force, .. } => failure.with("revision", &in_force.to_string()),
+        ReconfigureError::NotUp(absent) => {
+            let names: Vec<&str> = absent.iter().map(|(name, _)| name.as_str()).collect();
+            failure.with("not_up", &names.join(","))
+        }
+        ReconfigureError::NoSource
+        | ReconfigureError::Unreadable(_)
+        | ReconfigureError::OtherEnsemble(_)
+        | ReconfigureError::ShuttingDown => failure,
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use chorus_proto::status;
 use chorus_proto::v1::{ErrorCode, Participation};
 use chorus_text::Vocabulary;
 use tokio::sync::Semaphore;
@@ -19,6 +18,7 @@ use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
 use crate::config::{Config, Limits};
 use crate::dense::DenseBudget;
+use crate::failure::{Failure, status};
 use crate::fusion::FuseError;
 use crate::member::Member;
 use crate::plan::Plan;
@@ -205,7 +205,7 @@ impl Ensemble {
                 learned: ensemble.learned_in_force(),
             };
             let checked = check(request, &terms);
-            let checked = checked.map_err(|error| status(error.code(), error.to_string()))?;
+            let checked = checked.map_err(|error| Failure::of_field(error.field, &error.message))?;
             Ok((checked, vocabulary))
         });
         checked.await?

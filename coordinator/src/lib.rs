@@ -29,6 +29,7 @@ mod agreement;
 mod counter;
 mod dense;
 mod ensemble;
+mod failure;
 mod health;
 mod link;
 mod member;

@@ -4,6 +4,7 @@
 mod addresses;
 mod change;
 mod fallback;
+mod key;
 mod learned;
 mod limits;
 mod member;
