@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use chorus_net::connections;
+use chorus_net::secured_connections;
 use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::admin_server::{self, AdminServer};
 use chorus_proto::v1::{
@@ -19,6 +19,7 @@ use crate::config::{Addresses, MemberConfig};
 use crate::failure::Failure;
 use crate::quorum::Quorum;
 use crate::run_error::RunError;
+use crate::security::Security;
 use crate::steward::{Handle, InForce, MemberList, ReconfigureError};
 
 /// Calls of one operator at a time: far more than anybody makes.
@@ -33,6 +34,7 @@ struct AdminService {
 pub(crate) async fn serve(
     handle: Handle,
     listener: TcpListener,
+    security: &Security,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let reflection = || {
@@ -45,7 +47,8 @@ pub(crate) async fn serve(
         .add_service(AdminServer::new(AdminService { handle }))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok(router.serve_with_incoming_shutdown(connections(TcpIncoming::from(listener)), shutdown).await?)
+    let incoming = secured_connections(TcpIncoming::from(listener), security.server.clone());
+    Ok(router.serve_with_incoming_shutdown(incoming, shutdown).await?)
 }
 
 #[tonic::async_trait]
@@ -136,6 +139,7 @@ fn failure(error: &ReconfigureError) -> Failure {
         ReconfigureError::NoSource
         | ReconfigureError::Unreadable(_)
         | ReconfigureError::OtherEnsemble(_)
+        | ReconfigureError::Security(_)
         | ReconfigureError::ShuttingDown => failure,
     }
 }
@@ -150,6 +154,7 @@ fn code(error: &ReconfigureError) -> ErrorCode {
         | ReconfigureError::Frozen(_)
         | ReconfigureError::Revision { .. }
         | ReconfigureError::OtherEnsemble(_)
+        | ReconfigureError::Security(_)
         | ReconfigureError::NotUp(_) => ErrorCode::FailedPrecondition,
         ReconfigureError::ShuttingDown => ErrorCode::Unavailable,
     }

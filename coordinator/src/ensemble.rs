@@ -25,6 +25,7 @@ use crate::plan::Plan;
 use crate::quorum::{Quorum, QuorumError};
 use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
+use crate::security::Security;
 use crate::session::{Patience, SessionTerms, StepError};
 use crate::weights::{Learned, Mismatch, Weights, WeightsError};
 
@@ -67,6 +68,8 @@ pub(crate) struct Common {
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
     pub(crate) stop: CancellationToken,
+    /// Certificates in use.
+    pub(crate) security: Security,
     /// Large texts that are tokenized at a time: more would only take the processors from each other.
     tokenizing: Arc<Semaphore>,
     /// Of the links, which a change leaves as they are.
@@ -74,7 +77,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, security: Security) -> Self {
         let draining = CancellationToken::new();
         let processors = available_parallelism().map_or(1, usize::from);
         Self {
@@ -82,6 +85,7 @@ impl Common {
             admission: Admission::new(limits, draining.clone()),
             draining,
             stop: CancellationToken::new(),
+            security,
             tokenizing: Arc::new(Semaphore::new(processors)),
             dense: DenseBudget::default(),
         }

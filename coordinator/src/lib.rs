@@ -36,6 +36,7 @@ mod member;
 mod membership;
 mod roster;
 mod run_error;
+mod security;
 mod server;
 mod service;
 mod session;

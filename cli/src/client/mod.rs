@@ -3,6 +3,7 @@
 //! Each module holds one command: its arguments, its request, and how its answer is shown. They know nothing about how
 //! an ensemble is hosted, and leave every check of a value to the server, whose sentence they pass on.
 
+mod address;
 mod connect;
 mod format;
 mod fusion;
@@ -11,15 +12,18 @@ mod members;
 mod predict;
 mod reply;
 mod score;
+mod security;
 mod status;
 
-pub(crate) use connect::{Address, ConnectArgs, connect, endpoint, sentence_of_status};
+pub(crate) use address::Address;
+pub(crate) use connect::{ConnectArgs, connect, dialer, sentence_of_status};
 pub(crate) use format::{print, print_json, table};
 pub(crate) use fusion::{FusionArgs, rule_parser};
 pub(crate) use generate::{GenerateArgs, run as generate};
 pub(crate) use members::{MembersArgs, run as members};
 pub(crate) use predict::{PredictArgs, run as predict};
 pub(crate) use score::{ScoreArgs, run as score};
+pub(crate) use security::{SecurityArgs, identity, in_terms_of_flags, read_pem};
 pub(crate) use status::{StatusArgs, run as status};
 
 use chorus_proto::v1::{Input, input};
