@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chorus_inference::{InferenceServer, InferenceService, with_read_timeout};
-use chorus_net::connections;
+use chorus_net::secured_connections;
 use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::ensemble_server::{self, EnsembleServer};
 use futures::Stream;
@@ -27,6 +27,7 @@ use crate::ensemble::{Common, Ensemble};
 use crate::membership::Connecting;
 use crate::network::{Network, Sockets};
 use crate::run_error::RunError;
+use crate::security::Security;
 use crate::service::{EnsembleService, explain};
 use crate::steward::{Handle, Source, Steward};
 use crate::{admin, health};
@@ -59,7 +60,9 @@ impl Coordinator {
     /// # Errors
     /// A configuration that can't be used.
     pub fn new(config: Config) -> Result<Self, RunError> {
-        Self::on(Arc::new(Sockets), config)
+        let security = Security::new(&config)?;
+        let sockets = Sockets { tls: security.workers.clone() };
+        Self::with_security(Arc::new(sockets), config, security)
     }
 
     /// The same over a network of the caller's: where workers are found.
@@ -67,8 +70,17 @@ impl Coordinator {
     /// # Errors
     /// As [`Coordinator::new`].
     pub fn on(network: Arc<dyn Network>, config: Config) -> Result<Self, RunError> {
+        let security = Security::new(&config)?;
+        Self::with_security(network, config, security)
+    }
+
+    fn with_security(
+        network: Arc<dyn Network>,
+        config: Config,
+        security: Security,
+    ) -> Result<Self, RunError> {
         let limits = config.limits.clone();
-        let common = Common::new(&limits);
+        let common = Common::new(&limits, security);
         let connecting = Connecting::new(&config, network, &common.agreement);
         let (steward, handle) = Steward::new(config, connecting, common.clone())?;
         Ok(Self { steward, handle, common, limits, admin: None })
@@ -113,7 +125,7 @@ impl Coordinator {
         let draining = common.draining.clone();
         let steward = AbortOnDropHandle::new(tokio::spawn(steward.run()));
         let _admin = admin.map(|listener| {
-            let serving = serve_admin(handle.clone(), listener, draining.clone());
+            let serving = serve_admin(handle.clone(), listener, common.security.clone(), draining.clone());
             AbortOnDropHandle::new(tokio::spawn(serving))
         });
         let served = serve(handle.ensembles(), &common, &limits, incoming, shutdown).await;
@@ -136,7 +148,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    run_on(Arc::new(Sockets), config, incoming, shutdown).await
+    Coordinator::new(config)?.serve(incoming, shutdown).await
 }
 
 /// As [`run`], over a network of the caller's: where workers are found, and how clients' connections come in.
@@ -155,9 +167,9 @@ where
     Coordinator::on(network, config)?.serve(incoming, shutdown).await
 }
 
-async fn serve_admin(handle: Handle, listener: TcpListener, draining: CancellationToken) {
+async fn serve_admin(handle: Handle, listener: TcpListener, security: Security, draining: CancellationToken) {
     // Clients are served all the same.
-    if let Err(error) = admin::serve(handle, listener, draining.cancelled()).await {
+    if let Err(error) = admin::serve(handle, listener, &security, draining.cancelled()).await {
         tracing::error!(%error, "the admin service failed");
     }
 }
@@ -197,7 +209,7 @@ where
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let closing = CancellationToken::new();
-    let incoming = connections(incoming);
+    let incoming = secured_connections(incoming, common.security.server.clone());
     let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {

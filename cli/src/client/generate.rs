@@ -97,7 +97,7 @@ struct Printer {
 /// # Errors
 /// The prompt can't be read, the ensemble can't be reached or refuses, or stdout can't be written.
 pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
-    let address = &arguments.connect.addr;
+    let address = &arguments.connect.server()?;
     let request = GenerateRequest {
         prompt: Some(input_of(read_argument(&arguments.prompt, LARGEST_REQUEST)?)),
         max_tokens: arguments.max_tokens,

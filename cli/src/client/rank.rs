@@ -95,7 +95,7 @@ impl From<By> for Normalization {
 /// The file can't be read or has a line that is no candidate, the ensemble can't be reached or refuses, or stdout can't be
 /// written.
 pub(crate) async fn run(arguments: RankArgs) -> anyhow::Result<()> {
-    let address = &arguments.connect.addr;
+    let address = &arguments.connect.server()?;
     let Text { text, origin } = text_file::read(&arguments.file, LARGEST_REQUEST)?;
     let candidates = read(&text, arguments.scores).context(origin)?;
     let candidate = |(score, text): &(Option<f64>, &str)| RankCandidate {

@@ -16,12 +16,8 @@ mod tests;
 
 use std::fmt;
 
-use chorus_proto::{
-    status,
-    v1::{self, ErrorCode},
-};
+use chorus_proto::v1::{self, ErrorCode};
 use chorus_text::Vocabulary;
-use tonic::Status;
 
 use crate::{
     config::Limits,
@@ -125,11 +121,6 @@ const DEFAULT_TOP_N: u32 = 10;
 impl RequestError {
     pub(crate) fn new(field: &'static str, message: impl Into<String>) -> Self {
         Self { field, message: message.into() }
-    }
-
-    /// As callers see it.
-    pub(crate) fn into_status(self) -> Status {
-        status(self.code(), self.to_string())
     }
 
     /// What the wire calls it.

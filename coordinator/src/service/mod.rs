@@ -53,6 +53,7 @@ use deadline::Deadline;
 
 use crate::admission::{Caller, Place, shutting_down};
 use crate::ensemble::Ensemble;
+use crate::failure::refused;
 use crate::request::{
     Classification, Costs, Distributions, Generation, Prediction, Ranking, RequestError, Scoring, Terms,
 };
@@ -188,7 +189,7 @@ async fn admit<Q: Asked + Send + 'static, C: Costs + Send + 'static>(
     let mut visitor = all.common.admission.arrive(Caller::of(&request))?;
     let request = request.into_inner();
     let (ensemble, bytes) =
-        (all.of(request.members()).map_err(RequestError::into_status)?, request.text_bytes());
+        (all.of(request.members()).map_err(refused)?, request.text_bytes());
     let checked = visitor.checked(ensemble.check(request, bytes, check)).await;
     let (checked, vocabulary) = checked?;
     let _place = visitor.enter(checked.cost()).await?;

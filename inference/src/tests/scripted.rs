@@ -190,6 +190,14 @@ impl Ensemble for Scripted {
         }))
     }
 
+    async fn rank(&self, _: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
+        Err(Status::unimplemented("nobody asks this here"))
+    }
+
+    async fn classify(&self, _: Request<ClassifyRequest>) -> Result<Response<ClassifyReply>, Status> {
+        Err(Status::unimplemented("nobody asks this here"))
+    }
+
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
         let request = self.note(request);
         self.predictions.lock().unwrap().push(request.clone());

@@ -139,7 +139,7 @@ impl Asking<'_> {
         texts: Vec<LabelledText>,
         mut take: impl FnMut(&LabelledText, ClassifyReply) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let address = &self.connect.addr;
+        let address = &self.connect.server()?;
         let client = connect(address).await?;
         let asked = texts.iter().map(|text| {
             let mut client = client.clone();
