@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tracing::Span;
 
 use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
@@ -234,6 +235,7 @@ impl Ensemble {
             snapshot_tokens,
             early_decision: resilience.early_decision,
             require_all: false,
+            is_traced: chorus_trace::is_sampled(&Span::current()),
             deadline,
         }
     }

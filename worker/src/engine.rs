@@ -422,6 +422,10 @@ impl<P: Predictor> Engine<P> {
 
     /// One forward, and each session's share of it gathered in its job.
     fn forward(&mut self, running: &mut [Running<P::State>]) -> Vec<Result<(), Failure>> {
+        let (sessions, batch_tokens) = (running.len(), running.iter().map(|running| running.tokens).sum());
+        for Running { job, tokens, .. } in running.iter_mut() {
+            job.traced().forward(sessions, batch_tokens, *tokens);
+        }
         let (mut rows, mut takers) = (Vec::with_capacity(running.len()), Vec::with_capacity(running.len()));
         for Running { session, job, tokens, .. } in running.iter_mut() {
             let Chunk { tokens, want, intake } = job.chunk(*tokens);
@@ -443,6 +447,8 @@ impl<P: Predictor> Engine<P> {
         for Running { session, job, tokens, .. } in running {
             session.position += *tokens as u64;
             job.advance(*tokens);
+            let is_complete = job.is_complete();
+            if is_complete { job.traced().complete() } else { job.traced().computed() }
         }
         results
     }

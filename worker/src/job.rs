@@ -12,6 +12,7 @@ use crate::{
     gathering::Gathering,
     operation::Feed,
     predictor::{Prediction, Want},
+    traced::Traced,
 };
 
 /// A feed that is being computed.
@@ -111,6 +112,11 @@ impl Job {
         };
         let intake = Intake { feed, gathering, consumed: *consumed, received: 0, failure: None };
         Chunk { tokens, want, intake }
+    }
+
+    /// The spans of its feed.
+    pub(crate) fn traced(&mut self) -> &mut Traced {
+        &mut self.feed.traced
     }
 
     /// Counts `tokens` tokens as fed.

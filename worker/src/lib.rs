@@ -30,6 +30,7 @@ mod snapshot;
 mod soundness;
 mod stream;
 mod telemetry;
+mod traced;
 mod watchdog;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod predict;
 mod reply;
 mod score;
 mod status;
+mod traced;
 
 pub(crate) use connect::{Address, ConnectArgs, connect, endpoint, sentence_of_status};
 pub(crate) use format::{print, print_json, table};

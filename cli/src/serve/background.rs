@@ -2,7 +2,7 @@
 //! about what is done there.
 
 use anyhow::Context as _;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, EnterGuard, Runtime};
 
 /// A runtime with one thread of its own. Whatever runs there ends with it.
 #[derive(Debug)]
@@ -22,6 +22,11 @@ impl Background {
         if let Some(runtime) = &self.0 {
             runtime.spawn(task);
         }
+    }
+
+    /// Whatever is made while this is held runs there.
+    pub(super) fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.0.as_ref().map(Runtime::enter)
     }
 }
 

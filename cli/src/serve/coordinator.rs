@@ -48,6 +48,8 @@ A configuration file; flags override it, unknown keys are refused:
   weight = 0.0
   [limits]
   max_generated_tokens = 4096
+  [telemetry]
+  otlp = \"http://127.0.0.1:4317\"
   [[members]]
   name = \"alto\"
   weight = 2.0
@@ -137,10 +139,11 @@ impl CoordinatorArgs {
 /// # Errors
 /// The configuration or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
-    let mut process = arguments.process.start()?;
-    let shutdown = process.shutdown.clone();
+    let process = arguments.process.clone();
     let (file, flags) = arguments.split();
     let config = config(file.as_deref(), flags.clone())?;
+    let mut process = process.start("chorus-coordinator", config.telemetry.otlp.as_deref())?;
+    let shutdown = process.shutdown.clone();
     // Before anything is counted.
     process.serve_metrics(config.metrics).await?;
     let listener = listen(config.listen).await?;

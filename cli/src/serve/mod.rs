@@ -7,6 +7,7 @@ mod coordinator;
 mod metrics;
 mod process;
 mod reload;
+mod traces;
 mod worker;
 
 use std::{future::Future, net::SocketAddr};

@@ -4,7 +4,11 @@
 
 use std::net::SocketAddr;
 
-use super::{background::Background, metrics};
+use super::{
+    background::Background,
+    metrics,
+    traces::{TraceArgs, Traces},
+};
 use crate::{logging::LogArgs, shutdown::Shutdown};
 
 /// What both server commands take.
@@ -15,26 +19,35 @@ pub(super) struct ProcessArgs {
     exit_with_parent: bool,
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 /// A process that has begun.
 pub(super) struct Process {
     pub(super) shutdown: Shutdown,
+    /// Dropped before the thread that they need.
+    _traces: Option<Traces>,
     background: Option<Background>,
 }
 
 impl ProcessArgs {
-    /// Logs from now on, and listens for the signals that end the process.
+    /// Logs and collects spans from now on as this service, and listens for the signals that end the process. `otlp` is where the
+    /// configuration file says that traces go.
     ///
     /// # Errors
     /// A flag that can't be used, or signals that can't be heard.
-    pub(super) fn start(&self) -> anyhow::Result<Process> {
-        crate::logging::start(&self.log)?;
+    pub(super) fn start(&self, service: &'static str, otlp: Option<&str>) -> anyhow::Result<Process> {
+        let (traces, layer, background) = match self.traces.start(service, otlp, Background::new)? {
+            Some((traces, layer, background)) => (Some(traces), Some(layer), Some(background)),
+            None => (None, None, None),
+        };
+        crate::logging::start(&self.log, layer)?;
         let shutdown = Shutdown::on_signals()?;
         if self.exit_with_parent {
             shutdown.on_end_of_stdin();
         }
-        Ok(Process { shutdown, background: None })
+        Ok(Process { shutdown, _traces: traces, background })
     }
 }
 

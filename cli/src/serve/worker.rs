@@ -15,7 +15,8 @@ Examples:
   chorus worker --model alto --threads 4 --precision int8
   chorus worker --model alto --quantize q4k
   chorus worker --model alto --log debug --log-format json
-  chorus worker --model alto --metrics 127.0.0.1:9465
+  chorus worker --model alto --metrics 127.0.0.1:9465 \\
+                --otlp http://127.0.0.1:4317
 
 Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`), and
 before it, with --metrics, `metrics listening on 127.0.0.1:9465`.
@@ -84,7 +85,7 @@ struct LimitArgs {
 /// # Errors
 /// The configuration, the model or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
-    let mut process = arguments.process.start()?;
+    let mut process = arguments.process.start("chorus-worker", None)?;
     let shutdown = process.shutdown.clone();
     // A taken address is found before time goes into loading.
     let listener = listen(arguments.listen).await?;

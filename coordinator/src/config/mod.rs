@@ -8,6 +8,7 @@ mod learned;
 mod limits;
 mod member;
 mod resilience;
+mod telemetry;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
 pub use resilience::{Resilience, ResilienceError};
+pub use telemetry::{Telemetry, TelemetryError};
 
 use crate::{
     fusion::{Fusion, Rule},
@@ -69,6 +71,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the loss of a replica is kept from showing.
     pub resilience: Resilience,
+    /// Where traces go.
+    pub telemetry: Telemetry,
     /// Who answers in place of the members when their quorum is gone; nobody where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackConfig>,
@@ -163,6 +167,9 @@ pub enum ConfigError {
     /// Patience or a share that can't be.
     #[error("resilience can't be used")]
     Resilience(#[from] ResilienceError),
+    /// Traces that can't be sent.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
 }
 
 impl Default for Config {
@@ -177,6 +184,7 @@ impl Default for Config {
             quorum: Quorum::default(),
             limits: Limits::default(),
             resilience: Resilience::default(),
+            telemetry: Telemetry::default(),
             fallback: None,
             members: Vec::new(),
         }
@@ -260,7 +268,8 @@ impl Config {
             return Err(ConfigError::QuorumWeight(weight));
         }
         self.limits.check()?;
-        Ok(self.resilience.check()?)
+        self.resilience.check()?;
+        Ok(self.telemetry.check()?)
     }
 
     fn check_members(&self) -> Result<(), ConfigError> {

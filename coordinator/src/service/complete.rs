@@ -24,7 +24,7 @@ pub(super) async fn complete(
     let mut reply = CompleteReply::default();
     let Ending { text, participation, end } =
         generate(&ensemble, generation, vocabulary, deadline, &mut reply).await?;
-    ensemble.common.answers.given(Method::Complete, &participation);
+    ensemble.common.answers.given(Method::Complete, end.generated_tokens as usize, &participation);
     reply.text.push_str(&text);
     Ok(CompleteReply { participation: Some(participation), end: Some(end), ..reply })
 }

@@ -18,7 +18,7 @@ use crate::ensemble::{Ensemble, NUMBERS_OF_A_LISTED_ONE, step_status};
 use crate::plan::pieces;
 use crate::request::Distributions;
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
-use crate::telemetry::Method;
+use crate::telemetry::{self, Method};
 
 /// Sends every position. Dropped or finished, the session closes.
 ///
@@ -34,6 +34,7 @@ pub(super) async fn distributions(
     let vocabulary_size = vocabulary.len() as usize;
     let plan = wanted.plan();
     let fusing = wanted.fusing.clone();
+    telemetry::asked(fusing.fusion.rule, plan.kind());
     let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(fusing.allow_degraded);
     let terms = terms.for_one_answer(wanted.tokens.len());
     let nobody = BTreeMap::new();
@@ -71,6 +72,6 @@ pub(super) async fn distributions(
         last = participation;
     }
     // Nobody comes back in: whoever is missing anywhere is missing there.
-    ensemble.common.answers.given(Method::Distributions, &last);
+    ensemble.common.answers.given(Method::Distributions, wanted.tokens.len(), &last);
     Ok(())
 }

@@ -10,6 +10,7 @@ use chorus_proto::v1::{
 };
 use chorus_text::Vocabulary;
 use tonic::Status;
+use tracing::Instrument;
 
 use super::deadline::Deadline;
 use super::decided::is_decided;
@@ -92,7 +93,12 @@ pub(super) async fn generate(
         weighting: generation.fusing.weighting.clone(),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
         attendance: Attendance::new(members.map(|member| member.name().to_owned())),
-        progress: Progress::new(&ensemble.common.answers, deadline.begun(), generation.prompt.len()),
+        progress: Progress::new(
+            &ensemble.common.answers,
+            deadline.begun(),
+            generation.prompt.len(),
+            (generation.fusing.fusion.rule, generation.plan(vocabulary.len() as usize).kind()),
+        ),
         generation: Arc::new(generation),
         vocabulary,
         deadline,
@@ -114,9 +120,9 @@ impl<L: Listener> Run<'_, L> {
         let mut session = self.begin();
         let mut unread = 0;
         for index in 0..self.generation.max_tokens {
-            self.progress.ask(self.generation.plan(self.vocabulary.len() as usize).kind());
+            let span = self.progress.ask(self.generation.plan(self.vocabulary.len() as usize).kind());
             let tokens = self.transcript.get(unread..).unwrap_or_default().to_vec();
-            let next = self.next_token(&mut session, &tokens, index).await;
+            let next = self.next_token(&mut session, &tokens, index).instrument(span).await;
             let (token, participation) = match next {
                 Ok(next) => next,
                 Err(failure) => {

@@ -18,7 +18,7 @@ use crate::fusion::{self, certificate::Places, shares};
 use crate::plan::{Ask, Plan};
 use crate::request::Prediction;
 use crate::session::{EnsembleSession, Rejoin};
-use crate::telemetry::Method;
+use crate::telemetry::{self, Method};
 use crate::weights::Weighting;
 
 pub(super) async fn predict(
@@ -27,10 +27,12 @@ pub(super) async fn predict(
     vocabulary: Vocabulary,
     deadline: Deadline,
 ) -> Result<PredictReply, Status> {
-    let answers = Arc::clone(&ensemble.common.answers);
+    let plan = prediction.plan(vocabulary.len() as usize).kind();
+    telemetry::asked(prediction.fusing.fusion.rule, plan);
+    let (answers, tokens) = (Arc::clone(&ensemble.common.answers), prediction.prefix.len());
     let reply = predict_by_anybody(ensemble, prediction, vocabulary, deadline).await?;
     if let Some(participation) = &reply.participation {
-        answers.given(Method::Predict, participation);
+        answers.given(Method::Predict, tokens, participation);
     }
     Ok(reply)
 }

@@ -23,7 +23,7 @@ use crate::plan::{Plan, pieces};
 use crate::request::Scoring;
 use crate::roster::Roster;
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
-use crate::telemetry::Method;
+use crate::telemetry::{self, Method};
 use crate::weights::Weighting;
 
 pub(super) async fn score(
@@ -33,11 +33,12 @@ pub(super) async fn score(
     deadline: Deadline,
 ) -> Result<ScoreReply, Status> {
     let plan = scoring.plan(vocabulary.len() as usize).kind();
+    telemetry::asked(scoring.fusing.fusion.rule, plan);
     let answers = Arc::clone(&ensemble.common.answers);
     let reply = score_by_anybody(ensemble, scoring, vocabulary, deadline).await?;
     answers.scored(plan, reply.tokens as usize);
     if let Some(participation) = &reply.participation {
-        answers.given(Method::Score, participation);
+        answers.given(Method::Score, reply.tokens as usize, participation);
     }
     Ok(reply)
 }

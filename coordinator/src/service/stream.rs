@@ -34,7 +34,8 @@ pub(super) async fn generation(
     let work = async {
         let ending = generate(&ensemble, generation, vocabulary, deadline, &mut listener).await;
         let ending = ending?;
-        ensemble.common.answers.given(Method::Generate, &ending.participation);
+        let tokens = ending.end.generated_tokens as usize;
+        ensemble.common.answers.given(Method::Generate, tokens, &ending.participation);
         Ok(Some(last_message(ending)))
     };
     until_the_end(&ensemble, &replies, deadline, work).await;

@@ -10,6 +10,7 @@ use chorus_proto::v1::Participation;
 use metrics::Unit;
 
 use super::method::Method;
+use super::spans;
 use crate::plan::PlanKind;
 
 const FIRST_TOKEN: &str = "chorus_first_token_seconds";
@@ -62,8 +63,9 @@ impl Answers {
         }
     }
 
-    /// One whole answer went out.
-    pub(crate) fn given(&self, method: Method, participation: &Participation) {
+    /// One whole answer about so many tokens went out.
+    pub(crate) fn given(&self, method: Method, tokens: usize, participation: &Participation) {
+        spans::answered(tokens, participation);
         let counters = METHODS.iter().zip(&self.methods).find(|(of, _)| **of == method);
         if let Some((_, counters)) = counters {
             counters.answers.increment(1);
@@ -198,9 +200,9 @@ mod tests {
         let by_fallback =
             Participation { fallback: Some(Fallback::default()), expectation: None, ..degraded.clone() };
         for participation in [&whole, &degraded, &by_fallback] {
-            answers.given(Method::Score, participation);
+            answers.given(Method::Score, 9, participation);
         }
-        answers.given(Method::Generate, &whole);
+        answers.given(Method::Generate, 9, &whole);
         answers.token(PlanKind::Drawn, Duration::from_micros(1), 2);
         let rendered = recorder.handle().render();
         for line in [

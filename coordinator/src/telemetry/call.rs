@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use chorus_trace::{TRACEPARENT, TRACESTATE, continue_trace, trace_id};
 use futures::future::{BoxFuture, FutureExt};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -75,7 +76,7 @@ where
     fn call(&mut self, request: http::Request<Q>) -> Self::Future {
         let method = Method::of(request.uri().path());
         let id = RequestId::of(request.headers());
-        let span = if method.is_work() { span(method, &id) } else { Span::none() };
+        let span = if method.is_work() { span(method, &id, request.headers()) } else { Span::none() };
         let (requests, arrived) = (Arc::clone(&self.requests), Instant::now());
         let mut call = Call { requests, method, arrived, span: span.clone(), code: None };
         let answering = span.in_scope(|| self.service.call(request)).instrument(span);
@@ -92,10 +93,11 @@ where
 }
 
 /// What logs and traces say of a request. Whoever works on it fills the fields.
-fn span(method: Method, id: &RequestId) -> Span {
-    tracing::info_span!(
+fn span(method: Method, id: &RequestId, headers: &HeaderMap) -> Span {
+    let span = tracing::info_span!(
         "request",
         otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
         method = method.name(),
         request_id = %id,
         trace_id = tracing::field::Empty,
@@ -105,7 +107,18 @@ fn span(method: Method, id: &RequestId) -> Span {
         participants = tracing::field::Empty,
         missing = tracing::field::Empty,
         code = tracing::field::Empty,
-    )
+    );
+    if span.is_disabled() {
+        return span;
+    }
+    let said = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(traceparent) = said(TRACEPARENT) {
+        continue_trace(&span, traceparent, said(TRACESTATE));
+    }
+    if let Some(trace_id) = trace_id(&span) {
+        span.record("trace_id", trace_id);
+    }
+    span
 }
 
 impl Call {
@@ -124,6 +137,7 @@ impl Drop for Call {
         self.span.record("code", name_of(code));
         self.span.in_scope(|| match code {
             Code::Internal | Code::Unknown | Code::DataLoss => {
+                self.span.record("otel.status_code", "ERROR");
                 tracing::warn!(?took, "the request failed");
             }
             _ => tracing::debug!(?took, "the request is over"),

@@ -11,6 +11,7 @@ mod process;
 mod progress;
 mod request_id;
 mod requests;
+mod spans;
 
 pub(crate) use answers::Answers;
 pub(crate) use call::ObserveLayer;
@@ -19,3 +20,4 @@ pub(crate) use link::{LinkMetrics, Lost};
 pub(crate) use method::Method;
 pub(crate) use process::Settings;
 pub(crate) use progress::Progress;
+pub(crate) use spans::{asked, feed_span};
