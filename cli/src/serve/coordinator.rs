@@ -58,9 +58,9 @@ A configuration file; flags override it, unknown keys are refused:
 Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`), and
 before it, with --metrics, `metrics listening on 127.0.0.1:9464`, and with
 --admin `admin listening on 127.0.0.1:50052`. There `chorus members` changes
-members and weights while it serves. SIGHUP reads the file again: what can't be used is refused whole, with a line in the log.
-SIGINT and SIGTERM let it finish what is in progress and end; a second one ends
-it at once.";
+members and weights while it serves. SIGHUP reads the file again: what can't be
+used is refused whole, with a line in the log. SIGINT and SIGTERM let it finish
+what is in progress and end; a second one ends it at once.";
 
 /// Serve an ensemble: fan out, fuse, answer
 #[derive(Debug, clap::Args)]
