@@ -30,6 +30,7 @@ use crate::run_error::RunError;
 use crate::security::Security;
 use crate::service::{EnsembleService, explain};
 use crate::steward::{Handle, Source, Steward};
+use crate::telemetry::{ObserveLayer, counted};
 use crate::{admin, health};
 
 /// What running requests have to finish in after a shutdown was asked for.
@@ -199,6 +200,8 @@ where
     // Not of the others, whose streams may well be silent for long.
     let service = RequestBodyTimeoutLayer::new(limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
+        // Outside of what explains refusals, so that it counts what callers see.
+        .layer(ObserveLayer::new())
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
         .max_concurrent_streams(most_streams(limits))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
@@ -209,7 +212,7 @@ where
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let closing = CancellationToken::new();
-    let incoming = secured_connections(incoming, common.security.server.clone());
+    let incoming = counted(secured_connections(incoming, common.security.server.clone()));
     let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {

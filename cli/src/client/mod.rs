@@ -17,6 +17,7 @@ mod sampling;
 mod score;
 mod security;
 mod status;
+mod traced;
 
 pub(crate) use address::Address;
 pub(crate) use classify::{ClassifyArgs, run as classify};

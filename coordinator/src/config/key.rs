@@ -18,6 +18,7 @@ impl ConfigError {
             Self::Limits(error) => return Some(format!("limits.{}", error.key)),
             Self::Security(_) => "worker_tls",
             Self::Resilience(_) => "resilience",
+            Self::Telemetry(_) => "telemetry.otlp",
         };
         Some(key.to_owned())
     }

@@ -10,6 +10,7 @@ mod limits;
 mod member;
 mod resilience;
 mod security;
+mod telemetry;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use member::{MemberConfig, MemberError, MemberFlagError};
 pub use resilience::{Resilience, ResilienceError};
 pub(crate) use security::Secrets;
 pub use security::{SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
+pub use telemetry::{Telemetry, TelemetryError};
 
 use crate::{
     fusion::{Fusion, Rule},
@@ -74,6 +76,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the loss of a replica is kept from showing.
     pub resilience: Resilience,
+    /// Where traces go.
+    pub telemetry: Telemetry,
     /// Who answers in place of the members when their quorum is gone; nobody where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackConfig>,
@@ -184,6 +188,9 @@ pub enum ConfigError {
     /// Patience or a share that can't be.
     #[error("resilience can't be used")]
     Resilience(#[from] ResilienceError),
+    /// Traces that can't be sent.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
 }
 
 impl Default for Config {
@@ -198,6 +205,7 @@ impl Default for Config {
             quorum: Quorum::default(),
             limits: Limits::default(),
             resilience: Resilience::default(),
+            telemetry: Telemetry::default(),
             fallback: None,
             tls: None,
             worker_tls: None,
@@ -287,7 +295,8 @@ impl Config {
         }
         self.limits.check()?;
         self.check_security()?;
-        Ok(self.resilience.check()?)
+        self.resilience.check()?;
+        Ok(self.telemetry.check()?)
     }
 
     fn check_members(&self) -> Result<(), ConfigError> {
