@@ -1,4 +1,4 @@
-//! Commands that speak with a running ensemble over gRPC: generate, score, predict, status, members.
+//! Commands that speak with a running ensemble over gRPC: generate, score, predict, status, health, members.
 //!
 //! Each module holds one command: its arguments, its request, and how its answer is shown. They know nothing about how
 //! an ensemble is hosted, and leave every check of a value to the server, whose sentence they pass on.
@@ -7,6 +7,7 @@ mod connect;
 mod format;
 mod fusion;
 mod generate;
+mod health;
 mod members;
 mod predict;
 mod reply;
@@ -17,6 +18,7 @@ pub(crate) use connect::{Address, ConnectArgs, connect, endpoint, sentence_of_st
 pub(crate) use format::{print, print_json, table};
 pub(crate) use fusion::{FusionArgs, rule_parser};
 pub(crate) use generate::{GenerateArgs, run as generate};
+pub(crate) use health::{HealthArgs, run as health};
 pub(crate) use members::{MembersArgs, run as members};
 pub(crate) use predict::{PredictArgs, run as predict};
 pub(crate) use score::{ScoreArgs, run as score};
