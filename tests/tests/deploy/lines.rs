@@ -84,8 +84,10 @@ fn of_unit(file: &str) -> Vec<Line> {
     }
     let unit = read(&format!("systemd/{file}"));
     let commands = unit.lines().filter(|line| line.starts_with("Exec")).filter_map(|line| {
-        let (key, command) = line.split_once('=').unwrap();
-        Some((key, command.strip_prefix(PROGRAM)?))
+        let (key, _) = line.split_once('=')?;
+        let (_, command) = line.split_once(PROGRAM)?;
+        // In a shell's loop.
+        Some((key, command.split(';').next()?))
     });
     commands
         .map(|(key, command)| {
