@@ -170,6 +170,8 @@ mod tests {
             "coordinator --member alto@2=http://h:1 --member bass=http://h:2 --rule threshold_vote --threshold 0.1",
             "coordinator --config ensemble.toml --listen 127.0.0.1:0 --threads 4 --admin 127.0.0.1:0",
             "up --admin 127.0.0.1:50052",
+            "up --metrics 127.0.0.1:9464",
+            "worker --model dir --metrics 127.0.0.1:0",
             "members list --admin localhost:50052 --json",
             "members add tuba@0.5=http://h:1,http://h:2 drum=dns://drum:1 --allow-down --quorum-members 2",
             "members remove tuba drum --quorum-weight 0.5",

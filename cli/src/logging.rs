@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use crate::failure::UsageError;
 
 /// What a server command logs, and how.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logs (on stderr)")]
 pub(crate) struct LogArgs {
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,chorus_worker=debug`

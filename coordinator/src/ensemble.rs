@@ -26,6 +26,7 @@ use crate::quorum::{Quorum, QuorumError};
 use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
 use crate::session::{Patience, SessionTerms, StepError};
+use crate::telemetry::{Answers, Settings};
 use crate::weights::{Learned, Mismatch, Weights, WeightsError};
 
 /// What a member has for each token of a feed, beside the time for a step: many times what a token takes on a CPU, so
@@ -67,6 +68,10 @@ pub(crate) struct Common {
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
     pub(crate) stop: CancellationToken,
+    /// What is counted of answers.
+    pub(crate) answers: Arc<Answers>,
+    /// What is said of the configuration and of the process.
+    pub(crate) settings: Arc<Settings>,
     /// Large texts that are tokenized at a time: more would only take the processors from each other.
     tokenizing: Arc<Semaphore>,
     /// Of the links, which a change leaves as they are.
@@ -82,6 +87,8 @@ impl Common {
             admission: Admission::new(limits, draining.clone()),
             draining,
             stop: CancellationToken::new(),
+            answers: Arc::new(Answers::new()),
+            settings: Arc::new(Settings::new()),
             tokenizing: Arc::new(Semaphore::new(processors)),
             dense: DenseBudget::default(),
         }

@@ -32,6 +32,7 @@ pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporte
         let draining = &ensemble.common.draining;
         let serving = ensemble.can_answer().is_ok() && !draining.is_cancelled();
         set(&reporter, serving).await;
+        ensemble.common.settings.serving(serving);
         tokio::select! {
             // Once the server drains, members do not matter any more.
             biased;
@@ -41,6 +42,7 @@ pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporte
             _ = changes => {}
         }
     }
+    in_force.borrow().common.settings.serving(false);
     set(&reporter, false).await;
 }
 

@@ -28,6 +28,7 @@ use crate::network::{Network, Sockets};
 use crate::run_error::RunError;
 use crate::service::{EnsembleService, explain};
 use crate::steward::{Handle, Source, Steward};
+use crate::telemetry::{ObserveLayer, counted};
 use crate::{admin, health};
 
 /// What running requests have to finish in after a shutdown was asked for.
@@ -180,6 +181,8 @@ where
     // Not of the others, whose streams may well be silent for long.
     let service = RequestBodyTimeoutLayer::new(limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
+        // Outside of what explains refusals, so that it counts what callers see.
+        .layer(ObserveLayer::new())
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
         .max_concurrent_streams(most_streams(limits))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
@@ -189,7 +192,7 @@ where
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let closing = CancellationToken::new();
-    let incoming = connections(incoming);
+    let incoming = counted(connections(incoming));
     let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {

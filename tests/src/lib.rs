@@ -7,6 +7,7 @@
 
 pub mod clients;
 pub mod ensemble;
+pub mod metrics;
 pub mod models;
 pub mod namespace;
 pub mod process;

@@ -72,6 +72,11 @@ impl Job {
         self.feed.timeout.filter(|timeout| now.saturating_duration_since(self.since) > *timeout)
     }
 
+    /// How long the feed has waited, where nothing of it was computed yet.
+    pub(crate) fn waited(&self, now: Instant) -> Option<Duration> {
+        (self.consumed == 0).then(|| now.saturating_duration_since(self.since))
+    }
+
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
     }

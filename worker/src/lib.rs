@@ -29,6 +29,7 @@ mod shell;
 mod snapshot;
 mod soundness;
 mod stream;
+mod telemetry;
 mod watchdog;
 
 #[cfg(test)]

@@ -425,7 +425,8 @@ mod tests {
         let (replies, _receiver) = mpsc::unbounded_channel();
         let operations =
             vec![Admitted { session: 1, operation: Operation::Open(None), credit: Credit::default() }];
-        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+        let command =
+            Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
         let sent = Instant::now();
         thread.commands().send(command).await.unwrap();
         thread.commands().take_turn();
@@ -444,7 +445,8 @@ mod tests {
         let operations = [Operation::Open(None), feed, Operation::Close { discard: false }]
             .map(|operation| Admitted { session: 1, operation, credit: Credit::default() })
             .into();
-        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+        let command =
+            Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
         thread.commands().send(command).await.unwrap();
         thread.commands().take_turn();
         thread.ended().await;
@@ -464,7 +466,13 @@ mod tests {
         let command = |operations: Vec<Operation>| {
             let admitted = |operation| Admitted { session: 1, operation, credit: Credit::default() };
             let operations = operations.into_iter().map(admitted).collect();
-            Command::Operations { stream: 1, operations, replies: replies.clone(), span: Span::none() }
+            Command::Operations {
+                stream: 1,
+                operations,
+                replies: replies.clone(),
+                span: Span::none(),
+                read: Instant::now(),
+            }
         };
         let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
         commands.send(command(vec![Operation::Open(None), feed])).await.unwrap();
@@ -538,7 +546,13 @@ mod tests {
             let operations =
                 operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });
             let (operations, replies) = (operations.collect(), replies.clone());
-            let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+            let command = Command::Operations {
+                stream: 1,
+                operations,
+                replies,
+                span: Span::none(),
+                read: Instant::now(),
+            };
             commands.send(command).await.unwrap();
             commands.take_turn();
             answered.recv().await.unwrap().unwrap();

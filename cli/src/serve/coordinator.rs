@@ -14,12 +14,12 @@ use chorus_coordinator::{
     config::{Config, FallbackConfig, MemberConfig, Overrides},
     fusion::Rule,
 };
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 
-use super::{ADMIN_LISTENING, ProcessArgs, announce, announce_as, listen, reload::Hangups, until_drained};
+use super::{
+    ADMIN_LISTENING, announce, announce_as, listen, process::ProcessArgs, reload::Hangups, until_drained,
+};
 use crate::client::rule_parser;
 use crate::compute::threads;
 use crate::failure::{UsageError, one_line};
@@ -54,9 +54,9 @@ A configuration file; flags override it, unknown keys are refused:
   address = \"http://127.0.0.1:50061\"
 
 Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`), and
-before it, with --admin, `admin listening on 127.0.0.1:50052`. There
-`chorus members` changes members and weights while it serves. SIGHUP reads the
-file again: what can't be used is refused whole, with a line in the log.
+before it, with --metrics, `metrics listening on 127.0.0.1:9464`, and with
+--admin `admin listening on 127.0.0.1:50052`. There `chorus members` changes
+members and weights while it serves. SIGHUP reads the file again: what can't be used is refused whole, with a line in the log.
 SIGINT and SIGTERM let it finish what is in progress and end; a second one ends
 it at once.";
 
@@ -137,13 +137,12 @@ impl CoordinatorArgs {
 /// # Errors
 /// The configuration or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
-    let shutdown = arguments.process.start()?;
+    let mut process = arguments.process.start()?;
+    let shutdown = process.shutdown.clone();
     let (file, flags) = arguments.split();
     let config = config(file.as_deref(), flags.clone())?;
     // Before anything is counted.
-    if let Some(address) = config.metrics {
-        serve_metrics(address)?;
-    }
+    process.serve_metrics(config.metrics).await?;
     let listener = listen(config.listen).await?;
     let admin = config.admin;
     let mut coordinator = Coordinator::new(config)?;
@@ -171,17 +170,6 @@ fn source(file: Option<PathBuf>, flags: Overrides) -> Source {
 
 /// The largest file of learned weights: more than 64 members have sets.
 const LARGEST_WEIGHTS: u64 = 16 * 1024 * 1024;
-
-/// Bounds of every histogram of seconds.
-const SECONDS: [f64; 12] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
-
-/// All metrics of the process, at `http://ADDRESS/metrics`.
-fn serve_metrics(address: SocketAddr) -> anyhow::Result<()> {
-    let exporter = PrometheusBuilder::new().with_http_listener(address);
-    let of_seconds = Matcher::Suffix("_seconds".to_owned());
-    let exporter = exporter.set_buckets_for_metric(of_seconds, &SECONDS);
-    exporter.and_then(PrometheusBuilder::install).with_context(|| format!("can't serve metrics on {address}"))
-}
 
 /// The configuration with all the files that belong to it.
 fn config(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Config> {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use chorus_worker::{WorkerConfig, WorkerError};
 
-use super::{ProcessArgs, announce, listen, until_drained};
+use super::{announce, listen, process::ProcessArgs, until_drained};
 use crate::{compute::ComputeArgs, failure::UsageError, values::socket_address};
 
 const EXAMPLES: &str = "\
@@ -15,8 +15,10 @@ Examples:
   chorus worker --model alto --threads 4 --precision int8
   chorus worker --model alto --quantize q4k
   chorus worker --model alto --log debug --log-format json
+  chorus worker --model alto --metrics 127.0.0.1:9465
 
-Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`).
+Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`), and
+before it, with --metrics, `metrics listening on 127.0.0.1:9465`.
 SIGINT and SIGTERM let it answer what was asked and end; a second one ends it
 at once.";
 
@@ -30,6 +32,9 @@ pub(crate) struct WorkerArgs {
     /// Where it listens; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = socket_address)]
     listen: SocketAddr,
+    /// Where metrics are served for Prometheus, as plain HTTP (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     compute: ComputeArgs,
     #[command(flatten)]
@@ -79,12 +84,15 @@ struct LimitArgs {
 /// # Errors
 /// The configuration, the model or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
-    let shutdown = arguments.process.start()?;
+    let mut process = arguments.process.start()?;
+    let shutdown = process.shutdown.clone();
     // A taken address is found before time goes into loading.
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
     config.validate().map_err(in_terms_of_flags)?;
     arguments.compute.start()?;
+    // Before anything is counted.
+    process.serve_metrics(arguments.metrics).await?;
     let load = move || chorus_worker::load(config).map_err(anyhow::Error::from);
     let loading = tokio::task::spawn_blocking(load);
     let loaded = tokio::select! {

@@ -56,6 +56,9 @@ pub(crate) struct UpArgs {
     /// Where `chorus members` changes the members while they serve (default: nowhere)
     #[arg(long, value_name = "IP:PORT", value_parser = known_socket_address)]
     admin: Option<SocketAddr>,
+    /// Where the coordinator serves metrics for Prometheus, as plain HTTP (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = known_socket_address)]
+    metrics: Option<SocketAddr>,
     /// A configuration file for the coordinator (see `chorus coordinator --help`); its members are replaced
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -92,6 +95,7 @@ impl UpArgs {
             models: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: None,
+            metrics: None,
             config: None,
             weights: None,
             fallback: None,

@@ -49,6 +49,9 @@ pub(super) fn coordinator_spec(
     if let Some(admin) = arguments.admin {
         words.push(format!("--admin={admin}").into());
     }
+    if let Some(metrics) = arguments.metrics {
+        words.push(format!("--metrics={metrics}").into());
+    }
     if let Some(rule) = arguments.rule {
         words.push(format!("--rule={rule}").into());
     }

@@ -26,6 +26,7 @@ use crate::replica::Answer;
 use crate::request::Generation;
 use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::telemetry::Progress;
 use crate::weights::{Weighting, Weights};
 
 /// Takes the tokens of a generation as they are chosen.
@@ -67,6 +68,7 @@ struct Run<'a, L> {
     /// The weights, which may follow the text.
     weighting: Weighting,
     attendance: Attendance,
+    progress: Progress,
     listener: &'a mut L,
 }
 
@@ -90,6 +92,7 @@ pub(super) async fn generate(
         weighting: generation.fusing.weighting.clone(),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
         attendance: Attendance::new(members.map(|member| member.name().to_owned())),
+        progress: Progress::new(&ensemble.common.answers, deadline.begun(), generation.prompt.len()),
         generation: Arc::new(generation),
         vocabulary,
         deadline,
@@ -111,6 +114,7 @@ impl<L: Listener> Run<'_, L> {
         let mut session = self.begin();
         let mut unread = 0;
         for index in 0..self.generation.max_tokens {
+            self.progress.ask(self.generation.plan(self.vocabulary.len() as usize).kind());
             let tokens = self.transcript.get(unread..).unwrap_or_default().to_vec();
             let next = self.next_token(&mut session, &tokens, index).await;
             let (token, participation) = match next {
@@ -242,6 +246,7 @@ impl<L: Listener> Run<'_, L> {
             fallback::mark(&mut participation, self.ensemble);
         }
         self.attendance.record(&mut participation);
+        self.progress.found(&participation);
         let is_end = self.speaker.roster.is_end_token(token.id, self.vocabulary.fingerprint());
         let (text, end) = if is_end {
             (String::new(), Some(Reason::EndToken))

@@ -74,7 +74,6 @@ impl EnsembleService {
     async fn answer_once<Q: Send + 'static, C: Costs + Send + 'static, R, W>(
         &self,
         request: Request<Q>,
-        span: Span,
         text_bytes: fn(&Q) -> usize,
         check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
         work: fn(Arc<Ensemble>, C, Vocabulary, Deadline) -> W,
@@ -93,7 +92,7 @@ impl EnsembleService {
             let _place = visitor.enter(checked.cost()).await?;
             work(Arc::clone(&ensemble), checked, vocabulary, deadline).await
         };
-        in_time(&ensemble, deadline, answer.instrument(span)).await.map(Response::new)
+        in_time(&ensemble, deadline, answer).await.map(Response::new)
     }
 }
 
@@ -120,7 +119,7 @@ impl ensemble_server::Ensemble for EnsembleService {
         let (place, generation, vocabulary) = in_time(&ensemble, deadline, admitted).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
         let work = stream::generation(ensemble, generation, vocabulary, replies, deadline, place);
-        tokio::spawn(work.instrument(tracing::info_span!("generate")));
+        tokio::spawn(work.instrument(Span::current()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -141,26 +140,23 @@ impl ensemble_server::Ensemble for EnsembleService {
         let (place, wanted, vocabulary) = in_time(&ensemble, deadline, admitted).await?;
         let (replies, stream) = mpsc::channel(LARGE_REPLIES + 1);
         let work = stream::distributions(ensemble, wanted, vocabulary, replies, deadline, place);
-        tokio::spawn(work.instrument(tracing::info_span!("distributions")));
+        tokio::spawn(work.instrument(Span::current()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn complete(&self, request: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
-        let span = tracing::info_span!("complete");
         let input = |request: &GenerateRequest| text_bytes(request.prompt.as_ref());
-        self.answer_once(request, span, input, Generation::new, complete::complete).await
+        self.answer_once(request, input, Generation::new, complete::complete).await
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
-        let span = tracing::info_span!("score");
         let input = |request: &ScoreRequest| text_bytes(request.input.as_ref());
-        self.answer_once(request, span, input, Scoring::new, score::score).await
+        self.answer_once(request, input, Scoring::new, score::score).await
     }
 
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
-        let span = tracing::info_span!("predict");
         let input = |request: &PredictRequest| text_bytes(request.prefix.as_ref());
-        self.answer_once(request, span, input, Prediction::new, predict::predict).await
+        self.answer_once(request, input, Prediction::new, predict::predict).await
     }
 
     async fn tokenizer(

@@ -18,9 +18,24 @@ use crate::fusion::{self, certificate::Places, shares};
 use crate::plan::{Ask, Plan};
 use crate::request::Prediction;
 use crate::session::{EnsembleSession, Rejoin};
+use crate::telemetry::Method;
 use crate::weights::Weighting;
 
 pub(super) async fn predict(
+    ensemble: Arc<Ensemble>,
+    prediction: Prediction,
+    vocabulary: Vocabulary,
+    deadline: Deadline,
+) -> Result<PredictReply, Status> {
+    let answers = Arc::clone(&ensemble.common.answers);
+    let reply = predict_by_anybody(ensemble, prediction, vocabulary, deadline).await?;
+    if let Some(participation) = &reply.participation {
+        answers.given(Method::Predict, participation);
+    }
+    Ok(reply)
+}
+
+async fn predict_by_anybody(
     ensemble: Arc<Ensemble>,
     prediction: Prediction,
     vocabulary: Vocabulary,

@@ -16,6 +16,7 @@ use super::replies::{Replies, send, until_the_end};
 use crate::admission::Place;
 use crate::ensemble::Ensemble;
 use crate::request::{Distributions, Generation};
+use crate::telemetry::Method;
 
 /// Bytes of a tokenizer in one message.
 const TOKENIZER_CHUNK: usize = 1024 * 1024;
@@ -32,7 +33,9 @@ pub(super) async fn generation(
     let mut listener = &replies;
     let work = async {
         let ending = generate(&ensemble, generation, vocabulary, deadline, &mut listener).await;
-        ending.map(|ending| Some(last_message(ending)))
+        let ending = ending?;
+        ensemble.common.answers.given(Method::Generate, &ending.participation);
+        Ok(Some(last_message(ending)))
     };
     until_the_end(&ensemble, &replies, deadline, work).await;
 }

@@ -115,7 +115,9 @@ impl MemberSession {
         let answer = answer?;
         self.read = self.read.max(reading.step.end);
         if fed <= SHORT_FEED {
-            self.member.hedging.answered(start.elapsed());
+            let took = start.elapsed();
+            self.member.hedging.answered(took);
+            self.member.counts.answer.record(took.as_secs_f64());
         }
         Ok(answer)
     }
