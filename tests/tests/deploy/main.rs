@@ -1,5 +1,5 @@
 //! What operators use (`deploy/`), held against the real binary: every command line in it is understood and starts, every configuration
-//! is accepted, and alerts have their cases. `.ci/deploy` has what needs other tools.
+//! is accepted, and whatever is watched exists. `.ci/deploy` has what needs other tools.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

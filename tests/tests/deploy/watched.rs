@@ -1,6 +1,6 @@
 //! What is watched: alerts, their tests, the dashboard. Tools that a machine may lack are used where they are.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use chorus_tests::binary;
 use serde_json::Value;
@@ -93,5 +93,42 @@ fn units_are_what_systemd_understands_and_are_confined() {
         let file = format!("./{file}");
         let arguments = ["security", "--offline=true", "--threshold=20", "--no-pager", &file];
         passes("systemd-analyze", &arguments, folder.path());
+    }
+}
+
+/// Names of metrics in a text, without what histograms add to theirs.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let words =
+        text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_' || letter == ':'));
+    let of_chorus = words.filter(|word| word.starts_with("chorus_") && !word.ends_with('_'));
+    of_chorus
+        .map(|word| ["_bucket", "_sum", "_count"].iter().fold(word, |word, end| word.trim_end_matches(end)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn whatever_is_watched_is_served() {
+    let mut served = BTreeSet::new();
+    for folder in ["coordinator/src", "worker/src", "cli/src", "net/src"] {
+        let mut folders = vec![path("..").join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    served.extend(metrics(&fs::read_to_string(path).unwrap()));
+                }
+            }
+        }
+    }
+    let documented = metrics(&read("README.md"));
+    let watched = ["prometheus/alerts.yml", "grafana/chorus.json", "kubernetes/prometheus-adapter.yaml"];
+    let watched: BTreeSet<String> = watched.iter().flat_map(|file| metrics(&read(file))).collect();
+    assert!(watched.len() > 30, "{watched:?}");
+    for name in watched {
+        assert!(served.contains(&name), "{name} is watched, and nobody serves it");
+        assert!(documented.contains(&name), "{name} is not in deploy/README.md");
     }
 }
