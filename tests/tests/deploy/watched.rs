@@ -8,15 +8,19 @@ use tempfile::TempDir;
 
 use crate::sources::{documents, path, read};
 
-/// Runs a tool that has to pass, where it is installed.
-fn passes(tool: &str, arguments: &[&str], folder: &Path) {
+/// Runs a tool that has to pass, where it is installed; what it said.
+fn passes(tool: &str, arguments: &[&str], folder: &Path) -> String {
     match Command::new(tool).args(arguments).current_dir(folder).output() {
         Ok(output) => {
             let said =
                 [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
             assert!(output.status.success(), "{tool} {arguments:?}: {}", said.concat());
+            said.concat()
         }
-        Err(_) => eprintln!("skipped: {tool} is not installed"),
+        Err(_) => {
+            eprintln!("skipped: {tool} is not installed");
+            String::new()
+        }
     }
 }
 
@@ -80,8 +84,13 @@ fn alerts_pass_their_cases_and_the_dashboard_asks_what_prometheus_understands() 
 #[test]
 fn units_are_what_systemd_understands_and_are_confined() {
     let folder = TempDir::new().unwrap();
+    // What GPUs need is said of one member.
+    let drop_in = folder.path().join("chorus-worker@cuda.service.d");
+    fs::create_dir(&drop_in).unwrap();
+    fs::copy(path("systemd/chorus-worker-cuda.conf"), drop_in.join("cuda.conf")).unwrap();
     for (file, unit) in [
         ("chorus-worker@.service", "chorus-worker@alto.service"),
+        ("chorus-worker@.service", "chorus-worker@cuda.service"),
         ("chorus-coordinator.service", "chorus-coordinator.service"),
     ] {
         // The command has to be there.
@@ -89,7 +98,9 @@ fn units_are_what_systemd_understands_and_are_confined() {
         let text = text.replace("/usr/local/bin/chorus", binary().to_str().unwrap());
         fs::write(folder.path().join(file), text).unwrap();
         let unit = format!("./{unit}");
-        passes("systemd-analyze", &["verify", "--man=no", &unit], folder.path());
+        let said = passes("systemd-analyze", &["verify", "--man=no", &unit], folder.path());
+        // It passes what it does not know.
+        assert!(!said.contains("chorus"), "{said}");
         let file = format!("./{file}");
         let arguments = ["security", "--offline=true", "--threshold=20", "--no-pager", &file];
         passes("systemd-analyze", &arguments, folder.path());
