@@ -74,6 +74,25 @@ behavior:
     policies: [{ type: Pods, value: 1, periodSeconds: 60 }]
 {{- end }}
 
+{{/* How health is asked for: list of root, port, service, name in the certificate. */}}
+{{- define "chorus.probe" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.tls.enabled -}}
+exec:
+  command:
+    - /usr/local/bin/chorus
+    - health
+    - --addr=https://127.0.0.1:{{ index . 1 }}
+    - --service={{ index . 2 }}
+    - --tls-ca=/tls/ca.crt
+    - --tls-cert=/tls/tls.crt
+    - --tls-key=/tls/tls.key
+    - --tls-server-name={{ index . 3 }}
+{{- else -}}
+grpc: { port: {{ index . 1 }}, service: {{ index . 2 }} }
+{{- end }}
+{{- end }}
+
 {{/* The coordinators' configuration. */}}
 {{- define "chorus.ensemble" -}}
 listen = "0.0.0.0:{{ .Values.coordinator.port }}"
@@ -86,7 +105,7 @@ weights = "weights.toml"
 [[members]]
 name = {{ .name | toJson }}
 weight = {{ dig "weight" 1 . }}
-address = "dns://{{ include "chorus.name" $ }}-{{ .name }}:{{ $.Values.worker.port }}"
+address = "{{ $.Values.tls.enabled | ternary "dns+https" "dns" }}://{{ include "chorus.name" $ }}-{{ .name }}:{{ $.Values.worker.port }}"
 {{- end }}
 {{- with .Values.ensemble.fallback }}
 
@@ -102,6 +121,20 @@ threshold = {{ .Values.ensemble.threshold }}
 [quorum]
 members = {{ .Values.ensemble.quorum.members }}
 weight = {{ .Values.ensemble.quorum.weight }}
+{{- if .Values.tls.enabled }}
+
+[tls]
+certificate = "/tls/tls.crt"
+key = "/tls/tls.key"
+{{- if .Values.tls.clientCertificates }}
+client_ca = "/tls/ca.crt"
+{{- end }}
+
+[worker_tls]
+ca = "/tls/ca.crt"
+certificate = "/tls/tls.crt"
+key = "/tls/tls.key"
+{{- end }}
 {{- with .Values.ensemble.extra }}
 
 {{ . | trim }}
