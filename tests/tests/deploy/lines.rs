@@ -79,8 +79,10 @@ fn of_unit(file: &str) -> Vec<Line> {
     variables.insert("OPTIONS".to_owned(), String::new());
     if file.contains("worker") {
         let example = read("systemd/worker.env.example");
-        let set = example.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_once('='));
-        variables.extend(set.map(|pair| pair.map(|(name, value)| (name.into(), value.into())).unwrap()));
+        let set = example.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        let pairs =
+            set.map(|line| line.split_once('=').unwrap_or_else(|| panic!("worker.env.example: {line}")));
+        variables.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
     let unit = read(&format!("systemd/{file}"));
     let commands = unit.lines().filter(|line| line.starts_with("Exec")).filter_map(|line| {

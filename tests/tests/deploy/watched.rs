@@ -84,10 +84,12 @@ fn alerts_pass_their_cases_and_the_dashboard_asks_what_prometheus_understands() 
 #[test]
 fn units_are_what_systemd_understands_and_are_confined() {
     let folder = TempDir::new().unwrap();
-    // What GPUs need is said of one member.
-    let drop_in = folder.path().join("chorus-worker@cuda.service.d");
-    fs::create_dir(&drop_in).unwrap();
-    fs::copy(path("systemd/chorus-worker-cuda.conf"), drop_in.join("cuda.conf")).unwrap();
+    // What some members need is said of one.
+    let drop_ins = folder.path().join("chorus-worker@cuda.service.d");
+    fs::create_dir(&drop_ins).unwrap();
+    for file in ["chorus-worker-cuda.conf", "chorus-tls.conf"] {
+        fs::copy(path(&format!("systemd/{file}")), drop_ins.join(file)).unwrap();
+    }
     for (file, unit) in [
         ("chorus-worker@.service", "chorus-worker@alto.service"),
         ("chorus-worker@.service", "chorus-worker@cuda.service"),
