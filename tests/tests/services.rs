@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use chorus_tests::Ensemble;
+use chorus_tests::{Chorus, Ensemble};
 use tonic::transport::Channel;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -41,6 +41,45 @@ async fn health_follows_the_quorum() {
         async move { health(&channel, "").await == ServingStatus::Serving }
     })
     .await;
+}
+
+/// What supervisors run that know only exit codes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_command_ends_as_the_health_is() {
+    let mut ensemble = Ensemble::demo("[quorum]\nmembers = 3\n").await;
+    let (coordinator, worker) = (ensemble.address.to_string(), ensemble.members[1].address.to_string());
+    let health = |address: &str, arguments: &[&str]| {
+        let ended = Chorus::run(["health", "--addr", address].iter().chain(arguments));
+        (ended.status.code(), ended.stdout, ended.stderr)
+    };
+    let serving = (Some(0), "SERVING\n".to_owned(), String::new());
+    assert_eq!(health(&coordinator, &["--service", "chorus.v1.Ensemble"]), serving);
+    assert_eq!(health(&worker, &["--service", "chorus.v1.Worker"]), serving);
+    assert_eq!(health(&worker, &["--wait", "60"]), serving);
+    let (_, json, _) = health(&worker, &["--json"]);
+    assert_eq!(
+        json,
+        format!("{{\"address\":\"http://{worker}\",\"service\":\"\",\"status\":\"SERVING\"}}\n")
+    );
+
+    let (code, _, sentence) = health(&worker, &["--service", "chorus.v1.Ensemble"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        sentence.ends_with(&format!("chorus.v1.Ensemble at http://{worker} knows no such service\n")),
+        "{sentence}"
+    );
+
+    ensemble.members[1].kill();
+    let (code, _, sentence) = health(&worker, &[]);
+    assert_eq!(code, Some(1));
+    assert!(sentence.contains("does not answer: connection refused"), "{sentence}");
+    chorus_tests::until("the command says that it does not serve", || {
+        let (code, _, sentence) = health(&coordinator, &["--service", "chorus.v1.Ensemble"]);
+        async move { code == Some(1) && sentence.contains("is NOT_SERVING") }
+    })
+    .await;
+    ensemble.members[1].start_again();
+    assert_eq!(health(&coordinator, &["--wait", "60"]), serving, "it waits until the quorum is back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! Commands that speak with a running ensemble over gRPC: generate, score, predict, rank, classify, status, members.
+//! Commands that speak with a running ensemble over gRPC: generate, score, predict, rank, classify, status, health, members.
 //!
 //! Each module holds one command: its arguments, its request, and how its answer is shown. They know nothing about how
 //! an ensemble is hosted, and leave every check of a value to the server, whose sentence they pass on.
@@ -9,6 +9,7 @@ mod connect;
 mod format;
 mod fusion;
 mod generate;
+mod health;
 mod members;
 mod predict;
 mod rank;
@@ -25,6 +26,7 @@ pub(crate) use connect::{ConnectArgs, connect, dialer, sentence_of_status};
 pub(crate) use format::{print, print_json, table};
 pub(crate) use fusion::{FusionArgs, rule_parser};
 pub(crate) use generate::{GenerateArgs, run as generate};
+pub(crate) use health::{HealthArgs, run as health};
 pub(crate) use members::{MembersArgs, run as members};
 pub(crate) use predict::{PredictArgs, run as predict};
 pub(crate) use rank::{RankArgs, run as rank};
