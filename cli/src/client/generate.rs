@@ -8,6 +8,7 @@ use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
     format::{absence, number, print, print_json},
     fusion::FusionArgs,
+    generate_lines::{self, LinesArgs},
     input_of, reply,
 };
 use crate::{
@@ -24,6 +25,7 @@ Examples:
   chorus generate \"ROMEO:\" --top-p 0.9 --stop $'\\n\\n'
   chorus generate \"ROMEO:\" --rule threshold_vote --threshold 0.2
   chorus generate \"ROMEO:\" --weight alto=2 --weight bass=1 --weight tenor=0
+  chorus generate --lines prompts.txt --temperature 0 > answers.txt
   cat prompt.txt | chorus generate - --json | jq -j .text
 
 The text goes to stdout as it comes, without the prompt, and ends with a line
@@ -43,6 +45,9 @@ With --json every message is one line with the keys
   fallback      where it answered: name; in the last message tokens
   end           in the last message: reason (max_tokens, stop_string,
                 end_token), prompt_tokens, generated_tokens, seed, rule
+With --lines every line of the output answers the same line of the file; with
+--json it is one object with the keys prompt, text, participants, missing, end
+and, with --log-probs, tokens.
 Logarithms are natural; a log-probability of minus infinity is null.";
 
 /// Continue a prompt and stream the text as it comes
@@ -50,7 +55,8 @@ Logarithms are natural; a log-probability of minus infinity is null.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct GenerateArgs {
     /// The text to continue, taken as it is; `-` reads stdin
-    prompt: String,
+    #[arg(required_unless_present = "lines")]
+    prompt: Option<String>,
     /// Tokens to generate at most (default: 64)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<u32>,
@@ -64,6 +70,8 @@ pub(crate) struct GenerateArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     fusion: FusionArgs,
+    #[command(flatten)]
+    lines: LinesArgs,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -116,13 +124,18 @@ struct Printer {
 pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let address = &arguments.connect.addr;
     let request = GenerateRequest {
-        prompt: Some(input_of(read_argument(&arguments.prompt, LARGEST_REQUEST)?)),
+        prompt: None,
         max_tokens: arguments.max_tokens,
         stop: arguments.stop,
         sampling: arguments.sampling.options(),
         fusion: arguments.fusion.options()?,
         log_probs: arguments.log_probs,
     };
+    if let Some(path) = &arguments.lines.lines {
+        return generate_lines::run(&arguments.lines, path, request, &arguments.connect).await;
+    }
+    let prompt = read_argument(arguments.prompt.as_deref().unwrap_or_default(), LARGEST_REQUEST)?;
+    let request = GenerateRequest { prompt: Some(input_of(prompt)), ..request };
     let mut printer = Printer {
         json: arguments.connect.json,
         log_probs: arguments.log_probs,

@@ -7,6 +7,7 @@ mod connect;
 mod format;
 mod fusion;
 mod generate;
+mod generate_lines;
 mod members;
 mod predict;
 mod reply;
