@@ -4,8 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::prost::Message as _;
 
-const FILES: [&str; 4] =
-    ["chorus/v1/fusion.proto", "chorus/v1/worker.proto", "chorus/v1/ensemble.proto", "chorus/v1/admin.proto"];
+/// What they import comes with them.
+const FILES: [&str; 3] = ["chorus/v1/worker.proto", "chorus/v1/ensemble.proto", "chorus/v1/admin.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -120,6 +120,58 @@ impl Ensemble {
         })
     }
 
+    /// The ensemble that some of the members make; that of all is this one itself. It has the quorum of this one, or all of
+    /// its members where that wants more, and no fallback.
+    ///
+    /// # Errors
+    /// A name that is no member's, or stands there twice; members without a weight.
+    pub(crate) fn of(self: &Arc<Self>, names: &[String]) -> Result<Arc<Self>, RequestError> {
+        if names.is_empty() {
+            return Ok(Arc::clone(self));
+        }
+        let places = self.places_of(names)?;
+        let of_all = places.iter().map(|place| ("", self.roster.weights.of(*place)));
+        let weights = Weights::new(of_all);
+        let weights = weights.map_err(|error| RequestError::new("fusion.members", error.to_string()))?;
+        let members: Vec<_> =
+            places.iter().filter_map(|place| self.roster.members.get(*place).cloned()).collect();
+        let quorum = Quorum { members: self.roster.quorum.members.min(members.len()), ..self.roster.quorum };
+        let names: Vec<String> = members.iter().map(|member| member.name().to_owned()).collect();
+        let roster = Roster { members, weights, quorum, dense: self.common.dense.clone() };
+        Ok(Arc::new(Self {
+            roster: Arc::new(roster),
+            learned: self.config.learned_of(&names),
+            has_warned: AtomicBool::new(self.has_warned.load(Ordering::Relaxed)),
+            fallback: None,
+            names,
+            config: self.config.clone(),
+            revision: self.revision,
+            common: self.common.clone(),
+        }))
+    }
+
+    /// Of these members, in member order.
+    fn places_of(&self, names: &[String]) -> Result<Vec<usize>, RequestError> {
+        let error = |message: String| {
+            let allowed = self.names.join(", ");
+            RequestError::new(
+                "fusion.members",
+                format!("{message}; allowed: each of {allowed} once, or none for all"),
+            )
+        };
+        let mut places = Vec::new();
+        for name in names {
+            let place = self.names.iter().position(|member| member == name);
+            let place = place.ok_or_else(|| error(format!("{name:?} is no member")))?;
+            if places.contains(&place) {
+                return Err(error(format!("{name:?} is there twice")));
+            }
+            places.push(place);
+        }
+        places.sort_unstable();
+        Ok(places)
+    }
+
     fn of_one(config: &Config, revision: u64, member: Arc<Member>, common: Common) -> Self {
         let names = vec![member.name().to_owned()];
         let roster = Roster {
@@ -181,8 +233,9 @@ impl Ensemble {
         })
     }
 
-    /// Checks a request with so many bytes of text by `check` (one of the constructors in [`crate::request`]). Gives the
-    /// vocabulary that its tokens are of, too: the ensemble's may be replaced while the request is in progress.
+    /// Checks a request by `check` (one of the constructors in [`crate::request`]); `text_bytes` is how much there is to
+    /// tokenize. Gives the vocabulary that its tokens are of, too: the ensemble's may be replaced while the request is in
+    /// progress.
     pub(crate) async fn check<R: Send + 'static, T: Send + 'static>(
         self: &Arc<Self>,
         request: R,
@@ -205,7 +258,7 @@ impl Ensemble {
                 learned: ensemble.learned_in_force(),
             };
             let checked = check(request, &terms);
-            let checked = checked.map_err(|error| status(error.code(), error.to_string()))?;
+            let checked = checked.map_err(RequestError::into_status)?;
             Ok((checked, vocabulary))
         });
         checked.await?

@@ -8,6 +8,7 @@
 //!
 //! Knows nothing about models or devices: a member is whatever answers.
 
+pub mod beam_search;
 pub mod config;
 pub mod fusion;
 pub mod network;

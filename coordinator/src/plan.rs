@@ -163,6 +163,21 @@ impl Plan {
         }
     }
 
+    /// For the step of a search that needs so many of the likeliest tokens with their probabilities.
+    pub fn for_beam(
+        fusion: &Fusion,
+        leaders: u32,
+        needs_rows: bool,
+        rows: RowOptions,
+        vocabulary_size: usize,
+    ) -> Self {
+        if needs_rows {
+            Self::Dense(rows.format)
+        } else {
+            Self::for_predict(fusion, leaders, rows, vocabulary_size)
+        }
+    }
+
     /// For a scoring. The arithmetic mixture of a token needs nothing but each member's probability of it.
     pub fn for_score(fusion: &Fusion, rows: RowOptions, vocabulary_size: usize) -> Self {
         match fusion.rule {

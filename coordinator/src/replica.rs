@@ -30,9 +30,8 @@ pub trait Replica: Send + Sync + 'static {
     /// What it hosts, once it was reached; the last known while it is down.
     fn card(&self) -> Option<Arc<ModelCard>>;
 
-    /// Starts a session: at the model's start state, or where a snapshot was taken. A failure to open shows in the first
-    /// feed.
-    fn open(&self, session: SessionId, snapshot: Option<&Snapshot>);
+    /// Starts a session. A failure to open shows in the first feed.
+    fn open(&self, session: SessionId, origin: Origin<'_>);
 
     /// Appends tokens to a session and asks about them. There is no deadline here: the caller sets one.
     fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answered, ReplicaError>>;
@@ -55,6 +54,17 @@ pub trait Replica: Send + Sync + 'static {
 
     /// What has gone over its link, for each plan.
     fn traffic(&self, plan: PlanKind) -> TrafficCounts;
+}
+
+/// Where a session begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Origin<'a> {
+    /// At the model's start state.
+    Start,
+    /// Where this was taken.
+    Snapshot(&'a Snapshot),
+    /// Where this session of the same replica stands, of which every feed is answered. It stays as it is.
+    Fork(SessionId),
 }
 
 /// One numbered step of one session.
@@ -180,6 +190,13 @@ pub enum ReplicaError {
         /// Which ones.
         what: String,
     },
+}
+
+impl<'a> Origin<'a> {
+    /// Where the snapshot was taken, or at the start where there is none.
+    pub fn at(snapshot: Option<&'a Snapshot>) -> Self {
+        snapshot.map_or(Self::Start, Self::Snapshot)
+    }
 }
 
 impl Presence {

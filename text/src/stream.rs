@@ -19,6 +19,7 @@ const LONGEST_WAIT: usize = 16;
 /// assert_eq!(pieces, [None, Some("é".to_owned()), Some("!".to_owned())]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Clone)]
 pub struct TextStream {
     vocabulary: Vocabulary,
     /// Bytes of a character that is not complete.

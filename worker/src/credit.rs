@@ -67,7 +67,7 @@ mod tests {
     use chorus_proto::v1::RowFormat;
 
     use super::*;
-    use crate::operation::{Ask, Feed, Rows};
+    use crate::operation::{Ask, Feed, Origin, Rows};
 
     fn limits(vocabulary_size: usize) -> OperationLimits {
         OperationLimits {
@@ -95,7 +95,7 @@ mod tests {
         let ask = |rows, format| Ask::Logits { rows, format };
         let feed = Feed::new(1, vec![0; 8192], ask(Rows::Each, RowFormat::F32));
         assert_eq!(units(&Operation::Feed(feed), &limits(100_000)), STREAM_UNITS);
-        assert_eq!(units(&Operation::Open(None), &limits(100_000)), 1);
+        assert_eq!(units(&Operation::Open(Origin::Start), &limits(100_000)), 1);
         for (ask, bytes) in [
             (ask(Rows::Next, RowFormat::F32), 4),
             (ask(Rows::Next, RowFormat::F16), 2),

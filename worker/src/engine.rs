@@ -19,7 +19,7 @@ use crate::{
     credit::Credit,
     failure,
     job::{Chunk, Finished, Intake, Job},
-    operation::{Feed, Operation, SessionKey},
+    operation::{Feed, Operation, Origin, SessionKey},
     pace::Pace,
     predictor::{Predictor, Row, guard},
     probe::Golden,
@@ -289,8 +289,8 @@ impl<P: Predictor> Engine<P> {
     fn settle(&mut self, key: SessionKey, now: Instant, replies: &mut Vec<Reply>) {
         while let Some(Waiting { operation, credit, since }) = self.batcher.next(key) {
             match operation {
-                Operation::Open(snapshot) => {
-                    let opened = self.open(key, snapshot, now);
+                Operation::Open(origin) => {
+                    let opened = self.open(key, origin, now);
                     self.suspect_after(std::slice::from_ref(&opened), now);
                     if let Err(failure) = opened {
                         replies.push(Reply::failed(key, 0, failure, credit));
@@ -302,16 +302,12 @@ impl<P: Predictor> Engine<P> {
         }
     }
 
-    fn open(
-        &mut self,
-        key: SessionKey,
-        snapshot: Option<Box<v1::Snapshot>>,
-        now: Instant,
-    ) -> Result<(), Failure> {
+    fn open(&mut self, key: SessionKey, origin: Origin, now: Instant) -> Result<(), Failure> {
         self.sessions.check_room(key)?;
-        let (state, position) = match snapshot {
-            None => (guard(|| self.predictor.fresh_state())?, 0),
-            Some(snapshot) => self.restored(key, *snapshot)?,
+        let (state, position) = match origin {
+            Origin::Start => (guard(|| self.predictor.fresh_state())?, 0),
+            Origin::Snapshot(snapshot) => self.restored(key, *snapshot)?,
+            Origin::Fork(other) => self.forked(key, SessionKey { session: other, ..key })?,
         };
         self.sessions.open(key, state, position, now);
         Ok(())
@@ -324,6 +320,15 @@ impl<P: Predictor> Engine<P> {
         // What is wrong with a state is its sender's mistake, not the model's.
         let restored = guard(|| Ok(self.predictor.restore(&state)))?;
         Ok((restored.map_err(|error| unusable(&error))?, position))
+    }
+
+    fn forked(&mut self, key: SessionKey, other: SessionKey) -> Result<(P::State, u64), Failure> {
+        if self.batcher.is_busy(other) {
+            return Err(failure::fork_of_busy(key.session, other.session));
+        }
+        let unknown = || failure::fork_of_unknown(key.session, other.session);
+        let session = self.sessions.get(other).ok_or_else(unknown)?;
+        Ok((guard(|| self.predictor.fork(&session.state))?, session.position))
     }
 
     fn start(&mut self, key: SessionKey, job: Job, now: Instant, replies: &mut Vec<Reply>) {
@@ -452,6 +457,8 @@ impl Reply {
     }
 }
 
+#[cfg(test)]
+mod fork_tests;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]

@@ -70,6 +70,19 @@ pub(crate) fn unusable_snapshot(session: u64, reason: &dyn Display) -> Failure {
     invalid_argument(format!("session {session} can't be opened: {reason}"))
 }
 
+/// Where a session that computes stands is not settled.
+pub(crate) fn fork_of_busy(session: u64, other: u64) -> Failure {
+    invalid_argument(format!(
+        "open.fork_of of session {session} is {other}, which has a feed that is not answered; allowed is a session \
+         whose last feed is answered"
+    ))
+}
+
+pub(crate) fn fork_of_unknown(session: u64, other: u64) -> Failure {
+    let message = format!("open.fork_of of session {session} is {other}, which is not open on this stream");
+    failure(ErrorCode::UnknownSession, message)
+}
+
 pub(crate) fn not_finite(position: u64) -> Failure {
     let message = format!("the model's logits after {position} tokens of the session are not finite");
     failure(ErrorCode::NotFinite, message)

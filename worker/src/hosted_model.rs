@@ -50,6 +50,10 @@ impl Predictor for HostedModel {
         Ok(self.model.restore(&values)?)
     }
 
+    fn fork(&mut self, state: &State) -> Result<State, PredictorError> {
+        Ok(state.clone())
+    }
+
     fn forward(
         &mut self,
         rows: &mut [Row<'_, State>],

@@ -336,7 +336,7 @@ mod tests {
     use crate::{
         batcher::BatchLimits,
         credit::Credit,
-        operation::{Ask, Feed, Operation},
+        operation::{Ask, Feed, Operation, Origin},
         predictor::{Prediction, PredictorError, Row},
         shell::Admitted,
     };
@@ -423,8 +423,11 @@ mod tests {
             Engine::new(Watched { state: Some(state) }, String::new(), 1, ttl, BatchLimits::default());
         let thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let (replies, _receiver) = mpsc::unbounded_channel();
-        let operations =
-            vec![Admitted { session: 1, operation: Operation::Open(None), credit: Credit::default() }];
+        let operations = vec![Admitted {
+            session: 1,
+            operation: Operation::Open(Origin::Start),
+            credit: Credit::default(),
+        }];
         let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
         let sent = Instant::now();
         thread.commands().send(command).await.unwrap();
@@ -441,7 +444,7 @@ mod tests {
         let mut thread = ModelThread::spawn(engine, Board::default()).unwrap();
         let (replies, mut receiver) = mpsc::unbounded_channel();
         let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
-        let operations = [Operation::Open(None), feed, Operation::Close { discard: false }]
+        let operations = [Operation::Open(Origin::Start), feed, Operation::Close { discard: false }]
             .map(|operation| Admitted { session: 1, operation, credit: Credit::default() })
             .into();
         let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
@@ -467,7 +470,7 @@ mod tests {
             Command::Operations { stream: 1, operations, replies: replies.clone(), span: Span::none() }
         };
         let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
-        commands.send(command(vec![Operation::Open(None), feed])).await.unwrap();
+        commands.send(command(vec![Operation::Open(Origin::Start), feed])).await.unwrap();
         commands.take_turn();
         receiver.recv().await.unwrap().unwrap();
         drop(commands.shared.model.lock().unwrap());
@@ -533,7 +536,7 @@ mod tests {
         let (replies, mut answered) = mpsc::unbounded_channel();
         for step in 1..=count {
             let feed = Operation::Feed(Feed::new(step, vec![0], Ask::Nothing));
-            let open = (step == 1).then_some(Operation::Open(None));
+            let open = (step == 1).then_some(Operation::Open(Origin::Start));
             let operations = open.into_iter().chain([feed]);
             let operations =
                 operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });

@@ -24,12 +24,20 @@ pub(crate) struct SessionKey {
 /// A valid operation on a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// At the start state, or where a snapshot was taken.
-    Open(Option<Box<v1::Snapshot>>),
+    Open(Origin),
     Feed(Feed),
-    Close {
-        discard: bool,
-    },
+    Close { discard: bool },
+}
+
+/// Where a session begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// At the model's start state.
+    Start,
+    /// Where this was taken.
+    Snapshot(Box<v1::Snapshot>),
+    /// Where this session of the same stream stands.
+    Fork(u64),
 }
 
 /// Tokens to append, and what is asked about them.
@@ -161,9 +169,11 @@ pub(crate) struct OperationLimits {
 pub(crate) fn read(operation: v1::Operation, limits: &OperationLimits) -> Result<Operation, Box<v1::Answer>> {
     let session = operation.session;
     match operation.operation {
-        Some(v1::operation::Operation::Open(v1::Open { snapshot })) => {
-            Ok(Operation::Open(snapshot.map(Box::new)))
-        }
+        Some(v1::operation::Operation::Open(v1::Open { from })) => Ok(Operation::Open(match from {
+            None => Origin::Start,
+            Some(v1::open::From::Snapshot(snapshot)) => Origin::Snapshot(Box::new(snapshot)),
+            Some(v1::open::From::ForkOf(other)) => Origin::Fork(other),
+        })),
         Some(v1::operation::Operation::Close(v1::Close { discard })) => Ok(Operation::Close { discard }),
         Some(v1::operation::Operation::Feed(feed)) => {
             let step = feed.step;

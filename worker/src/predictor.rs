@@ -34,6 +34,12 @@ pub(crate) trait Predictor {
     /// They are no state of this model.
     fn restore(&mut self, snapshot: &[u8]) -> Result<Self::State, PredictorError>;
 
+    /// A second state like this one, to the bit.
+    fn fork(&mut self, state: &Self::State) -> Result<Self::State, PredictorError> {
+        let snapshot = self.snapshot(state);
+        self.restore(&snapshot)
+    }
+
     /// Feeds every row's tokens to its state, and calls `receive` once for each distribution that a row wants, in order
     /// for each row; between rows any order will do. After an error the states are undefined.
     fn forward(

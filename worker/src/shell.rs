@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use crate::{
         batcher::BatchLimits,
-        operation::{Ask, Feed, Rows},
+        operation::{Ask, Feed, Origin, Rows},
         scripted_device::{Manner, Manners, ScriptedDevice},
     };
 
@@ -272,7 +272,7 @@ mod tests {
         };
         let flood = || (0..1000).map(|_| admitted(Operation::Close { discard: false })).collect();
         let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
-        commands.try_send(command(vec![admitted(Operation::Open(None)), admitted(feed)])).unwrap();
+        commands.try_send(command(vec![admitted(Operation::Open(Origin::Start)), admitted(feed)])).unwrap();
         (0..100).for_each(|_| commands.try_send(command(flood())).unwrap());
         assert_eq!(shell.turn(TurnOn::OwnThread, Instant::now()), Turn::More);
         assert!(shell.inbox.len() >= 90, "most of the flood waits for the next turns");
@@ -289,7 +289,7 @@ mod tests {
         let (mut shell, commands, ..) = shell();
         assert_eq!(shell.turn(TurnOn::OwnThread, Instant::now()), Turn::Idle { due: None });
         let (replies, _receiver) = mpsc::unbounded_channel();
-        let operations = vec![admitted(Operation::Open(None))];
+        let operations = vec![admitted(Operation::Open(Origin::Start))];
         let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
         commands.try_send(command).unwrap();
         assert!(matches!(shell.turn(TurnOn::OwnThread, Instant::now()), Turn::Idle { due: Some(_) }));
@@ -391,18 +391,26 @@ mod tests {
             Manner::Mute,
         ] {
             let mut probed = Probed::every(Some(INTERVAL));
-            probed.ask([(1, Operation::Open(None)), (2, Operation::Open(None)), (1, feed(1))]);
+            probed.ask([
+                (1, Operation::Open(Origin::Start)),
+                (2, Operation::Open(Origin::Start)),
+                (1, feed(1)),
+            ]);
             probed.turn(TurnOn::OwnThread);
             assert_eq!(probed.answers(), [(1, 1, None)]);
             probed.manners.set(manner);
             probed.now += INTERVAL;
-            probed.ask([(1, feed(2)), (2, feed(1)), (2, feed(2)), (3, Operation::Open(None))]);
+            probed.ask([(1, feed(2)), (2, feed(1)), (2, feed(2)), (3, Operation::Open(Origin::Start))]);
             probed.turn(TurnOn::OwnThread);
             let gone = |session, step| (session, step, Some(ErrorCode::Unavailable));
             assert_eq!(probed.answers(), [gone(1, 2), gone(2, 1), gone(2, 2)], "{manner:?}");
             let reason = probed.board.reason().unwrap();
             assert!(reason.contains("golden sequence"), "{reason}");
-            probed.ask([(3, feed(1)), (4, Operation::Open(None)), (4, Operation::Close { discard: true })]);
+            probed.ask([
+                (3, feed(1)),
+                (4, Operation::Open(Origin::Start)),
+                (4, Operation::Close { discard: true }),
+            ]);
             probed.turn(TurnOn::LentThread);
             assert_eq!(probed.answers(), [gone(3, 1), gone(4, 0)]);
         }
@@ -411,7 +419,7 @@ mod tests {
     #[test]
     fn a_device_that_computes_again_is_back_without_its_sessions() {
         let mut probed = Probed::every(None);
-        probed.ask([(1, Operation::Open(None)), (1, feed(1))]);
+        probed.ask([(1, Operation::Open(Origin::Start)), (1, feed(1))]);
         probed.turn(TurnOn::OwnThread);
         probed.manners.set(Manner::NotFinite);
         probed.ask([(1, feed(2))]);
@@ -424,7 +432,7 @@ mod tests {
         let before = probed.manners.forwards();
         probed.until_sound();
         assert_eq!(probed.manners.forwards() - before, 2, "it has to pass twice");
-        probed.ask([(1, feed(3)), (2, Operation::Open(None)), (2, feed(1))]);
+        probed.ask([(1, feed(3)), (2, Operation::Open(Origin::Start)), (2, feed(1))]);
         probed.turn(TurnOn::OwnThread);
         assert_eq!(probed.answers(), [(1, 3, Some(ErrorCode::UnknownSession)), (2, 1, None)]);
     }
@@ -432,7 +440,7 @@ mod tests {
     #[test]
     fn an_input_that_a_sound_device_can_not_take_fails_its_session_only() {
         let mut probed = Probed::every(None);
-        probed.ask([(1, Operation::Open(None)), (2, Operation::Open(None)), (1, feed(1))]);
+        probed.ask([(1, Operation::Open(Origin::Start)), (2, Operation::Open(Origin::Start)), (1, feed(1))]);
         probed.manners.set(Manner::NotFinite);
         probed.turn(TurnOn::OwnThread);
         probed.manners.set(Manner::Right);
@@ -449,8 +457,8 @@ mod tests {
         let torn = v1::Snapshot { checksum: 1, ..v1::Snapshot::default() };
         probed.ask([
             (1, feed(1)),
-            (2, Operation::Open(Some(Box::new(torn)))),
-            (3, Operation::Open(None)),
+            (2, Operation::Open(Origin::Snapshot(Box::new(torn)))),
+            (3, Operation::Open(Origin::Start)),
             (3, feed(9)),
         ]);
         assert!(matches!(probed.turn(TurnOn::OwnThread), Turn::Idle { .. }));
@@ -462,7 +470,7 @@ mod tests {
     #[test]
     fn what_is_found_from_outside_ends_all_sessions_too_and_a_probe_brings_the_device_back() {
         let mut probed = Probed::every(None);
-        probed.ask([(1, Operation::Open(None))]);
+        probed.ask([(1, Operation::Open(Origin::Start))]);
         probed.turn(TurnOn::OwnThread);
         assert!(probed.board.condemn("stuck"));
         probed.ask([(1, feed(1))]);

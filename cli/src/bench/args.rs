@@ -237,7 +237,7 @@ impl WorkloadArgs {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
-            seed: None,
+            ..SamplingOptions::default()
         })
     }
 }
@@ -349,7 +349,7 @@ mod tests {
         let workload = parsed(&["--temperature", "0", "--seed", "5"]).unwrap().workload;
         let workload = workload.workload(&status()).unwrap();
         assert_eq!(workload.inputs, Inputs::Random { vocabulary_size: 512 });
-        assert_eq!(workload.sampling.and_then(|sampling| sampling.temperature), Some(0.0));
+        assert_eq!(workload.sampling.as_ref().and_then(|sampling| sampling.temperature), Some(0.0));
         assert_eq!(workload.seed, 5);
         for (words, said) in [
             (["--max-tokens", "60"], "--max-tokens 60 goes up to 60; the ensemble allows 1 to 50"),

@@ -170,9 +170,8 @@ fn request(seed: u64, max_tokens: u32) -> GenerateRequest {
     GenerateRequest {
         prompt: Some(Input { input: Some(input::Input::Text(PROMPT.to_owned())) }),
         max_tokens: Some(max_tokens),
-        stop: Vec::new(),
         sampling: Some(SamplingOptions { seed: Some(seed), ..SamplingOptions::default() }),
-        fusion: None,
         log_probs: seed.is_multiple_of(2),
+        ..GenerateRequest::default()
     }
 }

@@ -1,7 +1,7 @@
 //! `chorus generate`: continues a prompt and shows each piece of text as it comes.
 
 use anyhow::bail;
-use chorus_proto::v1::{GenerateReply, GenerateRequest, Participation, SamplingOptions};
+use chorus_proto::v1::{GenerateReply, GenerateRequest, GenerationEnd, Participation};
 use futures::{Stream, TryStreamExt as _};
 
 use super::{
@@ -10,11 +10,11 @@ use super::{
     fusion::FusionArgs,
     generate_lines::{self, LinesArgs},
     input_of, reply,
+    sampling::{BeamArgs, SamplingArgs},
 };
 use crate::{
     failure::{note, warn},
     text_file::{LARGEST_REQUEST, read_argument},
-    values::{number as any_number, seed},
 };
 
 const EXAMPLES: &str = "\
@@ -23,6 +23,9 @@ Examples:
   chorus generate \"ROMEO:\" --max-tokens 200 --seed 7
   chorus generate \"ROMEO:\" --temperature 0                # greedy
   chorus generate \"ROMEO:\" --top-p 0.9 --stop $'\\n\\n'
+  chorus generate \"ROMEO:\" --repetition-penalty 1.2 --candidates 5
+  chorus generate \"ROMEO:\" --beam 8 --length-penalty 0.6 --n-best 3
+  chorus generate \"ROMEO:\" --only alto --only bass
   chorus generate \"ROMEO:\" --rule threshold_vote --threshold 0.2
   chorus generate \"ROMEO:\" --weight alto=2 --weight bass=1 --weight tenor=0
   chorus generate --lines prompts.txt --temperature 0 > answers.txt
@@ -35,7 +38,9 @@ With --json every message is one line with the keys
   text          text that became certain; all of them joined are the answer
   token         id, index; with --log-probs log_prob and members
                 [{name, log_prob, weight}]; under threshold_vote votes
-                {count, by_weighted_average}
+                {count, by_weighted_average}; with --candidates candidates
+                [{id, text, probability, votes, members}], the last one each
+                participant's own probability
   participants  names of the members that are in this message
   missing       [{name, reason}] of those that are not; in the last message
                 with tokens [[first, end]], where each was missing
@@ -44,7 +49,9 @@ With --json every message is one line with the keys
                 perplexity_of_all; of a vote accuracy, accuracy_of_all
   fallback      where it answered: name; in the last message tokens
   end           in the last message: reason (max_tokens, stop_string,
-                end_token), prompt_tokens, generated_tokens, seed, rule
+                end_token), prompt_tokens, cached_prompt_tokens,
+                generated_tokens, seed, rule; with --beam hypotheses
+                [{text, tokens, log_prob, score, reason}]
 With --lines every line of the output answers the same line of the file; with
 --json it is one object with the keys prompt, text, participants, missing, end
 and, with --log-probs, tokens.
@@ -66,8 +73,13 @@ pub(crate) struct GenerateArgs {
     /// Show every token with its log-probability, fused and for each member
     #[arg(long)]
     log_probs: bool,
+    /// Show with every token the N likeliest in its place, and how likely each member holds them
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    candidates: Option<u32>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    beam: BeamArgs,
     #[command(flatten)]
     fusion: FusionArgs,
     #[command(flatten)]
@@ -76,42 +88,13 @@ pub(crate) struct GenerateArgs {
     connect: ConnectArgs,
 }
 
-/// How a token is chosen from the fused distribution.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Sampling")]
-struct SamplingArgs {
-    /// The same seed gives the same text (default: the ensemble chooses one; see `end` of --json)
-    #[arg(long, value_name = "S", value_parser = seed, allow_negative_numbers = true)]
-    seed: Option<u64>,
-    /// 0 is greedy (default: 1)
-    #[arg(long, value_name = "T", value_parser = any_number, allow_negative_numbers = true)]
-    temperature: Option<f64>,
-    /// Only the K likeliest tokens (default: all)
-    #[arg(long, value_name = "K", allow_negative_numbers = true)]
-    top_k: Option<u32>,
-    /// Only the likeliest tokens that together reach the probability P (default: 1, all)
-    #[arg(long, value_name = "P", value_parser = any_number, allow_negative_numbers = true)]
-    top_p: Option<f64>,
-}
-
-impl SamplingArgs {
-    /// Nothing where nothing was given, since a vote refuses sampling options.
-    fn options(&self) -> Option<SamplingOptions> {
-        let given =
-            self.seed.is_some() || self.temperature.is_some() || self.top_k.is_some() || self.top_p.is_some();
-        given.then_some(SamplingOptions {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            seed: self.seed,
-        })
-    }
-}
-
 /// What is printed, and what was said about missing members.
 struct Printer {
     json: bool,
-    log_probs: bool,
+    /// Every token has a line of its own.
+    by_token: bool,
+    /// Every sequence that a search found has one.
+    by_sequence: bool,
     missing: Vec<String>,
     fallback: bool,
     at_line_start: bool,
@@ -130,6 +113,8 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
         sampling: arguments.sampling.options(),
         fusion: arguments.fusion.options()?,
         log_probs: arguments.log_probs,
+        candidates: arguments.candidates,
+        beam: arguments.beam.options(),
     };
     if let Some(path) = &arguments.lines.lines {
         return generate_lines::run(&arguments.lines, path, request, &arguments.connect).await;
@@ -138,7 +123,8 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let request = GenerateRequest { prompt: Some(input_of(prompt)), ..request };
     let mut printer = Printer {
         json: arguments.connect.json,
-        log_probs: arguments.log_probs,
+        by_token: arguments.log_probs || arguments.candidates.is_some(),
+        by_sequence: arguments.beam.shows_all(),
         missing: Vec::new(),
         fallback: false,
         at_line_start: true,
@@ -176,7 +162,13 @@ impl Printer {
         if self.json {
             return print_json(&reply::generate(reply));
         }
-        let text = if self.log_probs { log_prob_line(reply) } else { reply.text.clone() };
+        let text = if self.by_sequence {
+            reply.end.as_ref().map(sequence_lines).unwrap_or_default()
+        } else if self.by_token {
+            token_lines(reply)
+        } else {
+            reply.text.clone()
+        };
         if text.is_empty() {
             return Ok(());
         }
@@ -220,6 +212,31 @@ impl Printer {
     }
 }
 
+/// One line for each sequence of a search: score, log-probability, tokens, text.
+fn sequence_lines(end: &GenerationEnd) -> String {
+    let lines = end.hypotheses.iter().map(|found| {
+        let (score, log_prob) = (number(Some(found.score)), number(Some(found.log_prob)));
+        format!("{score:>10}  {log_prob:>10}  {:>5}  {:?}\n", found.tokens.len(), found.text)
+    });
+    lines.collect()
+}
+
+/// A token's line, and one for each of the tokens in its place that were asked for: how likely it is, votes where there are
+/// any, how likely each member holds it.
+fn token_lines(reply: &GenerateReply) -> String {
+    let names = reply.participation.iter().flat_map(|participation| &participation.participants);
+    let names: Vec<&String> = names.collect();
+    let candidates = reply.token.iter().flat_map(|token| &token.candidates).map(|candidate| {
+        let members = names.iter().zip(&candidate.member_probabilities);
+        let members: String =
+            members.map(|(name, probability)| format!("  {name}={probability:.4}")).collect();
+        let votes = candidate.votes.map(|votes| format!("  votes {votes}")).unwrap_or_default();
+        let text = format!("{:?}", candidate.text);
+        format!("{:>22} {:>10.4}    {text:<10}{votes}{members}\n", candidate.id, candidate.probability)
+    });
+    std::iter::once(log_prob_line(reply)).chain(candidates).collect()
+}
+
 /// One line for a token: index, id, log-probabilities or votes, and the text that became certain.
 fn log_prob_line(reply: &GenerateReply) -> String {
     let Some(token) = &reply.token else {
@@ -243,14 +260,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn sampling_options_are_sent_only_where_one_was_given() {
-        let mut arguments = SamplingArgs { seed: None, temperature: None, top_k: None, top_p: None };
-        assert!(arguments.options().is_none());
-        arguments.seed = Some(7);
-        assert_eq!(arguments.options().and_then(|options| options.seed), Some(7));
-    }
-
     #[tokio::test]
     async fn an_answer_without_its_last_message_is_no_success() {
         let piece = GenerateReply { token: Some(GeneratedToken::default()), ..GenerateReply::default() };
@@ -258,7 +267,8 @@ mod tests {
         for (replies, whole) in [(vec![piece.clone(), last], true), (vec![piece], false), (vec![], false)] {
             let mut printer = Printer {
                 json: false,
-                log_probs: false,
+                by_token: false,
+                by_sequence: false,
                 missing: Vec::new(),
                 fallback: false,
                 at_line_start: true,
@@ -277,7 +287,7 @@ mod tests {
                 index: 3,
                 log_prob: Some(-0.25),
                 members: vec![MemberLogProb { name: "alto".into(), log_prob: -0.5, weight: 1.0 }],
-                votes: None,
+                ..GeneratedToken::default()
             }),
             text: "\n".into(),
             ..GenerateReply::default()

@@ -11,6 +11,7 @@ mod generate_lines;
 mod members;
 mod predict;
 mod reply;
+mod sampling;
 mod score;
 mod status;
 

@@ -4,8 +4,9 @@
 
 use chorus_proto::v1::{
     Candidate, CompleteReply, ConfigurationReply, Expectation, Fallback, GenerateReply, GeneratedToken,
-    GenerationEnd, MemberStatus, MissingMember, Participation, PlanTraffic, PredictReply, Recovery,
-    ReplicaStatus, ScoreReply, StatusReply, TokenRange, Votes, generation_end::Reason, member_status::Health,
+    GenerationEnd, Hypothesis, MemberStatus, MissingMember, Participation, PlanTraffic, PredictReply,
+    Recovery, ReplicaStatus, ScoreReply, StatusReply, TokenCandidate, TokenRange, Votes,
+    generation_end::Reason, member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -137,7 +138,8 @@ pub(super) fn status(reply: &StatusReply) -> Value {
             "max_generated_tokens": limits.max_generated_tokens,
             "max_input_bytes": limits.max_input_bytes,
             "max_sessions": limits.max_sessions,
-            "max_top_n": limits.max_top_n,
+            "max_top_n": limits.max_top_n, "max_beam_size": limits.max_beam_size,
+            "max_candidates": limits.max_candidates,
             "max_waiting": limits.max_waiting,
             "max_wait_ms": limits.max_wait_ms,
             "max_tokens_in_progress": limits.max_tokens_in_progress,
@@ -261,6 +263,19 @@ fn generated_token(token: &GeneratedToken) -> Value {
         object.insert("members".into(), members.collect());
     }
     insert_some(&mut object, "votes", token.votes.map(votes));
+    if !token.candidates.is_empty() {
+        object.insert("candidates".into(), token.candidates.iter().map(token_candidate).collect());
+    }
+    Value::Object(object)
+}
+
+fn token_candidate(candidate: &TokenCandidate) -> Value {
+    let mut object = Map::new();
+    object.insert("id".into(), json!(candidate.id));
+    object.insert("text".into(), json!(candidate.text));
+    object.insert("probability".into(), json!(candidate.probability));
+    insert_some(&mut object, "votes", candidate.votes);
+    object.insert("members".into(), json!(candidate.member_probabilities));
     Value::Object(object)
 }
 
@@ -269,12 +284,26 @@ fn votes(votes: Votes) -> Value {
 }
 
 fn generation_end(end: &GenerationEnd) -> Value {
+    let mut object = Map::new();
+    object.insert("reason".into(), json!(reason_name(end.reason())));
+    object.insert("prompt_tokens".into(), json!(end.prompt_tokens));
+    object.insert("cached_prompt_tokens".into(), json!(end.cached_prompt_tokens));
+    object.insert("generated_tokens".into(), json!(end.generated_tokens));
+    object.insert("seed".into(), json!(end.seed));
+    object.insert("rule".into(), json!(rule_name(end.rule)));
+    if !end.hypotheses.is_empty() {
+        object.insert("hypotheses".into(), end.hypotheses.iter().map(hypothesis).collect());
+    }
+    Value::Object(object)
+}
+
+fn hypothesis(found: &Hypothesis) -> Value {
     json!({
-        "reason": reason_name(end.reason()),
-        "prompt_tokens": end.prompt_tokens,
-        "generated_tokens": end.generated_tokens,
-        "seed": end.seed,
-        "rule": rule_name(end.rule),
+        "text": found.text,
+        "tokens": found.tokens,
+        "log_prob": found.log_prob,
+        "score": found.score,
+        "reason": reason_name(found.reason()),
     })
 }
 

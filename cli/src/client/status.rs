@@ -19,7 +19,8 @@ With --json one object with the keys
   revision of the configuration: 1 at start, and one more with every change
   quorum   {members, weight}
   limits   {max_input_tokens, max_generated_tokens, max_input_bytes,
-           max_sessions, max_top_n, max_waiting, max_wait_ms,
+           max_sessions, max_top_n, max_beam_size,
+           max_candidates, max_waiting, max_wait_ms,
            max_tokens_in_progress}
   vocabulary_size, vocabulary_fingerprint
   learned  {in_force, reason, rules}, where there are learned weights

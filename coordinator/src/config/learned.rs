@@ -18,7 +18,12 @@ impl Config {
 
     /// The learned weights by the places of the members.
     pub(crate) fn learned(&self) -> Option<Learned> {
-        Learned::new(self.learned.as_ref()?, &self.member_names()).ok()
+        self.learned_of(&self.member_names())
+    }
+
+    /// Those of some members alone, by their places among these; none where they were not learned together.
+    pub(crate) fn learned_of(&self, names: &[String]) -> Option<Learned> {
+        Learned::new(self.learned.as_ref()?, names).ok()
     }
 
     /// After a change of the members: weights that were learned without one of them, or that an operator now sets by hand,

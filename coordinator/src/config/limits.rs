@@ -26,6 +26,10 @@ pub struct Limits {
     pub max_wait_ms: u32,
     /// Candidates of one prediction.
     pub max_top_n: u32,
+    /// Sequences that one beam search keeps.
+    pub max_beam_size: u32,
+    /// Candidates of one ranking, and labels of one classification.
+    pub max_candidates: u32,
     /// Milliseconds that a member has for its answer to one step.
     pub step_timeout_ms: u32,
     /// Milliseconds that connecting to a member may take.
@@ -51,6 +55,9 @@ pub struct LimitsError {
 /// A gRPC message may hold at most this much text beside its other fields.
 const MOST_INPUT_BYTES: u32 = 64 * 1024 * 1024;
 
+/// Sequences of one search; more are no search but an enumeration.
+const MOST_BEAMS: u32 = 1024;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -62,6 +69,8 @@ impl Default for Limits {
             max_waiting: 512,
             max_wait_ms: 5000,
             max_top_n: 1000,
+            max_beam_size: 32,
+            max_candidates: 10_000,
             step_timeout_ms: 5000,
             connect_timeout_ms: 2000,
             read_timeout_ms: 30_000,
@@ -95,6 +104,9 @@ impl Limits {
             ("max_waiting", self.max_waiting, 0..=u32::MAX),
             ("max_wait_ms", self.max_wait_ms, 1..=u32::MAX),
             ("max_top_n", self.max_top_n, 1..=u32::MAX),
+            // Each of them is a session at every member.
+            ("max_beam_size", self.max_beam_size, 1..=MOST_BEAMS),
+            ("max_candidates", self.max_candidates, 1..=u32::MAX),
             ("step_timeout_ms", self.step_timeout_ms, 1..=u32::MAX),
             ("connect_timeout_ms", self.connect_timeout_ms, 1..=u32::MAX),
             ("read_timeout_ms", self.read_timeout_ms, 1..=u32::MAX),

@@ -3,6 +3,7 @@
 
 use chorus_simd::find_above;
 
+use super::adjusted::Adjustment;
 use super::arithmetic::log_of_mixture;
 use super::leading::{Candidate, first, leading};
 use super::row::Row;
@@ -28,6 +29,8 @@ pub(crate) struct Probabilities<'a> {
     largest: f32,
     /// The share by which a value may be off, twice.
     margin: f32,
+    /// What becomes of the log-probabilities.
+    adjustment: Option<&'a Adjustment<'a>>,
 }
 
 /// What log-probabilities come from.
@@ -71,7 +74,18 @@ impl<'a> Distribution<'a> {
     /// of them.
     pub(super) fn new(exact: Exact<'a>, values: &'a [f32], largest: f32, spare: &'a mut Spare) -> Self {
         let margin = exact.margin().min(0.5);
-        Self { probabilities: Probabilities { exact, values, largest, margin }, spare }
+        Self { probabilities: Probabilities { exact, values, largest, margin, adjustment: None }, spare }
+    }
+
+    /// The same distribution, bent; `values` are what became of its values.
+    pub(super) fn bent(
+        of: &Probabilities<'a>,
+        adjustment: &'a Adjustment<'a>,
+        values: &'a [f32],
+        largest: f32,
+        spare: &'a mut Spare,
+    ) -> Self {
+        Self { probabilities: Probabilities { values, largest, adjustment: Some(adjustment), ..*of }, spare }
     }
 
     /// How many tokens there are, never 0.
@@ -82,7 +96,8 @@ impl<'a> Distribution<'a> {
 
     /// The log-probability of a token; `None` outside the vocabulary.
     pub fn log_prob(&self, id: u32) -> Option<f64> {
-        self.probabilities.exact.log_prob(id)
+        let log_prob = self.probabilities.exact.log_prob(id)?;
+        Some(self.probabilities.bend(id, log_prob))
     }
 
     /// The log-probabilities, by id; each is computed when it is asked for.
@@ -144,7 +159,11 @@ impl<'a> Probabilities<'a> {
 
     /// The log-probability of a token; minus infinity outside the vocabulary.
     pub(crate) fn log_prob(&self, id: u32) -> f64 {
-        self.exact.log_prob(id).unwrap_or(f64::NEG_INFINITY)
+        self.exact.log_prob(id).map_or(f64::NEG_INFINITY, |log_prob| self.bend(id, log_prob))
+    }
+
+    fn bend(&self, id: u32, log_prob: f64) -> f64 {
+        self.adjustment.map_or(log_prob, |adjustment| adjustment.bend(id, log_prob))
     }
 
     pub(crate) fn argmax(&self) -> u32 {

@@ -3,6 +3,7 @@
 //! Knows nothing about who the members are, how their answers came, or what the result is used for. Rows are given in
 //! member order, never in the order of arrival, so the same participants give the same bits.
 
+mod adjusted;
 mod arithmetic;
 pub mod certificate;
 mod distribution;
@@ -16,6 +17,7 @@ mod vote;
 #[cfg(test)]
 mod tests;
 
+pub use adjusted::Adjustment;
 pub use certificate::Ahead;
 pub use chorus_simd::Norm;
 pub use distribution::Distribution;

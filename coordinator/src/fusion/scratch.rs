@@ -30,6 +30,8 @@ pub(crate) struct Spare {
     pub(crate) edge: Vec<Candidate>,
     /// Those of them that are kept, in the order of ids.
     pub(crate) kept: Vec<u32>,
+    /// For each token: about its probability in a distribution that is bent.
+    pub(crate) adjusted: Vec<f32>,
 }
 
 thread_local! {

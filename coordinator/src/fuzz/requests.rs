@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use chorus_fuzz::{Encoded, Verdict, any_count, any_f64, any_number, assert_one_line, fuzz, mutated, within};
 use chorus_proto::status;
 use chorus_proto::v1::{
-    DistributionsRequest, FusionOptions, GenerateRequest, Input, PredictRequest, SamplingOptions,
-    ScoreRequest, TokenIds, input,
+    BeamOptions, DistributionsRequest, FusionOptions, GenerateRequest, Input, PredictRequest,
+    SamplingOptions, ScoreRequest, TokenIds, input,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -20,6 +20,7 @@ use crate::testing::small_ensemble::SmallEnsemble;
 const INPUT_TOKENS: u32 = 8;
 const GENERATED_TOKENS: u32 = 100;
 const TOP_N: u32 = 20;
+const BEAMS: u32 = 4;
 const VOCABULARY: usize = 4;
 
 fn input() -> impl Strategy<Value = Option<Input>> + Clone {
@@ -50,6 +51,7 @@ fn fusion() -> impl Strategy<Value = Option<FusionOptions>> + Clone {
                 allow_degraded,
                 adaptive,
                 forgetting,
+                ..FusionOptions::default()
             }
         },
     );
@@ -58,14 +60,25 @@ fn fusion() -> impl Strategy<Value = Option<FusionOptions>> + Clone {
 
 fn sampling() -> impl Strategy<Value = Option<SamplingOptions>> + Clone {
     let odd = || prop::option::weighted(0.3, any_f64());
+    let ids = || {
+        let ids = prop::collection::vec(prop_oneof![5 => 0..4_i64, 1 => any::<i64>()], 0..6);
+        prop::option::weighted(0.2, ids.prop_map(|ids| TokenIds { ids }))
+    };
     let options = (odd(), prop::option::of(any_count()), odd(), prop::option::of(any_number()));
-    let options = options.prop_map(|(temperature, top_k, top_p, seed)| SamplingOptions {
-        temperature,
-        top_k,
-        top_p,
-        seed,
-    });
+    let options = (options, prop::option::weighted(0.2, any_f64()), ids(), ids());
+    let options =
+        options.prop_map(|((temperature, top_k, top_p, seed), repetition_penalty, allowed, forbidden)| {
+            SamplingOptions { temperature, top_k, top_p, seed, repetition_penalty, allowed, forbidden }
+        });
     prop::option::of(options).boxed()
+}
+
+fn beam() -> impl Strategy<Value = Option<BeamOptions>> + Clone {
+    let size = prop_oneof![4 => 1..6_u32, 1 => any_count()];
+    let options = (size.clone(), prop::option::weighted(0.3, any_f64()), prop::option::of(size));
+    let options =
+        options.prop_map(|(size, length_penalty, n_best)| BeamOptions { size, length_penalty, n_best });
+    prop::option::weighted(0.2, options)
 }
 
 /// Feeds one kind of request, as bytes, to its check; `sound` says whether what was accepted is as it should be.
@@ -84,7 +97,7 @@ fn check<R: Message + Default, C: Costs>(
         };
         match within(room, || new(request, &ensemble.terms())) {
             Ok(accepted) => {
-                assert!(accepted.cost() <= u64::from(INPUT_TOKENS + GENERATED_TOKENS));
+                assert!(accepted.cost() <= u64::from(INPUT_TOKENS + BEAMS * GENERATED_TOKENS));
                 assert!(sound(&accepted));
                 Verdict::Accepted
             }
@@ -120,15 +133,30 @@ fn a_generation_that_is_accepted_is_within_its_limits() {
     let stop = prop_oneof![3 => Just(Vec::new()), 1 => stop];
     let max_tokens = prop::option::of(prop_oneof![2 => 1..100_u32, 1 => any_count()]);
     let request = (input(), max_tokens, stop, sampling(), fusion(), any::<bool>());
-    let encoded = request.prop_map(|(prompt, max_tokens, stop, sampling, fusion, log_probs)| {
-        GenerateRequest { prompt, max_tokens, stop, sampling, fusion, log_probs }.encode_to_vec()
+    let candidates = prop::option::weighted(0.2, prop_oneof![2 => 0..20_u32, 1 => any_count()]);
+    let request = (request, beam(), candidates).prop_map(|(request, beam, candidates)| {
+        let (prompt, max_tokens, stop, sampling, fusion, log_probs) = request;
+        let sampling = sampling.filter(|_| beam.is_none());
+        GenerateRequest { prompt, max_tokens, stop, sampling, fusion, log_probs, candidates, beam }
     });
+    let encoded = request.prop_map(|request| request.encode_to_vec());
     check("coordinator: generations", encoded.boxed(), Generation::new, |accepted| {
         let sampling = &accepted.sampling;
         are_tokens(&accepted.prompt)
             && can_be_fused(&accepted.fusing)
             && (1..=GENERATED_TOKENS).contains(&accepted.max_tokens)
             && accepted.stop.len() <= 16
+            && accepted.adjusting.repetition_penalty > 0.0
+            && accepted
+                .adjusting
+                .allowed
+                .as_ref()
+                .is_none_or(|allowed| allowed.iter().any(|id| !accepted.adjusting.forbidden.contains(id)))
+            && accepted.beam.is_none_or(|beam| {
+                (1..=BEAMS as usize).contains(&beam.size)
+                    && (1..=beam.size).contains(&beam.n_best)
+                    && beam.length_penalty >= 0.0
+            })
             && accepted.stop.iter().all(|stop| (1..=256).contains(&stop.len()))
             && sampling.temperature.is_finite()
             && sampling.temperature >= 0.0

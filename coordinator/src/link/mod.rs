@@ -18,7 +18,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chorus_proto::v1::{self, Close, ModelCard, Open, operation};
+use chorus_proto::v1::{self, Close, ModelCard, Open, open, operation};
 use futures::future::{BoxFuture, FutureExt};
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agreement::Agreement;
 use crate::network::Network;
 use crate::plan::PlanKind;
-use crate::replica::{Answered, Feed, Presence, Replica, ReplicaError, SessionId};
+use crate::replica::{Answered, Feed, Origin, Presence, Replica, ReplicaError, SessionId};
 use crate::snapshot::Snapshot;
 use crate::traffic::{Traffic, TrafficCounts};
 
@@ -126,11 +126,15 @@ impl Replica for GrpcReplica {
         self.line.card.borrow().clone()
     }
 
-    fn open(&self, session: SessionId, snapshot: Option<&Snapshot>) {
+    fn open(&self, session: SessionId, origin: Origin<'_>) {
         if let Some(attachment) = self.line.attachment() {
             self.line.sessions().insert(session, None);
-            let open = Open { snapshot: snapshot.map(|snapshot| snapshot.sealed().clone()) };
-            attachment.send(session, operation::Operation::Open(open));
+            let from = match origin {
+                Origin::Start => None,
+                Origin::Snapshot(snapshot) => Some(open::From::Snapshot(snapshot.sealed().clone())),
+                Origin::Fork(other) => Some(open::From::ForkOf(other)),
+            };
+            attachment.send(session, operation::Operation::Open(Open { from }));
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::network::Sockets;
 use crate::plan::{Ask, Plan, Positions};
-use crate::replica::Answer;
+use crate::replica::{Answer, Origin};
 use crate::testing::scripted_worker::{Manner, ScriptedWorker};
 
 /// Long enough that only what never happens takes longer.
@@ -57,7 +57,7 @@ async fn a_frame_carries_everything_that_is_queued() {
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
     let sessions = 1..=30;
-    sessions.clone().for_each(|session| member.open(session, None));
+    sessions.clone().for_each(|session| member.open(session, Origin::Start));
     // On one thread nothing is written before all of them are queued.
     let feeds = sessions.map(|session| member.feed(feed(session, &[2, session as u32 % 8], next())));
     let answers = timeout(NEVER, join_all(feeds)).await.unwrap();
@@ -86,7 +86,7 @@ async fn every_ask_is_answered_to_the_bit() {
         Ask::Draw { uniform: 0.7 },
     ];
     for (session, ask) in (1..).zip(asks) {
-        member.open(session, None);
+        member.open(session, Origin::Start);
         let answer = member.feed(feed(session, &[1, 0, 7], ask.clone())).await;
         assert_eq!(answer.unwrap().answer, worker.model.answer(&ask, &[1, 0, 7], 3), "{ask:?}");
     }
@@ -97,7 +97,7 @@ async fn a_killed_worker_fails_what_waits_at_once_and_is_found_again() {
     let mut worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Silent);
     let member = member(&worker, &Arc::default());
     let before = becomes(&member, Presence::is_up).await;
-    member.open(1, None);
+    member.open(1, Origin::Start);
     let waiting = tokio::spawn(member.feed(feed(1, &[1], next())));
     worker.until_open(1).await;
     worker.kill();
@@ -114,7 +114,7 @@ async fn a_killed_worker_fails_what_waits_at_once_and_is_found_again() {
     let mut lost = feed(1, &[1], Ask::Nothing);
     lost.step = 2;
     assert_eq!(member.feed(lost).await.unwrap_err(), ReplicaError::UnknownSession);
-    member.open(3, None);
+    member.open(3, Origin::Start);
     assert_eq!(member.feed(feed(3, &[1], Ask::Nothing)).await.unwrap().answer, Answer::Advanced);
 }
 
@@ -131,7 +131,7 @@ async fn another_vocabulary_is_refused_with_both_fingerprints() {
     let presence = becomes(&second, |presence| matches!(presence, Presence::Refused { .. })).await;
     assert!(presence.reason().contains(other.fingerprint()), "{presence:?}");
     assert!(presence.reason().contains(vocabulary().fingerprint()), "{presence:?}");
-    second.open(1, None);
+    second.open(1, Origin::Start);
     assert!(second.feed(feed(1, &[1], Ask::Nothing)).await.is_err());
     assert!(worker.frames().is_empty(), "it is never asked");
 }
@@ -141,7 +141,7 @@ async fn numbers_that_are_not_finite_leave_the_link_alone() {
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::NotFinite);
     let member = member(&worker, &Arc::default());
     let before = becomes(&member, Presence::is_up).await;
-    member.open(1, None);
+    member.open(1, Origin::Start);
     let error = member.feed(feed(1, &[1], next())).await.unwrap_err();
     assert!(matches!(error, ReplicaError::NotFinite { .. }), "{error:?}");
     let mut again = feed(1, &[1], next());
@@ -157,7 +157,7 @@ async fn a_worker_whose_device_is_not_sound_is_down_for_that_reason_until_it_say
     let member = member(&worker, &Arc::default());
     let before = becomes(&member, Presence::is_up).await;
     let attachment = member.line.attachment().unwrap();
-    member.open(1, None);
+    member.open(1, Origin::Start);
     member.feed(feed(1, &[1], next())).await.unwrap();
     let frames = worker.frames().len();
 
@@ -165,7 +165,7 @@ async fn a_worker_whose_device_is_not_sound_is_down_for_that_reason_until_it_say
     let down = becomes(&member, |presence| !presence.is_up()).await;
     let reason = "its device is not sound: the logits are not finite".to_owned();
     assert_eq!(down, Presence::Down { reason: reason.clone() });
-    member.open(2, None);
+    member.open(2, Origin::Start);
     let error = member.feed(feed(2, &[1], next())).await.unwrap_err();
     assert_eq!(error, ReplicaError::Lost { reason });
     member.close(1);
@@ -175,7 +175,7 @@ async fn a_worker_whose_device_is_not_sound_is_down_for_that_reason_until_it_say
     assert_eq!(becomes(&member, Presence::is_up).await, before);
     let forgotten = Feed { step: 2, ..feed(1, &[1], next()) };
     assert_eq!(member.feed(forgotten).await.unwrap_err(), ReplicaError::UnknownSession);
-    member.open(3, None);
+    member.open(3, Origin::Start);
     member.feed(feed(3, &[1], next())).await.unwrap();
     let since: Vec<u64> = worker.frames()[frames..]
         .iter()
@@ -190,7 +190,7 @@ async fn what_waits_for_a_device_that_is_not_sound_fails_at_once_with_a_short_re
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Silent);
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
-    member.open(1, None);
+    member.open(1, Origin::Start);
     let waiting = tokio::spawn(member.feed(feed(1, &[1], next())));
     worker.until_open(1).await;
     worker.say(Some(&"no ".repeat(1_000_000)));
@@ -217,7 +217,7 @@ async fn an_answer_of_another_shape_resets_the_link() {
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Short);
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
-    member.open(1, None);
+    member.open(1, Origin::Start);
     let error = member.feed(feed(1, &[1], next())).await.unwrap_err();
     assert!(matches!(error, ReplicaError::Protocol { .. }), "{error:?}");
     let down = becomes(&member, |presence| !presence.is_up()).await;
@@ -231,7 +231,7 @@ async fn a_worker_that_hangs_is_down_after_a_few_deadlines() {
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
     for session in 1..=4 {
-        member.open(session, None);
+        member.open(session, Origin::Start);
         let waiting = member.feed(feed(session, &[1], next()));
         assert!(timeout(Duration::from_millis(5), waiting).await.is_err());
         member.late();
@@ -247,7 +247,7 @@ async fn the_rows_of_a_huge_vocabulary_pass() {
     let worker = ScriptedWorker::start(&vocabulary, 1, Manner::Flat);
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
-    member.open(1, None);
+    member.open(1, Origin::Start);
     let answer = member.feed(feed(1, &[99_999; 64], each())).await.unwrap();
     let Answer::Rows(rows) = answer.answer else { panic!("rows were asked for") };
     assert_eq!((rows.len(), rows.row(63).unwrap().len()), (64, 100_000));
@@ -258,7 +258,7 @@ async fn goodbye_delivers_what_is_queued() {
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
     let member = member(&worker, &Arc::default());
     becomes(&member, Presence::is_up).await;
-    member.open(1, None);
+    member.open(1, Origin::Start);
     member.feed(feed(1, &[1], Ask::Nothing)).await.unwrap();
     worker.until_open(1).await;
     member.close(1);

@@ -36,6 +36,10 @@ fn tokens_of_text(text: &str, terms: &Terms<'_>) -> Result<Vec<u32>, String> {
 
 fn tokens_of_ids(ids: &[i64], terms: &Terms<'_>) -> Result<Vec<u32>, String> {
     check_count(ids.len(), terms)?;
+    in_vocabulary(ids, terms)
+}
+
+fn in_vocabulary(ids: &[i64], terms: &Terms<'_>) -> Result<Vec<u32>, String> {
     let size = terms.vocabulary.len();
     let token = |(position, id): (usize, &i64)| match u32::try_from(*id) {
         Ok(token) if token < size => Ok(token),
@@ -45,6 +49,19 @@ fn tokens_of_ids(ids: &[i64], terms: &Terms<'_>) -> Result<Vec<u32>, String> {
         )),
     };
     ids.iter().enumerate().map(token).collect()
+}
+
+/// Tokens of a set: each in the vocabulary; ascending, each once.
+pub(super) fn distinct_tokens(
+    field: &'static str,
+    ids: &[i64],
+    terms: &Terms<'_>,
+) -> Result<Vec<u32>, RequestError> {
+    let tokens = in_vocabulary(ids, terms).map_err(|message| RequestError::new(field, message));
+    let mut tokens = tokens?;
+    tokens.sort_unstable();
+    tokens.dedup();
+    Ok(tokens)
 }
 
 fn check_count(tokens: usize, terms: &Terms<'_>) -> Result<(), String> {

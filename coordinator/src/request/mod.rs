@@ -1,6 +1,8 @@
 //! From requests on the wire to requests that can be carried out: everything that is a caller's mistake is found here,
 //! before any member hears of the request. Knows nothing about members' health, sessions or time.
 
+mod adjusting;
+mod beam;
 mod distributions;
 mod fusion;
 mod input;
@@ -12,8 +14,12 @@ mod tests;
 
 use std::fmt;
 
-use chorus_proto::v1::{self, ErrorCode};
+use chorus_proto::{
+    status,
+    v1::{self, ErrorCode},
+};
 use chorus_text::Vocabulary;
+use tonic::Status;
 
 use crate::{
     config::Limits,
@@ -23,6 +29,8 @@ use crate::{
     weights::{Learned, Weights},
 };
 
+pub use self::adjusting::Adjusting;
+pub use self::beam::Beam;
 pub use self::distributions::Distributions;
 pub use self::fusion::Fusing;
 
@@ -69,6 +77,12 @@ pub struct Generation {
     pub fusing: Fusing,
     /// Whether every token comes with log-probabilities.
     pub log_probs: bool,
+    /// How the distributions are bent.
+    pub adjusting: Adjusting,
+    /// Likeliest tokens that come with every token.
+    pub candidates: u32,
+    /// Searched for, where it is not sampled.
+    pub beam: Option<Beam>,
 }
 
 /// A checked `ScoreRequest`.
@@ -109,6 +123,11 @@ impl RequestError {
         Self { field, message: message.into() }
     }
 
+    /// As callers see it.
+    pub(crate) fn into_status(self) -> Status {
+        status(self.code(), self.to_string())
+    }
+
     /// What the wire calls it.
     pub fn code(&self) -> ErrorCode {
         ErrorCode::InvalidArgument
@@ -129,8 +148,9 @@ impl Generation {
     /// # Errors
     /// The first field that is wrong, what was wrong with it, and what is allowed.
     pub fn new(request: v1::GenerateRequest, terms: &Terms<'_>) -> Result<Self, RequestError> {
-        let fusing = fusion::check(request.fusion, terms)?;
-        let (sampling, seed) = sampling::check(request.sampling, fusing.fusion.rule)?;
+        let mut request = request;
+        let fusing = fusion::check(request.fusion.take(), terms)?;
+        let (sampling, seed) = sampling::check(request.sampling.as_ref(), fusing.fusion.rule)?;
         if request.log_probs && !fusing.fusion.rule.yields_distribution() {
             let message = "threshold_vote has no distribution and so no log-probabilities; allowed: false, or another rule";
             return Err(RequestError::new("log_probs", message));
@@ -142,6 +162,9 @@ impl Generation {
                 DEFAULT_MAX_TOKENS,
                 terms.limits.max_generated_tokens,
             )?,
+            beam: beam::check(&request, &fusing, terms)?,
+            adjusting: adjusting::check(request.sampling.as_ref(), terms)?,
+            candidates: at_most("candidates", request.candidates.unwrap_or(0), terms.limits.max_top_n)?,
             stop: stop::check(request.stop)?,
             sampling,
             seed,
@@ -155,13 +178,22 @@ impl Generation {
     pub fn plan(&self, vocabulary_size: usize) -> Plan {
         let Fusing { fusion, rows, .. } = self.fusing;
         // What the members say of a chosen token is the evidence for the next one.
-        let needs_rows = self.log_probs || self.fusing.weighting.is_adaptive();
-        Plan::for_generate(&fusion, &self.sampling, needs_rows, rows, vocabulary_size)
+        let needs_rows = self.log_probs || self.fusing.weighting.is_adaptive() || self.bends_or_shows();
+        match &self.beam {
+            Some(beam) => Plan::for_beam(&fusion, beam.leaders(), needs_rows, rows, vocabulary_size),
+            None => Plan::for_generate(&fusion, &self.sampling, needs_rows, rows, vocabulary_size),
+        }
+    }
+
+    /// Whether more than the fused distribution as it is is of interest.
+    fn bends_or_shows(&self) -> bool {
+        self.candidates > 0 || !self.adjusting.is_none()
     }
 
     /// Whether of every step only its winner is of interest, not how likely it was.
     pub fn wants_a_winner_only(&self) -> bool {
         match self.fusing.fusion.rule {
+            _ if self.bends_or_shows() => false,
             Rule::ThresholdVote => true,
             Rule::WeightedAverage => {
                 self.sampling.is_greedy() && !self.log_probs && !self.fusing.weighting.is_adaptive()
@@ -213,7 +245,8 @@ impl Prediction {
 
 impl Costs for Generation {
     fn cost(&self) -> u64 {
-        self.prompt.len() as u64 + u64::from(self.max_tokens)
+        let sequences = self.beam.map_or(1, |beam| beam.size as u64);
+        self.prompt.len() as u64 + sequences * u64::from(self.max_tokens)
     }
 }
 
@@ -227,6 +260,13 @@ impl Costs for Prediction {
     fn cost(&self) -> u64 {
         self.prefix.len() as u64
     }
+}
+
+fn at_most(field: &'static str, given: u32, most: u32) -> Result<u32, RequestError> {
+    if given <= most {
+        return Ok(given);
+    }
+    Err(RequestError::new(field, format!("{given} is not allowed; allowed: 0 to {most}, the server's limit")))
 }
 
 /// A number between 1 and a limit; where it is absent, the default or the limit, whichever is less.

@@ -8,10 +8,10 @@ use crate::{fusion::Rule, sampling::Sampling};
 /// The sampling of a request, and its seed where it has one. A vote has no distribution to sample from, so it takes no
 /// option at all.
 pub(super) fn check(
-    options: Option<SamplingOptions>,
+    options: Option<&SamplingOptions>,
     rule: Rule,
 ) -> Result<(Sampling, Option<u64>), RequestError> {
-    let options = options.unwrap_or_default();
+    let options = options.cloned().unwrap_or_default();
     if !rule.yields_distribution() {
         refuse_all(&options, rule)?;
     }
@@ -30,6 +30,9 @@ fn refuse_all(options: &SamplingOptions, rule: Rule) -> Result<(), RequestError>
         ("sampling.top_k", options.top_k.is_some()),
         ("sampling.top_p", options.top_p.is_some()),
         ("sampling.seed", options.seed.is_some()),
+        ("sampling.repetition_penalty", options.repetition_penalty.is_some()),
+        ("sampling.allowed", options.allowed.is_some()),
+        ("sampling.forbidden", options.forbidden.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((field, _)) => {

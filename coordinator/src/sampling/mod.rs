@@ -138,7 +138,7 @@ impl Sampling {
             return distribution.argmax();
         }
         let tokens = distribution.len();
-        let (probabilities, Spare { weights, sums, edge, kept }) = distribution.parts();
+        let (probabilities, Spare { weights, sums, edge, kept, .. }) = distribution.parts();
         let weights = if self.temperature == 1.0 {
             probabilities.values()
         } else {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::fusion::{Fused, Fusion, Row, Scratch, fuse};
+use crate::fusion::{Adjustment, Fused, Fusion, Row, Scratch, fuse};
 
 /// One member's distribution.
 fn of<T>(logits: &[f32], work: impl FnOnce(&mut Distribution<'_>) -> T) -> T {
@@ -349,5 +349,43 @@ proptest! {
         let (one, other) = logits.split_at(logits.len() / 2);
         assert_chosen(sampling, &[one, &other[..one.len()]], uniform)?;
         assert_chosen(sampling, &[&logits], uniform)?;
+    }
+}
+
+proptest! {
+    /// What f32 selects is what plain formulas in f64 say of the bent log-probabilities.
+    #[test]
+    fn a_bent_distribution_is_chosen_from_as_the_formula_says(
+        logits in prop::collection::vec(prop_oneof![4 => -6.0..6.0_f32, 1 => -90.0..30.0_f32], 3..40),
+        penalty in prop_oneof![Just(1.0), 0.2..5.0_f64],
+        temperature in 0.4..2.0_f64,
+        lists in prop::collection::vec(prop::collection::btree_set(0..40_u32, 0..12), 3),
+        is_limited in any::<bool>(),
+    ) {
+        let size = logits.len() as u32;
+        let within = |list: usize| lists[list].iter().copied().filter(|id| *id < size).collect::<Vec<u32>>();
+        let (seen, forbidden, allowed) = (within(0), within(1), within(2));
+        let allowed = is_limited.then_some(allowed.as_slice());
+        let adjustment = Adjustment { repetition_penalty: penalty, seen: &seen, allowed, forbidden: &forbidden };
+        let norm = chorus_simd::norm(&logits);
+        let log_prob = |id: u32| f64::from(logits[id as usize]) - f64::from(norm.largest) - norm.log_sum;
+        let bent: Vec<f64> = (0..size).map(|id| adjustment.bend(id, log_prob(id))).collect();
+        prop_assume!(bent.iter().any(|bent| *bent > f64::NEG_INFINITY));
+        let largest = bent.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = bent.iter().map(|bent| ((bent - largest) / temperature).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        of(&logits, |distribution| distribution.adjusted(&adjustment, |distribution| {
+            let best = (0..size).rev().max_by(|one, other| bent[*one as usize].total_cmp(&bent[*other as usize]));
+            prop_assert_eq!(Some(distribution.argmax()), best);
+            let mut before = 0.0;
+            for (id, weight) in (0..).zip(&weights) {
+                if *weight / sum > 1e-4 {
+                    let middle = (before + weight / 2.0) / sum;
+                    prop_assert_eq!(sampling(temperature, 0, 1.0).choose(distribution, middle), id);
+                }
+                before += weight;
+            }
+            Ok(())
+        }))?;
     }
 }

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chorus_proto::status;
 use chorus_proto::v1::{
-    GeneratedToken, GenerationEnd, MemberLogProb, Participation, RowFormat, Votes, generation_end::Reason,
+    ErrorCode, GeneratedToken, GenerationEnd, Hypothesis, MemberLogProb, Participation, RowFormat,
+    TokenCandidate, Votes, generation_end::Reason,
 };
 use chorus_text::Vocabulary;
 use tonic::Status;
@@ -15,15 +17,20 @@ use super::deadline::Deadline;
 use super::decided::is_decided;
 use super::leaders::{Lead, Search};
 use super::participation::{Attendance, expect};
+use super::search::{Draft, Searched, search};
+use super::seen::Seen;
 use super::sound::make_of_rows;
 use super::text::GeneratedText;
 use super::{drawn, evidence, fallback, leaders};
+use crate::beam_search::{Continuation, Finish, Found};
 use crate::ensemble::{Ensemble, step_status};
 use crate::fusion::certificate::Places;
-use crate::fusion::{FuseError, Fused, Fusion, Row, Rule, Scratch, ahead_of, fuse, shares};
+use crate::fusion::{
+    Candidate, FuseError, Fused, Fusion, Row, Rule, Scratch, VoteCandidate, ahead_of, fuse, shares,
+};
 use crate::plan::{Ask, Plan};
 use crate::replica::Answer;
-use crate::request::Generation;
+use crate::request::{Beam, Generation};
 use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
 use crate::weights::{Weighting, Weights};
@@ -64,6 +71,8 @@ struct Run<'a, L> {
     text: GeneratedText,
     /// The prompt, and what was generated.
     transcript: Vec<u32>,
+    /// The tokens that are in it; kept where these are less likely to come again.
+    seen: Seen,
     /// The weights, which may follow the text.
     weighting: Weighting,
     attendance: Attendance,
@@ -86,6 +95,7 @@ pub(super) async fn generate(
         ensemble,
         speaker: Arc::clone(ensemble),
         seed: seed(&generation),
+        seen: Seen::new(&generation),
         transcript: generation.prompt.clone(),
         weighting: generation.fusing.weighting.clone(),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
@@ -95,7 +105,10 @@ pub(super) async fn generate(
         deadline,
         listener,
     };
-    run.until_the_end().await
+    match run.generation.beam {
+        None => run.until_the_end().await,
+        Some(beam) => run.by_search(beam).await,
+    }
 }
 
 /// The seed of a generation: its own, or one that every JSON reader keeps exactly. A vote draws nothing and has none.
@@ -123,12 +136,63 @@ impl<L: Listener> Run<'_, L> {
             };
             unread = self.transcript.len();
             self.transcript.push(token.id);
+            self.seen.add(token.id);
             if let Some(reason) = self.hand_on(token, participation).await? {
                 return Ok(self.end(reason, index + 1));
             }
         }
         let generated = self.generation.max_tokens;
         Ok(self.end(Reason::MaxTokens, generated))
+    }
+
+    /// Searches, and hands the best sequence on when it is found.
+    async fn by_search(mut self, beam: Beam) -> Result<Ending, Status> {
+        let searched = self.search(beam).await;
+        let Searched { found, steps } = match searched {
+            Ok(searched) => searched,
+            Err(failure) => {
+                // Nothing was handed on yet, so all of it is found anew.
+                self.fall_back(failure)?;
+                self.search(beam).await?
+            }
+        };
+        let Some(best) = found.first() else {
+            return Err(status(ErrorCode::Internal, "no sequence could be found"));
+        };
+        let (tokens, generated) = (best.tokens.clone(), u32::try_from(best.tokens.len()).unwrap_or(u32::MAX));
+        let mut reason = Reason::MaxTokens;
+        for ((index, token), participation) in (0..).zip(tokens).zip(steps) {
+            let token = self.found_token(index, token, &participation);
+            if let Some(end) = self.hand_on(token, participation).await? {
+                reason = end;
+            }
+        }
+        let mut ending = self.end(reason, generated);
+        ending.end.hypotheses = found.into_iter().map(hypothesis).collect();
+        Ok(ending)
+    }
+
+    async fn search(&self, beam: Beam) -> Result<Searched, Status> {
+        search(&self.speaker, &self.generation, beam, &self.vocabulary, self.deadline).await
+    }
+
+    /// A token of a sequence that was found, as it is told.
+    fn found_token(&self, index: u32, token: Continuation, participation: &Participation) -> GeneratedToken {
+        let Continuation { id, log_prob, of_members, .. } = token;
+        if !self.generation.log_probs {
+            return GeneratedToken { id, index, ..GeneratedToken::default() };
+        }
+        let names = &participation.participants;
+        let places =
+            names.iter().filter_map(|name| self.speaker.names.iter().position(|other| other == name));
+        let weights =
+            self.weighting.among(&places.clone().collect::<Vec<_>>()).of_all(&places.collect::<Vec<_>>());
+        let shares = shares(self.generation.fusing.fusion.rule, &weights).unwrap_or_default();
+        let members = names.iter().zip(of_members).zip(shares);
+        let members = members
+            .map(|((name, log_prob), weight)| MemberLogProb { name: name.clone(), log_prob, weight })
+            .collect();
+        GeneratedToken { id, index, log_prob: Some(log_prob), members, ..GeneratedToken::default() }
     }
 
     fn begin(&self) -> EnsembleSession {
@@ -201,11 +265,15 @@ impl<L: Listener> Run<'_, L> {
         let answers = answers.map_err(|error| step_status(&error))?;
         let numbers = self.vocabulary.len() as usize * answers.answers.len();
         let (generation, seed, weighting) = (Arc::clone(&self.generation), self.seed, self.weighting.clone());
+        let seen = self.seen.shared();
         let choose = move |answers: &StepAnswers| {
             let weights = weighting.among(&answers.participants);
-            choose(&generation, &weights, seed, index, answers)
+            choose(&generation, &weights, &seen, seed, index, answers)
         };
-        let (token, answers) = make_of_rows(session, answers, numbers, choose).await?;
+        let (mut token, answers) = make_of_rows(session, answers, numbers, choose).await?;
+        for candidate in &mut token.candidates {
+            candidate.text = self.vocabulary.decode(&[candidate.id]);
+        }
         if self.weighting.is_adaptive() {
             let said = answers.rows(0).into_iter();
             let said = said.filter_map(|(index, row)| Some((index, row.log_prob(token.id)?)));
@@ -253,7 +321,7 @@ impl<L: Listener> Run<'_, L> {
         Ok(end)
     }
 
-    fn end(mut self, mut reason: Reason, generated_tokens: u32) -> Ending {
+    fn end(&mut self, mut reason: Reason, generated_tokens: u32) -> Ending {
         let released = self.text.finish();
         if released.stop.is_some() {
             reason = Reason::StopString;
@@ -268,8 +336,27 @@ impl<L: Listener> Run<'_, L> {
                 generated_tokens,
                 seed: self.seed,
                 rule: chorus_proto::v1::Rule::from(self.generation.fusing.fusion.rule).into(),
+                ..GenerationEnd::default()
             },
         }
+    }
+}
+
+fn hypothesis(found: Found<Draft>) -> Hypothesis {
+    let Found { tokens, score, finish, text } = found;
+    let (text, stopped) = text.finish();
+    let reason = match finish {
+        Finish::EndToken => Reason::EndToken,
+        Finish::StopString => Reason::StopString,
+        Finish::MaxTokens if stopped => Reason::StopString,
+        Finish::MaxTokens => Reason::MaxTokens,
+    };
+    Hypothesis {
+        text,
+        log_prob: tokens.iter().map(|token| token.log_prob).sum(),
+        tokens: tokens.into_iter().map(|token| token.id).collect(),
+        score,
+        reason: reason.into(),
     }
 }
 
@@ -287,25 +374,39 @@ fn winner(generation: &Generation, index: u32, lead: &Lead) -> GeneratedToken {
 fn choose(
     generation: &Generation,
     weights: &Weights,
+    seen: &[u32],
     seed: u64,
     index: u32,
     answers: &StepAnswers,
 ) -> Result<GeneratedToken, FuseError> {
-    let Fusion { rule, .. } = generation.fusing.fusion;
-    let mut token = answers.fuse(0, &generation.fusing.fusion, weights, |fused| match fused {
+    let Generation { fusing, sampling, adjusting, .. } = generation;
+    let Fusion { rule, .. } = fusing.fusion;
+    let candidates = generation.candidates as usize;
+    let mut token = answers.fuse(0, &fusing.fusion, weights, |fused| match fused {
         Fused::Distribution(mut distribution) => {
-            let by_member = rule == Rule::WeightedAverage && generation.sampling.is_plain();
+            let by_member = rule == Rule::WeightedAverage && sampling.is_plain() && adjusting.is_none();
             let drawn = by_member.then(|| draw_of_member(weights, seed, index, answers)).flatten();
-            let id =
-                drawn.unwrap_or_else(|| generation.sampling.choose(&mut distribution, uniform(seed, index)));
+            let uniform = uniform(seed, index);
+            let id = match drawn {
+                Some(id) => id,
+                None if adjusting.is_none() => sampling.choose(&mut distribution, uniform),
+                None => distribution.adjusted(&adjusting.after(seen), |bent| sampling.choose(bent, uniform)),
+            };
             let log_prob = generation.log_probs.then(|| distribution.log_prob(id)).flatten();
-            GeneratedToken { id, index, log_prob, ..GeneratedToken::default() }
+            let candidates = distribution.top(candidates).into_iter().map(candidate).collect();
+            GeneratedToken { id, index, log_prob, candidates, ..GeneratedToken::default() }
         }
         Fused::Winner(winner) => {
             let votes = Votes { count: winner.votes, by_weighted_average: winner.by_weighted_average };
-            GeneratedToken { id: winner.id, index, votes: Some(votes), ..GeneratedToken::default() }
+            let candidates = winner.top(candidates).into_iter().map(voted).collect();
+            let (id, votes) = (winner.id, Some(votes));
+            GeneratedToken { id, index, votes, candidates, ..GeneratedToken::default() }
         }
     })?;
+    for candidate in &mut token.candidates {
+        let of_member = |(_, row): (usize, Row<'_>)| Some(row.log_prob(candidate.id)?.exp());
+        candidate.member_probabilities = answers.rows(0).into_iter().filter_map(of_member).collect();
+    }
     if generation.log_probs {
         let names = answers.participation.participants.iter().cloned();
         let shares = shares(rule, &weights.of_all(&answers.participants))?;
@@ -315,6 +416,19 @@ fn choose(
         token.members = of_member.collect();
     }
     Ok(token)
+}
+
+fn candidate(candidate: Candidate) -> TokenCandidate {
+    TokenCandidate { id: candidate.id, probability: candidate.log_prob.exp(), ..TokenCandidate::default() }
+}
+
+fn voted(candidate: VoteCandidate) -> TokenCandidate {
+    TokenCandidate {
+        id: candidate.id,
+        probability: candidate.log_prob.exp(),
+        votes: Some(candidate.votes),
+        ..TokenCandidate::default()
+    }
 }
 
 /// What [`Plan::Drawn`] draws, from rows: a seed's text does not depend on whether log-probabilities are wanted.

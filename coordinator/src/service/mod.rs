@@ -2,6 +2,7 @@
 //!
 //! Knows nothing about links to members or about how the process is started and stopped.
 
+mod asked;
 mod complete;
 mod deadline;
 mod decided;
@@ -17,6 +18,8 @@ mod predict;
 mod replies;
 mod score;
 mod score_columns;
+mod search;
+mod seen;
 mod sound;
 mod status;
 mod stream;
@@ -31,9 +34,9 @@ pub(crate) use unreadable::explain;
 use std::sync::Arc;
 
 use chorus_proto::v1::{
-    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, Input,
-    PredictReply, PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest, TokenizerChunk,
-    TokenizerRequest, ensemble_server, input,
+    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, PredictReply,
+    PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest,
+    ensemble_server,
 };
 use chorus_text::Vocabulary;
 use futures::{StreamExt, stream::BoxStream};
@@ -42,9 +45,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
 
+use asked::Asked;
 use deadline::Deadline;
 
-use crate::admission::{Caller, shutting_down};
+use crate::admission::{Caller, Place, shutting_down};
 use crate::ensemble::Ensemble;
 use crate::request::{Costs, Distributions, Generation, Prediction, RequestError, Scoring, Terms};
 
@@ -70,12 +74,10 @@ impl EnsembleService {
     }
 
     /// A call with one answer: checked by `check`, admitted when its turn has come, and worked on, all within its time.
-    /// `text_bytes` says how much of a request there is to tokenize.
-    async fn answer_once<Q: Send + 'static, C: Costs + Send + 'static, R, W>(
+    async fn answer_once<Q: Asked + Send + 'static, C: Costs + Send + 'static, R, W>(
         &self,
         request: Request<Q>,
         span: Span,
-        text_bytes: fn(&Q) -> usize,
         check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
         work: fn(Arc<Ensemble>, C, Vocabulary, Deadline) -> W,
     ) -> Result<Response<R>, Status>
@@ -83,17 +85,12 @@ impl EnsembleService {
         W: Future<Output = Result<R, Status>>,
     {
         let deadline = Deadline::of_call(request.metadata());
-        let ensemble = self.ensemble();
-        let mut visitor = ensemble.common.admission.arrive(Caller::of(&request))?;
-        let request = request.into_inner();
-        let bytes = text_bytes(&request);
+        let all = self.ensemble();
         let answer = async {
-            let checked = visitor.checked(ensemble.check(request, bytes, check)).await;
-            let (checked, vocabulary) = checked?;
-            let _place = visitor.enter(checked.cost()).await?;
-            work(Arc::clone(&ensemble), checked, vocabulary, deadline).await
+            let Admitted { _place, ensemble, checked, vocabulary } = admit(&all, request, check).await?;
+            work(ensemble, checked, vocabulary, deadline).await
         };
-        in_time(&ensemble, deadline, answer.instrument(span)).await.map(Response::new)
+        in_time(&all, deadline, answer.instrument(span)).await.map(Response::new)
     }
 }
 
@@ -108,18 +105,10 @@ impl ensemble_server::Ensemble for EnsembleService {
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = Deadline::of_call(request.metadata());
-        let ensemble = self.ensemble();
-        let mut visitor = ensemble.common.admission.arrive(Caller::of(&request))?;
-        let request = request.into_inner();
-        let bytes = text_bytes(request.prompt.as_ref());
-        let admitted = async {
-            let checked = visitor.checked(ensemble.check(request, bytes, Generation::new)).await;
-            let (generation, vocabulary) = checked?;
-            Ok((visitor.enter(generation.cost()).await?, generation, vocabulary))
-        };
-        let (place, generation, vocabulary) = in_time(&ensemble, deadline, admitted).await?;
+        let all = self.ensemble();
+        let admitted = in_time(&all, deadline, admit(&all, request, Generation::new)).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
-        let work = stream::generation(ensemble, generation, vocabulary, replies, deadline, place);
+        let work = stream::generation(admitted, replies, deadline);
         tokio::spawn(work.instrument(tracing::info_span!("generate")));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -129,38 +118,27 @@ impl ensemble_server::Ensemble for EnsembleService {
         request: Request<DistributionsRequest>,
     ) -> Result<Response<Self::DistributionsStream>, Status> {
         let deadline = Deadline::of_call(request.metadata());
-        let ensemble = self.ensemble();
-        let mut visitor = ensemble.common.admission.arrive(Caller::of(&request))?;
-        let request = request.into_inner();
-        let bytes = text_bytes(request.input.as_ref());
-        let admitted = async {
-            let checked = visitor.checked(ensemble.check(request, bytes, Distributions::new)).await;
-            let (wanted, vocabulary) = checked?;
-            Ok((visitor.enter(wanted.cost()).await?, wanted, vocabulary))
-        };
-        let (place, wanted, vocabulary) = in_time(&ensemble, deadline, admitted).await?;
+        let all = self.ensemble();
+        let admitted = in_time(&all, deadline, admit(&all, request, Distributions::new)).await?;
         let (replies, stream) = mpsc::channel(LARGE_REPLIES + 1);
-        let work = stream::distributions(ensemble, wanted, vocabulary, replies, deadline, place);
+        let work = stream::distributions(admitted, replies, deadline);
         tokio::spawn(work.instrument(tracing::info_span!("distributions")));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn complete(&self, request: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
         let span = tracing::info_span!("complete");
-        let input = |request: &GenerateRequest| text_bytes(request.prompt.as_ref());
-        self.answer_once(request, span, input, Generation::new, complete::complete).await
+        self.answer_once(request, span, Generation::new, complete::complete).await
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
         let span = tracing::info_span!("score");
-        let input = |request: &ScoreRequest| text_bytes(request.input.as_ref());
-        self.answer_once(request, span, input, Scoring::new, score::score).await
+        self.answer_once(request, span, Scoring::new, score::score).await
     }
 
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
         let span = tracing::info_span!("predict");
-        let input = |request: &PredictRequest| text_bytes(request.prefix.as_ref());
-        self.answer_once(request, span, input, Prediction::new, predict::predict).await
+        self.answer_once(request, span, Prediction::new, predict::predict).await
     }
 
     async fn tokenizer(
@@ -176,6 +154,33 @@ impl ensemble_server::Ensemble for EnsembleService {
     }
 }
 
+/// A request that may run.
+struct Admitted<C> {
+    /// Held while it runs.
+    _place: Place,
+    /// Whom it asks.
+    ensemble: Arc<Ensemble>,
+    checked: C,
+    /// Of its tokens.
+    vocabulary: Vocabulary,
+}
+
+/// Lets a request in when it is checked and its turn has come.
+async fn admit<Q: Asked + Send + 'static, C: Costs + Send + 'static>(
+    all: &Arc<Ensemble>,
+    request: Request<Q>,
+    check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
+) -> Result<Admitted<C>, Status> {
+    let mut visitor = all.common.admission.arrive(Caller::of(&request))?;
+    let request = request.into_inner();
+    let (ensemble, bytes) =
+        (all.of(request.members()).map_err(RequestError::into_status)?, request.text_bytes());
+    let checked = visitor.checked(ensemble.check(request, bytes, check)).await;
+    let (checked, vocabulary) = checked?;
+    let _place = visitor.enter(checked.cost()).await?;
+    Ok(Admitted { _place, ensemble, checked, vocabulary })
+}
+
 /// Ends work early when its caller's deadline has passed or the server has to stop. When the caller hangs up this future is
 /// dropped, and with it the sessions.
 async fn in_time<T>(
@@ -189,13 +194,5 @@ async fn in_time<T>(
         result = work => result,
         status = deadline.passed() => Err(status),
         () = ensemble.common.stop.cancelled() => Err(shutting_down()),
-    }
-}
-
-/// How much there is to tokenize.
-fn text_bytes(input: Option<&Input>) -> usize {
-    match input.and_then(|input| input.input.as_ref()) {
-        Some(input::Input::Text(text)) => text.len(),
-        Some(input::Input::Tokens(_)) | None => 0,
     }
 }

@@ -35,6 +35,8 @@ pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
             max_input_bytes: limits.max_input_bytes,
             max_sessions: limits.max_sessions,
             max_top_n: limits.max_top_n,
+            max_beam_size: limits.max_beam_size,
+            max_candidates: limits.max_candidates,
             max_waiting: limits.max_waiting,
             max_wait_ms: limits.max_wait_ms,
             max_tokens_in_progress: limits.max_tokens_in_progress,

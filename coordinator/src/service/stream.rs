@@ -2,19 +2,15 @@
 //!
 //! Knows nothing about how tokens are chosen or what distributions say.
 
-use std::sync::Arc;
-
 use chorus_proto::v1::{DistributionsReply, GenerateReply, GeneratedToken, Participation, TokenizerChunk};
 use chorus_text::Vocabulary;
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
 use super::deadline::Deadline;
-use super::distributions;
 use super::generate::{Ending, Listener, generate};
 use super::replies::{Replies, send, until_the_end};
-use crate::admission::Place;
-use crate::ensemble::Ensemble;
+use super::{Admitted, distributions};
 use crate::request::{Distributions, Generation};
 
 /// Bytes of a tokenizer in one message.
@@ -22,13 +18,11 @@ const TOKENIZER_CHUNK: usize = 1024 * 1024;
 
 /// Generates until the end and says the last word. Dropped or finished, the sessions close and the place is free.
 pub(super) async fn generation(
-    ensemble: Arc<Ensemble>,
-    generation: Generation,
-    vocabulary: Vocabulary,
+    admitted: Admitted<Generation>,
     replies: Replies<GenerateReply>,
     deadline: Deadline,
-    _place: Place,
 ) {
+    let Admitted { _place, ensemble, checked: generation, vocabulary } = admitted;
     let mut listener = &replies;
     let work = async {
         let ending = generate(&ensemble, generation, vocabulary, deadline, &mut listener).await;
@@ -39,13 +33,11 @@ pub(super) async fn generation(
 
 /// Sends all distributions. Dropped or finished, the session closes and the place is free.
 pub(super) async fn distributions(
-    ensemble: Arc<Ensemble>,
-    wanted: Distributions,
-    vocabulary: Vocabulary,
+    admitted: Admitted<Distributions>,
     replies: Replies<DistributionsReply>,
     deadline: Deadline,
-    _place: Place,
 ) {
+    let Admitted { _place, ensemble, checked: wanted, vocabulary } = admitted;
     let work = async {
         let sent = distributions::distributions(&ensemble, wanted, vocabulary, deadline, &replies).await;
         sent.map(|()| None)

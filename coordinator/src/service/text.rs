@@ -11,6 +11,7 @@ use crate::stop_strings::{Released, StopStrings};
 const CONTEXT: usize = 64;
 
 /// The text of one generation as it grows.
+#[derive(Clone)]
 pub(super) struct GeneratedText {
     decoder: TextStream,
     stop: StopStrings,

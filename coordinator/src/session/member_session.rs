@@ -58,6 +58,20 @@ impl MemberSession {
         }
     }
 
+    /// Another session of the member, where this one stands. Where this one is open nowhere, the other begins at the last
+    /// snapshot, too.
+    pub(super) fn fork(&self) -> Self {
+        Self {
+            member: Arc::clone(&self.member),
+            sitting: self.sitting.as_ref().map(|sitting| sitting.fork(self.member.next_session())),
+            snapshot: self.snapshot.clone(),
+            asked: self.asked.clone(),
+            clock: None,
+            _counted: Counted::new(&self.member.sessions),
+            ..*self
+        }
+    }
+
     /// Opens it at a replica, so that what the replica allows is known.
     ///
     /// # Errors

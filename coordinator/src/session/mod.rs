@@ -6,6 +6,7 @@
 mod answers;
 mod awaited;
 mod catch_up;
+mod fork;
 mod losses;
 mod member_session;
 mod place;

@@ -13,7 +13,7 @@ use super::terms::SessionTerms;
 use super::transcript::Transcript;
 use crate::member::{Counted, Member, Seat};
 use crate::plan::{Ask, PlanKind, Positions};
-use crate::replica::{Answer, Answered, Feed, ReplicaError, SessionId};
+use crate::replica::{Answer, Answered, Feed, Origin, ReplicaError, SessionId};
 use crate::snapshot::Snapshot;
 
 /// Tokens in one feed at most, whatever a worker allows: a deadline and a batch stay within reason.
@@ -55,7 +55,9 @@ impl Sitting {
         transcript: &Transcript,
         terms: SessionTerms,
     ) -> Result<Self, ReplicaError> {
-        seat.replica.open(id, snapshot.as_ref());
+        let (origin, position) =
+            (Origin::at(snapshot.as_ref()), snapshot.as_ref().map_or(0, Snapshot::position));
+        seat.replica.open(id, origin);
         // Looked at after the opening, the card is that of the worker that heard of it, or a newer one, and then the
         // session is unknown there.
         let card = seat.replica.card();
@@ -63,7 +65,7 @@ impl Sitting {
         let sitting = Self {
             id,
             step: 0,
-            position: snapshot.as_ref().map_or(0, Snapshot::position),
+            position,
             snapshot,
             limits,
             plan: terms.plan,
@@ -77,6 +79,19 @@ impl Sitting {
                 Err(ReplicaError::Lost { reason: "its vocabulary is not the session's any more".to_owned() })
             }
             _ => Ok(sitting),
+        }
+    }
+
+    /// Another session where this one stands, at the same replica. This one has no feed under way.
+    pub(super) fn fork(&self, id: SessionId) -> Self {
+        self.seat.replica.open(id, Origin::Fork(self.id));
+        Self {
+            seat: Arc::clone(&self.seat),
+            id,
+            step: 0,
+            snapshot: self.snapshot.clone(),
+            _counted: Counted::new(&self.seat.sessions),
+            ..*self
         }
     }
 

@@ -21,6 +21,12 @@ impl Transcript {
         Self(Arc::new(Shared { vocabulary: vocabulary.to_owned(), tokens: Mutex::default() }))
     }
 
+    /// One that begins with the same tokens, and grows by itself.
+    pub(crate) fn fork(&self) -> Self {
+        let (vocabulary, tokens) = (self.0.vocabulary.clone(), Mutex::new(self.tokens().clone()));
+        Self(Arc::new(Shared { vocabulary, tokens }))
+    }
+
     pub(crate) fn vocabulary(&self) -> &str {
         &self.0.vocabulary
     }

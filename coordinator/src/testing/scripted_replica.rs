@@ -15,7 +15,7 @@ use futures::future::{self, BoxFuture, FutureExt};
 use tokio::sync::watch;
 
 use crate::plan::{Ask, PlanKind, Positions};
-use crate::replica::{Answer, Answered, Feed, Presence, Replica, ReplicaError, SessionId};
+use crate::replica::{Answer, Answered, Feed, Origin, Presence, Replica, ReplicaError, SessionId};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::tops::{TopParts, TopShape, Tops};
@@ -331,11 +331,17 @@ impl Replica for ScriptedReplica {
         reached.then(|| Arc::new(self.card.clone()))
     }
 
-    fn open(&self, session: SessionId, snapshot: Option<&Snapshot>) {
+    fn open(&self, session: SessionId, origin: Origin<'_>) {
         let mut state = self.state.lock().unwrap();
         assert!(!state.histories.contains_key(&session), "a session number was used twice");
-        let tokens = snapshot.map(tokens_of).unwrap_or_default();
-        state.sessions.insert(session, Held { step: 0, tokens });
+        let tokens = match origin {
+            Origin::Start => Some(Vec::new()),
+            Origin::Snapshot(snapshot) => Some(tokens_of(snapshot)),
+            Origin::Fork(other) => state.sessions.get(&other).map(|held| held.tokens.clone()),
+        };
+        if let Some(tokens) = tokens {
+            state.sessions.insert(session, Held { step: 0, tokens });
+        }
         self.open.send_replace(state.sessions.len());
     }
 

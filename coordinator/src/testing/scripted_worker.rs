@@ -228,8 +228,13 @@ fn run(
 ) -> Option<v1::Answer> {
     let session = operation.session;
     let feed = match operation.operation.unwrap() {
-        operation::Operation::Open(_) => {
-            sessions.insert(session, Vec::new());
+        operation::Operation::Open(v1::Open { from }) => {
+            let tokens = match from {
+                // It makes no snapshots.
+                None | Some(v1::open::From::Snapshot(_)) => Vec::new(),
+                Some(v1::open::From::ForkOf(other)) => sessions.get(&other)?.clone(),
+            };
+            sessions.insert(session, tokens);
             return None;
         }
         operation::Operation::Close(close) => {

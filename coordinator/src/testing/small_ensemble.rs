@@ -27,6 +27,7 @@ impl SmallEnsemble {
                 max_input_bytes: 12,
                 max_generated_tokens: 100,
                 max_top_n: 20,
+                max_beam_size: 4,
                 ..Limits::default()
             },
             fusion: Fusion::default(),

@@ -121,14 +121,15 @@ impl Calls {
         let max_tokens = max_tokens.unwrap_or_else(|| self.workload.max_tokens.draw(&mut self.random));
         // Below 2^53, as a server would choose it.
         let seed = self.random.random::<u64>() >> 11;
-        let sampling = self.workload.sampling.map(|options| SamplingOptions { seed: Some(seed), ..options });
+        let sampling =
+            self.workload.sampling.clone().map(|options| SamplingOptions { seed: Some(seed), ..options });
         let request = GenerateRequest {
             prompt: Some(prompt),
             max_tokens: Some(max_tokens),
             stop: Vec::new(),
             sampling,
             fusion: self.workload.fusion.clone(),
-            log_probs: false,
+            ..GenerateRequest::default()
         };
         match self.workload.delivery {
             Delivery::Streamed => Call::Generate(request),

@@ -116,7 +116,7 @@ impl Harness {
     }
 
     pub(super) fn open(&mut self, stream: u64, session: u64) {
-        self.apply(stream, session, Operation::Open(None));
+        self.apply(stream, session, Operation::Open(Origin::Start));
     }
 
     pub(super) fn feed(&mut self, stream: u64, session: u64, step: u64, tokens: &[u32], ask: Ask) {

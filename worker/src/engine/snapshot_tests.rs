@@ -23,7 +23,7 @@ fn another_engine_goes_on_from_a_snapshot() {
     let snapshot = snapshot_of(&mut first, 1, &[1, 2, 3, 4, 5]);
     assert_eq!((snapshot.position, snapshot.model_fingerprint.as_str()), (5, MODEL));
     let mut second = Harness::new();
-    second.apply(9, 4, Operation::Open(Some(Box::new(snapshot))));
+    second.apply(9, 4, Operation::Open(Origin::Snapshot(Box::new(snapshot))));
     second.feed(9, 4, 1, &[], next());
     assert_eq!(next_row(&only(second.run_all())), logits_after(&[1, 2, 3, 4, 5]));
     second.feed(9, 4, 2, &[6], next());
@@ -56,7 +56,7 @@ fn a_snapshot_that_can_t_be_used_is_refused_and_opens_nothing() {
         (foreign, "open.snapshot.model_fingerprint is \"another\", allowed is \"scripted\""),
         (damaged, "open.snapshot.checksum is"),
     ] {
-        harness.apply(1, 2, Operation::Open(Some(Box::new(snapshot))));
+        harness.apply(1, 2, Operation::Open(Origin::Snapshot(Box::new(snapshot))));
         let answer = only(harness.run_all());
         assert_eq!((answer.step, code(&answer)), (0, ErrorCode::InvalidArgument));
         let Some(v1::answer::Answer::Failure(failure)) = answer.answer else { unreachable!() };
@@ -83,7 +83,7 @@ fn a_stream_is_handed_over_with_every_session_that_has_read_something() {
         handovers.iter().map(|one| (one.session, one.snapshot.as_ref().map(|snapshot| snapshot.position)));
     assert_eq!(standing.collect::<Vec<_>>(), [(1, Some(1)), (3, Some(2))]);
     let snapshot = handovers.into_iter().last().and_then(|one| one.snapshot).unwrap();
-    harness.apply(2, 5, Operation::Open(Some(Box::new(snapshot))));
+    harness.apply(2, 5, Operation::Open(Origin::Snapshot(Box::new(snapshot))));
     harness.feed(2, 5, 1, &[], next());
     assert_eq!(next_row(&only(harness.run_all())), logits_after(&[1, 2]));
 }

@@ -7,7 +7,7 @@ use tonic::Code;
 use crate::harness::{Worker, failure, feed, next, nothing, open, soon, values};
 
 pub(crate) fn open_at(session: u64, snapshot: v1::Snapshot) -> v1::Operation {
-    let open = v1::Open { snapshot: Some(snapshot) };
+    let open = v1::Open { from: Some(v1::open::From::Snapshot(snapshot)) };
     v1::Operation { session, operation: Some(v1::operation::Operation::Open(open)) }
 }
 

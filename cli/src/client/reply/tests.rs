@@ -36,7 +36,7 @@ fn a_generated_token() {
             index: 0,
             log_prob: Some(-0.5),
             members: vec![MemberLogProb { name: "alto".into(), log_prob: f64::NEG_INFINITY, weight: 0.5 }],
-            votes: None,
+            ..GeneratedToken::default()
         }),
         text: "a".into(),
         participation: participation(),
@@ -78,6 +78,8 @@ fn the_last_message_of_a_generation() {
             generated_tokens: 9,
             seed: u64::MAX,
             rule: Rule::ThresholdVote.into(),
+            cached_prompt_tokens: 2,
+            hypotheses: Vec::new(),
         }),
         ..GenerateReply::default()
     };
@@ -86,7 +88,7 @@ fn the_last_message_of_a_generation() {
         json!({
             "text": "",
             "end": {
-                "reason": "stop_string", "prompt_tokens": 3, "generated_tokens": 9,
+                "reason": "stop_string", "prompt_tokens": 3, "cached_prompt_tokens": 2, "generated_tokens": 9,
                 "seed": 18_446_744_073_709_551_615_u64, "rule": "threshold_vote",
             },
         })
@@ -218,6 +220,8 @@ fn the_status() {
             max_input_bytes: 3,
             max_sessions: 4,
             max_top_n: 5,
+            max_beam_size: 9,
+            max_candidates: 10,
             max_waiting: 6,
             max_wait_ms: 7,
             max_tokens_in_progress: 8,
@@ -244,7 +248,7 @@ fn the_status() {
             "quorum": { "members": 1, "weight": 0.5 },
             "limits": {
                 "max_input_tokens": 1, "max_generated_tokens": 2, "max_input_bytes": 3, "max_sessions": 4,
-                "max_top_n": 5, "max_waiting": 6, "max_wait_ms": 7, "max_tokens_in_progress": 8,
+                "max_top_n": 5, "max_beam_size": 9, "max_candidates": 10, "max_waiting": 6, "max_wait_ms": 7, "max_tokens_in_progress": 8,
             },
             "vocabulary_size": 65, "vocabulary_fingerprint": "ab12", "sessions": 6, "waiting": 7,
             "tokens_in_progress": 8,

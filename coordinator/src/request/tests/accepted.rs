@@ -49,6 +49,7 @@ fn what_a_request_says_is_taken() {
             top_k: Some(u32::MAX),
             top_p: Some(f64::MIN_POSITIVE),
             seed: Some(u64::MAX),
+            ..SamplingOptions::default()
         })
     };
     let generation = SmallEnsemble::new().generate(request).unwrap();

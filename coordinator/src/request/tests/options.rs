@@ -28,10 +28,10 @@ fn sampling_options() {
 fn sampling_options_with_a_vote() {
     let none = SamplingOptions::default();
     let cases = [
-        ("temperature", SamplingOptions { temperature: Some(1.0), ..none }),
-        ("top_k", SamplingOptions { top_k: Some(0), ..none }),
-        ("top_p", SamplingOptions { top_p: Some(1.0), ..none }),
-        ("seed", SamplingOptions { seed: Some(0), ..none }),
+        ("temperature", SamplingOptions { temperature: Some(1.0), ..none.clone() }),
+        ("top_k", SamplingOptions { top_k: Some(0), ..none.clone() }),
+        ("top_p", SamplingOptions { top_p: Some(1.0), ..none.clone() }),
+        ("seed", SamplingOptions { seed: Some(0), ..none.clone() }),
     ];
     for (field, options) in cases {
         let request =

@@ -24,7 +24,7 @@ async fn one_message_says_what_the_stream_says() {
         assert_eq!(whole.tokens, streamed_tokens);
         assert_eq!(whole.text, joined(&streamed));
         let last = streamed.last().unwrap();
-        assert_eq!((whole.participation, whole.end), (last.participation.clone(), last.end));
+        assert_eq!((whole.participation, whole.end), (last.participation.clone(), last.end.clone()));
     }
 }
 

@@ -42,6 +42,7 @@ async fn every_token_is_the_one_that_sampling_chooses() {
             top_k: Some(sampling.top_k),
             top_p: Some(sampling.top_p),
             seed: Some(11),
+            ..SamplingOptions::default()
         };
         let request = GenerateRequest { sampling: Some(options), ..request(&[7, 1], 60, 0) };
         let replies = stage.generate(request).await.unwrap();

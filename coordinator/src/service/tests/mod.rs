@@ -4,6 +4,7 @@
 
 mod adapting;
 mod admission;
+mod choosing;
 mod clients;
 mod completing;
 mod degrading;
@@ -13,6 +14,7 @@ mod fusing;
 mod learned;
 mod plans;
 mod scoring;
+mod searching;
 mod survival;
 
 use std::sync::Arc;

@@ -82,10 +82,10 @@ fn a_snapshot_gives_a_session_that_answers_or_leaves_everything_as_it_was() {
             return Verdict::Refused;
         };
         let engine = &mut *engine.borrow_mut();
-        assert_eq!(apply(engine, Operation::Open(None)), []);
+        assert_eq!(apply(engine, Operation::Open(Origin::Start)), []);
         let before = only(apply(engine, feed(1, &[1, 2])));
         let (position, numbers) = (snapshot.position, snapshot.state.clone());
-        let refused = apply(engine, Operation::Open(Some(Box::new(snapshot))));
+        let refused = apply(engine, Operation::Open(Origin::Snapshot(Box::new(snapshot))));
         assert_eq!(engine.open_sessions().load(Ordering::Relaxed), 1);
         if let [answer] = refused.as_slice() {
             let Some(Kind::Failure(failure)) = &answer.answer else { panic!("{answer:?}") };

@@ -72,7 +72,11 @@ fn open() -> impl Strategy<Value = v1::Open> + Clone {
         let state: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         snapshot::seal(MODEL, position, state.into())
     });
-    prop::option::weighted(0.3, sealed).prop_map(|snapshot| v1::Open { snapshot })
+    let from = prop_oneof![
+        3 => sealed.prop_map(v1::open::From::Snapshot),
+        2 => (0..5_u64).prop_map(v1::open::From::ForkOf),
+    ];
+    prop::option::weighted(0.5, from).prop_map(|from| v1::Open { from })
 }
 
 fn feed() -> impl Strategy<Value = v1::Feed> + Clone {
