@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use chorus_proto::status;
 use chorus_proto::v1::{ErrorCode, Participation};
 use chorus_text::Vocabulary;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -19,12 +18,14 @@ use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
 use crate::config::{Config, Limits};
 use crate::dense::DenseBudget;
+use crate::failure::{refused, status};
 use crate::fusion::FuseError;
 use crate::member::Member;
 use crate::plan::Plan;
 use crate::quorum::{Quorum, QuorumError};
 use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
+use crate::security::Security;
 use crate::session::{Patience, SessionTerms, StepError};
 use crate::weights::{Learned, Mismatch, Weights, WeightsError};
 
@@ -67,14 +68,19 @@ pub(crate) struct Common {
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
     pub(crate) stop: CancellationToken,
+    /// Certificates in use.
+    pub(crate) security: Security,
     /// Large texts that are tokenized at a time: more would only take the processors from each other.
     tokenizing: Arc<Semaphore>,
     /// Of the links, which a change leaves as they are.
     dense: DenseBudget,
+    /// Sessions that requests may have beside the one that each has.
+    branches: Arc<Semaphore>,
+    most_branches: u32,
 }
 
 impl Common {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, security: Security) -> Self {
         let draining = CancellationToken::new();
         let processors = available_parallelism().map_or(1, usize::from);
         Self {
@@ -82,9 +88,20 @@ impl Common {
             admission: Admission::new(limits, draining.clone()),
             draining,
             stop: CancellationToken::new(),
+            security,
             tokenizing: Arc::new(Semaphore::new(processors)),
             dense: DenseBudget::default(),
+            branches: Arc::new(Semaphore::new(limits.max_branches as usize)),
+            most_branches: limits.max_branches,
         }
+    }
+
+    /// Waits, in the order of asking, for a request that has so many sessions at a time at every member; fewer where no
+    /// more are allowed. They are given back when what comes is dropped.
+    pub(crate) async fn branches(&self, sessions: usize) -> Option<OwnedSemaphorePermit> {
+        let beside = u32::try_from(sessions.saturating_sub(1)).unwrap_or(u32::MAX).min(self.most_branches);
+        // Never closed.
+        Arc::clone(&self.branches).acquire_many_owned(beside).await.ok()
     }
 }
 
@@ -258,7 +275,7 @@ impl Ensemble {
                 learned: ensemble.learned_in_force(),
             };
             let checked = check(request, &terms);
-            let checked = checked.map_err(RequestError::into_status)?;
+            let checked = checked.map_err(refused)?;
             Ok((checked, vocabulary))
         });
         checked.await?

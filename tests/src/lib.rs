@@ -10,6 +10,7 @@ pub mod ensemble;
 pub mod models;
 pub mod namespace;
 pub mod process;
+pub mod python;
 pub mod running;
 
 pub use clients::{generate, joined_text, plans, score_text, text_input, until};

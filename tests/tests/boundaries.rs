@@ -7,10 +7,22 @@ use std::{collections::BTreeSet, fs, path::Path};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// (crate, what it must not depend on, not even through another crate of the workspace)
-const WALLS: [(&str, &[&str]); 10] = [
+const WALLS: [(&str, &[&str]); 11] = [
     (
         "chorus-fuzz",
         &["chorus-proto", "chorus-text", "chorus-model", "chorus-worker", "chorus-coordinator", "tokio"],
+    ),
+    (
+        "chorus-inference",
+        &[
+            "candle-core",
+            "chorus-net",
+            "chorus-text",
+            "chorus-model",
+            "chorus-worker",
+            "chorus-coordinator",
+            "chorus-cli",
+        ],
     ),
     ("chorus-net", &["candle-core", "chorus-proto", "chorus-text", "chorus-model", "chorus-worker"]),
     ("chorus-simd", &["tokio", "tonic", "candle-core", "chorus-proto", "chorus-model", "rayon"]),

@@ -27,7 +27,7 @@ async fn health(channel: &Channel, service: &str) -> ServingStatus {
 async fn health_follows_the_quorum() {
     let mut ensemble = Ensemble::demo("[quorum]\nmembers = 3\n").await;
     let channel = ensemble.channel().await;
-    for service in ["", "chorus.v1.Ensemble"] {
+    for service in ["", "chorus.v1.Ensemble", "inference.GRPCInferenceService"] {
         assert_eq!(health(&channel, service).await, ServingStatus::Serving);
     }
     let worker = Channel::from_shared(format!("http://{}", ensemble.members[0].address)).unwrap();
@@ -68,7 +68,7 @@ async fn reflection_describes_the_public_service() {
         panic!("no list of services");
     };
     let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
-    for served in ["chorus.v1.Ensemble", "grpc.health.v1.Health"] {
+    for served in ["chorus.v1.Ensemble", "inference.GRPCInferenceService", "grpc.health.v1.Health"] {
         assert!(names.contains(&served), "{names:?}");
     }
     assert!(!names.contains(&"chorus.v1.Worker"), "what is listed can be called: {names:?}");

@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::atomic::AtomicU64, time::Duration};
 
 use bytes::Bytes;
-use chorus_net::connections;
+use chorus_net::{connections, transports};
 use chorus_proto::{
     MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES,
     v1::{ModelCard, worker_server::WorkerServer},
@@ -116,13 +116,14 @@ where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let card = loaded.card().clone();
-    let LoadedWorker { predictor, golden, tokenizer, limits, config, .. } = loaded;
+    let LoadedWorker { predictor, golden, tokenizer, limits, config, tls, .. } = loaded;
     let fingerprint = card.model_fingerprint.clone();
     let engine =
         Engine::new(predictor, fingerprint, config.max_sessions as usize, config.session_ttl, config.batch);
     let interval = (!config.probe_interval.is_zero()).then_some(config.probe_interval);
     let engine = engine.probed(golden, interval, Instant::now());
     let described = Described { card, tokenizer, limits };
+    let incoming = transports(incoming, tls);
     // Large, and moved about by whoever waits for it.
     Box::pin(serve_engine(engine, described, &config, incoming, shutdown, start)).await
 }

@@ -105,7 +105,7 @@ struct Printer {
 /// # Errors
 /// The prompt can't be read, the ensemble can't be reached or refuses, or stdout can't be written.
 pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
-    let address = &arguments.connect.addr;
+    let address = &arguments.connect.server()?;
     let request = GenerateRequest {
         prompt: None,
         max_tokens: arguments.max_tokens,

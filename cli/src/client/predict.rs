@@ -43,7 +43,7 @@ pub(crate) struct PredictArgs {
 /// # Errors
 /// The prefix can't be read, the ensemble can't be reached or refuses, or stdout can't be written.
 pub(crate) async fn run(arguments: PredictArgs) -> anyhow::Result<()> {
-    let address = &arguments.connect.addr;
+    let address = &arguments.connect.server()?;
     let request = PredictRequest {
         prefix: Some(input_of(read_argument(&arguments.prefix, LARGEST_REQUEST)?)),
         top_n: arguments.top_n,

@@ -63,7 +63,7 @@ pub(crate) struct ScoreArgs {
 /// # Errors
 /// The file can't be read, the ensemble can't be reached or refuses, or stdout can't be written.
 pub(crate) async fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
-    let address = &arguments.connect.addr;
+    let address = &arguments.connect.server()?;
     let text = text_file::read(&arguments.file, LARGEST_REQUEST)?.text;
     let characters = text.chars().count();
     let request = ScoreRequest {

@@ -1,7 +1,7 @@
 //! `chorus coordinator`: an ensemble of members behind the public service.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -19,8 +19,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 
+use super::tls::{ServerTlsArgs, WorkerTlsArgs};
 use super::{ADMIN_LISTENING, ProcessArgs, announce, announce_as, listen, reload::Hangups, until_drained};
-use crate::client::rule_parser;
+use crate::client::{read_pem, rule_parser};
 use crate::compute::threads;
 use crate::failure::{UsageError, one_line};
 use crate::text_file::{self, Text};
@@ -37,6 +38,9 @@ A configuration file; flags override it, unknown keys are refused:
   metrics = \"127.0.0.1:9464\"
   admin = \"127.0.0.1:50052\"
   weights = \"weights.toml\"
+  [tls]
+  certificate = \"server.pem\"
+  key = \"server.key\"
   [fallback]
   name = \"student\"
   address = \"http://127.0.0.1:50064\"
@@ -104,6 +108,10 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
+    tls: ServerTlsArgs,
+    #[command(flatten)]
+    worker_tls: WorkerTlsArgs,
+    #[command(flatten)]
     process: ProcessArgs,
 }
 
@@ -114,13 +122,15 @@ impl CoordinatorArgs {
     }
 
     /// The file, and what overrides it.
-    fn split(self) -> (Option<PathBuf>, Overrides) {
+    fn split(self) -> io::Result<(Option<PathBuf>, Overrides)> {
         let flags = Overrides {
             listen: self.listen,
             metrics: self.metrics,
             admin: self.admin,
             weights_file: self.weights,
             fallback: self.fallback,
+            tls: self.tls.config()?,
+            worker_tls: self.worker_tls.config()?,
             members: self.members,
             rule: self.rule,
             threshold: self.threshold,
@@ -128,7 +138,7 @@ impl CoordinatorArgs {
             quorum_weight: self.quorum_weight,
             max_sessions: self.max_sessions,
         };
-        (self.config, flags)
+        Ok((self.config, flags))
     }
 }
 
@@ -138,7 +148,7 @@ impl CoordinatorArgs {
 /// The configuration or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     let shutdown = arguments.process.start()?;
-    let (file, flags) = arguments.split();
+    let (file, flags) = arguments.split().context("can't tell the current directory")?;
     let config = config(file.as_deref(), flags.clone())?;
     // Before anything is counted.
     if let Some(address) = config.metrics {
@@ -154,7 +164,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     }
     // Where there is no file, a hangup ends the process as it ends others.
     let mut _reloading = None;
-    if file.is_some() || flags.weights_file.is_some() {
+    if file.is_some() || flags.weights_file.is_some() || flags.tls.is_some() || flags.worker_tls.is_some() {
         coordinator = coordinator.with_source(source(file, flags));
         let reloading = Hangups::new()?.reload(coordinator.handle());
         _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
@@ -187,6 +197,10 @@ fn serve_metrics(address: SocketAddr) -> anyhow::Result<()> {
 fn config(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Config> {
     let by_flag = flags.weights_file.is_some();
     let mut config = without_weights(file, flags)?;
+    // What the file says is meant from where it lies; what flags say is absolute.
+    let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    let read = |path: &Path| read_pem(&folder.join(path)).map_err(|error| one_line(&error));
+    config.read_secrets(read)?;
     if let Some(path) = config.weights_file.clone() {
         // What a file says is meant from where it lies.
         let folder = file.filter(|_| !by_flag).and_then(Path::parent).unwrap_or(Path::new(""));
@@ -232,7 +246,7 @@ mod tests {
 
     fn error(arguments: &[&str]) -> anyhow::Error {
         let line = ["coordinator"].iter().chain(arguments);
-        let (file, flags) = CommandLine::try_parse_from(line).unwrap().arguments.split();
+        let (file, flags) = CommandLine::try_parse_from(line).unwrap().arguments.split().unwrap();
         config(file.as_deref(), flags).unwrap_err()
     }
 

@@ -4,6 +4,7 @@
 
 mod coordinator;
 mod reload;
+mod tls;
 mod worker;
 
 use std::{future::Future, net::SocketAddr};

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use chorus_worker::{WorkerConfig, WorkerError};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{ProcessArgs, announce, listen, until_drained};
+use super::{ProcessArgs, announce, listen, reload::Hangups, tls::ServerTlsArgs, until_drained};
 use crate::{compute::ComputeArgs, failure::UsageError, values::socket_address};
 
 const EXAMPLES: &str = "\
@@ -15,8 +16,11 @@ Examples:
   chorus worker --model alto --threads 4 --precision int8
   chorus worker --model alto --quantize q4k
   chorus worker --model alto --log debug --log-format json
+  chorus worker --model alto --tls-cert alto.pem --tls-key alto.key \\
+                --tls-client-ca coordinators-ca.pem
 
 Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`).
+With --tls-cert SIGHUP reads the certificates again.
 SIGINT and SIGTERM let it answer what was asked and end; a second one ends it
 at once.";
 
@@ -34,6 +38,8 @@ pub(crate) struct WorkerArgs {
     compute: ComputeArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    tls: ServerTlsArgs,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -84,13 +90,23 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
     config.validate().map_err(in_terms_of_flags)?;
+    let tls = arguments.tls.tls()?;
     arguments.compute.start()?;
     let load = move || chorus_worker::load(config).map_err(anyhow::Error::from);
     let loading = tokio::task::spawn_blocking(load);
-    let loaded = tokio::select! {
+    let mut loaded = tokio::select! {
         loaded = loading => loaded.context("loading the model failed")??,
         () = shutdown.drain.cancelled() => return Ok(()),
     };
+    // Without TLS a hangup ends the process as it ends others.
+    let mut _renewing = None;
+    if let Some(tls) = tls {
+        loaded = loaded.with_tls(tls.clone());
+        let hangups = Hangups::new()?;
+        _renewing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            arguments.tls.renew(tls, hangups).await;
+        })));
+    }
     announce(&listener)?;
     let server = chorus_worker::serve(loaded, listener, shutdown.drain.clone().cancelled_owned());
     until_drained(server, &shutdown).await

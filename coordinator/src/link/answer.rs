@@ -199,6 +199,8 @@ fn failed(failure: &v1::Failure) -> ReplicaError {
         | ErrorCode::Unavailable
         | ErrorCode::DeadlineExceeded
         | ErrorCode::Cancelled
+        | ErrorCode::Unauthenticated
+        | ErrorCode::PermissionDenied
         | ErrorCode::Internal
         | ErrorCode::Unspecified => ReplicaError::Lost { reason: message },
     }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use super::Line;
-use super::connect::{self, ConnectError, Connection};
+use super::connect::{self, ConnectError, Connection, Route};
 use super::delays::{Delays, Life};
 use crate::agreement::Delegate;
 use crate::network::Network;
@@ -22,7 +21,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) struct Keeper {
     pub(super) member: String,
     pub(super) network: Arc<dyn Network>,
-    pub(super) endpoint: Endpoint,
+    pub(super) route: Route,
     pub(super) delegate: Delegate,
     pub(super) line: Arc<Line>,
     pub(super) shutdown: CancellationToken,
@@ -34,7 +33,7 @@ impl Keeper {
         let mut delays = Delays::new();
         loop {
             let connecting =
-                connect::connect(&*self.network, &self.endpoint, &self.delegate, &self.line.traffic);
+                connect::connect(&*self.network, &self.route, &self.delegate, &self.line.traffic);
             let connected = tokio::select! {
                 // A member that goes away does not wait for a handshake.
                 biased;

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chorus_proto::status;
 use chorus_proto::v1::{
     ErrorCode, GeneratedToken, GenerationEnd, Hypothesis, MemberLogProb, Participation, RowFormat,
     TokenCandidate, Votes, generation_end::Reason,
@@ -24,6 +23,7 @@ use super::text::GeneratedText;
 use super::{drawn, evidence, fallback, leaders};
 use crate::beam_search::{Continuation, Finish, Found};
 use crate::ensemble::{Ensemble, step_status};
+use crate::failure::status;
 use crate::fusion::certificate::Places;
 use crate::fusion::{
     Candidate, FuseError, Fused, Fusion, Row, Rule, Scratch, VoteCandidate, ahead_of, fuse, shares,
@@ -147,6 +147,7 @@ impl<L: Listener> Run<'_, L> {
 
     /// Searches, and hands the best sequence on when it is found.
     async fn by_search(mut self, beam: Beam) -> Result<Ending, Status> {
+        let _branches = self.ensemble.common.branches(beam.size).await;
         let searched = self.search(beam).await;
         let Searched { found, steps } = match searched {
             Ok(searched) => searched,

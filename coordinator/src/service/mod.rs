@@ -3,6 +3,7 @@
 //! Knows nothing about links to members or about how the process is started and stopped.
 
 mod asked;
+mod classify;
 mod complete;
 mod deadline;
 mod decided;
@@ -11,10 +12,12 @@ mod distributions;
 mod drawn;
 mod evidence;
 mod fallback;
+mod forest;
 mod generate;
 mod leaders;
 mod participation;
 mod predict;
+mod rank;
 mod replies;
 mod score;
 mod score_columns;
@@ -34,9 +37,9 @@ pub(crate) use unreadable::explain;
 use std::sync::Arc;
 
 use chorus_proto::v1::{
-    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, PredictReply,
-    PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest,
-    ensemble_server,
+    ClassifyReply, ClassifyRequest, CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply,
+    GenerateRequest, PredictReply, PredictRequest, RankReply, RankRequest, ScoreReply, ScoreRequest,
+    StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest, ensemble_server,
 };
 use chorus_text::Vocabulary;
 use futures::{StreamExt, stream::BoxStream};
@@ -50,7 +53,10 @@ use deadline::Deadline;
 
 use crate::admission::{Caller, Place, shutting_down};
 use crate::ensemble::Ensemble;
-use crate::request::{Costs, Distributions, Generation, Prediction, RequestError, Scoring, Terms};
+use crate::failure::refused;
+use crate::request::{
+    Classification, Costs, Distributions, Generation, Prediction, Ranking, RequestError, Scoring, Terms,
+};
 
 /// Messages that wait for a slow reader; one more place is kept for the last word.
 const REPLIES: usize = 32;
@@ -141,6 +147,15 @@ impl ensemble_server::Ensemble for EnsembleService {
         self.answer_once(request, span, Prediction::new, predict::predict).await
     }
 
+    async fn rank(&self, request: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
+        self.answer_once(request, tracing::info_span!("rank"), Ranking::new, rank::rank).await
+    }
+
+    async fn classify(&self, request: Request<ClassifyRequest>) -> Result<Response<ClassifyReply>, Status> {
+        let span = tracing::info_span!("classify");
+        self.answer_once(request, span, Classification::new, classify::classify).await
+    }
+
     async fn tokenizer(
         &self,
         _request: Request<TokenizerRequest>,
@@ -174,7 +189,7 @@ async fn admit<Q: Asked + Send + 'static, C: Costs + Send + 'static>(
     let mut visitor = all.common.admission.arrive(Caller::of(&request))?;
     let request = request.into_inner();
     let (ensemble, bytes) =
-        (all.of(request.members()).map_err(RequestError::into_status)?, request.text_bytes());
+        (all.of(request.members()).map_err(refused)?, request.text_bytes());
     let checked = visitor.checked(ensemble.check(request, bytes, check)).await;
     let (checked, vocabulary) = checked?;
     let _place = visitor.enter(checked.cost()).await?;

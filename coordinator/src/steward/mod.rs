@@ -22,6 +22,7 @@ use crate::ensemble::{Common, Ensemble};
 use crate::link::GrpcReplica;
 use crate::membership::{Connecting, Enrolled, Move, Newcomer};
 use crate::run_error::RunError;
+use crate::security::Setup;
 use handle::{Change, Command, Wish};
 
 /// Changes that wait for the one in progress.
@@ -152,6 +153,7 @@ impl Steward {
             );
             return Ok(());
         }
+        let security = Setup::new(&next)?;
         let preparations = self.prepare(&ensemble.config, &next)?;
         if !allow_down {
             // A connection, and a handshake for which there is no setting of its own.
@@ -159,6 +161,7 @@ impl Steward {
         }
         self.check_learned(&next, &preparations)?;
         self.take_effect(next, ensemble.revision + 1, preparations)?;
+        self.common.security.replace(security);
         let changes = changes.join("; ");
         tracing::info!(revision = ensemble.revision + 1, changes, "the configuration has changed");
         Ok(())
