@@ -6,12 +6,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use chorus_model::{Evaluation, LanguageModel, evaluate, evaluate_in_lanes, open_device};
+use chorus_model::{Evaluation, LanguageModel, evaluate, evaluate_in_lanes, evaluate_lines, open_device};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::client::print;
 use crate::compute::ComputeArgs;
+use crate::line_text::{self, LineRules};
 use crate::text_file::{self, LARGEST_DATA, Text};
 
 const EXAMPLES: &str = "\
@@ -21,6 +22,7 @@ Examples:
   chorus eval --model alto test.txt --lanes 64
   chorus eval --model alto test.txt --precision int8
   chorus eval --model alto test.txt --quantize q4k
+  chorus eval --model translator test.tsv --lines --loss-after '\\t'
   echo \"To be, or not to be\" | chorus eval --model alto -
 
 The first token is predicted from what the model's config calls its start, every
@@ -35,12 +37,17 @@ is read and not predicted), for a figure that can be held against theirs. It is
 faster, and the figure is the higher the more lanes there are, since every part
 begins with nothing to go by.
 
+With --lines every line is read from the model's start and predicted up to the
+end token of the model's config; lines without a token are left out.
+
 With --json one object with the keys
   tokens, nats_per_token, bits_per_token, perplexity
 and, of the text, so that models with different tokens can be compared,
   characters, nats_per_character, bits_per_character
 or, with --lanes, which predicts not quite all of the text,
-  lanes";
+  lanes
+or, with --lines,
+  lines, nats_per_line";
 
 /// More lanes than anybody evaluates in; a batch of them has room in memory.
 const MAX_LANES: usize = 1024;
@@ -59,6 +66,13 @@ pub(crate) struct EvalArgs {
     /// Read the text as N parts side by side, each from a fresh state, as batched evaluations do
     #[arg(long, value_name = "N", value_parser = lanes)]
     lanes: Option<NonZeroUsize>,
+    /// Score every line as a sequence of its own, from the model's start to its end token, as `chorus train --lines`
+    /// learns them
+    #[arg(long, conflicts_with = "lanes")]
+    lines: bool,
+    /// Score only what stands after the first TEXT of each line (`\t` is a tab), and its end
+    #[arg(long, value_name = "TEXT", requires = "lines", value_parser = line_text::separator)]
+    loss_after: Option<String>,
     #[command(flatten)]
     compute: ComputeArgs,
     /// Print one JSON object
@@ -77,12 +91,13 @@ struct Report {
     reading: Reading,
 }
 
-/// What was predicted: all of a text, or its lanes.
+/// What was predicted: all of a text, its lanes, or its lines.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 enum Reading {
     Whole { characters: u64, nats_per_character: f64, bits_per_character: f64 },
     Lanes { lanes: NonZeroUsize },
+    Lines { lines: u64, nats_per_line: f64 },
 }
 
 /// Runs the command.
@@ -97,6 +112,9 @@ pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     let device = open_device(&arguments.compute.device)?;
     let ComputeArgs { precision, quantize, .. } = arguments.compute;
     let model = LanguageModel::load_as(&arguments.model, &device, precision, quantize)?;
+    if arguments.lines {
+        return run_on_lines(&arguments, &model, &Text { text, origin });
+    }
     let tokens = model.vocabulary().encode(&text).with_context(|| {
         format!("the vocabulary of {} can't express the text of {origin}", arguments.model.display())
     })?;
@@ -107,9 +125,7 @@ pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
         Some(lanes) => evaluate_in_lanes(&model, &tokens, lanes, progress)?,
     };
     bar.finish_and_clear();
-    if !evaluation.nats.is_finite() {
-        bail!("the logits of {} are not finite somewhere in {origin}", arguments.model.display());
-    }
+    check_finite(&evaluation, &arguments, &origin)?;
     let report = match arguments.lanes {
         None => Report::of_text(&evaluation, text.chars().count() as u64),
         Some(lanes) => Report::of_lanes(&evaluation, lanes),
@@ -117,8 +133,37 @@ pub(crate) fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     let Some(report) = report else {
         bail!("{}", nothing_to_score(&origin, tokens.len(), arguments.lanes));
     };
-    if arguments.json {
-        return print(&format!("{}\n", serde_json::to_string(&report)?));
+    show(&report, arguments.json)
+}
+
+/// Scores every line by itself.
+fn run_on_lines(arguments: &EvalArgs, model: &LanguageModel, text: &Text) -> anyhow::Result<()> {
+    let (directory, origin) = (arguments.model.display(), &text.origin);
+    let Some(end) = model.config().end else {
+        bail!("{directory} has no end token, so it does not know lines: its config.json says \"end\": null");
+    };
+    let rules = LineRules { separator: arguments.loss_after.as_deref(), longest: usize::MAX };
+    let lines = line_text::lines(text, model.vocabulary(), &rules)?;
+    let bar = ProgressBar::new(lines.len() as u64).with_style(ProgressStyle::with_template(PROGRESS)?);
+    let evaluation = evaluate_lines(model, &lines, end, |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    check_finite(&evaluation, arguments, origin)?;
+    let Some(report) = Report::of_lines(&evaluation, lines.len() as u64) else {
+        bail!("{origin} has no line with a token: there is nothing to score");
+    };
+    show(&report, arguments.json)
+}
+
+fn check_finite(evaluation: &Evaluation, arguments: &EvalArgs, origin: &str) -> anyhow::Result<()> {
+    if !evaluation.nats.is_finite() {
+        bail!("the logits of {} are not finite somewhere in {origin}", arguments.model.display());
+    }
+    Ok(())
+}
+
+fn show(report: &Report, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print(&format!("{}\n", serde_json::to_string(report)?));
     }
     print(&report.table())
 }
@@ -152,6 +197,11 @@ impl Report {
         Self::new(evaluation, Reading::Lanes { lanes })
     }
 
+    /// Of lines that are sequences of their own; none where there is none.
+    fn of_lines(evaluation: &Evaluation, lines: u64) -> Option<Self> {
+        Self::new(evaluation, Reading::Lines { lines, nats_per_line: evaluation.nats / lines as f64 })
+    }
+
     fn new(evaluation: &Evaluation, reading: Reading) -> Option<Self> {
         let nats_per_token = evaluation.nats_per_token()?;
         Some(Self {
@@ -170,6 +220,9 @@ impl Report {
                 "characters  {characters}  ({nats_per_character:.4} nats, {bits_per_character:.4} bits each)"
             ),
             Reading::Lanes { lanes } => format!("lanes       {lanes}"),
+            Reading::Lines { lines, nats_per_line } => {
+                format!("lines       {lines}  ({nats_per_line:.4} nats each)")
+            }
         };
         format!(
             "perplexity  {perplexity:.4}\n\

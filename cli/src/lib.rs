@@ -12,6 +12,7 @@ mod eval;
 mod failure;
 mod import;
 mod learn;
+mod line_text;
 mod logging;
 mod picture_file;
 mod quantize;

@@ -69,6 +69,7 @@ fn options(taught: bool, hidden_size: usize, batch: usize, bptt: usize) -> Train
         patience: 1,
         seed: 1,
         order: DataOrder::Text,
+        lines: None,
         distillation: taught.then_some(Distillation { hard_weight: 0.5, temperature: 1.0 }),
         weight_type: WeightType::F32,
     }

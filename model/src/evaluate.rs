@@ -6,12 +6,16 @@
 use std::num::NonZeroUsize;
 
 use crate::language_model::{ForwardError, LanguageModel};
+use crate::line::Line;
 use crate::row::{Row, Want};
 
 /// Tokens fed at a time; it bounds memory and changes nothing in the result.
 const BLOCK_TOKENS: usize = 256;
 
-/// The result of [`evaluate`] and [`evaluate_in_lanes`].
+/// Lines that are read side by side.
+const BLOCK_LINES: usize = 16;
+
+/// The result of [`evaluate`], [`evaluate_in_lanes`] and [`evaluate_lines`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation {
     /// How many tokens were predicted; by [`evaluate`] all of the text, the first one from the model's start.
@@ -86,6 +90,40 @@ pub fn evaluate_in_lanes(
     let length = tokens.len() / lanes;
     let lanes: Vec<&[u32]> = tokens.chunks_exact(length.max(1)).take(lanes.get()).collect();
     read(model, &lanes, 1, progress)
+}
+
+/// Scores lines, each a sequence of its own: from the model's start to its `end` token, which is scored like the others.
+/// A line's context is read and not scored. `progress` hears how many lines are done.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_lines(
+    model: &LanguageModel,
+    lines: &[Line],
+    end: u32,
+    mut progress: impl FnMut(u64),
+) -> Result<Evaluation, ForwardError> {
+    let fresh = model.fresh_state()?;
+    let mut evaluation = Evaluation { tokens: 0, nats: 0.0 };
+    let mut done = 0;
+    for lines in lines.chunks(BLOCK_LINES) {
+        let tokens: Vec<Vec<u32>> =
+            lines.iter().map(|line| line.tokens.iter().copied().chain([end]).collect()).collect();
+        let mut states = vec![fresh.clone(); lines.len()];
+        let rows = states.iter_mut().zip(&tokens);
+        let mut rows: Vec<Row<'_>> =
+            rows.map(|(state, tokens)| Row { state, tokens, want: Want::Each }).collect();
+        model.predict(&mut rows, &mut |prediction| {
+            if prediction.offset >= lines[prediction.row].context {
+                let token = tokens[prediction.row][prediction.offset];
+                evaluation.nats -= prediction.norm.log_prob(prediction.logits[token as usize]);
+                evaluation.tokens += 1;
+            }
+        })?;
+        done += lines.len() as u64;
+        progress(done);
+    }
+    Ok(evaluation)
 }
 
 /// Reads lanes of one length side by side, each from a fresh state, and scores all but the first `context` tokens of each.

@@ -8,6 +8,7 @@ use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
     format::{absence, number, print, print_json},
     fusion::FusionArgs,
+    generate_lines::{self, LinesArgs},
     input_of, reply,
     sampling::{BeamArgs, SamplingArgs},
     traced::traced,
@@ -28,6 +29,7 @@ Examples:
   chorus generate \"ROMEO:\" --only alto --only bass
   chorus generate \"ROMEO:\" --rule threshold_vote --threshold 0.2
   chorus generate \"ROMEO:\" --weight alto=2 --weight bass=1 --weight tenor=0
+  chorus generate --lines prompts.txt --temperature 0 > answers.txt
   cat prompt.txt | chorus generate - --json | jq -j .text
 
 The text goes to stdout as it comes, without the prompt, and ends with a line
@@ -51,6 +53,9 @@ With --json every message is one line with the keys
                 end_token), prompt_tokens, cached_prompt_tokens,
                 generated_tokens, seed, rule; with --beam hypotheses
                 [{text, tokens, log_prob, score, reason}]
+With --lines every line of the output answers the same line of the file; with
+--json it is one object with the keys prompt, text, participants, missing, end
+and, with --log-probs, tokens.
 Logarithms are natural; a log-probability of minus infinity is null.";
 
 /// Continue a prompt and stream the text as it comes
@@ -58,7 +63,8 @@ Logarithms are natural; a log-probability of minus infinity is null.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct GenerateArgs {
     /// The text to continue, taken as it is; `-` reads stdin
-    prompt: String,
+    #[arg(required_unless_present = "lines")]
+    prompt: Option<String>,
     /// Tokens to generate at most (default: 64)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<u32>,
@@ -77,6 +83,8 @@ pub(crate) struct GenerateArgs {
     beam: BeamArgs,
     #[command(flatten)]
     fusion: FusionArgs,
+    #[command(flatten)]
+    lines: LinesArgs,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -100,7 +108,7 @@ struct Printer {
 pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let address = &arguments.connect.server()?;
     let request = GenerateRequest {
-        prompt: Some(input_of(read_argument(&arguments.prompt, LARGEST_REQUEST)?)),
+        prompt: None,
         max_tokens: arguments.max_tokens,
         stop: arguments.stop,
         sampling: arguments.sampling.options(),
@@ -109,6 +117,11 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
         candidates: arguments.candidates,
         beam: arguments.beam.options(),
     };
+    if let Some(path) = &arguments.lines.lines {
+        return generate_lines::run(&arguments.lines, path, request, &arguments.connect).await;
+    }
+    let prompt = read_argument(arguments.prompt.as_deref().unwrap_or_default(), LARGEST_REQUEST)?;
+    let request = GenerateRequest { prompt: Some(input_of(prompt)), ..request };
     let mut printer = Printer {
         json: arguments.connect.json,
         by_token: arguments.log_probs || arguments.candidates.is_some(),

@@ -9,6 +9,7 @@ mod connect;
 mod format;
 mod fusion;
 mod generate;
+mod generate_lines;
 mod health;
 mod members;
 mod predict;

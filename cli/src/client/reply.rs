@@ -3,10 +3,10 @@
 //! What is absent in an answer is absent in the JSON; a number that JSON can't hold (minus infinity) is null.
 
 use chorus_proto::v1::{
-    Candidate, ConfigurationReply, Expectation, Fallback, GenerateReply, GeneratedToken, GenerationEnd,
-    Hypothesis, MemberStatus, MissingMember, Participation, PlanTraffic, PredictReply, Recovery,
-    ReplicaStatus, ScoreReply, StatusReply, TokenCandidate, TokenRange, Votes, generation_end::Reason,
-    member_status::Health,
+    Candidate, CompleteReply, ConfigurationReply, Expectation, Fallback, GenerateReply, GeneratedToken,
+    GenerationEnd, Hypothesis, MemberStatus, MissingMember, Participation, PlanTraffic, PredictReply,
+    Recovery, ReplicaStatus, ScoreReply, StatusReply, TokenCandidate, TokenRange, Votes,
+    generation_end::Reason, member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,19 @@ pub(super) fn generate(reply: &GenerateReply) -> Value {
     insert_participation(&mut object, reply.participation.as_ref());
     insert_some(&mut object, "end", reply.end.as_ref().map(generation_end));
     Value::Object(object)
+}
+
+/// `chorus generate --lines --json`: one object for each whole answer.
+pub(super) fn complete(reply: &CompleteReply) -> Map<String, Value> {
+    let mut object = Map::new();
+    object.insert("text".into(), json!(reply.text));
+    // Without log-probabilities a token is a number that says nothing which the text does not.
+    if reply.tokens.iter().any(|token| token.log_prob.is_some()) {
+        object.insert("tokens".into(), reply.tokens.iter().map(generated_token).collect());
+    }
+    insert_participation(&mut object, reply.participation.as_ref());
+    insert_some(&mut object, "end", reply.end.as_ref().map(generation_end));
+    object
 }
 
 /// `chorus score --json` of a text of so many characters.

@@ -56,7 +56,7 @@ pub(crate) async fn run(arguments: DistillArgs) -> anyhow::Result<()> {
     }
     let teacher = teach::targets(&arguments, &ensemble, &texts.training).await?;
     let initial = arguments.output.init_from.as_deref().map(ModelParts::load).transpose()?;
-    let material = Material { texts, teacher: Some(teacher), initial };
+    let material = Material { data: texts.into(), teacher: Some(teacher), initial };
     let settings = arguments.output.settings(&ensemble.vocabulary);
     tokio::task::spawn_blocking(move || run_to_the_end(options, material, &settings))
         .await

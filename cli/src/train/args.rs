@@ -5,11 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chorus_model::train::{
-    CheckpointInterval, DataOrder, Decay, OptimizerKind, RunSettings, TrainingOptions,
+    CheckpointInterval, DataOrder, Decay, LineOptions, OptimizerKind, RunSettings, TrainingOptions,
 };
 use chorus_model::{Start, WeightType};
 use chorus_text::Vocabulary;
 use clap::{ArgGroup, Args, ValueEnum};
+
+use crate::line_text;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +19,8 @@ Examples:
                --tokenizer bpe:512 --dropout 0.4 --epochs 20
   chorus train --data train.txt --valid valid.txt --out bass \\
                --tokenizer-from alto --seed 2 --order passages
+  chorus train --data pairs.tsv --valid valid.tsv --out translator \\
+               --tokenizer bpe:4000 --lines --loss-after '\\t'
   chorus train --data wiki.train --valid wiki.valid --out wiki \\
                --tokenizer words --hidden 650 --layers 2 --embedding 650 \\
                --tied --optimizer sgd --decay epochs:0.8:6 --bptt 35
@@ -31,7 +35,8 @@ The exit code is then 130.";
     about = "Train an LSTM language model on a text",
     long_about = "Train an LSTM language model on a text and write a model directory.\n\n\
         Truncated back-propagation through time over --batch contiguous lanes of the text, with dropout on the \
-        non-recurrent connections (Zaremba 2014) and early stopping on the validation text. The directory gets \
+        non-recurrent connections (Zaremba 2014) and early stopping on the validation text; with --lines, gradients \
+        flow through whole lines, each a sequence of its own. The directory gets \
         config.json, tokenizer.json, the best epoch's model.safetensors, metrics.jsonl, learning-curve.svg and \
         checkpoint/, from which --resume goes on after Ctrl-C or a crash as if nothing had happened: the same \
         command line gives the same weights, interrupted or not.",
@@ -61,9 +66,34 @@ pub(crate) struct TrainArgs {
     pub(crate) start: Option<String>,
 
     #[command(flatten)]
+    pub(crate) lines: LineArgs,
+    #[command(flatten)]
     pub(crate) network: NetworkArgs,
     #[command(flatten)]
     pub(crate) steps: StepArgs,
+}
+
+/// Whether each line is a sequence of its own, and what is learned of it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Lines")]
+pub(crate) struct LineArgs {
+    /// Every line is a sequence of its own, from the start token to the end token, in an order of each epoch's own;
+    /// --batch is the number of lines that are read side by side
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// Learn, and validate, only what stands after the first TEXT of each line (`\t` is a tab): the target of
+    /// `source<TAB>target`, the label of `text<TAB>label`
+    #[arg(long, value_name = "TEXT", requires = "lines", value_parser = line_text::separator)]
+    pub(crate) loss_after: Option<String>,
+    /// What the loss of a token counts that stands before that, from 0 to 1; the others count 1
+    #[arg(long, value_name = "WEIGHT", requires = "loss_after", default_value_t = 0.0)]
+    context_weight: f64,
+    /// The token that ends every line, and later what the model generates [default: that of a line's end]
+    #[arg(long, value_name = "TOKEN", requires = "lines")]
+    pub(crate) end: Option<String>,
+    /// The largest number of tokens of a line, which is in memory from its beginning to its end
+    #[arg(long, value_name = "N", requires = "lines", default_value_t = 1024)]
+    pub(crate) longest_line: usize,
 }
 
 /// The directory that a run makes.
@@ -121,10 +151,10 @@ pub(crate) struct StepArgs {
     /// Probability of dropping an element of a non-recurrent connection
     #[arg(long, value_name = "P", default_value_t = 0.3)]
     dropout: f64,
-    /// Number of lanes that the text is cut into
+    /// Number of lanes that the text is cut into, or of lines in a batch
     #[arg(long, value_name = "B", default_value_t = 32)]
     batch: usize,
-    /// Time steps through which gradients flow
+    /// Time steps through which gradients flow (through lines: all of them)
     #[arg(long, value_name = "T", default_value_t = 64)]
     bptt: usize,
     /// How gradients become updates
@@ -187,8 +217,14 @@ enum OrderArg {
 
 impl TrainArgs {
     /// The options of the run, once the vocabulary is known: what it is called and what its start token is.
-    pub(crate) fn options(&self, tokenizer: String, start: Start) -> TrainingOptions {
-        options(&self.output, &self.network, &self.steps, tokenizer, start)
+    /// `end` is the token that ends every line, where lines are read.
+    pub(crate) fn options(&self, tokenizer: String, start: Start, end: Option<u32>) -> TrainingOptions {
+        let lines = end.map(|end| LineOptions {
+            end,
+            loss_after: self.lines.loss_after.clone(),
+            context_weight: self.lines.context_weight,
+        });
+        TrainingOptions { lines, ..options(&self.output, &self.network, &self.steps, tokenizer, start) }
     }
 }
 
@@ -227,6 +263,7 @@ pub(crate) fn options(
             OrderArg::Text => DataOrder::Text,
             OrderArg::Passages => DataOrder::Passages,
         },
+        lines: None,
         distillation: None,
         weight_type: match output.dtype {
             DtypeArg::F32 => WeightType::F32,
@@ -328,7 +365,7 @@ mod tests {
             let line =
                 format!("train --data a --valid b --out c --tokenizer characters --optimizer {optimizer}");
             let parsed = <CommandLine as clap::Parser>::try_parse_from(line.split(' ')).unwrap();
-            parsed.arguments.options("characters".to_owned(), Start::ZeroState)
+            parsed.arguments.options("characters".to_owned(), Start::ZeroState, None)
         };
         let (adam, sgd) = (of("adam"), of("sgd"));
         for (adam, sgd) in [(adam.learning_rate, sgd.learning_rate), (adam.clip, sgd.clip)] {

@@ -14,17 +14,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Error, Result, anyhow};
 use chorus_model::ModelParts;
 use chorus_model::train::{
-    Event, Material, Outcome, RunSettings, Texts, TrainError, TrainingOptions, read_metrics, train,
+    Event, LineTexts, Material, Outcome, RunSettings, Texts, TrainError, TrainingData, TrainingOptions,
+    read_metrics, train,
 };
 use chorus_text::Vocabulary;
 
+use args::LineArgs;
 pub(crate) use args::{NetworkArgs, OutputArgs, StepArgs, TrainArgs, options};
 use progress::ProgressView;
 pub(crate) use vocabulary::start as start_of;
 
 use crate::failure::{INTERRUPTED, Interrupted};
+use crate::line_text::{self, LineRules};
 use crate::shutdown::Signals;
-use crate::text_file::{self, LARGEST_DATA};
+use crate::text_file::{self, LARGEST_DATA, Text};
 
 /// Runs `chorus train` to its end, or until Ctrl-C or SIGTERM.
 ///
@@ -32,18 +35,16 @@ use crate::text_file::{self, LARGEST_DATA};
 /// What [`train`] refuses, files that can't be read, and texts that the vocabulary can't express.
 #[expect(clippy::needless_pass_by_value, reason = "every command's run takes its arguments")]
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
-    let training = text_file::read(&args.data, LARGEST_DATA)?.text;
-    let validation = text_file::read(&args.valid, LARGEST_DATA)?.text;
-    let (vocabulary, tokenizer) = vocabulary::choose(&args, &training)?;
+    let training = text_file::read(&args.data, LARGEST_DATA)?;
+    let validation = text_file::read(&args.valid, LARGEST_DATA)?;
+    let (vocabulary, tokenizer) = vocabulary::choose(&args, &training.text)?;
     let start = vocabulary::start(args.start.as_deref(), &vocabulary)?;
-    let options = args.options(tokenizer, start);
-    let texts = Texts {
-        training: encode(&vocabulary, &args.data, &training)?,
-        validation: encode(&vocabulary, &args.valid, &validation)?,
-        vocab_size: vocabulary.len() as usize,
-    };
+    let end =
+        args.lines.lines.then(|| vocabulary::end(args.lines.end.as_deref(), &vocabulary)).transpose()?;
+    let options = args.options(tokenizer, start, end);
+    let data = read_data(&args.lines, &vocabulary, [&training, &validation])?;
     let initial = args.output.init_from.as_deref().map(ModelParts::load).transpose()?;
-    let material = Material { initial, ..texts.into() };
+    let material = Material { initial, ..data.into() };
     run_to_the_end(options, material, &args.output.settings(&vocabulary))
 }
 
@@ -105,8 +106,18 @@ fn draw_curve(directory: &Path, name: &str) -> Result<()> {
     curve::draw(&directory.join("learning-curve.svg"), name, &lines)
 }
 
-fn encode(vocabulary: &Vocabulary, path: &Path, text: &str) -> Result<Vec<u32>> {
-    vocabulary.encode(text).with_context(|| path.display().to_string())
+/// The training and the validation text as tokens.
+fn read_data(args: &LineArgs, vocabulary: &Vocabulary, texts: [&Text; 2]) -> Result<TrainingData> {
+    let vocab_size = vocabulary.len() as usize;
+    let [training, validation] = texts;
+    if args.lines {
+        let rules = LineRules { separator: args.loss_after.as_deref(), longest: args.longest_line };
+        let lines = |text| line_text::lines(text, vocabulary, &rules);
+        let texts = LineTexts { training: lines(training)?, validation: lines(validation)?, vocab_size };
+        return Ok(texts.into());
+    }
+    let encode = |text: &Text| vocabulary.encode(&text.text).with_context(|| text.origin.clone());
+    Ok(Texts { training: encode(training)?, validation: encode(validation)?, vocab_size }.into())
 }
 
 /// A flag that is set at Ctrl-C or SIGTERM, which are listened for when this returns. A second one, while the last step

@@ -41,6 +41,21 @@ pub(crate) fn start(asked: Option<&str>, vocabulary: &Vocabulary) -> Result<Star
     }
 }
 
+/// The token that ends every line: the one that was asked for, or that of a line's end.
+pub(super) fn end(asked: Option<&str>, vocabulary: &Vocabulary) -> Result<u32> {
+    let Some(end) = token_of(asked.unwrap_or("\n"), vocabulary) else {
+        match asked {
+            Some(token) => bail!(
+                "--end is {token:?}, which is no token of the vocabulary and not the text of a single one"
+            ),
+            None => bail!(
+                "the vocabulary has no token of a line's end, so --end has to name the one that ends a line"
+            ),
+        }
+    };
+    Ok(end)
+}
+
 fn token_of(token: &str, vocabulary: &Vocabulary) -> Option<u32> {
     vocabulary.id_of(token).or_else(|| match vocabulary.encode(token).ok()?.as_slice() {
         [id] => Some(*id),

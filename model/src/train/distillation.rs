@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::loss::cross_entropy;
+use super::reading::TrainingData;
 use super::soft_loss::hard_and_soft_cross_entropy;
 use super::teacher::{SoftTargets, TEMPERATURES};
+use super::texts::Texts;
 
 /// How much of a student's loss is the teacher's (Hinton, Vinyals and Dean 2015):
 /// λ · CE(text) + (1 - λ) · T² · CE(teacher at T, student at T).
@@ -39,6 +41,8 @@ pub(crate) struct Loss {
     pub(crate) nats: f64,
     /// That with the teacher, without the factor T².
     pub(crate) soft_nats: Option<f64>,
+    /// The number of tokens that `nats` is a mean of.
+    pub(crate) tokens: usize,
 }
 
 impl Distillation {
@@ -56,12 +60,11 @@ impl Distillation {
 }
 
 impl Objective {
-    /// Holds the options against the teacher, and the teacher against the training text, which has so many tokens.
+    /// Holds the options against the teacher, and the teacher against the training text.
     pub(crate) fn new(
         distillation: Option<Distillation>,
         teacher: Option<SoftTargets>,
-        tokens: usize,
-        vocab_size: usize,
+        data: &TrainingData,
     ) -> std::result::Result<Self, TrainError> {
         let (distillation, teacher) = match (distillation, teacher) {
             (None, None) => return Ok(Self::Text),
@@ -69,11 +72,14 @@ impl Objective {
             (Some(_), None) => return Err(TrainError::NoTeacher),
             (None, Some(_)) => return Err(TrainError::UnusedTeacher),
         };
+        let TrainingData::Text(Texts { training, vocab_size, .. }) = data else {
+            return Err(TrainError::LinesWithTeacher);
+        };
         let same = |field, teacher: String, run: String| match teacher == run {
             true => Ok(()),
             false => Err(TrainError::OtherTeacher { field, teacher, run }),
         };
-        same("number of tokens", teacher.len().to_string(), tokens.to_string())?;
+        same("number of tokens", teacher.len().to_string(), training.len().to_string())?;
         same("vocabulary size", teacher.vocab_size().to_string(), vocab_size.to_string())?;
         // Written down and read again, or taken from an f32, it may differ in its last places.
         if (teacher.temperature() / distillation.temperature - 1.0).abs() > 1e-6 {
@@ -98,11 +104,12 @@ impl Objective {
         targets: &Tensor,
         positions: impl Iterator<Item = usize>,
     ) -> Result<Loss> {
+        let tokens = targets.elem_count();
         match self {
             Self::Text => {
                 let total = cross_entropy(logits, targets)?;
                 let nats = f64::from(total.to_scalar::<f32>()?);
-                Ok(Loss { total, nats, soft_nats: None })
+                Ok(Loss { total, nats, soft_nats: None, tokens })
             }
             Self::Taught { distillation, teacher } => {
                 let teacher = Arc::clone(teacher);
@@ -112,7 +119,8 @@ impl Objective {
                 let (hard, soft) = (losses.get(0)?, losses.get(1)?);
                 let total = (hard.affine(*hard_weight, 0.0)? + soft.affine(soft_weight, 0.0)?)?;
                 let nats = f64::from(hard.to_scalar::<f32>()?);
-                Ok(Loss { total, nats, soft_nats: Some(f64::from(soft.to_scalar::<f32>()?)) })
+                let soft_nats = Some(f64::from(soft.to_scalar::<f32>()?));
+                Ok(Loss { total, nats, soft_nats, tokens })
             }
         }
     }

@@ -48,6 +48,36 @@ pub enum TrainError {
         "the order by passages needs a start token that stands at line ends and a training text with blank lines"
     )]
     NoPassages,
+    /// The options are those of one text and the material is lines, or the other way round.
+    #[error("the options and the texts don't agree whether each line is a sequence of its own")]
+    OtherReading,
+    /// A line's first token has to be predicted from something.
+    #[error("lines need a start token, from which the first token of each is predicted")]
+    LinesWithoutStart,
+    /// Lines have an order of their own in each epoch.
+    #[error("lines are read in a new order in each epoch: there are no passages to be put in order")]
+    LinesByPassages,
+    /// There is nothing to learn from, or nothing to measure on.
+    #[error("the {text} text has no line")]
+    NoLines {
+        /// `training` or `validation`.
+        text: &'static str,
+    },
+    /// A line ends within its context.
+    #[error(
+        "a line of the {text} text has {tokens} tokens, but {context} of them are said to be its context"
+    )]
+    Context {
+        /// `training` or `validation`.
+        text: &'static str,
+        /// How many of its tokens are only read.
+        context: usize,
+        /// How many it has.
+        tokens: usize,
+    },
+    /// A teacher's distributions are about the tokens of one text.
+    #[error("a teacher speaks of one text, not of lines")]
+    LinesWithTeacher,
     /// The options speak of a teacher, but there is none.
     #[error("the options have a distillation, but there are no distributions of a teacher")]
     NoTeacher,

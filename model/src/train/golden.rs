@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use super::tests::{advance, bits, options};
 use super::trainer::Trainer;
 use super::*;
+use crate::line::Line;
 
 const STEPS: usize = 12;
 /// After so many steps; an update differs by a few units in the last place of its gradients.
@@ -27,11 +28,32 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
+fn integers(tensor: &Tensor) -> Vec<u32> {
+    tensor.to_dtype(DType::U32).unwrap().to_vec1().unwrap()
+}
+
+/// What the case is trained on: a text, or lines where it says how long they are.
+fn data(golden: &BTreeMap<String, Tensor>) -> TrainingData {
+    let tokens = integers(&golden["tokens"]);
+    let Some(lengths) = golden.get("lengths") else {
+        return Texts { validation: tokens.clone(), training: tokens, vocab_size: 7 }.into();
+    };
+    let mut rest = tokens.as_slice();
+    let lines: Vec<Line> = integers(lengths)
+        .into_iter()
+        .zip(integers(&golden["contexts"]))
+        .map(|(length, context)| {
+            let (line, behind) = rest.split_at(length as usize);
+            rest = behind;
+            Line { tokens: line.to_vec(), context: context as usize }
+        })
+        .collect();
+    LineTexts { validation: lines.clone(), training: lines, vocab_size: 7 }.into()
+}
+
 /// A trainer that begins with the case's weights.
 fn trainer(options: TrainingOptions, golden: &BTreeMap<String, Tensor>) -> Trainer {
-    let tokens: Vec<u32> = golden["tokens"].to_dtype(DType::U32).unwrap().to_vec1().unwrap();
-    let texts = Texts { validation: tokens.clone(), training: tokens, vocab_size: 7 };
-    let mut trainer = Trainer::new(options, texts).unwrap();
+    let mut trainer = Trainer::new(options, data(golden)).unwrap();
     let mut tensors = trainer.tensors().unwrap();
     for (name, (shape, own)) in &mut tensors {
         if let Some(name) = name.strip_prefix("weights.") {
@@ -99,6 +121,22 @@ fn sgd_with_clipped_gradients() {
         ..shape(5, 6, 1, false)
     };
     assert_trained_as_by_pytorch("sgd", options);
+}
+
+#[test]
+fn adam_on_whole_lines_whose_contexts_count_less() {
+    let options = TrainingOptions {
+        optimizer: OptimizerKind::Adam,
+        learning_rate: 0.02,
+        decay: Decay::None,
+        clip: 0.5,
+        // All lines are one batch, so the order of an epoch makes no difference.
+        batch: 5,
+        epochs: STEPS,
+        lines: Some(LineOptions { end: 6, loss_after: None, context_weight: 0.3 }),
+        ..shape(5, 6, 2, false)
+    };
+    assert_trained_as_by_pytorch("lines", options);
 }
 
 #[test]

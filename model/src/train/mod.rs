@@ -1,4 +1,4 @@
-//! Training an LSTM language model on a text: `chorus train` without its command line.
+//! Training an LSTM language model on a text, or on lines: `chorus train` without its command line.
 //!
 //! Truncated back-propagation through time, seeded dropout, clipping, Adam and SGD, early stopping, and checkpoints
 //! from which a run goes on as if it had not been interrupted. Runs on the CPU. It prints nothing: an observer is
@@ -11,6 +11,9 @@ mod error;
 mod gradient;
 mod initial;
 mod lanes;
+mod line_batch;
+mod line_step;
+mod lines;
 mod loss;
 mod material;
 mod metrics;
@@ -21,6 +24,7 @@ mod origin;
 mod output;
 mod parameters;
 mod random;
+mod reading;
 mod run;
 mod schedule;
 mod soft_loss;
@@ -32,11 +36,13 @@ mod validation;
 
 pub use distillation::Distillation;
 pub use error::TrainError;
+pub use lines::{LineOptions, LineTexts};
 pub use material::Material;
 pub use metrics::{MetricsLine, read_metrics};
 pub use optimizer::OptimizerKind;
 pub use options::TrainingOptions;
 pub use order::DataOrder;
+pub use reading::TrainingData;
 pub use run::{CheckpointInterval, Event, Outcome, RunSettings, train};
 pub use schedule::Decay;
 pub use teacher::{
@@ -49,6 +55,8 @@ pub use texts::Texts;
 mod fuzz;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod line_tests;
 #[cfg(test)]
 mod taught;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::distillation::Distillation;
 use super::error::TrainError;
+use super::lines::LineOptions;
 use super::optimizer::OptimizerKind;
 use super::order::DataOrder;
 use super::schedule::Decay;
@@ -32,9 +33,9 @@ pub struct TrainingOptions {
     pub forget_bias: Option<f32>,
     /// The probability of dropping an element of a non-recurrent connection.
     pub dropout: f64,
-    /// The number of lanes.
+    /// The number of lanes, or of lines that are read side by side.
     pub batch: usize,
-    /// The number of time steps through which gradients flow.
+    /// The number of time steps through which gradients flow; through lines they flow from the end to the beginning.
     pub bptt: usize,
     /// The rule that turns gradients into updates.
     pub optimizer: OptimizerKind,
@@ -52,6 +53,9 @@ pub struct TrainingOptions {
     pub seed: u64,
     /// The order of the training text.
     pub order: DataOrder,
+    /// How lines are learned from, if each is a sequence of its own.
+    #[serde(default)]
+    pub lines: Option<LineOptions>,
     /// How a teacher's distributions are learned from, if there is a teacher.
     #[serde(default)]
     pub distillation: Option<Distillation>,
@@ -86,6 +90,9 @@ impl TrainingOptions {
         check(self.patience >= 1, "patience", &self.patience, "1 or more")?;
         let bias = self.forget_bias.unwrap_or_default();
         check(bias.is_finite(), "forget bias", &bias, "a finite number")?;
+        if let Some(LineOptions { context_weight, .. }) = &self.lines {
+            check((0.0..=1.0).contains(context_weight), "context weight", context_weight, "0 to 1")?;
+        }
         if let Some(distillation) = &self.distillation {
             distillation.validate()?;
         }
@@ -110,7 +117,7 @@ impl TrainingOptions {
             lstm_bias: true,
             output_bias: true,
             start: self.start,
-            end: None,
+            end: self.lines.as_ref().map(|lines| lines.end),
         };
         config.validate()?;
         Ok(config)

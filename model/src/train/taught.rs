@@ -47,7 +47,8 @@ fn run(options: &TrainingOptions, material: Material, settings: &RunSettings) ->
 
 /// By how much the best epoch's cross entropy with the validation text is above that of the source itself, in nats per token.
 fn excess(options: &TrainingOptions, material: Material) -> f64 {
-    let text = material.texts.validation.clone();
+    let TrainingData::Text(Texts { validation: text, .. }) = &material.data else { unreachable!() };
+    let text = text.clone();
     let mut trainer = Trainer::new(options.clone(), material).unwrap();
     let mut best = f64::INFINITY;
     while !trainer.is_over() {

@@ -58,6 +58,7 @@ pub(super) fn options() -> TrainingOptions {
         patience: 3,
         seed: 1,
         order: DataOrder::Text,
+        lines: None,
         distillation: None,
         weight_type: WeightType::F32,
     }

@@ -110,7 +110,7 @@ fn stream(start: Option<u32>, mut tokens: Vec<u32>) -> Vec<u32> {
     tokens
 }
 
-fn check(text: &'static str, tokens: &[u32], vocab_size: usize) -> Result<(), TrainError> {
+pub(crate) fn check(text: &'static str, tokens: &[u32], vocab_size: usize) -> Result<(), TrainError> {
     match tokens.iter().find(|&&token| token as usize >= vocab_size) {
         Some(&token) => Err(TrainError::TokenOutOfVocabulary { text, token, vocab_size }),
         None => Ok(()),

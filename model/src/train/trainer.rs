@@ -9,14 +9,15 @@ use super::dropout::Dropout;
 use super::error::TrainError;
 use super::gradient::{Gradients, clip_factor};
 use super::initial::begin_with;
-use super::lanes::Lanes;
+use super::line_step;
 use super::material::Material;
 use super::optimizer::Optimizer;
 use super::options::TrainingOptions;
 use super::origin::Origin;
 use super::parameters::Parameters;
+use super::reading::{Pass, Reading};
 use super::schedule::Place;
-use super::texts::{Arrangement, Epoch, hash};
+use super::texts::Epoch;
 use super::validation::{mean_nats, tensors};
 use crate::config::Config;
 use crate::network::NetworkState;
@@ -28,13 +29,22 @@ pub(crate) struct Trainer {
     parameters: Parameters,
     optimizer: Optimizer,
     objective: Objective,
-    arrangement: Arrangement,
+    reading: Reading,
     origin: Origin,
-    /// The training text as the present epoch reads it.
-    epoch: Epoch,
-    /// The state after the last block, without its graph; zero at an epoch's start.
+    /// The training data as the present epoch reads it.
+    epoch: Pass,
+    /// The state after the last block, without its graph; zero at an epoch's start, and always where lines are read.
     carried: NetworkState,
     progress: Progress,
+}
+
+/// What one step's forward pass gives.
+struct Forward {
+    loss: Loss,
+    /// The state after a block of a text.
+    next: Option<NetworkState>,
+    /// How many tokens were read.
+    read: usize,
 }
 
 /// What an epoch's end found.
@@ -50,25 +60,25 @@ impl Trainer {
     /// A run at its beginning.
     pub(crate) fn new(options: TrainingOptions, material: impl Into<Material>) -> Result<Self, TrainError> {
         options.validate()?;
-        let Material { texts, teacher, initial } = material.into();
-        let config = options.config(texts.vocab_size)?;
+        let Material { data, teacher, initial } = material.into();
+        let config = options.config(data.vocab_size())?;
         let parameters = Parameters::initial(&config, &options)?;
         let initial_model = initial.map(|model| begin_with(&parameters, &model)).transpose()?;
         let optimizer = Optimizer::new(options.optimizer, parameters.variables());
-        let tokens = texts.training.len();
-        let objective = Objective::new(options.distillation, teacher, tokens, texts.vocab_size)?;
+        let objective = Objective::new(options.distillation, teacher, &data)?;
+        let [training_text, validation_text] = data.hashes();
         let origin = Origin {
-            vocab_size: texts.vocab_size,
-            training_text: hash(&texts.training),
-            validation_text: hash(&texts.validation),
+            vocab_size: data.vocab_size(),
+            training_text,
+            validation_text,
             teacher: objective.teacher_hash(),
             initial_model,
         };
-        let arrangement = Arrangement::new(texts, &options)?;
-        let epoch = arrangement.epoch(0)?;
+        let reading = Reading::new(data, &options)?;
+        let epoch = reading.epoch(0)?;
         let carried = zero_state(&config, options.batch)?;
         let progress = Progress::default();
-        Ok(Self { options, parameters, optimizer, objective, arrangement, origin, epoch, carried, progress })
+        Ok(Self { options, parameters, optimizer, objective, reading, origin, epoch, carried, progress })
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -89,16 +99,12 @@ impl Trainer {
 
     /// Steps in each epoch.
     pub(crate) fn steps_per_epoch(&self) -> usize {
-        self.lanes().blocks(self.options.bptt)
+        self.epoch.steps(self.options.bptt)
     }
 
     /// Tokens in each epoch.
     pub(crate) fn tokens_per_epoch(&self) -> usize {
-        self.lanes().predicted()
-    }
-
-    fn lanes(&self) -> &Lanes {
-        self.epoch.lanes()
+        self.epoch.tokens()
     }
 
     /// Whether all blocks of the present epoch are done, so that [`Trainer::end_epoch`] is next.
@@ -111,20 +117,13 @@ impl Trainer {
         self.progress.epoch >= self.options.epochs || self.progress.epochs_since_best >= self.options.patience
     }
 
-    /// One block: forward, backward, clip, update.
+    /// One block, or one batch of lines: forward, backward, clip, update.
     pub(crate) fn step(&mut self) -> Result<(), TrainError> {
-        let (index, time) = (self.progress.block, self.options.bptt);
-        let block = self.lanes().block(index, time);
-        let (inputs, targets) = tensors(&block)?;
-        let packing = Packing::rectangle(block.time, self.options.batch);
-        let network = self.parameters.network();
         let mut masks = Dropout::new(self.options.dropout, self.options.seed, self.progress.step);
         let mut dropout = |activations: &Tensor| masks.apply(activations);
         let dropout: Option<crate::network::Dropout<'_>> =
             if self.options.dropout > 0.0 { Some(&mut dropout) } else { None };
-        let (hidden, next) = network.hidden(&inputs, &packing, &self.carried, dropout)?;
-        let positions = self.epoch.positions(index, time);
-        let loss = self.objective.loss(&network.logits(&hidden)?, &targets, positions)?;
+        let Forward { loss, next, read } = self.forward(dropout)?;
         let gradients = Gradients::take(loss.total.backward()?, self.parameters.variables().iter())?;
         let norm = gradients.norm()?;
         let total = f64::from(loss.total.to_scalar::<f32>()?);
@@ -135,15 +134,48 @@ impl Trainer {
         let clip = clip_factor(norm, self.options.clip);
         let step = self.progress.step;
         self.optimizer.update(self.parameters.variables(), &gradients, step, learning_rate, clip)?;
-        self.carried = next.detach();
-        self.advance(&loss, block.targets.len(), learning_rate);
+        if let Some(next) = next {
+            self.carried = next.detach();
+        }
+        self.advance(&loss, read, learning_rate);
         Ok(())
+    }
+
+    fn forward(&self, dropout: Option<crate::network::Dropout<'_>>) -> candle_core::Result<Forward> {
+        match (&self.epoch, &self.options.lines) {
+            (Pass::Text(epoch), _) => self.text_forward(epoch, dropout),
+            (Pass::Lines(epoch), lines) => {
+                let batch = epoch.batch(self.progress.block);
+                let context_weight = lines.as_ref().map_or(0.0, |lines| lines.context_weight);
+                let loss = line_step::loss(self.parameters.network(), &batch, context_weight, dropout)?;
+                Ok(Forward { loss, next: None, read: batch.targets.len() })
+            }
+        }
+    }
+
+    fn text_forward(
+        &self,
+        epoch: &Epoch,
+        dropout: Option<crate::network::Dropout<'_>>,
+    ) -> candle_core::Result<Forward> {
+        let (index, time) = (self.progress.block, self.options.bptt);
+        let block = epoch.lanes().block(index, time);
+        let (inputs, targets) = tensors(&block)?;
+        let packing = Packing::rectangle(block.time, self.options.batch);
+        let network = self.parameters.network();
+        let (hidden, next) = network.hidden(&inputs, &packing, &self.carried, dropout)?;
+        let positions = epoch.positions(index, time);
+        let loss = self.objective.loss(&network.logits(&hidden)?, &targets, positions)?;
+        Ok(Forward { loss, next: Some(next), read: block.targets.len() })
     }
 
     /// Validates, notes whether that is the best, and arranges the next epoch.
     pub(crate) fn end_epoch(&mut self) -> Result<EpochEnd, TrainError> {
         let network = self.parameters.network();
-        let nats = mean_nats(network, self.arrangement.validation(), self.options.bptt)?;
+        let nats = match &self.reading {
+            Reading::Text(texts) => mean_nats(network, texts.validation(), self.options.bptt)?,
+            Reading::Lines(lines) => line_step::mean_nats(network, lines.validation())?,
+        };
         let progress = &mut self.progress;
         let improved = progress.best.is_none_or(|best| nats < best.nats);
         progress.epoch += 1;
@@ -155,7 +187,7 @@ impl Trainer {
             progress.epochs_since_best += 1;
             progress.plateaus += 1;
         }
-        self.epoch = self.arrangement.epoch(self.progress.epoch)?;
+        self.epoch = self.reading.epoch(self.progress.epoch)?;
         self.carried = zero_state(self.config(), self.options.batch)?;
         Ok(EpochEnd { nats, improved })
     }
@@ -176,14 +208,14 @@ impl Trainer {
         self.options.decay.rate(self.options.learning_rate, Place { step, steps, epoch, plateaus })
     }
 
-    fn advance(&mut self, loss: &Loss, tokens: usize, learning_rate: f64) {
+    fn advance(&mut self, loss: &Loss, read: usize, learning_rate: f64) {
         let progress = &mut self.progress;
         progress.step += 1;
         progress.block += 1;
-        progress.tokens += tokens as u64;
-        progress.nats += loss.nats * tokens as f64;
-        progress.soft_nats += loss.soft_nats.unwrap_or_default() * tokens as f64;
-        progress.nats_tokens += tokens as u64;
+        progress.tokens += read as u64;
+        progress.nats += loss.nats * loss.tokens as f64;
+        progress.soft_nats += loss.soft_nats.unwrap_or_default() * loss.tokens as f64;
+        progress.nats_tokens += loss.tokens as u64;
         progress.learning_rate = learning_rate;
     }
 }
@@ -254,7 +286,7 @@ impl Trainer {
         if !self.is_possible(&header.progress) {
             return Err(unusable("its progress is that of no run with these options".to_owned()));
         }
-        self.epoch = self.arrangement.epoch(header.progress.epoch)?;
+        self.epoch = self.reading.epoch(header.progress.epoch)?;
         self.progress = header.progress;
         Ok(())
     }
