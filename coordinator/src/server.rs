@@ -26,7 +26,7 @@ use crate::ensemble::{Common, Ensemble};
 use crate::membership::Connecting;
 use crate::network::{Network, Sockets};
 use crate::run_error::RunError;
-use crate::security::Security;
+use crate::security::{Scope, Security};
 use crate::service::{EnsembleService, explain};
 use crate::steward::{Handle, Source, Steward};
 use crate::{admin, health};
@@ -193,6 +193,7 @@ where
     let service = RequestBodyTimeoutLayer::new(limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
+        .layer(common.security.gate(Scope::Read))
         .max_concurrent_streams(most_streams(limits))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))

@@ -2,12 +2,15 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use chorus_net::{Dialer, Wire, endpoint_at};
 use chorus_proto::{MAX_MESSAGE_BYTES, v1::ensemble_client::EnsembleClient};
 use tonic::{Code, Status};
 
-use super::{address::Address, security::SecurityArgs};
+use super::{
+    address::{Address, Secret},
+    security::SecurityArgs,
+};
 use crate::failure::sentence_of_io_error;
 
 /// How long a TCP connection may take to come about.
@@ -44,19 +47,23 @@ impl ConnectArgs {
 /// How an address is connected to.
 ///
 /// # Errors
-/// A host of which no certificate can be.
+/// A host of which no certificate can be, or a token that can't be sent.
 pub(crate) fn dialer(address: &Address) -> anyhow::Result<Dialer> {
     let endpoint = endpoint_at(address.uri.clone())
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    match &address.tls {
-        None => Ok(Dialer::plain(endpoint)),
+    let dialer = match &address.tls {
+        None => Dialer::plain(endpoint),
         Some(tls) => {
             let host = address.uri.host().unwrap_or_default();
-            Ok(Dialer::secure(endpoint, tls.client.clone(), tls.name.as_deref().unwrap_or(host))?)
+            Dialer::secure(endpoint, tls.client.clone(), tls.name.as_deref().unwrap_or(host))?
         }
+    };
+    match &address.token {
+        None => Ok(dialer),
+        Some(Secret(token)) => dialer.with_bearer(token).context("the token can't be sent"),
     }
 }
 

@@ -26,9 +26,10 @@ pub use change::Frozen;
 pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
+pub use crate::security::TokensError;
 pub use resilience::{Resilience, ResilienceError};
 pub(crate) use security::Secrets;
-pub use security::{SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
+pub use security::{AuthConfig, SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
 
 use crate::{
     fusion::{Fusion, Rule},
@@ -83,6 +84,9 @@ pub struct Config {
     /// TLS to workers at `https://` addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_tls: Option<WorkerTlsConfig>,
+    /// Who may come; everybody where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
     /// What the files hold that these name.
     #[serde(skip)]
     pub(crate) secrets: Arc<Secrets>,
@@ -107,6 +111,8 @@ pub struct Overrides {
     pub tls: Option<TlsConfig>,
     /// In place of `[worker_tls]`.
     pub worker_tls: Option<WorkerTlsConfig>,
+    /// In place of `auth.tokens`.
+    pub auth_tokens: Option<PathBuf>,
     /// In place of all `[[members]]`, if there are any.
     pub members: Vec<MemberConfig>,
     /// In place of `fusion.rule`.
@@ -201,6 +207,7 @@ impl Default for Config {
             fallback: None,
             tls: None,
             worker_tls: None,
+            auth: None,
             secrets: Arc::default(),
             members: Vec::new(),
         }
@@ -264,6 +271,10 @@ impl Config {
         self.fallback = flags.fallback.or(self.fallback.take());
         self.tls = flags.tls.or(self.tls.take());
         self.worker_tls = flags.worker_tls.or(self.worker_tls.take());
+        if let Some(tokens) = flags.auth_tokens {
+            let open_reflection = self.auth.as_ref().is_some_and(|auth| auth.open_reflection);
+            self.auth = Some(AuthConfig { tokens, open_reflection });
+        }
         self.fusion.rule = flags.rule.unwrap_or(self.fusion.rule);
         self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);
