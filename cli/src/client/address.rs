@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chorus_coordinator::config::Compression;
 use chorus_net::ClientTls;
 use tonic::transport::Uri;
 
@@ -15,6 +16,8 @@ pub(crate) struct Address {
     pub(super) tls: Option<Tls>,
     /// Goes with every request.
     pub(super) token: Option<Secret>,
+    /// How messages are packed, there and back.
+    pub(super) compression: Compression,
 }
 
 /// What is never shown.
@@ -47,7 +50,7 @@ impl FromStr for Address {
         if !known || uri.port_u16().is_none() || !only_authority {
             return Err(wrong_address());
         }
-        Ok(Self { uri, has_scheme, tls: None, token: None })
+        Ok(Self { uri, has_scheme, tls: None, token: None, compression: Compression::None })
     }
 }
 
@@ -83,7 +86,7 @@ impl From<std::net::SocketAddr> for Address {
     fn from(address: std::net::SocketAddr) -> Self {
         // A socket address is always a valid authority.
         let uri = Uri::try_from(format!("http://{address}")).unwrap_or_default();
-        Self { uri, has_scheme: true, tls: None, token: None }
+        Self { uri, has_scheme: true, tls: None, token: None, compression: Compression::None }
     }
 }
 

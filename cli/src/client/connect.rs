@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use anyhow::{Context as _, anyhow};
+use chorus_coordinator::config::Compression;
 use chorus_net::{Dialer, Wire, endpoint_at};
 use chorus_proto::{MAX_MESSAGE_BYTES, v1::ensemble_client::EnsembleClient};
 use tonic::{Code, Status};
@@ -29,6 +30,9 @@ pub(crate) struct ConnectArgs {
     pub(crate) addr: Address,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
+    /// Pack requests, and take answers packed where the server packs them: none, gzip or zstd
+    #[arg(long, value_name = "HOW", default_value = "none", value_parser = compression)]
+    pub(crate) compression: Compression,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
@@ -40,7 +44,17 @@ impl ConnectArgs {
     /// # Errors
     /// As [`Address::secured_by`].
     pub(crate) fn server(&self) -> anyhow::Result<Address> {
-        self.addr.secured_by(&self.security)
+        let address = self.addr.secured_by(&self.security)?;
+        Ok(Address { compression: self.compression, ..address })
+    }
+}
+
+fn compression(word: &str) -> Result<Compression, String> {
+    match word {
+        "none" => Ok(Compression::None),
+        "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err("allowed are none, gzip and zstd".to_owned()),
     }
 }
 
@@ -86,7 +100,11 @@ pub(crate) async fn connect(address: &Address) -> anyhow::Result<EnsembleClient<
         None => anyhow!("no ensemble answers at {address}: {reason}; start one with \"chorus up\""),
     })?;
     // Per-token scores of a long text are larger than the default limit.
-    Ok(EnsembleClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    let client = EnsembleClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    Ok(match address.compression.encoding() {
+        Some(encoding) => client.send_compressed(encoding).accept_compressed(encoding),
+        None => client,
+    })
 }
 
 /// A gRPC status as the sentence that a user should read.

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod change;
+mod connections;
 mod fallback;
 mod key;
 mod learned;
@@ -20,13 +21,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::security::TokensError;
 pub use addresses::{Addresses, AddressesError, Location};
 pub(crate) use change::Fate;
 pub use change::Frozen;
+pub use connections::{Compression, Connections, ConnectionsError};
 pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
-pub use crate::security::TokensError;
 pub use resilience::{Resilience, ResilienceError};
 pub(crate) use security::Secrets;
 pub use security::{AuthConfig, SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
@@ -75,6 +77,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the loss of a replica is kept from showing.
     pub resilience: Resilience,
+    /// How connections with clients are kept, and what is packed on them.
+    pub connections: Connections,
     /// Who answers in place of the members when their quorum is gone; nobody where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackConfig>,
@@ -184,6 +188,9 @@ pub enum ConfigError {
     /// A limit under which nothing works.
     #[error("limits can't be used")]
     Limits(#[from] LimitsError),
+    /// Intervals that are none.
+    #[error(transparent)]
+    Connections(#[from] ConnectionsError),
     /// Certificates that are not enough.
     #[error(transparent)]
     Security(#[from] SecurityError),
@@ -204,6 +211,7 @@ impl Default for Config {
             quorum: Quorum::default(),
             limits: Limits::default(),
             resilience: Resilience::default(),
+            connections: Connections::default(),
             fallback: None,
             tls: None,
             worker_tls: None,
@@ -298,6 +306,7 @@ impl Config {
         }
         self.limits.check()?;
         self.check_security()?;
+        self.connections.check()?;
         Ok(self.resilience.check()?)
     }
 

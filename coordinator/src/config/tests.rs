@@ -135,6 +135,10 @@ fn what_can_t_be_is_refused_by_its_key() {
         ("[quorum]\nmembers = 3", "quorum.members: 3 is not allowed; allowed: 1 to 2, the number of members"),
         ("[quorum]\nweight = 1.5", "quorum.weight: 1.5 is not allowed; allowed: 0 to 1"),
         ("[quorum]\nweight = nan", "quorum.weight: NaN is not allowed"),
+        (
+            "[connections]\nkeepalive_ms = 0",
+            "connections.keepalive_ms: 0 is not allowed; allowed: at least 1",
+        ),
         ("[limits]\nmax_top_n = 0", "limits.max_top_n: 0 is not allowed; allowed: 1 to 4294967295"),
         (
             "[limits]\nmax_input_bytes = 67108865",
