@@ -17,7 +17,7 @@ use chorus_coordinator::{
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 
-use super::tls::{ServerTlsArgs, WorkerTlsArgs};
+use super::tls::{ServerTlsArgs, WorkerTlsArgs, from_here, warn_of_plain_text};
 use super::{
     ADMIN_LISTENING, announce, announce_as, listen, process::ProcessArgs, reload::Hangups, until_drained,
 };
@@ -113,6 +113,9 @@ pub(crate) struct CoordinatorArgs {
     tls: ServerTlsArgs,
     #[command(flatten)]
     worker_tls: WorkerTlsArgs,
+    /// Let in whoever has one of the tokens in this TOML file, for what it is for
+    #[arg(long, value_name = "FILE", help_heading = "Tokens")]
+    auth_tokens: Option<PathBuf>,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -133,6 +136,7 @@ impl CoordinatorArgs {
             fallback: self.fallback,
             tls: self.tls.config()?,
             worker_tls: self.worker_tls.config()?,
+            auth_tokens: self.auth_tokens.as_deref().map(from_here).transpose()?,
             members: self.members,
             rule: self.rule,
             threshold: self.threshold,
@@ -156,6 +160,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     let shutdown = process.shutdown.clone();
     // Before anything is counted.
     process.serve_metrics(config.metrics).await?;
+    warn_of_plain_text(&config);
     let listener = listen(config.listen).await?;
     let admin = config.admin;
     let mut coordinator = Coordinator::new(config)?;
@@ -166,7 +171,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     }
     // Where there is no file, a hangup ends the process as it ends others.
     let mut _reloading = None;
-    if file.is_some() || flags.weights_file.is_some() || flags.tls.is_some() || flags.worker_tls.is_some() {
+    if file.is_some() || has_files(&flags) {
         coordinator = coordinator.with_source(source(file, flags));
         let reloading = Hangups::new()?.reload(coordinator.handle());
         _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
@@ -174,6 +179,12 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     announce(&listener)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     until_drained(coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned()), &shutdown).await
+}
+
+/// Whether there is something to read again without a configuration file.
+fn has_files(flags: &Overrides) -> bool {
+    let Overrides { weights_file, tls, worker_tls, auth_tokens, .. } = flags;
+    weights_file.is_some() || tls.is_some() || worker_tls.is_some() || auth_tokens.is_some()
 }
 
 /// Reads the files again, with the flags of the start.

@@ -189,6 +189,8 @@ mod tests {
             ),
             ("[tls]\ncertificate = 'a'\nkey = 'b'", "tls: { certificate = \"a\", key = \"b\" } is not"),
             ("[worker_tls]\nca = 'a'", "worker_tls: { ca = \"a\" } is not"),
+            ("[connections]\ncompression = 'zstd'", "connections.compression: \"zstd\" is not"),
+            ("[auth]\ntokens = 'a'", "auth: { open_reflection = false, tokens = \"a\" } is not"),
             ("[resilience]\nhedge_share = 0.5", "resilience.hedge_share: 0.5 is not"),
         ] {
             let refusal = ours.may_become(&with(keys)).unwrap_err().to_string();

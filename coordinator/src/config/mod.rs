@@ -3,6 +3,7 @@
 
 mod addresses;
 mod change;
+mod connections;
 mod fallback;
 mod key;
 mod learned;
@@ -21,15 +22,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::security::TokensError;
 pub use addresses::{Addresses, AddressesError, Location};
 pub(crate) use change::Fate;
 pub use change::Frozen;
+pub use connections::{Compression, Connections, ConnectionsError};
 pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
 pub use resilience::{Resilience, ResilienceError};
 pub(crate) use security::Secrets;
-pub use security::{SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
+pub use security::{AuthConfig, SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
 pub use telemetry::{Telemetry, TelemetryError};
 
 use crate::{
@@ -78,6 +81,8 @@ pub struct Config {
     pub resilience: Resilience,
     /// Where traces go.
     pub telemetry: Telemetry,
+    /// How connections with clients are kept, and what is packed on them.
+    pub connections: Connections,
     /// Who answers in place of the members when their quorum is gone; nobody where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackConfig>,
@@ -87,6 +92,9 @@ pub struct Config {
     /// TLS to workers at `https://` addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_tls: Option<WorkerTlsConfig>,
+    /// Who may come; everybody where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
     /// What the files hold that these name.
     #[serde(skip)]
     pub(crate) secrets: Arc<Secrets>,
@@ -111,6 +119,8 @@ pub struct Overrides {
     pub tls: Option<TlsConfig>,
     /// In place of `[worker_tls]`.
     pub worker_tls: Option<WorkerTlsConfig>,
+    /// In place of `auth.tokens`.
+    pub auth_tokens: Option<PathBuf>,
     /// In place of all `[[members]]`, if there are any.
     pub members: Vec<MemberConfig>,
     /// In place of `fusion.rule`.
@@ -182,6 +192,9 @@ pub enum ConfigError {
     /// A limit under which nothing works.
     #[error("limits can't be used")]
     Limits(#[from] LimitsError),
+    /// Intervals that are none.
+    #[error(transparent)]
+    Connections(#[from] ConnectionsError),
     /// Certificates that are not enough.
     #[error(transparent)]
     Security(#[from] SecurityError),
@@ -206,9 +219,11 @@ impl Default for Config {
             limits: Limits::default(),
             resilience: Resilience::default(),
             telemetry: Telemetry::default(),
+            connections: Connections::default(),
             fallback: None,
             tls: None,
             worker_tls: None,
+            auth: None,
             secrets: Arc::default(),
             members: Vec::new(),
         }
@@ -272,6 +287,10 @@ impl Config {
         self.fallback = flags.fallback.or(self.fallback.take());
         self.tls = flags.tls.or(self.tls.take());
         self.worker_tls = flags.worker_tls.or(self.worker_tls.take());
+        if let Some(tokens) = flags.auth_tokens {
+            let open_reflection = self.auth.as_ref().is_some_and(|auth| auth.open_reflection);
+            self.auth = Some(AuthConfig { tokens, open_reflection });
+        }
         self.fusion.rule = flags.rule.unwrap_or(self.fusion.rule);
         self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);
@@ -295,6 +314,7 @@ impl Config {
         }
         self.limits.check()?;
         self.check_security()?;
+        self.connections.check()?;
         self.resilience.check()?;
         Ok(self.telemetry.check()?)
     }
