@@ -24,6 +24,7 @@ pub mod tops;
 pub mod traffic;
 pub mod weights;
 
+mod activity;
 mod admin;
 mod admission;
 mod agreement;
