@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// (crate, what it must not depend on, not even through another crate of the workspace)
-const WALLS: [(&str, &[&str]); 10] = [
+const WALLS: [(&str, &[&str]); 11] = [
     (
         "chorus-fuzz",
         &["chorus-proto", "chorus-text", "chorus-model", "chorus-worker", "chorus-coordinator", "tokio"],
@@ -40,7 +40,14 @@ const WALLS: [(&str, &[&str]); 10] = [
         "chorus-load",
         &["candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-coordinator", "chorus-cli"],
     ),
-    ("chorus-coordinator", &["candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-cli"]),
+    (
+        "chorus-page",
+        &["candle-core", "chorus-text", "chorus-model", "chorus-worker", "chorus-coordinator", "chorus-cli"],
+    ),
+    (
+        "chorus-coordinator",
+        &["chorus-page", "candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-cli"],
+    ),
 ];
 
 fn metadata() -> Metadata {

@@ -19,7 +19,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 
-use super::{ADMIN_LISTENING, ProcessArgs, announce, announce_as, listen, reload::Hangups, until_drained};
+use super::{
+    ADMIN_LISTENING, ProcessArgs, announce, announce_as, listen, page, reload::Hangups, until_drained,
+};
 use crate::client::rule_parser;
 use crate::compute::threads;
 use crate::failure::{UsageError, one_line};
@@ -36,6 +38,7 @@ A configuration file; flags override it, unknown keys are refused:
   listen = \"127.0.0.1:50051\"
   metrics = \"127.0.0.1:9464\"
   admin = \"127.0.0.1:50052\"
+  http = \"127.0.0.1:8080\"
   weights = \"weights.toml\"
   [fallback]
   name = \"student\"
@@ -54,7 +57,8 @@ A configuration file; flags override it, unknown keys are refused:
   address = \"http://127.0.0.1:50061\"
 
 Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`), and
-before it, with --admin, `admin listening on 127.0.0.1:50052`. There
+before it, with --http, `page listening on 127.0.0.1:8080`, and with --admin
+`admin listening on 127.0.0.1:50052`. There
 `chorus members` changes members and weights while it serves. SIGHUP reads the
 file again: what can't be used is refused whole, with a line in the log.
 SIGINT and SIGTERM let it finish what is in progress and end; a second one ends
@@ -85,6 +89,12 @@ pub(crate) struct CoordinatorArgs {
     /// Where `chorus members` changes the members while it serves (default: nowhere)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     admin: Option<SocketAddr>,
+    /// Where a page for browsers is served: members, charts and a playground (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    http: Option<SocketAddr>,
+    /// Serve the page on 127.0.0.1:8080, or another port where that is taken, where nothing says where
+    #[arg(long, hide = true)]
+    http_anywhere: bool,
     /// How the members' answers become one, where a request does not say (default: weighted_average)
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
@@ -119,6 +129,7 @@ impl CoordinatorArgs {
             listen: self.listen,
             metrics: self.metrics,
             admin: self.admin,
+            http: self.http,
             weights_file: self.weights,
             fallback: self.fallback,
             members: self.members,
@@ -138,6 +149,7 @@ impl CoordinatorArgs {
 /// The configuration or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     let shutdown = arguments.process.start()?;
+    let http_anywhere = arguments.http_anywhere;
     let (file, flags) = arguments.split();
     let config = config(file.as_deref(), flags.clone())?;
     // Before anything is counted.
@@ -145,7 +157,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
         serve_metrics(address)?;
     }
     let listener = listen(config.listen).await?;
-    let admin = config.admin;
+    let (admin, http) = (config.admin, config.http);
     let mut coordinator = Coordinator::new(config)?;
     if let Some(address) = admin {
         let listener = listen(address).await?;
@@ -159,9 +171,13 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
         let reloading = Hangups::new()?.reload(coordinator.handle());
         _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
     }
+    let page = page::serve(&coordinator, http, http_anywhere, shutdown.drain.clone()).await?;
     announce(&listener)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    until_drained(coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned()), &shutdown).await
+    let server = coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned());
+    let served = until_drained(server, &shutdown).await;
+    page.end().await;
+    served
 }
 
 /// Reads the files again, with the flags of the start.

@@ -3,6 +3,7 @@
 //! Knows nothing about who starts them.
 
 mod coordinator;
+mod page;
 mod reload;
 mod worker;
 
@@ -26,6 +27,9 @@ pub(crate) const LISTENING: &str = "listening on ";
 
 /// What stands before the address of the admin service, in a line before that one.
 const ADMIN_LISTENING: &str = "admin listening on ";
+
+/// What stands before the address of the page, in a line before that one.
+pub(crate) const PAGE_LISTENING: &str = "page listening on ";
 
 /// What both server commands take.
 #[derive(Debug, clap::Args)]
