@@ -4,20 +4,22 @@
 
 use std::error::Error;
 
-use chorus_net::connections;
+use chorus_net::secured_connections;
+use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::admin_server::{self, AdminServer};
 use chorus_proto::v1::{
     self, ConfigurationReply, ConfigurationRequest, ErrorCode, MemberSettings, ReloadRequest,
     SetMembersRequest,
 };
-use chorus_proto::{FILE_DESCRIPTOR_SET, status};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::config::{Addresses, MemberConfig};
+use crate::failure::Failure;
 use crate::quorum::Quorum;
 use crate::run_error::RunError;
+use crate::security::Security;
 use crate::steward::{Handle, InForce, MemberList, ReconfigureError};
 
 /// Calls of one operator at a time: far more than anybody makes.
@@ -32,6 +34,7 @@ struct AdminService {
 pub(crate) async fn serve(
     handle: Handle,
     listener: TcpListener,
+    security: &Security,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let reflection = || {
@@ -44,7 +47,8 @@ pub(crate) async fn serve(
         .add_service(AdminServer::new(AdminService { handle }))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok(router.serve_with_incoming_shutdown(connections(TcpIncoming::from(listener)), shutdown).await?)
+    let incoming = secured_connections(TcpIncoming::from(listener), security.server.clone());
+    Ok(router.serve_with_incoming_shutdown(incoming, shutdown).await?)
 }
 
 #[tonic::async_trait]
@@ -93,7 +97,7 @@ fn member(settings: MemberSettings) -> MemberConfig {
 fn answer(changed: Result<InForce, ReconfigureError>) -> Result<Response<ConfigurationReply>, Status> {
     match changed {
         Ok(in_force) => Ok(Response::new(reply(in_force))),
-        Err(error) => Err(status(code(&error), sentence(&error))),
+        Err(error) => Err(failure(&error).into()),
     }
 }
 
@@ -115,6 +119,31 @@ fn settings(member: MemberConfig) -> MemberSettings {
     }
 }
 
+fn failure(error: &ReconfigureError) -> Failure {
+    let sentence = sentence(error);
+    let failure = Failure::new(code(error), &sentence);
+    match error {
+        ReconfigureError::Config(of_config) => match of_config.key() {
+            Some(key) => failure.field(&key, &sentence),
+            None => failure,
+        },
+        ReconfigureError::Address { .. } | ReconfigureError::Weights(_) => {
+            failure.field("members", &sentence)
+        }
+        ReconfigureError::Frozen(frozen) => failure.with("key", &frozen.key),
+        ReconfigureError::Revision { in_force, .. } => failure.with("revision", &in_force.to_string()),
+        ReconfigureError::NotUp(absent) => {
+            let names: Vec<&str> = absent.iter().map(|(name, _)| name.as_str()).collect();
+            failure.with("not_up", &names.join(","))
+        }
+        ReconfigureError::NoSource
+        | ReconfigureError::Unreadable(_)
+        | ReconfigureError::OtherEnsemble(_)
+        | ReconfigureError::Security(_)
+        | ReconfigureError::ShuttingDown => failure,
+    }
+}
+
 fn code(error: &ReconfigureError) -> ErrorCode {
     match error {
         ReconfigureError::Config(_) | ReconfigureError::Address { .. } | ReconfigureError::Weights(_) => {
@@ -125,6 +154,7 @@ fn code(error: &ReconfigureError) -> ErrorCode {
         | ReconfigureError::Frozen(_)
         | ReconfigureError::Revision { .. }
         | ReconfigureError::OtherEnsemble(_)
+        | ReconfigureError::Security(_)
         | ReconfigureError::NotUp(_) => ErrorCode::FailedPrecondition,
         ReconfigureError::ShuttingDown => ErrorCode::Unavailable,
     }

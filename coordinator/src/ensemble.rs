@@ -7,26 +7,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use chorus_proto::status;
 use chorus_proto::v1::{ErrorCode, Participation};
 use chorus_text::Vocabulary;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tracing::Span;
 
 use crate::activity::Activity;
 use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
 use crate::config::{Config, Limits};
 use crate::dense::DenseBudget;
+use crate::failure::{refused, status};
 use crate::fusion::FuseError;
 use crate::member::Member;
 use crate::plan::Plan;
 use crate::quorum::{Quorum, QuorumError};
 use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
+use crate::security::Security;
 use crate::session::{Patience, SessionTerms, StepError};
+use crate::telemetry::{Answers, Settings};
 use crate::weights::{Learned, Mismatch, Weights, WeightsError};
 
 /// What a member has for each token of a feed, beside the time for a step: many times what a token takes on a CPU, so
@@ -69,14 +72,23 @@ pub(crate) struct Common {
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
     pub(crate) stop: CancellationToken,
+    /// Certificates in use.
+    pub(crate) security: Security,
+    /// What is counted of answers.
+    pub(crate) answers: Arc<Answers>,
+    /// What is said of the configuration and of the process.
+    pub(crate) settings: Arc<Settings>,
     /// Large texts that are tokenized at a time: more would only take the processors from each other.
     tokenizing: Arc<Semaphore>,
     /// Of the links, which a change leaves as they are.
     dense: DenseBudget,
+    /// Sessions that requests may have beside the one that each has.
+    branches: Arc<Semaphore>,
+    most_branches: u32,
 }
 
 impl Common {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, security: Security) -> Self {
         let draining = CancellationToken::new();
         let processors = available_parallelism().map_or(1, usize::from);
         Self {
@@ -85,9 +97,22 @@ impl Common {
             activity: Arc::new(Activity::new()),
             draining,
             stop: CancellationToken::new(),
+            security,
+            answers: Arc::new(Answers::new()),
+            settings: Arc::new(Settings::new()),
             tokenizing: Arc::new(Semaphore::new(processors)),
             dense: DenseBudget::default(),
+            branches: Arc::new(Semaphore::new(limits.max_branches as usize)),
+            most_branches: limits.max_branches,
         }
+    }
+
+    /// Waits, in the order of asking, for a request that has so many sessions at a time at every member; fewer where no
+    /// more are allowed. They are given back when what comes is dropped.
+    pub(crate) async fn branches(&self, sessions: usize) -> Option<OwnedSemaphorePermit> {
+        let beside = u32::try_from(sessions.saturating_sub(1)).unwrap_or(u32::MAX).min(self.most_branches);
+        // Never closed.
+        Arc::clone(&self.branches).acquire_many_owned(beside).await.ok()
     }
 }
 
@@ -261,7 +286,7 @@ impl Ensemble {
                 learned: ensemble.learned_in_force(),
             };
             let checked = check(request, &terms);
-            let checked = checked.map_err(RequestError::into_status)?;
+            let checked = checked.map_err(|error| refused(&error))?;
             Ok((checked, vocabulary))
         });
         checked.await?
@@ -283,6 +308,7 @@ impl Ensemble {
             snapshot_tokens,
             early_decision: resilience.early_decision,
             require_all: false,
+            is_traced: chorus_trace::is_sampled(&Span::current()),
             deadline,
         }
     }

@@ -22,8 +22,10 @@ pub(crate) async fn reporter() -> (HealthReporter, HealthServer<impl Health>) {
     (reporter, service)
 }
 
-/// Reports until the server drains, at every change of a member's presence or of the configuration.
+/// Reports until the server drains, at every change of a member's presence or of the configuration that changes what is to be
+/// said: whoever watches hears nothing twice.
 pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporter: HealthReporter) {
+    let mut said = false;
     loop {
         let ensemble = Arc::clone(&in_force.borrow_and_update());
         let fallback = ensemble.fallback.iter().flat_map(|fallback| &fallback.roster.members);
@@ -31,7 +33,11 @@ pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporte
         let changes = select_all(changes.collect::<Vec<_>>());
         let draining = &ensemble.common.draining;
         let serving = ensemble.can_answer().is_ok() && !draining.is_cancelled();
-        set(&reporter, serving).await;
+        if serving != said {
+            set(&reporter, serving).await;
+            said = serving;
+        }
+        ensemble.common.settings.serving(serving);
         tokio::select! {
             // Once the server drains, members do not matter any more.
             biased;
@@ -41,13 +47,17 @@ pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporte
             _ = changes => {}
         }
     }
-    set(&reporter, false).await;
+    in_force.borrow().common.settings.serving(false);
+    if said {
+        set(&reporter, false).await;
+    }
 }
 
 async fn set(reporter: &HealthReporter, serving: bool) {
     let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     reporter.set_service_status("", status).await;
     reporter.set_service_status(service_name::<crate::service::EnsembleService>(), status).await;
+    reporter.set_service_status(chorus_inference::SERVICE_NAME, status).await;
 }
 
 fn service_name<S: EnsembleRpc>() -> &'static str {

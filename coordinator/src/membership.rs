@@ -25,6 +25,8 @@ pub(crate) struct Connecting {
     connect_timeout: Duration,
     hedge_share: f32,
     refresh: Duration,
+    /// Whom workers prove to be over TLS, where that is configured.
+    server_name: Option<String>,
 }
 
 /// A member with the links to its replicas. Dropping it ends them once no session needs them any more.
@@ -55,6 +57,8 @@ pub(crate) struct Newcomer {
 struct Links {
     member: Arc<Member>,
     connecting: Connecting,
+    /// The name that stands for all of them, if one does.
+    name: Option<String>,
     by_address: Mutex<BTreeMap<String, Arc<GrpcReplica>>>,
 }
 
@@ -66,11 +70,20 @@ impl Connecting {
             connect_timeout: config.limits.connect_timeout(),
             hedge_share: config.resilience.hedge_share as f32,
             refresh: config.resilience.dns_refresh(),
+            server_name: config.worker_tls.as_ref().and_then(|tls| tls.server_name.clone()),
         }
     }
 
-    fn connect(&self, member: &str, address: &str) -> Result<GrpcReplica, InvalidAddress> {
-        GrpcReplica::connect(&self.network, member, address, self.connect_timeout, &self.agreement)
+    /// `name` is the one that the address was found by.
+    fn connect(
+        &self,
+        member: &str,
+        address: &str,
+        name: Option<&str>,
+    ) -> Result<GrpcReplica, InvalidAddress> {
+        let server_name = self.server_name.as_deref().or(name);
+        let Self { network, connect_timeout, agreement, .. } = self;
+        GrpcReplica::connect(network, member, address, server_name, *connect_timeout, agreement)
     }
 
     /// Starts to connect to a member's replicas. Members are enrolled in the order of the configuration. Needs a tokio
@@ -80,20 +93,25 @@ impl Connecting {
     /// An address that can't be connected to; never for a configuration that was checked.
     pub(crate) fn enroll(&self, config: &MemberConfig) -> Result<Enrolled, InvalidAddress> {
         let member = Arc::new(Member::new(&config.name, [], self.hedge_share));
+        let location = config.address.location();
+        let location = location.map_err(|error| InvalidAddress::new(&error.to_string()))?;
+        let name = match &location {
+            Location::Name { host, .. } => Some(host.clone()),
+            Location::Fixed(_) => None,
+        };
         let links = Arc::new(Links {
             member: Arc::clone(&member),
             connecting: self.clone(),
+            name,
             by_address: Mutex::default(),
         });
-        let location = config.address.location();
-        let location = location.map_err(|error| InvalidAddress::new(&error.to_string()))?;
         let lookups = match location {
             Location::Fixed(addresses) => {
                 links.set(&addresses)?;
                 None
             }
-            Location::Name { host, port } => {
-                let lookups = look_up(Arc::clone(&links), host, port);
+            Location::Name { host, port, tls } => {
+                let lookups = look_up(Arc::clone(&links), host, port, tls);
                 Some(AbortOnDropHandle::new(tokio::spawn(lookups)))
             }
         };
@@ -202,7 +220,8 @@ impl Links {
             let link = match known.get(address) {
                 Some(link) => Arc::clone(link),
                 None => {
-                    let link = Arc::new(self.connecting.connect(self.member.name(), address)?);
+                    let name = self.name.as_deref();
+                    let link = Arc::new(self.connecting.connect(self.member.name(), address, name)?);
                     new.push(Arc::clone(&link));
                     link
                 }
@@ -218,10 +237,10 @@ impl Links {
 }
 
 /// Lives as long as the member.
-async fn look_up(links: Arc<Links>, host: String, port: u16) {
+async fn look_up(links: Arc<Links>, host: String, port: u16, tls: bool) {
     let mut last = None;
     loop {
-        match addresses(&*links.connecting.network, &host, port).await {
+        match addresses(&*links.connecting.network, &host, port, tls).await {
             Ok(addresses) if last.as_ref() != Some(&addresses) => {
                 tracing::info!(member = links.member.name(), host, ?addresses, "looked up");
                 if let Err(error) = links.set(&addresses) {
@@ -238,8 +257,11 @@ async fn look_up(links: Arc<Links>, host: String, port: u16) {
 }
 
 /// All addresses of a name, each once, in order.
-async fn addresses(network: &dyn Network, host: &str, port: u16) -> io::Result<Vec<String>> {
+async fn addresses(network: &dyn Network, host: &str, port: u16, tls: bool) -> io::Result<Vec<String>> {
     let mut addresses = network.look_up(host.to_owned(), port).await?;
+    if tls {
+        addresses.iter_mut().for_each(|address| *address = address.replacen("http:", "https:", 1));
+    }
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
@@ -261,7 +283,7 @@ mod tests {
         let flag = format!("alto=dns://localhost:{}", worker.address.port());
         let members = vec![flag.parse().unwrap()];
         let config = Config::new(None, Overrides { members, ..Overrides::default() }).unwrap();
-        let connecting = Connecting::new(&config, Arc::new(Sockets), &Arc::default());
+        let connecting = Connecting::new(&config, Arc::new(Sockets::default()), &Arc::default());
         let enrolled = connecting.enroll(&config.members[0]).unwrap();
         let up = enrolled.member.wait_until_up();
         tokio::time::timeout(Duration::from_secs(60), up).await.unwrap();
@@ -278,8 +300,9 @@ mod tests {
         let flag = format!("alto={},{}", workers[0].url(), workers[1].url());
         let members = vec![flag.parse().unwrap()];
         let config = Config::new(None, Overrides { members, ..Overrides::default() }).unwrap();
-        let enrolled =
-            Connecting::new(&config, Arc::new(Sockets), &Arc::default()).enroll(&config.members[0]).unwrap();
+        let enrolled = Connecting::new(&config, Arc::new(Sockets::default()), &Arc::default())
+            .enroll(&config.members[0])
+            .unwrap();
         let member = &enrolled.member;
         let both_up = async {
             while !member.seats().iter().all(|seat| seat.is_up()) {

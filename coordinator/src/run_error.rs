@@ -1,5 +1,6 @@
 //! [`RunError`]: why a coordinator could not run. Knows nothing about who runs it.
 
+use crate::config::SecretsError;
 use crate::link::InvalidAddress;
 use crate::weights::WeightsError;
 
@@ -18,6 +19,9 @@ pub enum RunError {
     /// The weights can't be shared.
     #[error("the members' weights can't be used")]
     Weights(#[from] WeightsError),
+    /// Certificates, keys or tokens that can't be used.
+    #[error("the security can't be set up")]
+    Security(#[from] SecretsError),
     /// The descriptors for server reflection can't be read.
     #[error("server reflection can't be offered")]
     Reflection(#[from] tonic_reflection::server::Error),

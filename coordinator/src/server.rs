@@ -7,7 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chorus_net::connections;
+use chorus_inference::{InferenceServer, InferenceService, with_read_timeout};
+use chorus_net::secured_connections;
 use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::ensemble_server::{self, EnsembleServer};
 use futures::Stream;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::LayerExt as _;
 use tonic::transport::server::{Connected, TcpIncoming};
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::config::{Config, Limits};
@@ -26,8 +27,10 @@ use crate::ensemble::{Common, Ensemble};
 use crate::membership::Connecting;
 use crate::network::{Network, Sockets};
 use crate::run_error::RunError;
+use crate::security::Security;
 use crate::service::{EnsembleService, explain};
 use crate::steward::{Handle, Source, Steward};
+use crate::telemetry::{ObserveLayer, counted};
 use crate::{admin, health};
 
 /// What running requests have to finish in after a shutdown was asked for.
@@ -58,7 +61,9 @@ impl Coordinator {
     /// # Errors
     /// A configuration that can't be used.
     pub fn new(config: Config) -> Result<Self, RunError> {
-        Self::on(Arc::new(Sockets), config)
+        let security = Security::new(&config)?;
+        let sockets = Sockets { tls: security.workers.clone() };
+        Self::with_security(Arc::new(sockets), config, security)
     }
 
     /// The same over a network of the caller's: where workers are found.
@@ -66,8 +71,17 @@ impl Coordinator {
     /// # Errors
     /// As [`Coordinator::new`].
     pub fn on(network: Arc<dyn Network>, config: Config) -> Result<Self, RunError> {
+        let security = Security::new(&config)?;
+        Self::with_security(network, config, security)
+    }
+
+    fn with_security(
+        network: Arc<dyn Network>,
+        config: Config,
+        security: Security,
+    ) -> Result<Self, RunError> {
         let limits = config.limits.clone();
-        let common = Common::new(&limits);
+        let common = Common::new(&limits, security);
         let connecting = Connecting::new(&config, network, &common.agreement);
         let (steward, handle) = Steward::new(config, connecting, common.clone())?;
         Ok(Self { steward, handle, common, limits, admin: None })
@@ -117,7 +131,7 @@ impl Coordinator {
         let draining = common.draining.clone();
         let steward = AbortOnDropHandle::new(tokio::spawn(steward.run()));
         let _admin = admin.map(|listener| {
-            let serving = serve_admin(handle.clone(), listener, draining.clone());
+            let serving = serve_admin(handle.clone(), listener, common.security.clone(), draining.clone());
             AbortOnDropHandle::new(tokio::spawn(serving))
         });
         let served = serve(handle.ensembles(), &common, &limits, incoming, shutdown).await;
@@ -140,7 +154,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    run_on(Arc::new(Sockets), config, incoming, shutdown).await
+    Coordinator::new(config)?.serve(incoming, shutdown).await
 }
 
 /// As [`run`], over a network of the caller's: where workers are found, and how clients' connections come in.
@@ -159,9 +173,9 @@ where
     Coordinator::on(network, config)?.serve(incoming, shutdown).await
 }
 
-async fn serve_admin(handle: Handle, listener: TcpListener, draining: CancellationToken) {
+async fn serve_admin(handle: Handle, listener: TcpListener, security: Security, draining: CancellationToken) {
     // Clients are served all the same.
-    if let Err(error) = admin::serve(handle, listener, draining.cancelled()).await {
+    if let Err(error) = admin::serve(handle, listener, &security, draining.cancelled()).await {
         tracing::error!(%error, "the admin service failed");
     }
 }
@@ -180,21 +194,30 @@ where
     let (reporter, health) = health::reporter().await;
     let _reporting = AbortOnDropHandle::new(tokio::spawn(health::report(ensembles.clone(), reporter)));
     let largest = largest_request(limits);
-    let service = EnsembleServer::new(EnsembleService::new(ensembles));
+    let ensemble = EnsembleService::new(ensembles);
+    let inference = InferenceServer::new(InferenceService::new(ensemble.clone()));
+    let inference = inference.max_decoding_message_size(largest);
+    let read_timeout = limits.read_timeout();
+    let inference =
+        MapRequestLayer::new(move |request| with_read_timeout(request, read_timeout)).named_layer(inference);
+    let service = EnsembleServer::new(ensemble);
     let service = service.max_decoding_message_size(largest);
     // Not of the others, whose streams may well be silent for long.
     let service = RequestBodyTimeoutLayer::new(limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
+        // Outside of what explains refusals, so that it counts what callers see.
+        .layer(ObserveLayer::new())
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
         .max_concurrent_streams(most_streams(limits))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(service)
+        .add_service(inference)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let closing = CancellationToken::new();
-    let incoming = connections(incoming);
+    let incoming = counted(secured_connections(incoming, common.security.server.clone()));
     let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {
@@ -224,9 +247,11 @@ where
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(chorus_inference::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // The descriptors know the workers' service too, which is not served here.
         .with_service_name(ensemble_server::SERVICE_NAME)
+        .with_service_name(chorus_inference::SERVICE_NAME)
         .with_service_name("grpc.health.v1.Health")
 }
 

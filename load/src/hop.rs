@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use chorus_net::Dialer;
 use chorus_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
@@ -13,7 +14,7 @@ use chorus_proto::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Endpoint};
+use tonic::{Status, Streaming};
 
 use crate::measure::Latencies;
 
@@ -46,12 +47,11 @@ struct Hop {
 /// # Errors
 /// The worker can't be reached, refuses, or answers something else.
 pub async fn steps_of_worker(
-    endpoint: &Endpoint,
+    worker: &Dialer,
     tokens: impl IntoIterator<Item = u32>,
     warm_up: usize,
 ) -> Result<Latencies, HopError> {
-    let mut client =
-        WorkerClient::new(endpoint.connect().await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut client = WorkerClient::new(worker.connect().await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (operations, frames) = mpsc::channel(1);
     let answers = client.attach(ReceiverStream::new(frames)).await.map_err(Box::new)?.into_inner();
     let mut hop = Hop { operations, answers };
@@ -98,14 +98,20 @@ impl Hop {
 
 #[cfg(test)]
 mod tests {
+    use tonic::transport::Endpoint;
+
     use super::*;
     use crate::null::{NullWorkers, synthetic_vocabulary};
+
+    fn at(address: std::net::SocketAddr) -> Dialer {
+        Dialer::plain(Endpoint::from_shared(format!("http://{address}")).unwrap())
+    }
 
     async fn steps(tokens: &[u32]) -> Result<Latencies, HopError> {
         let vocabulary = synthetic_vocabulary(30).unwrap();
         let workers = NullWorkers::start(1, &vocabulary).unwrap();
-        let endpoint = Endpoint::from_shared(format!("http://{}", workers.addresses()[0])).unwrap();
-        steps_of_worker(&endpoint, tokens.iter().copied(), 2).await
+        let worker = at(workers.addresses()[0]);
+        steps_of_worker(&worker, tokens.iter().copied(), 2).await
     }
 
     #[tokio::test]
@@ -116,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_is_not_there_is_an_error() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let endpoint = Endpoint::from_shared(format!("http://{free}")).unwrap();
-        assert!(matches!(steps_of_worker(&endpoint, [1], 0).await, Err(HopError::Connect(_))));
+        let worker = at(free);
+        assert!(matches!(steps_of_worker(&worker, [1], 0).await, Err(HopError::Connect(_))));
     }
 }

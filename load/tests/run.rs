@@ -13,10 +13,12 @@ use chorus_load::{
     run,
     workload::{Delivery, Inputs, Workload, parse_prompts},
 };
+use chorus_net::Dialer;
 use chorus_proto::v1::{
-    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, GeneratedToken,
-    GenerationEnd, Input, MissingMember, Participation, PredictReply, PredictRequest, ScoreReply,
-    ScoreRequest, StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest,
+    ClassifyReply, ClassifyRequest, CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply,
+    GenerateRequest, GeneratedToken, GenerationEnd, Input, MissingMember, Participation, PredictReply,
+    PredictRequest, RankReply, RankRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
+    TokenizerChunk, TokenizerRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     input,
 };
@@ -104,6 +106,14 @@ impl Ensemble for Scripted {
         Err(Status::unimplemented(""))
     }
 
+    async fn rank(&self, _: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn classify(&self, _: Request<ClassifyRequest>) -> Result<Response<ClassifyReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn distributions(
         &self,
         _: Request<DistributionsRequest>,
@@ -172,8 +182,8 @@ async fn run_on(
     workload: &Arc<Workload>,
     stop: &CancellationToken,
 ) -> Result<RunResult, RunError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    run(plan, workload, &endpoint, &Arc::new(Live::default()), stop).await
+    let ensemble = Dialer::plain(Endpoint::from_shared(format!("http://{address}")).unwrap());
+    run(plan, workload, &ensemble, &Arc::new(Live::default()), stop).await
 }
 
 /// Runs until so many calls have ended.
@@ -188,8 +198,8 @@ async fn run_for(ends: u64, load: Load, prompts: &str) -> RunResult {
     };
     let plan = plan(load, Duration::from_secs(3600));
     let workload = workload(prompts);
-    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
-    let (result, ()) = tokio::join!(run(&plan, &workload, &endpoint, &live, &stop), stopping);
+    let ensemble = Dialer::plain(Endpoint::from_shared(format!("http://{}", server.address)).unwrap());
+    let (result, ()) = tokio::join!(run(&plan, &workload, &ensemble, &live, &stop), stopping);
     result.unwrap()
 }
 
@@ -299,9 +309,9 @@ async fn a_server_that_goes_away_is_unavailable() {
         stop.cancel();
     };
     let plan = plan(Load::Closed { concurrency: 2 }, Duration::from_secs(3600));
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let ensemble = Dialer::plain(Endpoint::from_shared(format!("http://{address}")).unwrap());
     let workload = workload("x");
-    let (result, ()) = tokio::join!(run(&plan, &workload, &endpoint, &live, &stop), until_failed);
+    let (result, ()) = tokio::join!(run(&plan, &workload, &ensemble, &live, &stop), until_failed);
     let measured = result.unwrap().measurements;
     assert_eq!(measured.calls.answered, 0);
     assert!(measured.errors.contains_key(&i32::from(Code::Unavailable)), "{:?}", measured.errors);

@@ -27,6 +27,20 @@ impl<I> Connection<I> {
     }
 }
 
+/// Nothing is waited for where the peer has not begun in time. A server speaks first, and what it writes may wait for the peer, too:
+/// in a TLS handshake.
+fn or_late<T>(
+    done: Poll<io::Result<T>>,
+    greeting: &mut Greeting,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<T>> {
+    if done.is_pending() {
+        ready!(greeting.poll_late(context));
+        return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer said nothing")));
+    }
+    done
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Connection<I> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -37,37 +51,32 @@ impl<I: AsyncRead + Unpin> AsyncRead for Connection<I> {
         let before = buffer.filled().len();
         let read = Pin::new(io).poll_read(context, buffer);
         greeting.heard(buffer.filled().len() - before);
-        if read.is_pending() {
-            ready!(greeting.poll_late(context));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer said nothing")));
-        }
-        read
+        or_late(read, greeting, context)
     }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { io, greeting, .. } = self.get_mut();
+        or_late(Pin::new(io).poll_write(context, bytes), greeting, context)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+        let Self { io, greeting, .. } = self.get_mut();
+        or_late(Pin::new(io).poll_write_vectored(context, bytes), greeting, context)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { io, greeting, .. } = self.get_mut();
+        or_late(Pin::new(io).poll_flush(context), greeting, context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

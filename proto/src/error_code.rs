@@ -17,6 +17,8 @@ pub fn code_of(error: ErrorCode) -> Code {
         ErrorCode::NotFinite => Code::DataLoss,
         ErrorCode::FailedPrecondition => Code::FailedPrecondition,
         ErrorCode::Internal => Code::Internal,
+        ErrorCode::Unauthenticated => Code::Unauthenticated,
+        ErrorCode::PermissionDenied => Code::PermissionDenied,
         ErrorCode::Unspecified => Code::Unknown,
     }
 }
@@ -32,9 +34,9 @@ pub fn error_code_of(code: Code) -> ErrorCode {
         Code::DeadlineExceeded => ErrorCode::DeadlineExceeded,
         Code::Cancelled => ErrorCode::Cancelled,
         Code::DataLoss => ErrorCode::NotFinite,
-        Code::FailedPrecondition | Code::AlreadyExists | Code::PermissionDenied | Code::Unauthenticated => {
-            ErrorCode::FailedPrecondition
-        }
+        Code::FailedPrecondition | Code::AlreadyExists => ErrorCode::FailedPrecondition,
+        Code::Unauthenticated => ErrorCode::Unauthenticated,
+        Code::PermissionDenied => ErrorCode::PermissionDenied,
         Code::Internal | Code::Unimplemented => ErrorCode::Internal,
         Code::Ok | Code::Unknown => ErrorCode::Unspecified,
     }

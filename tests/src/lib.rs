@@ -8,9 +8,11 @@
 pub mod browser;
 pub mod clients;
 pub mod ensemble;
+pub mod metrics;
 pub mod models;
 pub mod namespace;
 pub mod process;
+pub mod python;
 pub mod running;
 
 pub use clients::{generate, joined_text, plans, score_text, text_input, until};

@@ -7,12 +7,28 @@ use std::{collections::BTreeSet, fs, path::Path};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// (crate, what it must not depend on, not even through another crate of the workspace)
-const WALLS: [(&str, &[&str]); 11] = [
+const WALLS: [(&str, &[&str]); 13] = [
     (
         "chorus-fuzz",
         &["chorus-proto", "chorus-text", "chorus-model", "chorus-worker", "chorus-coordinator", "tokio"],
     ),
+    (
+        "chorus-inference",
+        &[
+            "candle-core",
+            "chorus-net",
+            "chorus-text",
+            "chorus-model",
+            "chorus-worker",
+            "chorus-coordinator",
+            "chorus-cli",
+        ],
+    ),
     ("chorus-net", &["candle-core", "chorus-proto", "chorus-text", "chorus-model", "chorus-worker"]),
+    (
+        "chorus-trace",
+        &["tokio", "tonic", "opentelemetry_sdk", "opentelemetry-otlp", "chorus-proto", "chorus-worker"],
+    ),
     ("chorus-simd", &["tokio", "tonic", "candle-core", "chorus-proto", "chorus-model", "rayon"]),
     ("chorus-text", &["tokio", "tonic", "candle-core", "candle-nn", "chorus-proto", "chorus-model"]),
     ("chorus-proto", &["tokio", "candle-core", "candle-nn", "tokenizers", "chorus-text", "chorus-model"]),

@@ -8,6 +8,7 @@
 //! - [`log_linear::DenseRows`], whole rows: [`log_linear::learn`] learns the exponents of the geometric mixture.
 //! - [`vote::Candidates`], the likely tokens: thresholds and weights for the vote, by how often it is right.
 //! - Pairs of confidence and outcome: [`Calibration`].
+//! - Log-likelihoods of texts under labels: [`calibrate_labels`], how sure of them a member should be.
 //!
 //! Log-probabilities are natural logarithms, means are in nats a token, a perplexity is exp(-mean). Members and tokens are counted
 //! from 0. Weights come in member order, are at least 0 and sum to one; weights that are given need not sum to one. Results
@@ -70,6 +71,7 @@ mod cross_validation;
 mod em;
 mod error;
 mod gradient;
+mod labels;
 mod learned;
 mod log_probs;
 mod method;
@@ -90,6 +92,7 @@ pub use cross_validation::{CrossValidation, Fold, Spread, cross_validate};
 pub use em::EmOptions;
 pub use error::LearnError;
 pub use gradient::GradientOptions;
+pub use labels::{LabelCalibration, LabelError, calibrate_labels};
 pub use learned::{Ended, Learned, Observer, Progress, unobserved};
 pub use log_probs::{LogProbs, LogProbsError};
 pub use method::{Method, learn};

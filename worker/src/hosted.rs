@@ -5,6 +5,7 @@ use std::{error::Error, fmt, iter::successors};
 
 use bytes::Bytes;
 use chorus_model::{LanguageModel, LoadError, ModelParts, Precision, Quantization};
+use chorus_net::ServerTls;
 use chorus_proto::{MAX_MESSAGE_BYTES, v1};
 
 use crate::{
@@ -24,6 +25,8 @@ pub struct LoadedWorker {
     pub(crate) tokenizer: Bytes,
     pub(crate) limits: OperationLimits,
     pub(crate) config: WorkerConfig,
+    /// Plain text without it.
+    pub(crate) tls: Option<ServerTls>,
     card: v1::ModelCard,
 }
 
@@ -48,7 +51,7 @@ pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
         model = %config.model.display(), name = card.name, architecture = card.architecture, device = card.device,
         "model loaded"
     );
-    Ok(LoadedWorker { predictor, golden, tokenizer, limits, config, card })
+    Ok(LoadedWorker { predictor, golden, tokenizer, limits, config, tls: None, card })
 }
 
 /// In which numbers a model's weights are multiplied.
@@ -85,6 +88,12 @@ impl LoadedWorker {
     /// What the worker will answer to Describe.
     pub fn card(&self) -> &v1::ModelCard {
         &self.card
+    }
+
+    /// To be served over TLS. What this is may be replaced while it serves.
+    #[must_use]
+    pub fn with_tls(self, tls: ServerTls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 }
 

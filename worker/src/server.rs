@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::atomic::AtomicU64, time::Duration};
 
 use bytes::Bytes;
-use chorus_net::connections;
+use chorus_net::{connections, transports};
 use chorus_proto::{
     MAX_MESSAGE_BYTES, MAX_OPERATION_FRAME_BYTES,
     v1::{ModelCard, worker_server::WorkerServer},
@@ -40,6 +40,7 @@ use crate::{
     predictor::Predictor,
     service::WorkerService,
     stream::Stopping,
+    telemetry::{self, StreamMetrics},
     watchdog,
 };
 
@@ -116,13 +117,14 @@ where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let card = loaded.card().clone();
-    let LoadedWorker { predictor, golden, tokenizer, limits, config, .. } = loaded;
+    let LoadedWorker { predictor, golden, tokenizer, limits, config, tls, .. } = loaded;
     let fingerprint = card.model_fingerprint.clone();
     let engine =
         Engine::new(predictor, fingerprint, config.max_sessions as usize, config.session_ttl, config.batch);
     let interval = (!config.probe_interval.is_zero()).then_some(config.probe_interval);
     let engine = engine.probed(golden, interval, Instant::now());
     let described = Described { card, tokenizer, limits };
+    let incoming = transports(incoming, tls);
     // Large, and moved about by whoever waits for it.
     Box::pin(serve_engine(engine, described, &config, incoming, shutdown, start)).await
 }
@@ -152,6 +154,7 @@ where
     let mut model = start(engine, board.clone())?;
     let (stopping, readers) = (Stopping::default(), TaskTracker::new());
     let Described { card, tokenizer, limits } = described;
+    telemetry::describe(&card, config.max_sessions);
     let service = WorkerService {
         card,
         open_sessions,
@@ -162,6 +165,7 @@ where
         board: board.clone(),
         readers: readers.clone(),
         next_stream: AtomicU64::new(1),
+        metrics: StreamMetrics::new(),
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<WorkerServer<WorkerService>>().await;
@@ -242,12 +246,15 @@ async fn drain(
 
 /// Serving is who has a sound device. Never resolves.
 async fn report(board: &Board, health: &HealthReporter) {
+    let set_sound = telemetry::device_is_sound();
+    set_sound(board.reason().is_none());
     let mut news = board.news();
     loop {
         let status = match news.next().await {
             Condition::Sound => ServingStatus::Serving,
             Condition::Unsound { .. } => ServingStatus::NotServing,
         };
+        set_sound(status == ServingStatus::Serving);
         set_status(health, status).await;
     }
 }

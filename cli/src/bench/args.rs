@@ -12,7 +12,7 @@ use chorus_load::{
 use chorus_proto::v1::{SamplingOptions, StatusReply};
 
 use crate::{
-    client::{Address, FusionArgs},
+    client::{Address, FusionArgs, SecurityArgs},
     failure::UsageError,
     text_file,
     values::{number, seed},
@@ -38,6 +38,8 @@ pub(super) struct TargetArgs {
     /// Where the ensemble listens
     #[arg(long, visible_alias = "server", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     pub(super) addr: Address,
+    #[command(flatten)]
+    pub(super) security: SecurityArgs,
     /// This tool itself, against a server in this process that answers at once
     #[arg(long, conflicts_with_all = ["addr", "null_workers"])]
     pub(super) null_server: bool,

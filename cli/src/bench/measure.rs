@@ -8,7 +8,7 @@ use chorus_proto::v1::{StatusReply, StatusRequest};
 use tokio_util::sync::CancellationToken;
 
 use super::progress;
-use crate::client::{Address, connect, endpoint, sentence_of_status};
+use crate::client::{Address, connect, dialer, sentence_of_status};
 
 /// What the ensemble says of itself.
 ///
@@ -38,8 +38,8 @@ pub(super) async fn measure(
     stop: &CancellationToken,
 ) -> anyhow::Result<RunResult> {
     let live = Arc::new(Live::default());
-    let endpoint = endpoint(address);
-    let run = chorus_load::run(plan, workload, &endpoint, &live, stop);
+    let ensemble = dialer(address)?;
+    let run = chorus_load::run(plan, workload, &ensemble, &live, stop);
     tokio::select! {
         result = run => result.with_context(|| format!("the load on {address} broke off")),
         () = progress::show(label, plan, Arc::clone(&live)) => bail!("the progress ended before the run"),

@@ -20,7 +20,7 @@ use super::{
     table::milliseconds,
 };
 use crate::{
-    client::{Address, endpoint, print, print_json, table},
+    client::{Address, dialer, print, print_json, table},
     compute::ComputeArgs,
     failure::Interrupted,
     shutdown::Shutdown,
@@ -130,8 +130,8 @@ async fn over_the_wire(
 ) -> anyhow::Result<(Vec<Latencies>, RunResult)> {
     let mut hops = Vec::new();
     for address in &ensemble.members {
-        let endpoint = endpoint(&Address::from(*address));
-        let steps = steps_of_worker(&endpoint, tokens.iter().copied(), warm_up).await;
+        let worker = dialer(&Address::from(*address))?;
+        let steps = steps_of_worker(&worker, tokens.iter().copied(), warm_up).await;
         hops.push(steps.with_context(|| format!("the worker at {address} can't be measured"))?);
     }
     let status = status(&ensemble.address).await?;

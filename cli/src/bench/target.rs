@@ -51,7 +51,7 @@ pub(super) async fn run(arguments: LoadTestArgs) -> anyhow::Result<()> {
         return if arguments.output.json { Ok(()) } else { print(CEILING) };
     }
     let Some(members) = target.null_workers else {
-        return at(&target.addr, "bench", &arguments, &shutdown).await;
+        return at(&target.addr.secured_by(&target.security)?, "bench", &arguments, &shutdown).await;
     };
     let ensemble = LocalEnsemble::of_null_workers(members as usize, target.vocabulary).await?;
     let measured = over_null_workers(&ensemble, members, &arguments, &shutdown).await;

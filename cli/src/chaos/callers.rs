@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use chorus_load::measure::Latencies;
+use chorus_net::Wire;
 use chorus_proto::v1::{
     GenerateReply, GenerateRequest, Input, MissingMember, SamplingOptions, ensemble_client::EnsembleClient,
     input,
@@ -16,7 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use crate::client::{Address, connect};
 
@@ -52,7 +53,7 @@ struct Notebook(Mutex<Noticed>);
 
 /// One generation again and again.
 struct Caller {
-    client: EnsembleClient<Channel>,
+    client: EnsembleClient<Wire>,
     request: GenerateRequest,
     expected: String,
     notebook: Arc<Notebook>,
@@ -156,7 +157,7 @@ impl Notebook {
     }
 }
 
-async fn text(client: &mut EnsembleClient<Channel>, request: GenerateRequest) -> Result<String, Status> {
+async fn text(client: &mut EnsembleClient<Wire>, request: GenerateRequest) -> Result<String, Status> {
     let mut stream = client.generate(request).await?.into_inner();
     let mut text = String::new();
     while let Some(GenerateReply { text: more, .. }) = stream.message().await? {

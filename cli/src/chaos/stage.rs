@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::relay::Relay;
 use crate::{
-    client::{Address, connect, endpoint},
+    client::{Address, connect, dialer},
     compute::ComputeArgs,
     up::{ModelDirectory, Process, ProcessSpec, UpArgs, worker_spec},
 };
@@ -153,7 +153,7 @@ impl Stage {
     /// One more replica of the first member, that lies until it is dropped.
     pub(super) async fn start_liar(&self) -> anyhow::Result<LyingWorker> {
         let honest = self.workers.first().context("there are no workers")?;
-        let channel = endpoint(&Address::from(honest.address)).connect().await?;
+        let channel = dialer(&Address::from(honest.address))?.connect().await?;
         let card = WorkerClient::new(channel).describe(DescribeRequest {}).await?.into_inner();
         let tokenizer = tokio::fs::read(&self.tokenizer).await.context("can't read the tokenizer")?;
         LyingWorker::start(self.liar_at, Liar::new(card, tokenizer, 1)).context("the liar can't be started")

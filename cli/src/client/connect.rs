@@ -1,14 +1,13 @@
 //! Reaching an ensemble, and saying in one sentence why that failed. Knows nothing about what is asked of it.
 
-use std::{error::Error as StdError, str::FromStr, time::Duration};
+use std::{error::Error as StdError, time::Duration};
 
 use anyhow::anyhow;
+use chorus_net::{Dialer, Wire, endpoint_at};
 use chorus_proto::{MAX_MESSAGE_BYTES, v1::ensemble_client::EnsembleClient};
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Code, Status};
 
+use super::{address::Address, security::SecurityArgs};
 use crate::failure::sentence_of_io_error;
 
 /// How long a TCP connection may take to come about.
@@ -25,73 +24,59 @@ pub(crate) struct ConnectArgs {
     /// Where the ensemble listens
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     pub(crate) addr: Address,
+    #[command(flatten)]
+    pub(crate) security: SecurityArgs,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// The address of an ensemble: `host:port`, with or without `http://`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Address(Uri);
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let uri: Uri = url.parse().map_err(|_| wrong_address())?;
-        if uri.scheme_str() == Some("https") {
-            return Err("this build speaks http only; put a TLS proxy in front where https is needed".into());
-        }
-        let only_authority = uri.path() == "/" && uri.query().is_none();
-        if uri.scheme_str() != Some("http") || uri.port_u16().is_none() || !only_authority {
-            return Err(wrong_address());
-        }
-        Ok(Self(uri))
+impl ConnectArgs {
+    /// The ensemble, as all of the flags have it.
+    ///
+    /// # Errors
+    /// As [`Address::secured_by`].
+    pub(crate) fn server(&self) -> anyhow::Result<Address> {
+        self.addr.secured_by(&self.security)
     }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0.to_string().trim_end_matches('/'))
-    }
-}
-
-impl From<std::net::SocketAddr> for Address {
-    fn from(address: std::net::SocketAddr) -> Self {
-        // A socket address is always a valid authority.
-        Self(Uri::try_from(format!("http://{address}")).unwrap_or_default())
-    }
-}
-
-fn wrong_address() -> String {
-    "expected HOST:PORT or http://HOST:PORT".to_owned()
 }
 
 /// How an address is connected to.
-pub(crate) fn endpoint(address: &Address) -> Endpoint {
-    Endpoint::from(address.0.clone())
+///
+/// # Errors
+/// A host of which no certificate can be.
+pub(crate) fn dialer(address: &Address) -> anyhow::Result<Dialer> {
+    let endpoint = endpoint_at(address.uri.clone())
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
+        .keep_alive_while_idle(true);
+    match &address.tls {
+        None => Ok(Dialer::plain(endpoint)),
+        Some(tls) => {
+            let host = address.uri.host().unwrap_or_default();
+            Ok(Dialer::secure(endpoint, tls.client.clone(), tls.name.as_deref().unwrap_or(host))?)
+        }
+    }
 }
 
 /// Connects to whatever listens at an address.
 ///
 /// # Errors
 /// The reason in few words.
-pub(super) async fn channel(address: &Address) -> Result<Channel, String> {
-    endpoint(address).connect().await.map_err(|error| reason_of(&error))
+pub(super) async fn channel(address: &Address) -> Result<Wire, String> {
+    let dialer = dialer(address).map_err(|error| error.to_string())?;
+    dialer.connect().await.map_err(|error| reason_of(&error))
 }
 
 /// Connects to the ensemble at an address.
 ///
 /// # Errors
 /// Nothing listens there; the sentence names the address, the reason and what to do.
-pub(crate) async fn connect(address: &Address) -> anyhow::Result<EnsembleClient<Channel>> {
-    let channel = channel(address).await.map_err(|reason| {
-        anyhow!("no ensemble answers at {address}: {reason}; start one with \"chorus up\"")
+pub(crate) async fn connect(address: &Address) -> anyhow::Result<EnsembleClient<Wire>> {
+    let channel = channel(address).await.map_err(|reason| match address.tls {
+        Some(_) => anyhow!("no ensemble answers at {address}: {reason}{}", hint(&reason)),
+        None => anyhow!("no ensemble answers at {address}: {reason}; start one with \"chorus up\""),
     })?;
     // Per-token scores of a long text are larger than the default limit.
     Ok(EnsembleClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
@@ -106,11 +91,27 @@ pub(crate) fn sentence_of_status(status: &Status, address: &Address) -> anyhow::
     }
     // A status with a source was made on this side, by a connection that broke.
     if status.source().is_some() {
-        return anyhow!("the connection to {address} broke: {}", reason_of(status));
+        let reason = reason_of(status);
+        return anyhow!("the connection to {address} broke: {reason}{}", hint(&reason));
     }
     match status.message() {
         "" => anyhow!("the ensemble refused: {}", status.code().description()),
         message => anyhow!("{message}"),
+    }
+}
+
+/// What to do about what TLS says.
+fn hint(reason: &str) -> &'static str {
+    if reason.contains("the server speaks TLS") {
+        "; use https://HOST:PORT, or --tls-ca FILE"
+    } else if reason.contains("does not speak TLS") {
+        "; use http://HOST:PORT, without --tls-ca"
+    } else if reason.contains("the server's certificate is of an unknown CA") {
+        "; --tls-ca FILE names the CA"
+    } else if reason.contains("the server wants a certificate") {
+        "; show one with --tls-cert FILE and --tls-key FILE"
+    } else {
+        ""
     }
 }
 
@@ -129,25 +130,6 @@ fn reason_of(error: &(dyn StdError + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_host_and_port_with_or_without_a_scheme() {
-        for (given, shown) in [
-            ("127.0.0.1:50051", Some("http://127.0.0.1:50051")),
-            ("http://127.0.0.1:50051/", Some("http://127.0.0.1:50051")),
-            ("[::1]:7", Some("http://[::1]:7")),
-            ("gpu-3.internal:50051", Some("http://gpu-3.internal:50051")),
-            ("127.0.0.1", None),
-            ("https://127.0.0.1:1", None),
-            ("ftp://127.0.0.1:1", None),
-            ("127.0.0.1:1/path", None),
-            ("127.0.0.1:99999", None),
-            ("", None),
-        ] {
-            let parsed = given.parse::<Address>().ok().map(|address| address.to_string());
-            assert_eq!(parsed.as_deref(), shown, "{given:?}");
-        }
-    }
 
     #[tokio::test]
     async fn nobody_at_an_address_is_one_sentence_that_says_what_to_do() {

@@ -22,8 +22,8 @@ pub(crate) struct FusionArgs {
     #[arg(long = "weight", value_name = "NAME=W", value_parser = parse_weight)]
     weights: Vec<(String, f64)>,
     /// Only this member answers; can be repeated
-    #[arg(long = "only", value_name = "NAME")]
-    members: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
     /// Fetch whole rows from every member even where less makes the same answer
     #[arg(long)]
     whole_rows: bool,
@@ -77,7 +77,7 @@ impl FusionArgs {
             allow_degraded: self.require_all.then_some(false),
             adaptive: self.adaptive,
             forgetting: self.forgetting,
-            members: self.members.clone(),
+            members: self.only.clone(),
         };
         Ok((options != v1::FusionOptions::default()).then_some(options))
     }

@@ -10,6 +10,7 @@ use super::{
     fusion::FusionArgs,
     input_of, reply,
     sampling::{BeamArgs, SamplingArgs},
+    traced::traced,
 };
 use crate::{
     failure::{note, warn},
@@ -97,7 +98,7 @@ struct Printer {
 /// # Errors
 /// The prompt can't be read, the ensemble can't be reached or refuses, or stdout can't be written.
 pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
-    let address = &arguments.connect.addr;
+    let address = &arguments.connect.server()?;
     let request = GenerateRequest {
         prompt: Some(input_of(read_argument(&arguments.prompt, LARGEST_REQUEST)?)),
         max_tokens: arguments.max_tokens,
@@ -117,7 +118,7 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
         at_line_start: true,
     };
     let refused = |status| sentence_of_status(&status, address);
-    let replies = connect(address).await?.generate(request).await.map_err(refused)?.into_inner();
+    let replies = connect(address).await?.generate(traced(request)).await.map_err(refused)?.into_inner();
     let ended = show_all(replies.map_err(refused), &mut printer).await;
     printer.finish()?;
     ended

@@ -205,7 +205,7 @@ fn insert_some<T: Into<Value>>(object: &mut Map<String, Value>, key: &str, value
     }
 }
 
-fn insert_participation(object: &mut Map<String, Value>, participation: Option<&Participation>) {
+pub(super) fn insert_participation(object: &mut Map<String, Value>, participation: Option<&Participation>) {
     let Some(participation) = participation else {
         return;
     };

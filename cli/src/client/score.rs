@@ -11,6 +11,7 @@ use super::{
     },
     fusion::FusionArgs,
     input_of, reply,
+    traced::traced,
 };
 use crate::text_file::{self, LARGEST_REQUEST};
 
@@ -63,7 +64,7 @@ pub(crate) struct ScoreArgs {
 /// # Errors
 /// The file can't be read, the ensemble can't be reached or refuses, or stdout can't be written.
 pub(crate) async fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
-    let address = &arguments.connect.addr;
+    let address = &arguments.connect.server()?;
     let text = text_file::read(&arguments.file, LARGEST_REQUEST)?.text;
     let characters = text.chars().count();
     let request = ScoreRequest {
@@ -73,7 +74,7 @@ pub(crate) async fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
     };
     let reply = connect(address)
         .await?
-        .score(request)
+        .score(traced(request))
         .await
         .map_err(|status| sentence_of_status(&status, address))?
         .into_inner();

@@ -46,7 +46,7 @@ pub(crate) struct StatusArgs {
 /// # Errors
 /// The ensemble can't be reached, or stdout can't be written.
 pub(crate) async fn run(arguments: StatusArgs) -> anyhow::Result<()> {
-    let address = &arguments.connect.addr;
+    let address = &arguments.connect.server()?;
     let reply = connect(address)
         .await?
         .status(StatusRequest {})

@@ -29,7 +29,7 @@ use crate::train::{options, run_to_the_end, start_of};
 /// A text can't be read or expressed, the ensemble can't be reached or changed, the training refuses or is interrupted.
 pub(crate) async fn run(arguments: DistillArgs) -> anyhow::Result<()> {
     arguments.check()?;
-    let ensemble = RunningEnsemble::connect(&arguments.connect.addr).await?;
+    let ensemble = RunningEnsemble::connect(&arguments.connect.server()?).await?;
     let read = |path| {
         let Text { text, origin } = text_file::read(path, LARGEST_DATA)?;
         let tokens = ensemble.encode(&text, &origin)?;

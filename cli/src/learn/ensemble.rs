@@ -1,11 +1,11 @@
 //! [`RunningEnsemble`]: an ensemble that is asked many questions. Knows nothing about what they are.
 
 use anyhow::Context as _;
+use chorus_net::Wire;
 use chorus_proto::MAX_MESSAGE_BYTES;
 use chorus_proto::v1::ensemble_client::EnsembleClient;
 use chorus_proto::v1::{Input, StatusReply, StatusRequest, TokenIds, TokenizerRequest, input};
 use chorus_text::Vocabulary;
-use tonic::transport::Channel;
 
 use super::identity::Identity;
 use crate::client::{Address, connect, sentence_of_status};
@@ -14,7 +14,7 @@ use crate::client::{Address, connect, sentence_of_status};
 #[derive(Clone)]
 pub(crate) struct RunningEnsemble {
     pub(crate) address: Address,
-    pub(crate) client: EnsembleClient<Channel>,
+    pub(crate) client: EnsembleClient<Wire>,
     pub(crate) identity: Identity,
     pub(crate) vocabulary: Vocabulary,
     pub(crate) status: StatusReply,

@@ -52,7 +52,7 @@ pub(crate) async fn run(arguments: ReportArgs) -> anyhow::Result<()> {
     if arguments.folds < 2 {
         return Err(UsageError(format!("--folds is {}; allowed: at least 2", arguments.folds)).into());
     }
-    let ensemble = RunningEnsemble::connect(&arguments.connect.addr).await?;
+    let ensemble = RunningEnsemble::connect(&arguments.connect.server()?).await?;
     let shown = arguments.out.display();
     // Before hours are spent: whether there is a place for the result.
     can_be_replaced(&arguments.out).with_context(|| format!("can't write {shown}"))?;

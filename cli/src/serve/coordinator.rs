@@ -1,7 +1,7 @@
 //! `chorus coordinator`: an ensemble of members behind the public service.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -14,15 +14,15 @@ use chorus_coordinator::{
     config::{Config, FallbackConfig, MemberConfig, Overrides},
     fusion::Rule,
 };
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 
+use super::tls::{ServerTlsArgs, WorkerTlsArgs};
 use super::{
-    ADMIN_LISTENING, ProcessArgs, announce, announce_as, listen, page, reload::Hangups, until_drained,
+    ADMIN_LISTENING, announce, announce_as, listen, page, process::ProcessArgs, reload::Hangups,
+    until_drained,
 };
-use crate::client::rule_parser;
+use crate::client::{read_pem, rule_parser};
 use crate::compute::threads;
 use crate::failure::{UsageError, one_line};
 use crate::text_file::{self, Text};
@@ -40,6 +40,9 @@ A configuration file; flags override it, unknown keys are refused:
   admin = \"127.0.0.1:50052\"
   http = \"127.0.0.1:8080\"
   weights = \"weights.toml\"
+  [tls]
+  certificate = \"server.pem\"
+  key = \"server.key\"
   [fallback]
   name = \"student\"
   address = \"http://127.0.0.1:50064\"
@@ -51,18 +54,20 @@ A configuration file; flags override it, unknown keys are refused:
   weight = 0.0
   [limits]
   max_generated_tokens = 4096
+  [telemetry]
+  otlp = \"http://127.0.0.1:4317\"
   [[members]]
   name = \"alto\"
   weight = 2.0
   address = \"http://127.0.0.1:50061\"
 
 Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`), and
-before it, with --http, `page listening on 127.0.0.1:8080`, and with --admin
-`admin listening on 127.0.0.1:50052`. There
-`chorus members` changes members and weights while it serves. SIGHUP reads the
-file again: what can't be used is refused whole, with a line in the log.
-SIGINT and SIGTERM let it finish what is in progress and end; a second one ends
-it at once.";
+before it, with --metrics, `metrics listening on 127.0.0.1:9464`, with --admin
+`admin listening on 127.0.0.1:50052`, and with --http `page listening on
+127.0.0.1:8080`. With --admin `chorus members` changes members and weights while
+it serves. SIGHUP reads the file again: what can't be used is refused whole, with
+a line in the log. SIGINT and SIGTERM let it finish what is in progress and end;
+a second one ends it at once.";
 
 /// Serve an ensemble: fan out, fuse, answer
 #[derive(Debug, clap::Args)]
@@ -114,6 +119,10 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
+    tls: ServerTlsArgs,
+    #[command(flatten)]
+    worker_tls: WorkerTlsArgs,
+    #[command(flatten)]
     process: ProcessArgs,
 }
 
@@ -124,7 +133,7 @@ impl CoordinatorArgs {
     }
 
     /// The file, and what overrides it.
-    fn split(self) -> (Option<PathBuf>, Overrides) {
+    fn split(self) -> io::Result<(Option<PathBuf>, Overrides)> {
         let flags = Overrides {
             listen: self.listen,
             metrics: self.metrics,
@@ -132,6 +141,8 @@ impl CoordinatorArgs {
             http: self.http,
             weights_file: self.weights,
             fallback: self.fallback,
+            tls: self.tls.config()?,
+            worker_tls: self.worker_tls.config()?,
             members: self.members,
             rule: self.rule,
             threshold: self.threshold,
@@ -139,7 +150,7 @@ impl CoordinatorArgs {
             quorum_weight: self.quorum_weight,
             max_sessions: self.max_sessions,
         };
-        (self.config, flags)
+        Ok((self.config, flags))
     }
 }
 
@@ -148,16 +159,17 @@ impl CoordinatorArgs {
 /// # Errors
 /// The configuration or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
-    let shutdown = arguments.process.start()?;
-    let http_anywhere = arguments.http_anywhere;
-    let (file, flags) = arguments.split();
+    let (process, http_anywhere) = (arguments.process.clone(), arguments.http_anywhere);
+    let (file, flags) = arguments.split().context("can't tell the current directory")?;
     let config = config(file.as_deref(), flags.clone())?;
+    let mut process = process.start("chorus-coordinator", config.telemetry.otlp.as_deref())?;
+    let shutdown = process.shutdown.clone();
     // Before anything is counted.
-    if let Some(address) = config.metrics {
-        serve_metrics(address)?;
-    }
+    process.serve_metrics(config.metrics).await?;
     let listener = listen(config.listen).await?;
     let (admin, http) = (config.admin, config.http);
+    // Who wants TLS has not asked for a port without it.
+    let http_anywhere = http_anywhere && config.tls.is_none();
     let mut coordinator = Coordinator::new(config)?;
     if let Some(address) = admin {
         let listener = listen(address).await?;
@@ -166,7 +178,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     }
     // Where there is no file, a hangup ends the process as it ends others.
     let mut _reloading = None;
-    if file.is_some() || flags.weights_file.is_some() {
+    if file.is_some() || flags.weights_file.is_some() || flags.tls.is_some() || flags.worker_tls.is_some() {
         coordinator = coordinator.with_source(source(file, flags));
         let reloading = Hangups::new()?.reload(coordinator.handle());
         _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
@@ -188,21 +200,14 @@ fn source(file: Option<PathBuf>, flags: Overrides) -> Source {
 /// The largest file of learned weights: more than 64 members have sets.
 const LARGEST_WEIGHTS: u64 = 16 * 1024 * 1024;
 
-/// Bounds of every histogram of seconds.
-const SECONDS: [f64; 12] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
-
-/// All metrics of the process, at `http://ADDRESS/metrics`.
-fn serve_metrics(address: SocketAddr) -> anyhow::Result<()> {
-    let exporter = PrometheusBuilder::new().with_http_listener(address);
-    let of_seconds = Matcher::Suffix("_seconds".to_owned());
-    let exporter = exporter.set_buckets_for_metric(of_seconds, &SECONDS);
-    exporter.and_then(PrometheusBuilder::install).with_context(|| format!("can't serve metrics on {address}"))
-}
-
 /// The configuration with all the files that belong to it.
 fn config(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Config> {
     let by_flag = flags.weights_file.is_some();
     let mut config = without_weights(file, flags)?;
+    // What the file says is meant from where it lies; what flags say is absolute.
+    let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    let read = |path: &Path| read_pem(&folder.join(path)).map_err(|error| one_line(&error));
+    config.read_secrets(read)?;
     if let Some(path) = config.weights_file.clone() {
         // What a file says is meant from where it lies.
         let folder = file.filter(|_| !by_flag).and_then(Path::parent).unwrap_or(Path::new(""));
@@ -248,7 +253,7 @@ mod tests {
 
     fn error(arguments: &[&str]) -> anyhow::Error {
         let line = ["coordinator"].iter().chain(arguments);
-        let (file, flags) = CommandLine::try_parse_from(line).unwrap().arguments.split();
+        let (file, flags) = CommandLine::try_parse_from(line).unwrap().arguments.split().unwrap();
         config(file.as_deref(), flags).unwrap_err()
     }
 

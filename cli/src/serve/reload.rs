@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration file is read again. Knows nothing about what changes.
+//! SIGHUP: files are read again. Knows nothing about what changes.
 
 use anyhow::Context as _;
 use chorus_coordinator::Handle;
@@ -38,7 +38,8 @@ impl Hangups {
         }
     }
 
-    async fn next(&mut self) {
+    /// Resolves at the next one.
+    pub(super) async fn next(&mut self) {
         #[cfg(unix)]
         if self.hangup.recv().await.is_some() {
             return;

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use chorus_worker::{WorkerConfig, WorkerError};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{ProcessArgs, announce, listen, until_drained};
+use super::{announce, listen, process::ProcessArgs, reload::Hangups, tls::ServerTlsArgs, until_drained};
 use crate::{compute::ComputeArgs, failure::UsageError, values::socket_address};
 
 const EXAMPLES: &str = "\
@@ -15,8 +16,14 @@ Examples:
   chorus worker --model alto --threads 4 --precision int8
   chorus worker --model alto --quantize q4k
   chorus worker --model alto --log debug --log-format json
+  chorus worker --model alto --tls-cert alto.pem --tls-key alto.key \\
+                --tls-client-ca coordinators-ca.pem
+  chorus worker --model alto --metrics 127.0.0.1:9465 \\
+                --otlp http://127.0.0.1:4317
 
-Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`).
+Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`), and
+before it, with --metrics, `metrics listening on 127.0.0.1:9465`.
+With --tls-cert SIGHUP reads the certificates again.
 SIGINT and SIGTERM let it answer what was asked and end; a second one ends it
 at once.";
 
@@ -30,10 +37,15 @@ pub(crate) struct WorkerArgs {
     /// Where it listens; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = socket_address)]
     listen: SocketAddr,
+    /// Where metrics are served for Prometheus, as plain HTTP (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     compute: ComputeArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    tls: ServerTlsArgs,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -79,18 +91,31 @@ struct LimitArgs {
 /// # Errors
 /// The configuration, the model or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
-    let shutdown = arguments.process.start()?;
+    let mut process = arguments.process.start("chorus-worker", None)?;
+    let shutdown = process.shutdown.clone();
     // A taken address is found before time goes into loading.
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
     config.validate().map_err(in_terms_of_flags)?;
+    let tls = arguments.tls.tls()?;
     arguments.compute.start()?;
+    // Before anything is counted.
+    process.serve_metrics(arguments.metrics).await?;
     let load = move || chorus_worker::load(config).map_err(anyhow::Error::from);
     let loading = tokio::task::spawn_blocking(load);
-    let loaded = tokio::select! {
+    let mut loaded = tokio::select! {
         loaded = loading => loaded.context("loading the model failed")??,
         () = shutdown.drain.cancelled() => return Ok(()),
     };
+    // Without TLS a hangup ends the process as it ends others.
+    let mut _renewing = None;
+    if let Some(tls) = tls {
+        loaded = loaded.with_tls(tls.clone());
+        let hangups = Hangups::new()?;
+        _renewing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            arguments.tls.renew(tls, hangups).await;
+        })));
+    }
     announce(&listener)?;
     let server = chorus_worker::serve(loaded, listener, shutdown.drain.clone().cancelled_owned());
     until_drained(server, &shutdown).await

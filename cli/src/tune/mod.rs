@@ -28,7 +28,7 @@ use file::WeightsFile;
 /// The text or the output can't be used, the ensemble can't be reached or changed, or nothing can be learned from what it said.
 pub(crate) async fn run(arguments: TuneArgs) -> anyhow::Result<()> {
     let method = arguments.method()?;
-    let ensemble = RunningEnsemble::connect(&arguments.connect.addr).await?;
+    let ensemble = RunningEnsemble::connect(&arguments.connect.server()?).await?;
     // Before hours are spent: whether what will be learned can be kept.
     let file = WeightsFile::open(&arguments.out, &ensemble.identity, arguments.replace)?;
     let text = arguments.collect.read(&ensemble)?;

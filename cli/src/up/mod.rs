@@ -61,6 +61,9 @@ pub(crate) struct UpArgs {
     /// 127.0.0.1:8080, or another port where that is taken)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     http: Option<SocketAddr>,
+    /// Where the coordinator serves metrics for Prometheus, as plain HTTP (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = known_socket_address)]
+    metrics: Option<SocketAddr>,
     /// A configuration file for the coordinator (see `chorus coordinator --help`); its members are replaced
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -98,6 +101,7 @@ impl UpArgs {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: None,
             http: None,
+            metrics: None,
             config: None,
             weights: None,
             fallback: None,

@@ -49,6 +49,9 @@ pub(super) fn coordinator_spec(
     if let Some(admin) = arguments.admin {
         words.push(format!("--admin={admin}").into());
     }
+    if let Some(metrics) = arguments.metrics {
+        words.push(format!("--metrics={metrics}").into());
+    }
     words.push(match arguments.http {
         Some(http) => format!("--http={http}").into(),
         None => "--http-anywhere".into(),

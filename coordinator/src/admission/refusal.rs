@@ -4,17 +4,12 @@
 
 use std::time::Duration;
 
-use chorus_proto::status;
 use chorus_proto::v1::ErrorCode;
 use tonic::Status;
-use tonic::metadata::MetadataValue;
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::pace;
 use crate::config::Limits;
-
-/// The milliseconds after which a gRPC client with a retry policy tries again: gRFC A6, "Pushback".
-const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+use crate::failure::{Failure, status};
 
 /// Why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +55,7 @@ impl Refusal {
             ),
             Self::Draining => return shutting_down(),
         };
-        exhausted(&message, come_again_after)
+        exhausted(&message, come_again_after).with("refusal", self.name()).into()
     }
 }
 
@@ -71,25 +66,21 @@ pub(crate) fn shutting_down() -> Status {
 
 /// What a request hears for which there is no room, with when to try again where nothing better is known.
 pub(crate) fn no_room(message: &str) -> Status {
-    exhausted(message, pace::UNKNOWN)
+    exhausted(message, pace::UNKNOWN).into()
 }
 
 /// RESOURCE_EXHAUSTED with the delay three times: for people, for clients that know `google.rpc.RetryInfo`, and for gRPC
 /// libraries that retry by themselves.
-fn exhausted(message: &str, after: Duration) -> Status {
-    let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-    let after = Duration::from_millis(milliseconds);
+fn exhausted(message: &str, after: Duration) -> Failure {
+    let after = Duration::from_millis(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
     let message = format!("{message}; try again after {} s", after.as_secs_f64());
-    let plain = status(ErrorCode::ResourceExhausted, message);
-    let details = ErrorDetails::with_retry_info(Some(after));
-    let mut status = Status::with_error_details(plain.code(), plain.message(), details);
-    status.metadata_mut().insert(RETRY_PUSHBACK, MetadataValue::from(milliseconds));
-    status
+    Failure::new(ErrorCode::ResourceExhausted, message).retry_after(after)
 }
 
 #[cfg(test)]
 mod tests {
     use tonic::Code;
+    use tonic_types::StatusExt as _;
 
     use super::*;
 
@@ -100,7 +91,8 @@ mod tests {
         assert!(status.message().ends_with("; try again after 1.234 s"), "{}", status.message());
         let details = status.get_details_retry_info().unwrap();
         assert_eq!(details.retry_delay, Some(Duration::from_millis(1234)));
-        assert_eq!(status.metadata().get(RETRY_PUSHBACK).unwrap(), "1234");
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "1234");
+        assert_eq!(status.get_details_error_info().unwrap().metadata["refusal"], "line_full");
     }
 
     #[test]

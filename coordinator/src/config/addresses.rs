@@ -6,7 +6,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 /// One or several `http://host:port`, or one `dns://host:port`, whose name is looked up again and again: every address that it
-/// has is a replica, as with a headless service of Kubernetes.
+/// has is a replica, as with a headless service of Kubernetes. Over TLS `https://host:port` and `dns+https://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "OneOrSeveral", into = "OneOrSeveral")]
 pub struct Addresses(Vec<String>);
@@ -22,6 +22,8 @@ pub enum Location {
         host: String,
         /// Where each of them listens.
         port: u16,
+        /// Whether they speak TLS there.
+        tls: bool,
     },
 }
 
@@ -31,7 +33,7 @@ pub enum AddressesError {
     /// Not an address of a worker.
     #[error(
         "the address is {0:?}; allowed: http://host:port, such as http://127.0.0.1:50061, or dns://name:port for \
-         all addresses of a name"
+         all addresses of a name; over TLS https://host:port or dns+https://name:port"
     )]
     Address(String),
     /// None at all.
@@ -66,6 +68,14 @@ impl Addresses {
         &self.0
     }
 
+    /// Whether they, or some of them, are spoken with over TLS.
+    pub fn want_tls(&self) -> bool {
+        let schemes = self.0.iter().filter_map(|address| Some(address.split_once(':')?.0));
+        schemes
+            .into_iter()
+            .any(|scheme| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("dns+https"))
+    }
+
     /// What they mean.
     ///
     /// # Errors
@@ -73,15 +83,15 @@ impl Addresses {
     pub fn location(&self) -> Result<Location, AddressesError> {
         let addresses = self.0.as_slice();
         if let [only] = addresses
-            && let Some((host, port)) = dns_name(only)
+            && let Some(name) = dns_name(only)
         {
-            return Ok(Location::Name { host, port });
+            return Ok(name);
         }
         for (place, address) in addresses.iter().enumerate() {
             if dns_name(address).is_some() {
                 return Err(AddressesError::NameAmongOthers(address.clone()));
             }
-            if host_and_port(address, "http").is_none() {
+            if host_and_port(address, "http").or_else(|| host_and_port(address, "https")).is_none() {
                 return Err(AddressesError::Address(address.clone()));
             }
             if addresses.iter().take(place).any(|other| other == address) {
@@ -101,9 +111,14 @@ impl fmt::Display for Addresses {
     }
 }
 
-/// `dns://name:port`, where the name is no address itself.
-fn dns_name(address: &str) -> Option<(String, u16)> {
-    host_and_port(address, "dns").filter(|(host, _)| !host.starts_with('['))
+/// `dns://name:port` or `dns+https://name:port`, where the name is no address itself.
+fn dns_name(address: &str) -> Option<Location> {
+    let (tls, found) = match host_and_port(address, "dns") {
+        Some(found) => (false, found),
+        None => (true, host_and_port(address, "dns+https")?),
+    };
+    let (host, port) = found;
+    (!host.starts_with('[')).then_some(Location::Name { host, port, tls })
 }
 
 /// `scheme://host:port` and nothing more: no other scheme, no path, no user.
@@ -149,10 +164,14 @@ mod tests {
 
     #[test]
     fn addresses_are_replicas_and_a_name_is_as_many_as_it_has() {
-        let two = ["http://[::1]:50061", "http://worker.local:1/"];
+        let two = ["http://[::1]:50061", "https://worker.local:1/"];
         assert_eq!(location(&two), Ok(Location::Fixed(two.map(str::to_owned).to_vec())));
-        let name = Location::Name { host: "alto.chorus.svc".to_owned(), port: 50061 };
-        assert_eq!(location(&["dns://alto.chorus.svc:50061"]), Ok(name));
+        for (address, tls) in
+            [("dns://alto.chorus.svc:50061", false), ("dns+https://alto.chorus.svc:50061", true)]
+        {
+            let name = Location::Name { host: "alto.chorus.svc".to_owned(), port: 50061, tls };
+            assert_eq!(location(&[address]), Ok(name));
+        }
     }
 
     #[test]
@@ -161,7 +180,8 @@ mod tests {
             "",
             "h:1",
             "127.0.0.1:50061",
-            "https://h:1",
+            "https://h",
+            "dns+http://h:1",
             "ftp://h:1",
             "http://h",
             "http://:1",

@@ -62,6 +62,7 @@ impl Config {
             changes.push(format!("the order is {}", next.member_names().join(", ")));
         }
         changes.extend(self.change_of_learned(next));
+        changes.extend(self.changes_of_secrets(next));
         for key in ["fusion", "quorum", "fallback"] {
             let of = |config: &Self| table(config).remove(key).unwrap_or_else(|| Value::Table(Table::new()));
             if let (Value::Table(ours), Value::Table(theirs)) = (of(self), of(next)) {
@@ -187,6 +188,8 @@ mod tests {
                 "[limits]\nmax_sessions = 7",
                 "limits.max_sessions: 7 is not allowed while the coordinator runs; allowed: 128, or a restart",
             ),
+            ("[tls]\ncertificate = 'a'\nkey = 'b'", "tls: { certificate = \"a\", key = \"b\" } is not"),
+            ("[worker_tls]\nca = 'a'", "worker_tls: { ca = \"a\" } is not"),
             ("[resilience]\nhedge_share = 0.5", "resilience.hedge_share: 0.5 is not"),
         ] {
             let refusal = ours.may_become(&with(keys)).unwrap_err().to_string();

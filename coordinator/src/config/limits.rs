@@ -30,6 +30,8 @@ pub struct Limits {
     pub max_beam_size: u32,
     /// Candidates of one ranking, and labels of one classification.
     pub max_candidates: u32,
+    /// Sessions that all requests together have beside the one that each has: those of searches and rankings.
+    pub max_branches: u32,
     /// Milliseconds that a member has for its answer to one step.
     pub step_timeout_ms: u32,
     /// Milliseconds that connecting to a member may take.
@@ -71,6 +73,7 @@ impl Default for Limits {
             max_top_n: 1000,
             max_beam_size: 32,
             max_candidates: 10_000,
+            max_branches: 512,
             step_timeout_ms: 5000,
             connect_timeout_ms: 2000,
             read_timeout_ms: 30_000,
@@ -105,8 +108,9 @@ impl Limits {
             ("max_wait_ms", self.max_wait_ms, 1..=u32::MAX),
             ("max_top_n", self.max_top_n, 1..=u32::MAX),
             // Each of them is a session at every member.
-            ("max_beam_size", self.max_beam_size, 1..=MOST_BEAMS),
+            ("max_beam_size", self.max_beam_size, 1..=MOST_BEAMS.min(self.max_branches.saturating_add(1))),
             ("max_candidates", self.max_candidates, 1..=u32::MAX),
+            ("max_branches", self.max_branches, 1..=1 << 20),
             ("step_timeout_ms", self.step_timeout_ms, 1..=u32::MAX),
             ("connect_timeout_ms", self.connect_timeout_ms, 1..=u32::MAX),
             ("read_timeout_ms", self.read_timeout_ms, 1..=u32::MAX),

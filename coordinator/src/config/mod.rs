@@ -4,16 +4,20 @@
 mod addresses;
 mod change;
 mod fallback;
+mod key;
 mod learned;
 mod limits;
 mod member;
 mod resilience;
+mod security;
+mod telemetry;
 
 #[cfg(test)]
 mod tests;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +28,9 @@ pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
 pub use resilience::{Resilience, ResilienceError};
+pub(crate) use security::Secrets;
+pub use security::{SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
+pub use telemetry::{Telemetry, TelemetryError};
 
 use crate::{
     fusion::{Fusion, Rule},
@@ -72,9 +79,20 @@ pub struct Config {
     pub limits: Limits,
     /// How the loss of a replica is kept from showing.
     pub resilience: Resilience,
+    /// Where traces go.
+    pub telemetry: Telemetry,
     /// Who answers in place of the members when their quorum is gone; nobody where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackConfig>,
+    /// TLS where clients and operators connect; plain text where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// TLS to workers at `https://` addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_tls: Option<WorkerTlsConfig>,
+    /// What the files hold that these name.
+    #[serde(skip)]
+    pub(crate) secrets: Arc<Secrets>,
     /// The members, in member order: the order in which their answers are fused.
     pub members: Vec<MemberConfig>,
 }
@@ -94,6 +112,10 @@ pub struct Overrides {
     pub weights_file: Option<PathBuf>,
     /// In place of `[fallback]`.
     pub fallback: Option<FallbackConfig>,
+    /// In place of `[tls]`.
+    pub tls: Option<TlsConfig>,
+    /// In place of `[worker_tls]`.
+    pub worker_tls: Option<WorkerTlsConfig>,
     /// In place of all `[[members]]`, if there are any.
     pub members: Vec<MemberConfig>,
     /// In place of `fusion.rule`.
@@ -165,9 +187,15 @@ pub enum ConfigError {
     /// A limit under which nothing works.
     #[error("limits can't be used")]
     Limits(#[from] LimitsError),
+    /// Certificates that are not enough.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// Patience or a share that can't be.
     #[error("resilience can't be used")]
     Resilience(#[from] ResilienceError),
+    /// Traces that can't be sent.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
 }
 
 impl Default for Config {
@@ -183,7 +211,11 @@ impl Default for Config {
             quorum: Quorum::default(),
             limits: Limits::default(),
             resilience: Resilience::default(),
+            telemetry: Telemetry::default(),
             fallback: None,
+            tls: None,
+            worker_tls: None,
+            secrets: Arc::default(),
             members: Vec::new(),
         }
     }
@@ -245,6 +277,8 @@ impl Config {
         self.http = flags.http.or(self.http);
         self.weights_file = flags.weights_file.or(self.weights_file.take());
         self.fallback = flags.fallback.or(self.fallback.take());
+        self.tls = flags.tls.or(self.tls.take());
+        self.worker_tls = flags.worker_tls.or(self.worker_tls.take());
         self.fusion.rule = flags.rule.unwrap_or(self.fusion.rule);
         self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);
@@ -267,7 +301,9 @@ impl Config {
             return Err(ConfigError::QuorumWeight(weight));
         }
         self.limits.check()?;
-        Ok(self.resilience.check()?)
+        self.check_security()?;
+        self.resilience.check()?;
+        Ok(self.telemetry.check()?)
     }
 
     fn check_members(&self) -> Result<(), ConfigError> {

@@ -49,6 +49,13 @@ fn flags_override_the_file() {
         http: Some("0.0.0.0:8".parse().unwrap()),
         weights_file: Some("flag.toml".into()),
         fallback: Some("flag=http://h:9".parse().unwrap()),
+        tls: Some(TlsConfig { certificate: "flag.pem".into(), key: "flag.key".into(), client_ca: None }),
+        worker_tls: Some(WorkerTlsConfig {
+            ca: "flag-ca.pem".into(),
+            certificate: None,
+            key: None,
+            server_name: None,
+        }),
         members: vec!["solo=http://h:3".parse().unwrap()],
         rule: Some(Rule::LogitMax),
         threshold: Some(0.25),
@@ -58,7 +65,8 @@ fn flags_override_the_file() {
     };
     let file = "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'\nadmin = '127.0.0.1:5'\nhttp = '127.0.0.1:7'\nweights = 'file.toml'";
     let file = format!(
-        "{file}\n[fallback]\nname = 'file'\naddress = 'http://h:8'\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n{TWO}"
+        "{file}\n[fallback]\nname = 'file'\naddress = 'http://h:8'\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n\
+         [tls]\ncertificate = 'a'\nkey = 'b'\nclient_ca = 'c'\n[worker_tls]\nca = 'd'\n{TWO}"
     );
     let config = Config::new(Some(&file), flags.clone()).unwrap();
     assert_eq!(config.member_names(), ["solo"]);
@@ -66,7 +74,16 @@ fn flags_override_the_file() {
     assert_eq!(config.fusion, Fusion { rule: Rule::LogitMax, threshold: 0.25 });
     assert_eq!(config.quorum, Quorum { members: 1, weight: 0.5 });
     assert_eq!(config.limits.max_sessions, 7);
+    let files = |config: &Config| {
+        let tls = config.tls.clone().map(|tls| (tls.certificate, tls.key, tls.client_ca));
+        (tls, config.worker_tls.clone().map(|tls| tls.ca))
+    };
+    assert_eq!(
+        files(&config),
+        (Some(("flag.pem".into(), "flag.key".into(), None)), Some("flag-ca.pem".into()))
+    );
     let kept = Config::new(Some(&file), Overrides::default()).unwrap();
+    assert_eq!(files(&kept), (Some(("a".into(), "b".into(), Some("c".into()))), Some("d".into())));
     assert_eq!((kept.quorum.members, kept.fusion.rule), (2, Rule::LogLinear));
     let metrics =
         [&config, &kept, &read(TWO).unwrap()].map(|config| config.metrics.map(|address| address.port()));

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use chorus_fuzz::{Encoded, Verdict, any_count, any_f64, any_number, assert_one_line, fuzz, mutated, within};
-use chorus_proto::status;
 use chorus_proto::v1::{
     BeamOptions, DistributionsRequest, FusionOptions, GenerateRequest, Input, PredictRequest,
     SamplingOptions, ScoreRequest, TokenIds, input,
@@ -102,7 +101,8 @@ fn check<R: Message + Default, C: Costs>(
                 Verdict::Accepted
             }
             Err(error) => {
-                let status = status(error.code(), error.to_string());
+                let status =
+                    tonic::Status::from(crate::failure::Failure::of_field(error.field, &error.message));
                 assert_one_line(status.message(), LONGEST_STATUS);
                 assert!(status.message().starts_with(error.field), "{status:?}");
                 Verdict::Refused

@@ -2,13 +2,15 @@
 //!
 //! Knows nothing about when to try again.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chorus_net::{Wire, endpoint_at};
 use chorus_proto::v1::worker_client::WorkerClient;
 use chorus_proto::v1::{AnswerFrame, DescribeRequest, ModelCard, TokenizerRequest};
 use chorus_proto::{MAX_MESSAGE_BYTES, shortened};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
 use super::answer::LONGEST_REASON;
@@ -49,6 +51,16 @@ impl InvalidAddress {
     }
 }
 
+/// The way to a worker.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    endpoint: Endpoint,
+    /// As configured.
+    address: String,
+    /// The name that it has to prove over TLS; plain text without one.
+    secure: Option<String>,
+}
+
 /// A stream that is attached, with what is at its other end.
 pub(super) struct Connection {
     pub(super) card: Arc<ModelCard>,
@@ -71,14 +83,20 @@ pub(super) enum ConnectError {
     Disagreement(Disagreement),
 }
 
-/// How a worker at `address` is connected to.
-pub(super) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpoint, InvalidAddress> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
+/// How a worker at `address` is connected to. Over TLS it proves to be `server_name`, or the host of its address.
+pub(super) fn route(
+    address: &str,
+    server_name: Option<&str>,
+    connect_timeout: Duration,
+) -> Result<Route, InvalidAddress> {
+    let given = Endpoint::from_shared(address.to_owned())
         .map_err(|source| InvalidAddress { address: address.to_owned(), source: Some(source) })?;
-    if endpoint.uri().scheme().is_none() || endpoint.uri().host().is_none() {
+    let uri = given.uri();
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
         return Err(InvalidAddress::new(address));
-    }
-    Ok(endpoint
+    };
+    let secure = (scheme == "https").then(|| server_name.unwrap_or(host).to_owned());
+    let endpoint = endpoint_at(uri.clone())
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -86,17 +104,18 @@ pub(super) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(MAX_HTTP2_FRAME))
+        .max_frame_size(MAX_HTTP2_FRAME);
+    Ok(Route { endpoint, address: uri.to_string(), secure })
 }
 
 /// Connects and attaches, or says why that was not possible.
 pub(super) async fn connect(
     network: &dyn Network,
-    endpoint: &Endpoint,
+    route: &Route,
     delegate: &Delegate,
     traffic: &Arc<Traffic>,
 ) -> Result<Connection, ConnectError> {
-    let (mut client, card) = in_time(describe(network, endpoint)).await?;
+    let (mut client, card) = in_time(describe(network, route)).await?;
     // No time of this handshake's: the members before this one have limits of their own.
     delegate.turn().await;
     in_time(attach(&mut client, card, delegate, traffic)).await
@@ -108,21 +127,23 @@ async fn in_time<T>(part: impl Future<Output = Result<T, ConnectError>>) -> Resu
 
 async fn describe(
     network: &dyn Network,
-    endpoint: &Endpoint,
-) -> Result<(WorkerClient<Channel>, ModelCard), ConnectError> {
-    let channel = network.connect(endpoint.clone()).await.map_err(|error| ConnectError::Unreachable {
-        address: endpoint.uri().to_string(),
-        cause: innermost(&error),
+    route: &Route,
+) -> Result<(WorkerClient<Wire>, ModelCard), ConnectError> {
+    let channel = network.connect(route.endpoint.clone(), route.secure.clone()).await;
+    let channel = channel.map_err(|error| ConnectError::Unreachable {
+        address: route.address.clone(),
+        cause: innermost(&*error),
     })?;
     let mut client = WorkerClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let card = client.describe(DescribeRequest {}).await.map_err(|status| handshake(&status))?.into_inner();
+    let card =
+        client.describe(DescribeRequest {}).await.map_err(|status| refused(&status, route))?.into_inner();
     Ok((client, bounded(card)))
 }
 
 async fn attach(
-    client: &mut WorkerClient<Channel>,
+    client: &mut WorkerClient<Wire>,
     card: ModelCard,
     delegate: &Delegate,
     traffic: &Arc<Traffic>,
@@ -135,7 +156,7 @@ async fn attach(
 
 /// The tokenizer travels only where it may become the ensemble's.
 async fn agree(
-    client: &mut WorkerClient<Channel>,
+    client: &mut WorkerClient<Wire>,
     card: &ModelCard,
     delegate: &Delegate,
 ) -> Result<(), ConnectError> {
@@ -146,7 +167,7 @@ async fn agree(
     delegate.define(json, card).await.map_err(ConnectError::Disagreement)
 }
 
-async fn fetch_tokenizer(client: &mut WorkerClient<Channel>) -> Result<Vec<u8>, Status> {
+async fn fetch_tokenizer(client: &mut WorkerClient<Wire>) -> Result<Vec<u8>, Status> {
     let mut chunks = client.tokenizer(TokenizerRequest {}).await?.into_inner();
     let mut json = Vec::new();
     while let Some(chunk) = chunks.message().await? {
@@ -158,6 +179,14 @@ async fn fetch_tokenizer(client: &mut WorkerClient<Channel>) -> Result<Vec<u8>, 
         json.extend_from_slice(&chunk.data);
     }
     Ok(json)
+}
+
+/// What came instead of the first answer: a connection that broke at once was none, and says why.
+fn refused(status: &Status, route: &Route) -> ConnectError {
+    match status.source() {
+        Some(_) => ConnectError::Unreachable { address: route.address.clone(), cause: innermost(status) },
+        None => handshake(status),
+    }
 }
 
 /// What a worker answered instead of a step of the handshake.
@@ -190,7 +219,7 @@ pub(super) fn bounded(mut card: ModelCard) -> ModelCard {
 
 /// The transport's own sentence is "transport error": what happened stands at the end of the chain.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |error| (**error).source())
         .last()
         .map(ToString::to_string)
         .unwrap_or_default()

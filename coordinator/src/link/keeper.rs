@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use super::Line;
-use super::connect::{self, ConnectError, Connection};
+use super::connect::{self, ConnectError, Connection, Route};
 use super::delays::{Delays, Life};
 use crate::agreement::Delegate;
 use crate::network::Network;
@@ -22,7 +21,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) struct Keeper {
     pub(super) member: String,
     pub(super) network: Arc<dyn Network>,
-    pub(super) endpoint: Endpoint,
+    pub(super) route: Route,
     pub(super) delegate: Delegate,
     pub(super) line: Arc<Line>,
     pub(super) shutdown: CancellationToken,
@@ -34,7 +33,7 @@ impl Keeper {
         let mut delays = Delays::new();
         loop {
             let connecting =
-                connect::connect(&*self.network, &self.endpoint, &self.delegate, &self.line.traffic);
+                connect::connect(&*self.network, &self.route, &self.delegate, &self.line.traffic);
             let connected = tokio::select! {
                 // A member that goes away does not wait for a handshake.
                 biased;
@@ -72,11 +71,12 @@ impl Keeper {
         let incarnation = Arc::from(card.incarnation.as_str());
         self.line.card.send_replace(Some(card));
         self.line.set_attachment(Some(Arc::clone(&attachment)));
-        self.line.presence.send_replace(Presence::Up { incarnation });
+        self.line.traffic.link.connected();
+        self.line.set_presence(Presence::Up { incarnation });
         let start = Instant::now();
-        let reason = tokio::select! {
+        let loss = tokio::select! {
             biased;
-            reason = attachment.carry(&mut answers, &self.line) => Some(reason),
+            loss = attachment.carry(&mut answers, &self.line) => Some(loss),
             () = self.shutdown.cancelled() => {
                 attachment.finish();
                 // What is queued goes out; then the worker ends its side.
@@ -84,16 +84,17 @@ impl Keeper {
                 None
             }
         };
-        let ended = reason.as_deref().unwrap_or("the coordinator is shutting down");
+        let ended = loss.as_ref().map_or("the coordinator is shutting down", |(_, reason)| reason.as_str());
         // Whoever is failed by what follows finds the reason.
-        self.line.presence.send_replace(Presence::Down { reason: ended.to_owned() });
+        self.line.set_presence(Presence::Down { reason: ended.to_owned() });
         self.line.set_attachment(None);
         self.delegate.leave();
         attachment.end(ended);
-        if reason.is_some() {
+        if let Some((how, _)) = &loss {
+            self.line.traffic.link.lost(*how);
             tracing::warn!(member = self.member, reason = ended, "lost");
         }
-        reason.map(|_| Life {
+        loss.map(|_| Life {
             length: start.elapsed(),
             useful: attachment.was_useful(),
             hung: attachment.is_hung(),

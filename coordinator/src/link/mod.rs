@@ -62,7 +62,8 @@ struct Line {
 }
 
 impl GrpcReplica {
-    /// Starts to connect to `address` (`http://host:port`) and keeps at it until the replica is dropped or
+    /// Starts to connect to `address` (`http://host:port` or `https://host:port`, where it proves to be `server_name`, or that
+    /// host) and keeps at it until the replica is dropped or
     /// [`GrpcReplica::disconnect`] is called. Replicas are made in the order of the configuration: it decides who defines
     /// the vocabulary. Needs a tokio runtime.
     ///
@@ -72,16 +73,17 @@ impl GrpcReplica {
         network: &Arc<dyn Network>,
         member: &str,
         address: &str,
+        server_name: Option<&str>,
         connect_timeout: Duration,
         agreement: &Arc<Agreement>,
     ) -> Result<Self, InvalidAddress> {
-        let endpoint = connect::endpoint(address, connect_timeout)?;
+        let route = connect::route(address, server_name, connect_timeout)?;
         let line = Arc::new(Line::new(member, address));
         let shutdown = CancellationToken::new();
         let keeper = Keeper {
             member: member.to_owned(),
             network: Arc::clone(network),
-            endpoint,
+            route,
             delegate: agreement.join(member),
             line: Arc::clone(&line),
             shutdown: shutdown.clone(),
@@ -216,7 +218,7 @@ impl Line {
     /// The worker answers, but what it computes is of no use. The stream stays.
     fn set_unsound(&self, reason: &str) {
         tracing::warn!(member = self.member, reason, "out");
-        self.presence.send_replace(Presence::Down { reason: reason.to_owned() });
+        self.set_presence(Presence::Down { reason: reason.to_owned() });
     }
 
     /// What the worker computes is of use again.
@@ -224,8 +226,13 @@ impl Line {
         let incarnation = self.card.borrow().as_ref().map(|card| Arc::from(card.incarnation.as_str()));
         if let Some(incarnation) = incarnation {
             tracing::info!(member = self.member, "back");
-            self.presence.send_replace(Presence::Up { incarnation });
+            self.set_presence(Presence::Up { incarnation });
         }
+    }
+
+    fn set_presence(&self, presence: Presence) {
+        self.traffic.link.set_up(presence.is_up());
+        self.presence.send_replace(presence);
     }
 
     fn lost(&self) -> ReplicaError {

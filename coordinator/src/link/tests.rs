@@ -21,8 +21,8 @@ fn vocabulary() -> Vocabulary {
 }
 
 fn member(worker: &ScriptedWorker, agreement: &Arc<Agreement>) -> GrpcReplica {
-    let network: Arc<dyn Network> = Arc::new(Sockets);
-    GrpcReplica::connect(&network, "alto", &worker.url(), NEVER, agreement).unwrap()
+    let network: Arc<dyn Network> = Arc::new(Sockets::default());
+    GrpcReplica::connect(&network, "alto", &worker.url(), None, NEVER, agreement).unwrap()
 }
 
 async fn becomes(member: &GrpcReplica, what: impl FnMut(&Presence) -> bool) -> Presence {
@@ -48,6 +48,7 @@ fn feed(session: SessionId, tokens: &[u32], ask: Ask) -> Feed {
         plan: PlanKind::Dense,
         snapshot: false,
         timeout: NEVER,
+        traceparent: None,
     }
 }
 
@@ -271,7 +272,7 @@ async fn goodbye_delivers_what_is_queued() {
 #[test]
 fn an_address_that_is_none_is_refused() {
     for address in ["", "127.0.0.1:1 2", "/only/a/path"] {
-        let error = connect::endpoint(address, NEVER).unwrap_err();
+        let error = connect::route(address, None, NEVER).unwrap_err();
         assert!(error.to_string().contains("http://host:port"), "{error}");
     }
 }

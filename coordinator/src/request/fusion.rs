@@ -60,6 +60,20 @@ pub(super) fn check(options: Option<FusionOptions>, terms: &Terms<'_>) -> Result
     })
 }
 
+/// For what needs one distribution at every position, whatever stands beside it.
+pub(super) fn fixed_distribution(fusing: &Fusing) -> Result<(), RequestError> {
+    let rule = fusing.fusion.rule;
+    if !rule.yields_distribution() {
+        let message = format!("{rule} has no distribution and so no log-likelihoods; allowed: another rule");
+        return Err(RequestError::new("fusion.rule", message));
+    }
+    if fusing.weighting.is_adaptive() {
+        let message = "weights follow one text, and here are many; allowed: false";
+        return Err(RequestError::new("fusion.adaptive", message));
+    }
+    Ok(())
+}
+
 fn check_weights(options: &FusionOptions, rule: Rule, terms: &Terms<'_>) -> Result<Weights, RequestError> {
     if !rule.uses_weights() {
         let message = format!("{rule} uses no weights; allowed: none, or a rule that uses them");

@@ -51,6 +51,30 @@ fn in_vocabulary(ids: &[i64], terms: &Terms<'_>) -> Result<Vec<u32>, String> {
     ids.iter().enumerate().map(token).collect()
 }
 
+/// The tokens of several inputs, each at least one; all of them together are within the limits of one.
+pub(super) fn check_all(
+    field: &'static str,
+    inputs: impl Iterator<Item = Option<Input>>,
+    terms: &Terms<'_>,
+) -> Result<Vec<Vec<u32>>, RequestError> {
+    let (mut all, mut sum) = (Vec::new(), 0_usize);
+    let most = terms.limits.max_input_tokens;
+    for (place, given) in inputs.enumerate() {
+        let tokens = check(field, given, terms);
+        let tokens =
+            tokens.map_err(|error| RequestError::new(field, format!("number {place}: {}", error.message)))?;
+        sum += tokens.len();
+        if sum > most as usize {
+            let message = format!(
+                "they have more than {most} tokens together; allowed: at most as many (limits.max_input_tokens)"
+            );
+            return Err(RequestError::new(field, message));
+        }
+        all.push(tokens);
+    }
+    Ok(all)
+}
+
 /// Tokens of a set: each in the vocabulary; ascending, each once.
 pub(super) fn distinct_tokens(
     field: &'static str,

@@ -3,9 +3,11 @@
 
 mod adjusting;
 mod beam;
+mod classification;
 mod distributions;
 mod fusion;
 mod input;
+mod ranking;
 mod sampling;
 mod stop;
 
@@ -14,12 +16,8 @@ mod tests;
 
 use std::fmt;
 
-use chorus_proto::{
-    status,
-    v1::{self, ErrorCode},
-};
+use chorus_proto::v1::{self, ErrorCode};
 use chorus_text::Vocabulary;
-use tonic::Status;
 
 use crate::{
     config::Limits,
@@ -31,8 +29,10 @@ use crate::{
 
 pub use self::adjusting::Adjusting;
 pub use self::beam::Beam;
+pub use self::classification::{Calibration, Classification};
 pub use self::distributions::Distributions;
 pub use self::fusion::Fusing;
+pub use self::ranking::{By, Ranking};
 
 /// What requests are judged by.
 #[derive(Clone, Copy, Debug)]
@@ -121,11 +121,6 @@ const DEFAULT_TOP_N: u32 = 10;
 impl RequestError {
     pub(crate) fn new(field: &'static str, message: impl Into<String>) -> Self {
         Self { field, message: message.into() }
-    }
-
-    /// As callers see it.
-    pub(crate) fn into_status(self) -> Status {
-        status(self.code(), self.to_string())
     }
 
     /// What the wire calls it.

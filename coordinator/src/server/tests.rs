@@ -4,6 +4,7 @@
 
 mod half_requests;
 mod members;
+mod security;
 mod wire;
 
 use std::net::SocketAddr;

@@ -3,7 +3,8 @@
 //! Knows nothing about what is right or wrong in it.
 
 use chorus_proto::v1::{
-    DistributionsRequest, FusionOptions, GenerateRequest, Input, PredictRequest, ScoreRequest, input,
+    ClassifyRequest, DistributionsRequest, FusionOptions, GenerateRequest, Input, PredictRequest,
+    RankRequest, ScoreRequest, input,
 };
 
 /// A request of the public service.
@@ -60,7 +61,29 @@ impl Asked for DistributionsRequest {
     }
 }
 
-pub(super) fn text_bytes(input: Option<&Input>) -> usize {
+impl Asked for RankRequest {
+    fn text_bytes(&self) -> usize {
+        let candidates = self.candidates.iter().map(|candidate| candidate.continuation.as_ref());
+        let contexts = [self.context.as_ref(), self.prior_context.as_ref()];
+        candidates.chain(contexts).map(text_bytes).sum()
+    }
+
+    fn fusion(&self) -> Option<&FusionOptions> {
+        self.fusion.as_ref()
+    }
+}
+
+impl Asked for ClassifyRequest {
+    fn text_bytes(&self) -> usize {
+        self.labels.iter().map(|label| label.template.len() + self.text.len()).sum()
+    }
+
+    fn fusion(&self) -> Option<&FusionOptions> {
+        self.fusion.as_ref()
+    }
+}
+
+fn text_bytes(input: Option<&Input>) -> usize {
     match input.and_then(|input| input.input.as_ref()) {
         Some(input::Input::Text(text)) => text.len(),
         Some(input::Input::Tokens(_)) | None => 0,

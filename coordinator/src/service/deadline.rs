@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-use chorus_proto::status;
 use chorus_proto::v1::ErrorCode;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
+
+use crate::failure::status;
 
 /// A little earlier than its caller's deadline ends a call at most by this.
 const MOST_EARLIER: Duration = Duration::from_millis(100);

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use chorus_proto::v1::{Fallback, MissingMember, Participation};
+use chorus_proto::v1::{ErrorCode, Fallback, MissingMember, Participation};
 use tonic::{Code, Status};
 
 use crate::ensemble::Ensemble;
+use crate::failure::status;
 use crate::request::Fusing;
 
 /// Whoever answers a request instead, since it failed in this way; it is an ensemble of one member.
@@ -30,7 +31,7 @@ pub(super) fn instead(
         Ok(()) => Ok(Arc::clone(fallback)),
         Err(error) => {
             let message = format!("{}; nor can the fallback answer: {error}", failure.message());
-            Err(Status::unavailable(message))
+            Err(status(ErrorCode::Unavailable, message))
         }
     }
 }

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chorus_proto::status;
 use chorus_proto::v1::{
     ErrorCode, GeneratedToken, GenerationEnd, Hypothesis, MemberLogProb, Participation, RowFormat,
     TokenCandidate, Votes, generation_end::Reason,
 };
 use chorus_text::Vocabulary;
 use tonic::Status;
+use tracing::Instrument;
 
 use super::deadline::Deadline;
 use super::decided::is_decided;
@@ -25,6 +25,7 @@ use super::{drawn, evidence, fallback, leaders};
 use crate::activity::Pulse;
 use crate::beam_search::{Continuation, Finish, Found};
 use crate::ensemble::{Ensemble, step_status};
+use crate::failure::status;
 use crate::fusion::certificate::Places;
 use crate::fusion::{
     Candidate, FuseError, Fused, Fusion, Row, Rule, Scratch, VoteCandidate, ahead_of, fuse, shares,
@@ -34,6 +35,7 @@ use crate::replica::Answer;
 use crate::request::{Beam, Generation};
 use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::telemetry::Progress;
 use crate::weights::{Weighting, Weights};
 
 /// Takes the tokens of a generation as they are chosen.
@@ -78,6 +80,7 @@ struct Run<'a, L> {
     /// The weights, which may follow the text.
     weighting: Weighting,
     attendance: Attendance,
+    progress: Progress,
     listener: &'a mut L,
 }
 
@@ -103,6 +106,12 @@ pub(super) async fn generate(
         weighting: generation.fusing.weighting.clone(),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
         attendance: Attendance::new(members.map(|member| member.name().to_owned())),
+        progress: Progress::new(
+            &ensemble.common.answers,
+            deadline.begun(),
+            generation.prompt.len(),
+            (generation.fusing.fusion.rule, generation.plan(vocabulary.len() as usize).kind()),
+        ),
         generation: Arc::new(generation),
         vocabulary,
         deadline,
@@ -127,8 +136,9 @@ impl<L: Listener> Run<'_, L> {
         let mut session = self.begin();
         let mut unread = 0;
         for index in 0..self.generation.max_tokens {
+            let span = self.progress.ask(self.generation.plan(self.vocabulary.len() as usize).kind());
             let tokens = self.transcript.get(unread..).unwrap_or_default().to_vec();
-            let next = self.next_token(&mut session, &tokens, index).await;
+            let next = self.next_token(&mut session, &tokens, index).instrument(span).await;
             let (token, participation) = match next {
                 Ok(next) => next,
                 Err(failure) => {
@@ -150,6 +160,7 @@ impl<L: Listener> Run<'_, L> {
 
     /// Searches, and hands the best sequence on when it is found.
     async fn by_search(mut self, beam: Beam) -> Result<Ending, Status> {
+        let _branches = self.ensemble.common.branches(beam.size).await;
         let searched = self.search(beam).await;
         let Searched { found, steps } = match searched {
             Ok(searched) => searched,
@@ -313,6 +324,7 @@ impl<L: Listener> Run<'_, L> {
             fallback::mark(&mut participation, self.ensemble);
         }
         self.attendance.record(&mut participation);
+        self.progress.found(&participation);
         let is_end = self.speaker.roster.is_end_token(token.id, self.vocabulary.fingerprint());
         let (text, end) = if is_end {
             (String::new(), Some(Reason::EndToken))

@@ -3,6 +3,7 @@
 //! Knows nothing about links to members or about how the process is started and stopped.
 
 mod asked;
+mod classify;
 mod complete;
 mod deadline;
 mod decided;
@@ -11,10 +12,12 @@ mod distributions;
 mod drawn;
 mod evidence;
 mod fallback;
+mod forest;
 mod generate;
 mod leaders;
 mod participation;
 mod predict;
+mod rank;
 mod replies;
 mod score;
 mod score_columns;
@@ -34,9 +37,9 @@ pub(crate) use unreadable::explain;
 use std::sync::Arc;
 
 use chorus_proto::v1::{
-    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, PredictReply,
-    PredictRequest, ScoreReply, ScoreRequest, StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest,
-    ensemble_server,
+    ClassifyReply, ClassifyRequest, CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply,
+    GenerateRequest, PredictReply, PredictRequest, RankReply, RankRequest, ScoreReply, ScoreRequest,
+    StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest, ensemble_server,
 };
 use chorus_text::Vocabulary;
 use futures::{StreamExt, stream::BoxStream};
@@ -50,7 +53,10 @@ use deadline::Deadline;
 
 use crate::admission::{Caller, Place, shutting_down};
 use crate::ensemble::Ensemble;
-use crate::request::{Costs, Distributions, Generation, Prediction, RequestError, Scoring, Terms};
+use crate::failure::refused;
+use crate::request::{
+    Classification, Costs, Distributions, Generation, Prediction, Ranking, RequestError, Scoring, Terms,
+};
 
 /// Messages that wait for a slow reader; one more place is kept for the last word.
 const REPLIES: usize = 32;
@@ -77,7 +83,6 @@ impl EnsembleService {
     async fn answer_once<Q: Asked + Send + 'static, C: Costs + Send + 'static, R, W>(
         &self,
         request: Request<Q>,
-        span: Span,
         check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
         work: fn(Arc<Ensemble>, C, Vocabulary, Deadline) -> W,
     ) -> Result<Response<R>, Status>
@@ -90,7 +95,7 @@ impl EnsembleService {
             let Admitted { _place, ensemble, checked, vocabulary } = admit(&all, request, check).await?;
             work(ensemble, checked, vocabulary, deadline).await
         };
-        in_time(&all, deadline, answer.instrument(span)).await.map(Response::new)
+        in_time(&all, deadline, answer).await.map(Response::new)
     }
 }
 
@@ -109,7 +114,7 @@ impl ensemble_server::Ensemble for EnsembleService {
         let admitted = in_time(&all, deadline, admit(&all, request, Generation::new)).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
         let work = stream::generation(admitted, replies, deadline);
-        tokio::spawn(work.instrument(tracing::info_span!("generate")));
+        tokio::spawn(work.instrument(Span::current()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -122,25 +127,30 @@ impl ensemble_server::Ensemble for EnsembleService {
         let admitted = in_time(&all, deadline, admit(&all, request, Distributions::new)).await?;
         let (replies, stream) = mpsc::channel(LARGE_REPLIES + 1);
         let work = stream::distributions(admitted, replies, deadline);
-        tokio::spawn(work.instrument(tracing::info_span!("distributions")));
+        tokio::spawn(work.instrument(Span::current()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn complete(&self, request: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
-        let span = tracing::info_span!("complete");
-        self.answer_once(request, span, Generation::new, complete::complete).await
+        self.answer_once(request, Generation::new, complete::complete).await
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
-        let span = tracing::info_span!("score");
-        let reply = self.answer_once(request, span, Scoring::new, score::score).await?;
+        let reply = self.answer_once(request, Scoring::new, score::score).await?;
         self.ensemble().common.activity.scored(reply.get_ref().tokens as usize);
         Ok(reply)
     }
 
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
-        let span = tracing::info_span!("predict");
-        self.answer_once(request, span, Prediction::new, predict::predict).await
+        self.answer_once(request, Prediction::new, predict::predict).await
+    }
+
+    async fn rank(&self, request: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
+        self.answer_once(request, Ranking::new, rank::rank).await
+    }
+
+    async fn classify(&self, request: Request<ClassifyRequest>) -> Result<Response<ClassifyReply>, Status> {
+        self.answer_once(request, Classification::new, classify::classify).await
     }
 
     async fn tokenizer(
@@ -176,7 +186,7 @@ async fn admit<Q: Asked + Send + 'static, C: Costs + Send + 'static>(
     let mut visitor = all.common.admission.arrive(Caller::of(&request))?;
     let request = request.into_inner();
     let (ensemble, bytes) =
-        (all.of(request.members()).map_err(RequestError::into_status)?, request.text_bytes());
+        (all.of(request.members()).map_err(|error| refused(&error))?, request.text_bytes());
     let checked = visitor.checked(ensemble.check(request, bytes, check)).await;
     let (checked, vocabulary) = checked?;
     let _place = visitor.enter(checked.cost()).await?;

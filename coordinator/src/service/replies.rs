@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use chorus_proto::status;
 use chorus_proto::v1::ErrorCode;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -12,6 +11,7 @@ use tonic::Status;
 use super::deadline::Deadline;
 use crate::admission::shutting_down;
 use crate::ensemble::Ensemble;
+use crate::failure::status;
 
 /// How long a client may leave its messages unread before the work for it ends.
 const READER_PATIENCE: Duration = Duration::from_secs(60);

@@ -23,9 +23,27 @@ use crate::plan::{Plan, pieces};
 use crate::request::Scoring;
 use crate::roster::Roster;
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::telemetry::{self, Method};
 use crate::weights::Weighting;
 
 pub(super) async fn score(
+    ensemble: Arc<Ensemble>,
+    scoring: Scoring,
+    vocabulary: Vocabulary,
+    deadline: Deadline,
+) -> Result<ScoreReply, Status> {
+    let plan = scoring.plan(vocabulary.len() as usize).kind();
+    telemetry::asked(scoring.fusing.fusion.rule, plan);
+    let answers = Arc::clone(&ensemble.common.answers);
+    let reply = score_by_anybody(ensemble, scoring, vocabulary, deadline).await?;
+    answers.scored(plan, reply.tokens as usize);
+    if let Some(participation) = &reply.participation {
+        answers.given(Method::Score, reply.tokens as usize, participation);
+    }
+    Ok(reply)
+}
+
+async fn score_by_anybody(
     ensemble: Arc<Ensemble>,
     scoring: Scoring,
     vocabulary: Vocabulary,
@@ -89,7 +107,8 @@ async fn pass(
         let numbers = ask.answer_bytes(tokens.len(), vocabulary_size) / size_of::<f32>();
         let each = if matches!(plan, Plan::Dense(_)) { 1 } else { NUMBERS_OF_A_LISTED_ONE };
         let (numbers, of_piece) = (numbers * answers.answers.len() * each, Arc::clone(scoring));
-        let read = move |answers: &StepAnswers| Columns::read(&of_piece, &tokens, vocabulary_size, answers);
+        let read =
+            move |answers: &StepAnswers| Columns::read(&of_piece.fusing, &tokens, vocabulary_size, answers);
         let (next, answers) = make_of_rows(&mut session, answers, numbers, read).await?;
         participation = answers.participation;
         if !columns.continues_with(&next) {
@@ -167,7 +186,7 @@ fn reply(
     mut columns: Columns,
     participation: Participation,
 ) -> Result<ScoreReply, FuseError> {
-    let weighting = columns.finish(scoring)?;
+    let weighting = columns.finish(&scoring.fusing)?;
     let log_prob = total(&columns.fused);
     let tokens = scoring.tokens.len();
     Ok(ScoreReply {
@@ -250,7 +269,7 @@ fn perplexity(log_prob: f64, tokens: usize) -> f64 {
 }
 
 impl FusedToken {
-    fn log_prob(&self) -> Option<f64> {
+    pub(super) fn log_prob(&self) -> Option<f64> {
         match self {
             Self::LogProb(log_prob) => Some(*log_prob),
             Self::Vote { .. } => None,

@@ -9,7 +9,7 @@ use chorus_proto::v1::Votes;
 use crate::fusion::certificate::{Contest, Evidence, Outcome, Places, outcome};
 use crate::fusion::{FuseError, Fused, fuse_targets};
 use crate::replica::Answer;
-use crate::request::{Fusing, Scoring};
+use crate::request::Fusing;
 use crate::session::StepAnswers;
 use crate::weights::Weighting;
 
@@ -35,7 +35,7 @@ impl Columns {
     /// Reads one piece's answers about `tokens`. Rows and likeliest tokens are fused here; log-probabilities wait for the
     /// end, so that a member that is lost on the way leaves no trace in the result.
     pub(super) fn read(
-        scoring: &Scoring,
+        fusing: &Fusing,
         tokens: &[u32],
         vocabulary_size: usize,
         answers: &StepAnswers,
@@ -52,9 +52,9 @@ impl Columns {
         let are_rows = answers.answers.iter().any(|(_, answer)| matches!(answer, Answer::Rows(_)));
         for (number, token) in tokens.iter().enumerate() {
             if are_rows {
-                columns.read_rows(scoring, number, *token, answers)?;
+                columns.read_rows(fusing, number, *token, answers)?;
             } else {
-                columns.read_tops(scoring, number, *token, vocabulary_size, answers)?;
+                columns.read_tops(fusing, number, *token, vocabulary_size, answers)?;
             }
         }
         Ok(columns)
@@ -100,14 +100,19 @@ impl Columns {
         self.fused.extend(next.fused);
     }
 
+    /// Drops these members' numbers; nothing of theirs is in a fused number.
+    pub(super) fn leave_out(&mut self, members: &BTreeMap<usize, String>) {
+        self.members.retain(|index, _| !members.contains_key(index));
+    }
+
     /// The members that are in the numbers.
     pub(super) fn participants(&self) -> Vec<usize> {
         self.members.keys().copied().collect()
     }
 
     /// Fuses what has waited for the end. Gives the weights as they are after the last token.
-    pub(super) fn finish(&mut self, scoring: &Scoring) -> Result<Weighting, FuseError> {
-        let mut weighting = scoring.fusing.weighting.clone();
+    pub(super) fn finish(&mut self, fusing: &Fusing) -> Result<Weighting, FuseError> {
+        let mut weighting = fusing.weighting.clone();
         if weighting.is_adaptive() {
             self.fused = self.follow(&mut weighting)?;
         } else if self.fused.is_empty() {
@@ -142,7 +147,7 @@ impl Columns {
 
     fn read_rows(
         &mut self,
-        scoring: &Scoring,
+        fusing: &Fusing,
         number: usize,
         token: u32,
         answers: &StepAnswers,
@@ -152,7 +157,7 @@ impl Columns {
             let log_prob = row.log_prob(token).unwrap_or(f64::NEG_INFINITY);
             self.members.entry(index).or_default().push(log_prob);
         }
-        let Fusing { fusion, weighting, .. } = &scoring.fusing;
+        let Fusing { fusion, weighting, .. } = fusing;
         if weighting.is_adaptive() {
             // The weights follow from all tokens before this one.
             return Ok(());
@@ -175,13 +180,13 @@ impl Columns {
 
     fn read_tops(
         &mut self,
-        scoring: &Scoring,
+        fusing: &Fusing,
         number: usize,
         token: u32,
         vocabulary_size: usize,
         answers: &StepAnswers,
     ) -> Result<(), FuseError> {
-        let Fusing { fusion, weighting, .. } = &scoring.fusing;
+        let Fusing { fusion, weighting, .. } = fusing;
         let weights = weighting.among(&answers.participants);
         let mut said = Vec::with_capacity(answers.answers.len());
         for (place, (index, answer)) in answers.answers.iter().enumerate() {

@@ -3,9 +3,10 @@
 //!
 //! Knows nothing about what a readable request says.
 
-use chorus_proto::status;
 use chorus_proto::v1::ErrorCode;
 use tonic::{Code, Status};
+
+use crate::failure::{Failure, status};
 
 /// A response whose status speaks of an unreadable request gets the right code and sentence; others pass through.
 /// `largest` is the codec's limit in bytes.
@@ -21,23 +22,20 @@ fn explained(refused: &Status, largest: usize) -> Option<Status> {
     let said = refused.message();
     let sentence = match refused.code() {
         Code::OutOfRange if said.contains("decoded message length too large") => format!(
-            "request: it is too long to be read; allowed: {largest} bytes, of which limits.max_input_bytes and \
+            "it is too long to be read; allowed: {largest} bytes, of which limits.max_input_bytes and \
              limits.max_input_tokens allow even fewer to the input"
         ),
         Code::Internal if said.contains("failed to decode Protobuf message") => {
-            format!(
-                "request: it is not a message of this method ({said}); allowed: the messages of chorus.v1"
-            )
+            format!("it is not a message of this method ({said}); allowed: the messages of its service")
         }
         Code::Internal if said == "Missing request message." => {
-            "request: there is none; allowed: exactly one message".to_owned()
+            "there is none; allowed: exactly one message".to_owned()
         }
         Code::Internal if said.contains("Unexpected EOF decoding stream") => {
-            "request: it ends before the length that it announced; allowed: exactly one whole message"
-                .to_owned()
+            "it ends before the length that it announced; allowed: exactly one whole message".to_owned()
         }
         Code::Internal | Code::Unimplemented if said.contains("compress") => {
-            format!("request: it can't be unpacked ({said}); allowed: messages without compression")
+            format!("it can't be unpacked ({said}); allowed: messages without compression")
         }
         Code::Unknown if said.contains("data was not received within the designated timeout") => {
             return Some(status(
@@ -47,7 +45,7 @@ fn explained(refused: &Status, largest: usize) -> Option<Status> {
         }
         _ => return None,
     };
-    Some(status(ErrorCode::InvalidArgument, sentence))
+    Some(Failure::of_field("request", &sentence).into())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! [`ReconfigureError`]: why a configuration was not changed. Knows nothing about how one is changed.
 
-use crate::config::{ConfigError, Frozen};
+use crate::config::{ConfigError, Frozen, SecretsError};
 use crate::link::InvalidAddress;
 use crate::weights::{Mismatch, WeightsError};
 
@@ -48,6 +48,9 @@ pub enum ReconfigureError {
     /// Learned weights of other models than the members host.
     #[error("weights: the learned weights are of another ensemble")]
     OtherEnsemble(#[from] Mismatch),
+    /// Certificates, keys or tokens that can't be used.
+    #[error(transparent)]
+    Security(#[from] SecretsError),
     /// The coordinator stops.
     #[error("the coordinator is shutting down")]
     ShuttingDown,

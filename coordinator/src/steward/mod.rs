@@ -22,6 +22,7 @@ use crate::ensemble::{Common, Ensemble};
 use crate::link::GrpcReplica;
 use crate::membership::{Connecting, Enrolled, Move, Newcomer};
 use crate::run_error::RunError;
+use crate::security::Setup;
 use handle::{Change, Command, Wish};
 
 /// Changes that wait for the one in progress.
@@ -93,6 +94,7 @@ impl Steward {
                 Some(command) = self.commands.recv() => command,
             };
             let Command { wish, mut answer } = command;
+            let is_reload = matches!(wish.change, Change::Reload);
             let outcome = tokio::select! {
                 biased;
                 () = draining.cancelled() => break,
@@ -100,6 +102,8 @@ impl Steward {
                 () = answer.closed() => continue,
                 outcome = self.obey(wish) => outcome,
             };
+            let revision = self.in_force.borrow().revision;
+            self.common.settings.changed(revision, outcome.is_ok(), is_reload);
             // Who has hung up since finds what is in force.
             let _ = answer.send(outcome);
         }
@@ -152,6 +156,7 @@ impl Steward {
             );
             return Ok(());
         }
+        let security = Setup::new(&next)?;
         let preparations = self.prepare(&ensemble.config, &next)?;
         if !allow_down {
             // A connection, and a handshake for which there is no setting of its own.
@@ -159,6 +164,7 @@ impl Steward {
         }
         self.check_learned(&next, &preparations)?;
         self.take_effect(next, ensemble.revision + 1, preparations)?;
+        self.common.security.replace(security);
         let changes = changes.join("; ");
         tracing::info!(revision = ensemble.revision + 1, changes, "the configuration has changed");
         Ok(())

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chorus_net::{ServerTls, secured_connections};
 use chorus_proto::v1::{
     self, AnswerFrame, DescribeRequest, ErrorCode, Failure, ModelCard, Operation, OperationFrame,
     TokenizerChunk, TokenizerRequest, answer, feed, operation, worker_server,
@@ -44,6 +45,7 @@ pub(crate) struct ScriptedWorker {
     vocabulary: Vocabulary,
     incarnation: u32,
     runtime: Option<Runtime>,
+    tls: Option<ServerTls>,
     seen: Seen,
     condition: Arc<watch::Sender<v1::Condition>>,
 }
@@ -70,7 +72,19 @@ impl ScriptedWorker {
     }
 
     pub(crate) fn start_in_style(style: Style, vocabulary: &Vocabulary, seed: u64, manner: Manner) -> Self {
+        Self::start_secured(None, style, vocabulary, seed, manner)
+    }
+
+    /// Over TLS, where there is some.
+    pub(crate) fn start_secured(
+        tls: Option<ServerTls>,
+        style: Style,
+        vocabulary: &Vocabulary,
+        seed: u64,
+        manner: Manner,
+    ) -> Self {
         let mut worker = Self {
+            tls,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize, style },
             vocabulary: vocabulary.clone(),
@@ -100,10 +114,12 @@ impl ScriptedWorker {
             seen: self.seen.clone(),
             condition: Arc::clone(&self.condition),
         };
+        let tls = self.tls.clone();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(async move {
             let listener = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            let listener = secured_connections(listener, tls);
             let limit = chorus_proto::MAX_MESSAGE_BYTES;
             let service = worker_server::WorkerServer::new(service).max_encoding_message_size(limit);
             let server = tonic::transport::Server::builder().add_service(service);
@@ -129,7 +145,8 @@ impl ScriptedWorker {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     pub(crate) fn frames(&self) -> Vec<OperationFrame> {

@@ -4,9 +4,10 @@ mod glance;
 
 use std::{cell::Cell, error::Error as _, sync::Arc, time::Duration};
 
+use chorus_net::Wire;
 use chorus_proto::v1::{GenerateRequest, ScoreRequest};
 use http::uri::PathAndQuery;
-use tonic::{Code, Request, Status, client::Grpc, transport::Channel};
+use tonic::{Code, Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
 use crate::{
@@ -19,7 +20,7 @@ use glance::{CompleteGlance, GenerateGlance, Missing, ScoreGlance};
 
 /// A few connections to one ensemble, used in turns: many calls share one.
 pub(crate) struct Connections {
-    channels: Vec<Channel>,
+    channels: Vec<Wire>,
     next: Cell<usize>,
     timeout: Option<Duration>,
     live: Arc<Live>,
@@ -27,16 +28,16 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// `timeout` goes with every call as its deadline; `live` is told of everything that comes, for whoever watches.
-    pub(crate) fn new(channels: Vec<Channel>, timeout: Option<Duration>, live: Arc<Live>) -> Self {
+    pub(crate) fn new(channels: Vec<Wire>, timeout: Option<Duration>, live: Arc<Live>) -> Self {
         Self { channels, next: Cell::new(0), timeout, live }
     }
 
-    async fn client(&self) -> Result<Grpc<Channel>, Status> {
+    async fn client(&self) -> Result<Grpc<Wire>, Status> {
         let turn = self.next.replace(self.next.get().wrapping_add(1));
         let channel = self.channels.get(turn % self.channels.len().max(1));
         let channel = channel.ok_or_else(|| Status::unavailable("there is no connection"))?;
         let mut client = Grpc::new(channel.clone());
-        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        client.ready().await.map_err(Status::from_error)?;
         Ok(client)
     }
 

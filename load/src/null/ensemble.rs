@@ -3,9 +3,10 @@
 use std::{io, net::SocketAddr};
 
 use chorus_proto::v1::{
-    CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply, GenerateRequest, GeneratedToken,
-    GenerationEnd, Input, Participation, PredictReply, PredictRequest, RequestLimits, ScoreReply,
-    ScoreRequest, StatusReply, StatusRequest, TokenizerChunk, TokenizerRequest,
+    ClassifyReply, ClassifyRequest, CompleteReply, DistributionsReply, DistributionsRequest, GenerateReply,
+    GenerateRequest, GeneratedToken, GenerationEnd, Input, Participation, PredictReply, PredictRequest,
+    RankReply, RankRequest, RequestLimits, ScoreReply, ScoreRequest, StatusReply, StatusRequest,
+    TokenizerChunk, TokenizerRequest,
     ensemble_server::{Ensemble, EnsembleServer},
     generation_end::Reason,
     input,
@@ -136,6 +137,14 @@ impl Ensemble for Service {
 
     async fn predict(&self, _: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
         Ok(Response::new(PredictReply { participation: Some(participation()), ..PredictReply::default() }))
+    }
+
+    async fn rank(&self, _: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
+        Ok(Response::new(RankReply { participation: Some(participation()), ..RankReply::default() }))
+    }
+
+    async fn classify(&self, _: Request<ClassifyRequest>) -> Result<Response<ClassifyReply>, Status> {
+        Ok(Response::new(ClassifyReply { participation: Some(participation()), ..ClassifyReply::default() }))
     }
 
     async fn distributions(

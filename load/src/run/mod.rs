@@ -8,12 +8,12 @@ mod thread;
 
 use std::{sync::Arc, time::Duration};
 
+use chorus_net::Dialer;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use crate::{
     cpu,
@@ -116,7 +116,7 @@ impl ClientCost {
 pub async fn run(
     plan: &Plan,
     workload: &Arc<Workload>,
-    endpoint: &Endpoint,
+    ensemble: &Dialer,
     live: &Arc<Live>,
     stop: &CancellationToken,
 ) -> Result<RunResult, RunError> {
@@ -125,7 +125,7 @@ pub async fn run(
     let _guard = stop.clone().drop_guard();
     let mut waiting = Vec::new();
     for index in 0..plan.threads {
-        let thread = LoadThread::new(plan, index, workload, endpoint, live, &stop);
+        let thread = LoadThread::new(plan, index, workload, ensemble, live, &stop);
         waiting.push(thread.spawn().map_err(RunError::Thread)?);
     }
     let mut running = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, rc::Rc, sync::Arc, thread, time::Duration};
 
+use chorus_net::{Dialer, Wire};
 use futures::Stream;
 use tokio::{
     runtime::Builder,
@@ -11,7 +12,6 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
 
 use super::{Live, Load, Plan, RunError};
 use crate::{
@@ -39,7 +39,7 @@ pub(super) struct LoadThread {
     plan: Plan,
     index: usize,
     workload: Arc<Workload>,
-    endpoint: Endpoint,
+    ensemble: Dialer,
     live: Arc<Live>,
     stop: CancellationToken,
 }
@@ -59,7 +59,7 @@ impl LoadThread {
         plan: &Plan,
         index: usize,
         workload: &Arc<Workload>,
-        endpoint: &Endpoint,
+        ensemble: &Dialer,
         live: &Arc<Live>,
         stop: &CancellationToken,
     ) -> Self {
@@ -67,7 +67,7 @@ impl LoadThread {
             plan: plan.clone(),
             index,
             workload: Arc::clone(workload),
-            endpoint: endpoint.clone(),
+            ensemble: ensemble.clone(),
             live: Arc::clone(live),
             stop: stop.clone(),
         }
@@ -112,17 +112,17 @@ impl LoadThread {
         Some(ThreadResult { measurements, cpu, elapsed: start.elapsed(), tokens: own.token_count() })
     }
 
-    async fn connect(&self) -> Result<Vec<Channel>, tonic::transport::Error> {
+    async fn connect(&self) -> Result<Vec<Wire>, tonic::transport::Error> {
         let mut channels = Vec::new();
         for _ in 0..share(self.plan.connections, self.plan.threads, self.index).max(1) {
-            channels.push(self.endpoint.connect().await?);
+            channels.push(self.ensemble.connect().await?);
         }
         Ok(channels)
     }
 
     fn drive(
         &self,
-        channels: Vec<Channel>,
+        channels: Vec<Wire>,
         start: Instant,
         live: &Arc<Live>,
     ) -> impl Future<Output = Measurements> {

@@ -168,6 +168,14 @@ impl Ensemble for Shared {
         }))
     }
 
+    async fn rank(&self, _: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
+        Err(Status::unimplemented("not asked by the page"))
+    }
+
+    async fn classify(&self, _: Request<ClassifyRequest>) -> Result<Response<ClassifyReply>, Status> {
+        Err(Status::unimplemented("not asked by the page"))
+    }
+
     async fn complete(&self, _: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
         Err(Status::unimplemented("not asked by the page"))
     }

@@ -7,7 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use chorus_coordinator::network::Network;
+use chorus_coordinator::network::{Network, NoConnection};
+use chorus_net::Wire;
 use futures::{FutureExt as _, Stream, future::BoxFuture, stream};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,8 +22,13 @@ use turmoil::net::{TcpListener, TcpStream};
 pub(crate) struct Simulated;
 
 impl Network for Simulated {
-    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'static, Result<Channel, Error>> {
-        connect(endpoint).boxed()
+    /// Nobody listens in.
+    fn connect(
+        &self,
+        endpoint: Endpoint,
+        _secure: Option<String>,
+    ) -> BoxFuture<'static, Result<Wire, NoConnection>> {
+        connect(endpoint).map(|connected| Ok(connected?.into())).boxed()
     }
 
     fn look_up(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<String>>> {

@@ -4,17 +4,20 @@ mod edit;
 
 use anyhow::anyhow;
 use chorus_coordinator::config::MemberConfig;
+use chorus_net::Wire;
 use chorus_proto::v1::{
     ConfigurationReply, ConfigurationRequest, Quorum, ReloadRequest, SetMembersRequest,
     admin_client::AdminClient,
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use super::{
-    connect::{Address, channel, sentence_of_status},
+    address::Address,
+    connect::{channel, sentence_of_status},
     format::{print, print_json, rule_name, table},
     fusion::parse_weight,
     reply,
+    security::SecurityArgs,
 };
 use crate::{failure::note, values::number};
 use edit::Edit;
@@ -116,6 +119,8 @@ struct AdminArgs {
     /// Where the coordinator serves its admin service
     #[arg(long = "admin", value_name = "HOST:PORT", default_value = "127.0.0.1:50052")]
     address: Address,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
@@ -182,9 +187,9 @@ async fn edit(edit: Edit, arguments: ChangeArgs) -> anyhow::Result<()> {
 
 async fn ask<T>(
     admin: &AdminArgs,
-    call: impl AsyncFnOnce(&mut AdminClient<Channel>) -> Result<tonic::Response<T>, Status>,
+    call: impl AsyncFnOnce(&mut AdminClient<Wire>) -> Result<tonic::Response<T>, Status>,
 ) -> anyhow::Result<T> {
-    let address = &admin.address;
+    let address = &admin.address.secured_by(&admin.security)?;
     let channel = channel(address).await.map_err(|reason| {
         anyhow!("no admin service answers at {address}: {reason}; a coordinator serves it with --admin")
     })?;

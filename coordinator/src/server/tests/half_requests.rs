@@ -4,19 +4,27 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use http_body_util::StreamBody;
 use http_body_util::combinators::BoxBody;
+use tonic_types::StatusExt as _;
 use tower::{Service as _, ServiceExt as _};
 
 use super::*;
 
-/// A call of `Score` with these bytes of a body, which ends there or goes on in silence.
-async fn score_with(coordinator: &Coordinator, bytes: &'static [u8], ends: bool) -> tonic::Status {
+const METHODS: [&str; 2] = ["chorus.v1.Ensemble/Score", "inference.GRPCInferenceService/ModelInfer"];
+
+/// A call with these bytes of a body, which ends there or goes on in silence.
+async fn call_with(
+    coordinator: &Coordinator,
+    method: &str,
+    bytes: &'static [u8],
+    ends: bool,
+) -> tonic::Status {
     let frame = http_body::Frame::data(Bytes::from_static(bytes));
     let frames = stream::iter([Ok::<_, tonic::Status>(frame)]);
     let body: BoxBody<Bytes, tonic::Status> = match ends {
         true => BoxBody::new(StreamBody::new(frames)),
         false => BoxBody::new(StreamBody::new(frames.chain(stream::pending()))),
     };
-    let request = http::Request::post(format!("http://{}/chorus.v1.Ensemble/Score", coordinator.address))
+    let request = http::Request::post(format!("http://{}/{method}", coordinator.address))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(tonic::body::Body::new(body))
@@ -42,10 +50,17 @@ async fn half_a_request_is_the_callers_mistake_and_is_not_waited_for_for_ever() 
         ("half a message and silence", half, false, Code::DeadlineExceeded, "limits.read_timeout_ms"),
         ("a header and silence", b"\0\0\0\0\x20", false, Code::DeadlineExceeded, "limits.read_timeout_ms"),
     ] {
-        let status = score_with(&coordinator, bytes, ends).await;
-        assert_eq!(status.code(), code, "{what}: {status}");
-        assert!(status.message().starts_with("request: "), "{what}: {status}");
-        assert!(status.message().contains(words), "{what}: {status}");
+        for method in METHODS {
+            let status = call_with(&coordinator, method, bytes, ends).await;
+            assert_eq!(status.code(), code, "{method}, {what}: {status}");
+            assert!(status.message().starts_with("request: "), "{method}, {what}: {status}");
+            assert!(status.message().contains(words), "{method}, {what}: {status}");
+            assert_eq!(status.get_details_error_info().unwrap().domain, "chorus", "{method}, {what}");
+            if code == Code::InvalidArgument {
+                let violations = status.get_details_bad_request().unwrap().field_violations;
+                assert_eq!(violations[0].field, "request", "{method}, {what}");
+            }
+        }
     }
     let mut client = EnsembleClient::new(coordinator.channel().await);
     assert_eq!(rest(client.generate(request(3)).await.unwrap().into_inner()).await.len(), 4);
@@ -68,5 +83,20 @@ async fn a_deadline_of_the_caller_ends_a_stream_too() {
     let error = stream.message().await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(error.message().contains("grpc-timeout"), "{error}");
+    coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_says_to_programs_which_field_is_at_fault() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
+    let coordinator = coordinator(&[&worker], "").await;
+    let mut client = EnsembleClient::new(coordinator.channel().await);
+    until_all_are_up(&mut client).await;
+    let refusal = client.complete(request(0)).await.unwrap_err();
+    let violations = refusal.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(violations[0].field, "max_tokens");
+    assert_eq!(refusal.message(), format!("max_tokens: {}", violations[0].description));
+    let info = refusal.get_details_error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["field"].as_str()), ("INVALID_ARGUMENT", "max_tokens"));
     coordinator.stop().await;
 }

@@ -11,6 +11,7 @@ use chorus_proto::v1::{
 };
 use tonic::Status;
 use tonic::transport::server::TcpIncoming;
+use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::steward::Handle;
@@ -207,6 +208,7 @@ async fn a_change_that_is_wrong_is_refused_whole() {
         assert!(refusal.message().contains(part), "{refusal}");
     }
     assert!(!refusal.message().contains("cello"), "{refusal}");
+    assert_eq!(refusal.get_details_error_info().unwrap().metadata["not_up"], "tuba,oud");
     for (wrong, sentence) in [
         (list(&[]), "members: there are none"),
         (beside(&[member("alto", 1.0, &bass)]), "members: \"alto\" is there twice"),
@@ -220,11 +222,16 @@ async fn a_change_that_is_wrong_is_refused_whole() {
         let refusal = stage.set(wrong).await.unwrap_err();
         assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
         assert!(refusal.message().contains(sentence), "{refusal}");
+        let violations = refusal.get_details_bad_request().unwrap().field_violations;
+        let field = if sentence.starts_with("quorum") { "quorum.members" } else { "members" };
+        assert_eq!(violations[0].field, field, "{refusal}");
     }
     let late = SetMembersRequest { expected_revision: Some(7), ..beside(&[]) };
     let refusal = stage.set(late).await.unwrap_err();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
     assert!(refusal.message().contains("expected_revision: 7 is not in force; allowed: 1"), "{refusal}");
+    let info = refusal.get_details_error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["revision"].as_str()), ("FAILED_PRECONDITION", "1"));
 
     assert_eq!((stage.configuration().await, stage.status().await), (configuration, status));
     let same = SetMembersRequest { expected_revision: Some(1), ..list(&two) };

@@ -53,8 +53,13 @@ async fn whoever_is_no_member_can_t_be_asked() {
 #[tokio::test]
 async fn every_token_is_the_one_that_is_chosen_from_what_is_bent() {
     let stage = Stage::new("").await;
-    let lists: [(f64, Option<&[u32]>, &[u32]); 4] =
-        [(1.0, None, &[0, 3, 5]), (3.0, None, &[]), (0.4, Some(&[1, 2, 6, 7]), &[2]), (2.0, Some(&[4]), &[])];
+    let some = |ids: &'static [u32]| Some(ids);
+    let lists = [
+        (1.0, None, &[0, 3, 5][..]),
+        (3.0, None, &[]),
+        (0.4, some(&[1, 2, 6, 7]), &[2]),
+        (2.0, some(&[4]), &[]),
+    ];
     for (penalty, allowed, forbidden) in lists {
         for temperature in [0.0, 0.7, 1.0] {
             let list = |tokens: &[u32]| TokenIds { ids: tokens.iter().map(|id| i64::from(*id)).collect() };

@@ -5,6 +5,7 @@
 mod adapting;
 mod admission;
 mod choosing;
+mod classifying;
 mod clients;
 mod completing;
 mod degrading;
@@ -13,6 +14,7 @@ mod falling_back;
 mod fusing;
 mod learned;
 mod plans;
+mod ranking;
 mod scoring;
 mod searching;
 mod survival;
@@ -114,7 +116,7 @@ impl Stage {
         let mut of_one: Vec<Arc<Member>> = NAMES.iter().zip(&members).map(of_one).collect();
         let student = ScriptedReplica::in_style(style, STUDENT, 9, vocabulary);
         of_one.push(Arc::new(Member::new(STUDENT, [Arc::clone(&student) as Arc<dyn Replica>], 0.0)));
-        let common = Common::new(&config.limits);
+        let common = Common::new(&config.limits, crate::security::Security::default());
         let member = |name: &str| of_one.iter().find(|member| member.name() == name).cloned();
         let ensemble = Arc::new(Ensemble::new(config.clone(), 1, member, common).unwrap());
         let (_, in_force) = watch::channel(Arc::clone(&ensemble));

@@ -7,7 +7,7 @@ use super::*;
 use crate::fusion::{Adjustment, Rule};
 use crate::testing::scripted_replica::Act;
 
-const ROOM: &str = "[limits]\nmax_beam_size = 600\n";
+const ROOM: &str = "[limits]\nmax_beam_size = 500\n";
 
 fn searching(prompt: &[u32], max_tokens: u32, beam: BeamOptions) -> GenerateRequest {
     GenerateRequest {
