@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::Span;
 
+use crate::activity::Activity;
 use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
 use crate::config::{Config, Limits};
@@ -66,6 +67,7 @@ pub(crate) struct Ensemble {
 pub(crate) struct Common {
     pub(crate) agreement: Arc<Agreement>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) activity: Arc<Activity>,
     /// Cancelled when no more requests are taken.
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
@@ -92,6 +94,7 @@ impl Common {
         Self {
             agreement: Arc::default(),
             admission: Admission::new(limits, draining.clone()),
+            activity: Arc::new(Activity::new()),
             draining,
             stop: CancellationToken::new(),
             security,

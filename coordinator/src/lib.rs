@@ -26,6 +26,7 @@ pub mod tops;
 pub mod traffic;
 pub mod weights;
 
+mod activity;
 mod admin;
 mod admission;
 mod agreement;

@@ -54,8 +54,8 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Connects to the members over the system's sockets. Needs a tokio runtime. `config.listen`, `config.metrics` and
-    /// `config.admin` are not used here.
+    /// Connects to the members over the system's sockets. Needs a tokio runtime. `config.listen`, `config.metrics`,
+    /// `config.admin` and `config.http` are not used here.
     ///
     /// # Errors
     /// A configuration that can't be used.
@@ -103,6 +103,11 @@ impl Coordinator {
     /// To change the configuration while it serves.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// What is served, for whoever serves it in another form in the same process. It answers while this one is served.
+    pub fn ensemble(&self) -> impl ensemble_server::Ensemble + Clone + use<> {
+        EnsembleService::new(self.handle.ensembles())
     }
 
     /// Serves clients' connections until `shutdown` resolves and the drain is over. Members are connected to in the

@@ -19,7 +19,8 @@ use tonic::transport::server::TcpIncoming;
 
 use super::tls::{ServerTlsArgs, WorkerTlsArgs, from_here, warn_of_plain_text};
 use super::{
-    ADMIN_LISTENING, announce, announce_as, listen, process::ProcessArgs, reload::Hangups, until_drained,
+    ADMIN_LISTENING, announce, announce_as, listen, page, process::ProcessArgs, reload::Hangups,
+    until_drained,
 };
 use crate::client::{read_pem, rule_parser};
 use crate::compute::threads;
@@ -37,6 +38,7 @@ A configuration file; flags override it, unknown keys are refused:
   listen = \"127.0.0.1:50051\"
   metrics = \"127.0.0.1:9464\"
   admin = \"127.0.0.1:50052\"
+  http = \"127.0.0.1:8080\"
   weights = \"weights.toml\"
   [tls]
   certificate = \"server.pem\"
@@ -60,11 +62,12 @@ A configuration file; flags override it, unknown keys are refused:
   address = \"http://127.0.0.1:50061\"
 
 Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`), and
-before it, with --metrics, `metrics listening on 127.0.0.1:9464`, and with
---admin `admin listening on 127.0.0.1:50052`. There `chorus members` changes
-members and weights while it serves. SIGHUP reads the file again: what can't be
-used is refused whole, with a line in the log. SIGINT and SIGTERM let it finish
-what is in progress and end; a second one ends it at once.";
+before it, with --metrics, `metrics listening on 127.0.0.1:9464`, with --admin
+`admin listening on 127.0.0.1:50052`, and with --http `page listening on
+127.0.0.1:8080`. With --admin `chorus members` changes members and weights while
+it serves. SIGHUP reads the file again: what can't be used is refused whole, with
+a line in the log. SIGINT and SIGTERM let it finish what is in progress and end;
+a second one ends it at once.";
 
 /// Serve an ensemble: fan out, fuse, answer
 #[derive(Debug, clap::Args)]
@@ -91,6 +94,12 @@ pub(crate) struct CoordinatorArgs {
     /// Where `chorus members` changes the members while it serves (default: nowhere)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     admin: Option<SocketAddr>,
+    /// Where a page for browsers is served: members, charts and a playground (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    http: Option<SocketAddr>,
+    /// Serve the page on 127.0.0.1:8080, or another port where that is taken, where nothing says where
+    #[arg(long, hide = true)]
+    http_anywhere: bool,
     /// How the members' answers become one, where a request does not say (default: weighted_average)
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
@@ -132,6 +141,7 @@ impl CoordinatorArgs {
             listen: self.listen,
             metrics: self.metrics,
             admin: self.admin,
+            http: self.http,
             weights_file: self.weights,
             fallback: self.fallback,
             tls: self.tls.config()?,
@@ -153,7 +163,7 @@ impl CoordinatorArgs {
 /// # Errors
 /// The configuration or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
-    let process = arguments.process.clone();
+    let (process, http_anywhere) = (arguments.process.clone(), arguments.http_anywhere);
     let (file, flags) = arguments.split().context("can't tell the current directory")?;
     let config = config(file.as_deref(), flags.clone())?;
     let mut process = process.start("chorus-coordinator", config.telemetry.otlp.as_deref())?;
@@ -162,7 +172,9 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     process.serve_metrics(config.metrics).await?;
     warn_of_plain_text(&config);
     let listener = listen(config.listen).await?;
-    let admin = config.admin;
+    let (admin, http) = (config.admin, config.http);
+    // Who wants TLS has not asked for a port without it.
+    let http_anywhere = http_anywhere && config.tls.is_none();
     let mut coordinator = Coordinator::new(config)?;
     if let Some(address) = admin {
         let listener = listen(address).await?;
@@ -176,9 +188,13 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
         let reloading = Hangups::new()?.reload(coordinator.handle());
         _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
     }
+    let page = page::serve(&coordinator, http, http_anywhere, shutdown.drain.clone()).await?;
     announce(&listener)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    until_drained(coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned()), &shutdown).await
+    let server = coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned());
+    let served = until_drained(server, &shutdown).await;
+    page.end().await;
+    served
 }
 
 /// Whether there is something to read again without a configuration file.

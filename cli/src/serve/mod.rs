@@ -5,6 +5,7 @@
 mod background;
 mod coordinator;
 mod metrics;
+mod page;
 mod process;
 mod reload;
 mod tls;
@@ -30,6 +31,9 @@ pub(crate) const LISTENING: &str = "listening on ";
 
 /// What stands before the address of the admin service, in a line before that one.
 const ADMIN_LISTENING: &str = "admin listening on ";
+
+/// What stands before the address of the page, in a line before that one.
+pub(crate) const PAGE_LISTENING: &str = "page listening on ";
 
 /// Takes an address, and says so: from now on connections wait for whoever serves them.
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -183,6 +183,7 @@ mod tests {
                 "metrics: \"127.0.0.1:1\" is not allowed while the coordinator runs; allowed: none, or a restart",
             ),
             ("admin = '127.0.0.1:1'", "admin: \"127.0.0.1:1\" is not"),
+            ("http = '127.0.0.1:1'", "http: \"127.0.0.1:1\" is not"),
             (
                 "[limits]\nmax_sessions = 7",
                 "limits.max_sessions: 7 is not allowed while the coordinator runs; allowed: 128, or a restart",

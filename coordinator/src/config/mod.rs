@@ -65,6 +65,9 @@ pub struct Config {
     /// Where operators change the members while it runs; nowhere where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+    /// Where the page is served, for whoever serves one; nowhere where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
     /// Where weights are that were learned, for whoever reads files and calls [`Config::learn`]; nowhere where absent.
     #[serde(rename = "weights", skip_serializing_if = "Option::is_none")]
     pub weights_file: Option<PathBuf>,
@@ -111,6 +114,8 @@ pub struct Overrides {
     pub metrics: Option<SocketAddr>,
     /// In place of `admin`.
     pub admin: Option<SocketAddr>,
+    /// In place of `http`.
+    pub http: Option<SocketAddr>,
     /// In place of `weights`.
     pub weights_file: Option<PathBuf>,
     /// In place of `[fallback]`.
@@ -212,6 +217,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             metrics: None,
             admin: None,
+            http: None,
             weights_file: None,
             learned: None,
             fusion: Fusion::default(),
@@ -283,6 +289,7 @@ impl Config {
         self.listen = flags.listen.unwrap_or(self.listen);
         self.metrics = flags.metrics.or(self.metrics);
         self.admin = flags.admin.or(self.admin);
+        self.http = flags.http.or(self.http);
         self.weights_file = flags.weights_file.or(self.weights_file.take());
         self.fallback = flags.fallback.or(self.fallback.take());
         self.tls = flags.tls.or(self.tls.take());

@@ -46,6 +46,7 @@ fn flags_override_the_file() {
         listen: Some("0.0.0.0:1".parse().unwrap()),
         metrics: Some("0.0.0.0:4".parse().unwrap()),
         admin: Some("0.0.0.0:6".parse().unwrap()),
+        http: Some("0.0.0.0:8".parse().unwrap()),
         weights_file: Some("flag.toml".into()),
         fallback: Some("flag=http://h:9".parse().unwrap()),
         tls: Some(TlsConfig { certificate: "flag.pem".into(), key: "flag.key".into(), client_ca: None }),
@@ -63,8 +64,7 @@ fn flags_override_the_file() {
         quorum_weight: Some(0.5),
         max_sessions: Some(7),
     };
-    let file =
-        "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'\nadmin = '127.0.0.1:5'\nweights = 'file.toml'";
+    let file = "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'\nadmin = '127.0.0.1:5'\nhttp = '127.0.0.1:7'\nweights = 'file.toml'";
     let file = format!(
         "{file}\n[fallback]\nname = 'file'\naddress = 'http://h:8'\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n\
          [tls]\ncertificate = 'a'\nkey = 'b'\nclient_ca = 'c'\n[worker_tls]\nca = 'd'\n[auth]\ntokens = 'e'\n{TWO}"
@@ -95,6 +95,8 @@ fn flags_override_the_file() {
     let admin =
         [&config, &kept, &read(TWO).unwrap()].map(|config| config.admin.map(|address| address.port()));
     assert_eq!(admin, [Some(6), Some(5), None]);
+    let http = [&config, &kept, &read(TWO).unwrap()].map(|config| config.http.map(|address| address.port()));
+    assert_eq!(http, [Some(8), Some(7), None]);
 }
 
 #[test]

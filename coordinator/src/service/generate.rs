@@ -22,6 +22,7 @@ use super::seen::Seen;
 use super::sound::make_of_rows;
 use super::text::GeneratedText;
 use super::{drawn, evidence, fallback, leaders};
+use crate::activity::Pulse;
 use crate::beam_search::{Continuation, Finish, Found};
 use crate::ensemble::{Ensemble, step_status};
 use crate::failure::status;
@@ -64,6 +65,7 @@ pub(super) struct Ending {
 struct Run<'a, L> {
     /// Whose generation it is.
     ensemble: &'a Arc<Ensemble>,
+    pulse: Pulse,
     /// Who answers: that, or its fallback.
     speaker: Arc<Ensemble>,
     generation: Arc<Generation>,
@@ -96,6 +98,7 @@ pub(super) async fn generate(
     let members = ensemble.roster.members.iter();
     let run = Run {
         ensemble,
+        pulse: ensemble.common.activity.begin(deadline.begun(), generation.beam.is_none()),
         speaker: Arc::clone(ensemble),
         seed: seed(&generation),
         seen: Seen::new(&generation),
@@ -329,6 +332,7 @@ impl<L: Listener> Run<'_, L> {
             let released = self.text.push(token.id);
             (released.text, released.stop.map(|_| Reason::StopString))
         };
+        self.pulse.token();
         self.listener.token(token, text, participation).await?;
         Ok(end)
     }

@@ -136,7 +136,9 @@ impl ensemble_server::Ensemble for EnsembleService {
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
-        self.answer_once(request, Scoring::new, score::score).await
+        let reply = self.answer_once(request, Scoring::new, score::score).await?;
+        self.ensemble().common.activity.scored(reply.get_ref().tokens as usize);
+        Ok(reply)
     }
 
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
