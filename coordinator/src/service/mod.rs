@@ -188,8 +188,7 @@ async fn admit<Q: Asked + Send + 'static, C: Costs + Send + 'static>(
 ) -> Result<Admitted<C>, Status> {
     let mut visitor = all.common.admission.arrive(Caller::of(&request))?;
     let request = request.into_inner();
-    let (ensemble, bytes) =
-        (all.of(request.members()).map_err(refused)?, request.text_bytes());
+    let (ensemble, bytes) = (all.of(request.members()).map_err(refused)?, request.text_bytes());
     let checked = visitor.checked(ensemble.check(request, bytes, check)).await;
     let (checked, vocabulary) = checked?;
     let _place = visitor.enter(checked.cost()).await?;
