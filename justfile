@@ -24,6 +24,14 @@ lint:
 ci:
     bash .ci/run
 
+# What operators use, held against the tools that it is for; says what it skips.
+deploy PROGRAM="target/release/chorus":
+    .ci/deploy {{PROGRAM}}
+
+# The manifests of Kubernetes anew, after a change of the chart (needs `just deploy` once, for its tools).
+render:
+    target/deploy-tools/bin/python deploy/kubernetes/render
+
 # The README's table: the demo ensemble against its members, through running servers.
 demo-table FILE:
     deploy/demo/table {{FILE}}

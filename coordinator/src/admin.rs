@@ -19,7 +19,7 @@ use crate::config::{Addresses, MemberConfig};
 use crate::failure::Failure;
 use crate::quorum::Quorum;
 use crate::run_error::RunError;
-use crate::security::Security;
+use crate::security::{Scope, Security};
 use crate::steward::{Handle, InForce, MemberList, ReconfigureError};
 
 /// Calls of one operator at a time: far more than anybody makes.
@@ -43,6 +43,7 @@ pub(crate) async fn serve(
             .with_service_name(admin_server::SERVICE_NAME)
     };
     let router = tonic::transport::Server::builder()
+        .layer(security.gate(Scope::Admin))
         .max_concurrent_streams(MOST_STREAMS)
         .add_service(AdminServer::new(AdminService { handle }))
         .add_service(reflection().build_v1()?)

@@ -13,7 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tracing::Span;
 
+use crate::activity::Activity;
 use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
 use crate::config::{Config, Limits};
@@ -27,6 +29,7 @@ use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
 use crate::security::Security;
 use crate::session::{Patience, SessionTerms, StepError};
+use crate::telemetry::{Answers, Settings};
 use crate::weights::{Learned, Mismatch, Weights, WeightsError};
 
 /// What a member has for each token of a feed, beside the time for a step: many times what a token takes on a CPU, so
@@ -64,12 +67,17 @@ pub(crate) struct Ensemble {
 pub(crate) struct Common {
     pub(crate) agreement: Arc<Agreement>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) activity: Arc<Activity>,
     /// Cancelled when no more requests are taken.
     pub(crate) draining: CancellationToken,
     /// Cancelled when running requests have to end now.
     pub(crate) stop: CancellationToken,
     /// Certificates in use.
     pub(crate) security: Security,
+    /// What is counted of answers.
+    pub(crate) answers: Arc<Answers>,
+    /// What is said of the configuration and of the process.
+    pub(crate) settings: Arc<Settings>,
     /// Large texts that are tokenized at a time: more would only take the processors from each other.
     tokenizing: Arc<Semaphore>,
     /// Of the links, which a change leaves as they are.
@@ -86,9 +94,12 @@ impl Common {
         Self {
             agreement: Arc::default(),
             admission: Admission::new(limits, draining.clone()),
+            activity: Arc::new(Activity::new()),
             draining,
             stop: CancellationToken::new(),
             security,
+            answers: Arc::new(Answers::new()),
+            settings: Arc::new(Settings::new()),
             tokenizing: Arc::new(Semaphore::new(processors)),
             dense: DenseBudget::default(),
             branches: Arc::new(Semaphore::new(limits.max_branches as usize)),
@@ -275,7 +286,7 @@ impl Ensemble {
                 learned: ensemble.learned_in_force(),
             };
             let checked = check(request, &terms);
-            let checked = checked.map_err(refused)?;
+            let checked = checked.map_err(|error| refused(&error))?;
             Ok((checked, vocabulary))
         });
         checked.await?
@@ -297,6 +308,7 @@ impl Ensemble {
             snapshot_tokens,
             early_decision: resilience.early_decision,
             require_all: false,
+            is_traced: chorus_trace::is_sampled(&Span::current()),
             deadline,
         }
     }

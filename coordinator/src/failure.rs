@@ -43,7 +43,7 @@ pub(crate) fn status(code: ErrorCode, message: impl Into<String>) -> Status {
 }
 
 /// A caller's mistake.
-pub(crate) fn refused(error: RequestError) -> Status {
+pub(crate) fn refused(error: &RequestError) -> Status {
     Failure::of_field(error.field, &error.message).into()
 }
 

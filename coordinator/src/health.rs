@@ -37,6 +37,7 @@ pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporte
             set(&reporter, serving).await;
             said = serving;
         }
+        ensemble.common.settings.serving(serving);
         tokio::select! {
             // Once the server drains, members do not matter any more.
             biased;
@@ -46,6 +47,7 @@ pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporte
             _ = changes => {}
         }
     }
+    in_force.borrow().common.settings.serving(false);
     if said {
         set(&reporter, false).await;
     }

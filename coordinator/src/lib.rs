@@ -4,7 +4,8 @@
 //! [`quorum`], [`weights`], [`config`], [`request`] (what callers may ask), [`stop_strings`]. The shell around it moves
 //! bytes: `admission` (who runs and who waits), `member` (one model, on its [`replica`]s) and `link` (a replica over gRPC),
 //! `session` (one client sequence over all members), `service` (the public gRPC service), `steward` (changes of the
-//! configuration, for `admin` and whoever has a [`Handle`]) and [`Coordinator`] (a process's whole life).
+//! configuration, for `admin` and whoever has a [`Handle`]), `telemetry` (metrics, and spans of requests) and [`Coordinator`] (a
+//! process's whole life).
 //!
 //! Knows nothing about models or devices: a member is whatever answers.
 
@@ -25,6 +26,7 @@ pub mod tops;
 pub mod traffic;
 pub mod weights;
 
+mod activity;
 mod admin;
 mod admission;
 mod agreement;
@@ -43,6 +45,7 @@ mod server;
 mod service;
 mod session;
 mod steward;
+mod telemetry;
 
 #[cfg(test)]
 mod fuzz;

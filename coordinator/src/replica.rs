@@ -84,6 +84,8 @@ pub struct Feed {
     pub snapshot: bool,
     /// How long the answer is of use.
     pub timeout: Duration,
+    /// Where its spans belong, in a trace that is recorded.
+    pub traceparent: Option<String>,
 }
 
 /// What comes back for a feed.

@@ -17,28 +17,27 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::codec::CompressionEncoding;
 use tonic::service::LayerExt as _;
 use tonic::transport::server::{Connected, TcpIncoming};
 use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Connections, Limits};
 use crate::ensemble::{Common, Ensemble};
 use crate::membership::Connecting;
 use crate::network::{Network, Sockets};
 use crate::run_error::RunError;
-use crate::security::Security;
+use crate::security::{Scope, Security};
 use crate::service::{EnsembleService, explain};
 use crate::steward::{Handle, Source, Steward};
+use crate::telemetry::{ObserveLayer, counted};
 use crate::{admin, health};
 
 /// What running requests have to finish in after a shutdown was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What connections have to take their last messages in.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Clients that are gone without a word are found by these, so that their work ends.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Room in a request for everything that is not its input.
 const REQUEST_FRAMING: usize = 1 << 20;
 /// Streams of one connection beside those that can be in progress or wait: health, reflection, and requests that are refused.
@@ -50,12 +49,13 @@ pub struct Coordinator {
     handle: Handle,
     common: Common,
     limits: Limits,
+    connections: Connections,
     admin: Option<TcpListener>,
 }
 
 impl Coordinator {
-    /// Connects to the members over the system's sockets. Needs a tokio runtime. `config.listen`, `config.metrics` and
-    /// `config.admin` are not used here.
+    /// Connects to the members over the system's sockets. Needs a tokio runtime. `config.listen`, `config.metrics`,
+    /// `config.admin` and `config.http` are not used here.
     ///
     /// # Errors
     /// A configuration that can't be used.
@@ -79,11 +79,11 @@ impl Coordinator {
         config: Config,
         security: Security,
     ) -> Result<Self, RunError> {
-        let limits = config.limits.clone();
+        let (limits, connections) = (config.limits.clone(), config.connections.clone());
         let common = Common::new(&limits, security);
         let connecting = Connecting::new(&config, network, &common.agreement);
         let (steward, handle) = Steward::new(config, connecting, common.clone())?;
-        Ok(Self { steward, handle, common, limits, admin: None })
+        Ok(Self { steward, handle, common, limits, connections, admin: None })
     }
 
     /// Where [`Handle::reload`] has the configuration from.
@@ -105,6 +105,11 @@ impl Coordinator {
         self.handle.clone()
     }
 
+    /// What is served, for whoever serves it in another form in the same process. It answers while this one is served.
+    pub fn ensemble(&self) -> impl ensemble_server::Ensemble + Clone + use<> {
+        EnsembleService::new(self.handle.ensembles())
+    }
+
     /// Serves clients' connections until `shutdown` resolves and the drain is over. Members are connected to in the
     /// background: the server answers UNAVAILABLE, naming them, until enough of them are up.
     ///
@@ -121,14 +126,14 @@ impl Coordinator {
     where
         I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let Self { steward, handle, common, limits, admin } = self;
+        let Self { steward, handle, common, limits, connections, admin } = self;
         let draining = common.draining.clone();
         let steward = AbortOnDropHandle::new(tokio::spawn(steward.run()));
         let _admin = admin.map(|listener| {
             let serving = serve_admin(handle.clone(), listener, common.security.clone(), draining.clone());
             AbortOnDropHandle::new(tokio::spawn(serving))
         });
-        let served = serve(handle.ensembles(), &common, &limits, incoming, shutdown).await;
+        let served = serve(handle.ensembles(), &common, &limits, &connections, incoming, shutdown).await;
         draining.cancel();
         match steward.await {
             Ok(steward) => steward.disconnect().await,
@@ -179,6 +184,7 @@ async fn serve<I>(
     ensembles: watch::Receiver<Arc<Ensemble>>,
     common: &Common,
     limits: &Limits,
+    connections: &Connections,
     incoming: impl Stream<Item = io::Result<I>> + Send,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError>
@@ -196,20 +202,29 @@ where
         MapRequestLayer::new(move |request| with_read_timeout(request, read_timeout)).named_layer(inference);
     let service = EnsembleServer::new(ensemble);
     let service = service.max_decoding_message_size(largest);
+    let service =
+        service.accept_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Zstd);
+    let service = match connections.compression.encoding() {
+        Some(encoding) => service.send_compressed(encoding),
+        None => service,
+    };
     // Not of the others, whose streams may well be silent for long.
     let service = RequestBodyTimeoutLayer::new(limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
+        // Outside of what explains refusals, so that it counts what callers see.
+        .layer(ObserveLayer::new())
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
+        .layer(common.security.gate(Scope::Read))
         .max_concurrent_streams(most_streams(limits))
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_keepalive_interval(Some(connections.keepalive()))
+        .http2_keepalive_timeout(Some(connections.keepalive_timeout()))
         .add_service(service)
         .add_service(inference)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let closing = CancellationToken::new();
-    let incoming = secured_connections(incoming, common.security.server.clone());
+    let incoming = counted(secured_connections(incoming, common.security.server.clone()));
     let server = router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {

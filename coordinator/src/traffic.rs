@@ -6,10 +6,13 @@ use metrics::Unit;
 
 use crate::counter::Counter;
 use crate::plan::PlanKind;
+use crate::telemetry::LinkMetrics;
 
 /// Counts of one link since the process started: for Status, and as metrics.
 #[derive(Debug)]
 pub(crate) struct Traffic {
+    /// What is counted of the link itself.
+    pub(crate) link: LinkMetrics,
     plans: [Counters; PlanKind::ALL.len()],
 }
 
@@ -60,7 +63,7 @@ impl Traffic {
         metrics::describe_counter!(RECEIVED, Unit::Bytes, "Bytes of answers received from a member");
         metrics::describe_counter!(TOKENS, Unit::Count, "Tokens fed to a member");
         metrics::describe_counter!(ROWS, Unit::Count, "Rows of its output layer that a member was asked for");
-        Self { plans: PlanKind::ALL.map(|plan| Counters::new(member, plan)) }
+        Self { link: LinkMetrics::new(member), plans: PlanKind::ALL.map(|plan| Counters::new(member, plan)) }
     }
 
     /// Adds what went over the link.

@@ -4,8 +4,8 @@
 
 use std::error::Error as StdError;
 
-use http::Uri;
 use http::uri::Scheme;
+use http::{HeaderValue, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -26,6 +26,7 @@ pub struct InvalidName(String);
 pub struct Dialer {
     endpoint: Endpoint,
     secure: Option<Secure>,
+    bearer: Option<HeaderValue>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl Dialer {
     /// Plain text.
     #[must_use]
     pub fn plain(endpoint: Endpoint) -> Self {
-        Self { endpoint, secure: None }
+        Self { endpoint, secure: None, bearer: None }
     }
 
     /// TLS, where the server's certificate has to be for this name, or address.
@@ -66,7 +67,15 @@ impl Dialer {
         // Of an address of IPv6 the brackets belong to the URI.
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| InvalidName(name.to_owned()))?;
-        Ok(Self { endpoint, secure: Some(Secure { tls, name }) })
+        Ok(Self { endpoint, secure: Some(Secure { tls, name }), bearer: None })
+    }
+
+    /// A token that goes with every request, where it is one that can.
+    #[must_use]
+    pub fn with_bearer(self, token: &str) -> Option<Self> {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+        bearer.set_sensitive(true);
+        Some(Self { bearer: Some(bearer), ..self })
     }
 
     /// Connects, within the endpoint's own time, which the TLS handshake is a part of.
@@ -83,7 +92,7 @@ impl Dialer {
         let of_connections = words.clone();
         let connector =
             tower::service_fn(move |uri| dial(sockets.clone(), uri, secure.clone(), of_connections.clone()));
-        Ok(Wire::new(endpoint.connect_with_connector(connector).await?, words))
+        Ok(Wire::new(endpoint.connect_with_connector(connector).await?, words, self.bearer.clone()))
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt as _};
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
 use tonic::body::Body;
 use tonic::transport::Channel;
 use tower::Service;
@@ -16,6 +18,7 @@ use tower::Service;
 pub struct Wire {
     channel: Channel,
     words: LastWords,
+    bearer: Option<HeaderValue>,
 }
 
 /// What a connection was ended with, in words, if there are any.
@@ -47,15 +50,15 @@ impl LastWords {
 }
 
 impl Wire {
-    pub(crate) fn new(channel: Channel, words: LastWords) -> Self {
-        Self { channel, words }
+    pub(crate) fn new(channel: Channel, words: LastWords, bearer: Option<HeaderValue>) -> Self {
+        Self { channel, words, bearer }
     }
 }
 
 impl From<Channel> for Wire {
     /// A channel that was made in some other way.
     fn from(channel: Channel) -> Self {
-        Self { channel, words: LastWords::default() }
+        Self { channel, words: LastWords::default(), bearer: None }
     }
 }
 
@@ -68,7 +71,10 @@ impl Service<http::Request<Body>> for Wire {
         self.channel.poll_ready(context).map_err(|error| self.words.explain(error))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if let Some(bearer) = &self.bearer {
+            request.headers_mut().insert(AUTHORIZATION, bearer.clone());
+        }
         let words = self.words.clone();
         let response = self.channel.call(request);
         async move { response.await.map_err(|error| words.explain(error)) }.boxed()

@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+pub mod browser;
 pub mod clients;
 pub mod ensemble;
+pub mod metrics;
 pub mod models;
 pub mod namespace;
 pub mod process;

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// (crate, what it must not depend on, not even through another crate of the workspace)
-const WALLS: [(&str, &[&str]); 11] = [
+const WALLS: [(&str, &[&str]); 13] = [
     (
         "chorus-fuzz",
         &["chorus-proto", "chorus-text", "chorus-model", "chorus-worker", "chorus-coordinator", "tokio"],
@@ -25,6 +25,10 @@ const WALLS: [(&str, &[&str]); 11] = [
         ],
     ),
     ("chorus-net", &["candle-core", "chorus-proto", "chorus-text", "chorus-model", "chorus-worker"]),
+    (
+        "chorus-trace",
+        &["tokio", "tonic", "opentelemetry_sdk", "opentelemetry-otlp", "chorus-proto", "chorus-worker"],
+    ),
     ("chorus-simd", &["tokio", "tonic", "candle-core", "chorus-proto", "chorus-model", "rayon"]),
     ("chorus-text", &["tokio", "tonic", "candle-core", "candle-nn", "chorus-proto", "chorus-model"]),
     ("chorus-proto", &["tokio", "candle-core", "candle-nn", "tokenizers", "chorus-text", "chorus-model"]),
@@ -52,7 +56,14 @@ const WALLS: [(&str, &[&str]); 11] = [
         "chorus-load",
         &["candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-coordinator", "chorus-cli"],
     ),
-    ("chorus-coordinator", &["candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-cli"]),
+    (
+        "chorus-page",
+        &["candle-core", "chorus-text", "chorus-model", "chorus-worker", "chorus-coordinator", "chorus-cli"],
+    ),
+    (
+        "chorus-coordinator",
+        &["chorus-page", "candle-core", "candle-nn", "chorus-model", "chorus-worker", "chorus-cli"],
+    ),
 ];
 
 fn metadata() -> Metadata {

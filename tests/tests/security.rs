@@ -202,6 +202,43 @@ async fn a_worker_refuses_a_coordinator_that_it_does_not_know_and_status_says_wh
     until_first(&[format!("--addr={listens}")], "the member up", is_up).await;
 }
 
+#[tokio::test]
+async fn tokens_are_for_what_they_are_for() {
+    let folder = Folder::new();
+    let tokens = "[[tokens]]\nname = 'us'\nscopes = ['read']\ntoken = 'read-read-read-read'\n\
+                  [[tokens]]\nname = 'ops'\nscopes = ['read', 'admin']\ntoken = 'ops-ops-ops-ops-ops'\n";
+    folder.put("tokens.toml", tokens);
+    for (name, token) in
+        [("us", "read-read-read-read\n"), ("ops", "ops-ops-ops-ops-ops"), ("nobody", "who-who-who-who-who\n")]
+    {
+        folder.put(name, token);
+    }
+    let (_coordinator, address, admin) = folder.coordinator(
+        &[],
+        "[[members]]\nname = 'alto'\n\
+        address = 'http://127.0.0.1:9'\n[auth]\ntokens = 'tokens.toml'\n",
+    );
+    let status =
+        |flags: &[String]| Chorus::run([&["status".to_owned(), format!("--addr={address}")], flags].concat());
+    let members = |flags: &[String]| {
+        Chorus::run([&["members".to_owned(), "list".to_owned(), format!("--admin={admin}")], flags].concat())
+    };
+    let with = |name: &str| [folder.flag("token-file", name)];
+    refused(
+        &status(&[]),
+        "authorization: there is no token; allowed: \"Bearer TOKEN\" with a token of the scope",
+    );
+    refused(&status(&with("nobody")), "authorization: nobody knows this token");
+    refused(&status(&with("tokens.toml")), "tokens.toml is no token");
+    assert!(status(&with("us")).status.success());
+    refused(
+        &members(&with("us")),
+        "authorization: the token has other scopes; allowed: one with the scope \"admin\"",
+    );
+    assert!(members(&with("ops")).status.success());
+    assert!(status(&with("ops")).status.success());
+}
+
 #[test]
 fn flags_and_files_that_can_t_be_used_are_named() {
     let (folder, ca) = (Folder::new(), Authority::new("ours"));

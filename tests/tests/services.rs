@@ -1,14 +1,8 @@
-//! What generic tools rely on: health and reflection over gRPC, on both kinds of server, and metrics over HTTP.
+//! What generic tools rely on: health and reflection over gRPC, on both kinds of server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::net::{SocketAddr, TcpListener};
-
-use chorus_tests::{Chorus, Ensemble, MemberProcess, models};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use chorus_tests::{Chorus, Ensemble};
 use tonic::transport::Channel;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -49,6 +43,45 @@ async fn health_follows_the_quorum() {
     .await;
 }
 
+/// What supervisors run that know only exit codes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_command_ends_as_the_health_is() {
+    let mut ensemble = Ensemble::demo("[quorum]\nmembers = 3\n").await;
+    let (coordinator, worker) = (ensemble.address.to_string(), ensemble.members[1].address.to_string());
+    let health = |address: &str, arguments: &[&str]| {
+        let ended = Chorus::run(["health", "--addr", address].iter().chain(arguments));
+        (ended.status.code(), ended.stdout, ended.stderr)
+    };
+    let serving = (Some(0), "SERVING\n".to_owned(), String::new());
+    assert_eq!(health(&coordinator, &["--service", "chorus.v1.Ensemble"]), serving);
+    assert_eq!(health(&worker, &["--service", "chorus.v1.Worker"]), serving);
+    assert_eq!(health(&worker, &["--wait", "60"]), serving);
+    let (_, json, _) = health(&worker, &["--json"]);
+    assert_eq!(
+        json,
+        format!("{{\"address\":\"http://{worker}\",\"service\":\"\",\"status\":\"SERVING\"}}\n")
+    );
+
+    let (code, _, sentence) = health(&worker, &["--service", "chorus.v1.Ensemble"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        sentence.ends_with(&format!("chorus.v1.Ensemble at http://{worker} knows no such service\n")),
+        "{sentence}"
+    );
+
+    ensemble.members[1].kill();
+    let (code, _, sentence) = health(&worker, &[]);
+    assert_eq!(code, Some(1));
+    assert!(sentence.contains("does not answer: connection refused"), "{sentence}");
+    chorus_tests::until("the command says that it does not serve", || {
+        let (code, _, sentence) = health(&coordinator, &["--service", "chorus.v1.Ensemble"]);
+        async move { code == Some(1) && sentence.contains("is NOT_SERVING") }
+    })
+    .await;
+    ensemble.members[1].start_again();
+    assert_eq!(health(&coordinator, &["--wait", "60"]), serving, "it waits until the quorum is back");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reflection_describes_the_public_service() {
     let ensemble = Ensemble::demo("").await;
@@ -78,51 +111,4 @@ async fn reflection_describes_the_public_service() {
         panic!("no descriptor");
     };
     assert!(!file.file_descriptor_proto.is_empty());
-}
-
-/// A coordinator over one member that serves metrics. It can't say where, so that is an address that was free a moment ago.
-fn coordinator_with_metrics(member: &MemberProcess) -> (Chorus, SocketAddr) {
-    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let coordinator = Chorus::start([
-        "coordinator".to_owned(),
-        format!("--member=alto=http://{}", member.address),
-        format!("--metrics={metrics}"),
-        "--listen=127.0.0.1:0".to_owned(),
-    ]);
-    (coordinator, metrics)
-}
-
-async fn get(address: SocketAddr, path: &str) -> String {
-    let mut connection = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metrics_count_what_goes_over_a_members_link() {
-    let member = MemberProcess::start("alto", &models::demo("alto"));
-    let (mut coordinator, metrics) = coordinator_with_metrics(&member);
-    let address = coordinator.listening();
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-    let client = chorus_tests::clients::EnsembleClient::new(channel);
-    chorus_tests::until("alto is up", || {
-        let mut client = client.clone();
-        async move { chorus_tests::clients::members_up(&mut client).await == 1 }
-    })
-    .await;
-    chorus_tests::score_text(&mut client.clone(), "To be, or not to be").await.unwrap();
-    let text = get(metrics, "/metrics").await;
-    assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
-    let value = |name: &str| -> u64 {
-        let start = format!("{name}{{member=\"alto\",plan=\"targets\"}} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&start));
-        line.unwrap_or_else(|| panic!("{start} in {text}")).parse().unwrap()
-    };
-    let tokens = value("chorus_member_tokens_total");
-    assert!(tokens > 5 && value("chorus_member_output_rows_total") == tokens);
-    assert!(value("chorus_member_received_bytes_total") > 8 * tokens);
-    assert!(value("chorus_member_sent_bytes_total") > tokens);
 }

@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{fs, net::TcpListener, path::Path};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+};
 
 use chorus_proto::v1::StatusRequest;
 use chorus_tests::{
@@ -19,6 +24,8 @@ use tonic::transport::Channel;
 struct Up {
     process: Chorus,
     address: String,
+    /// Where its page is: host and port.
+    page: String,
     try_it: String,
 }
 
@@ -31,13 +38,27 @@ impl Up {
             let (name, rest) = line.trim().split_once(' ')?;
             (name == "ensemble").then(|| rest.trim().to_owned())
         });
+        let page = process.read_until("address of the page", |line| {
+            let rest = line.trim().strip_prefix("page")?.trim().strip_prefix("http://")?;
+            rest.split(' ').next().map(str::to_owned)
+        });
         let try_it = process
             .read_until("line to try", |line| line.contains(" generate ").then(|| line.trim().to_owned()));
-        Self { process, address, try_it }
+        Self { process, address, page, try_it }
     }
 
     async fn client(&self) -> EnsembleClient {
         EnsembleClient::new(Channel::from_shared(self.address.clone()).unwrap().connect().await.unwrap())
+    }
+
+    /// What its page's server says to a `GET`.
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.page).expect("the page is served");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.page);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn stop(self) -> Ended {
@@ -66,6 +87,8 @@ async fn it_serves_what_it_prints_and_ctrl_c_leaves_nothing() {
     let ended = Chorus::run(["generate", prompt].into_iter().chain(rest.split_whitespace()));
     assert!(ended.status.success(), "{}", ended.stderr);
     assert!(ended.stdout.len() > 100, "some text: {}", ended.stdout);
+    assert!(up.get("/").contains("<title>Chorus</title>"));
+    assert!(up.get("/api/status").contains("\"serving\":true"));
 
     let ended = up.stop();
     assert!(ended.status.success(), "{}", ended.stderr);

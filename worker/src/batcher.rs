@@ -82,6 +82,11 @@ impl Batcher {
         !(self.short_line.is_empty() && self.long_line.is_empty())
     }
 
+    /// How many jobs there are.
+    pub(crate) fn jobs(&self) -> usize {
+        self.short_line.len() + self.long_line.len()
+    }
+
     /// Whether a session has a job.
     pub(crate) fn is_busy(&self, key: SessionKey) -> bool {
         self.queues.get(&key).is_some_and(|queue| queue.job.is_some())

@@ -26,6 +26,7 @@ use crate::{
     sessions::{Session, SessionTable, Step},
     snapshot,
     soundness::Soundness,
+    telemetry::EngineMetrics,
 };
 use chorus_proto::v1::{self, ErrorCode, Failure};
 
@@ -55,6 +56,7 @@ pub(crate) struct Engine<P: Predictor> {
     /// What the device must be able to compute at any time; without it nothing is ever probed.
     golden: Option<Golden>,
     soundness: Soundness,
+    metrics: EngineMetrics,
 }
 
 /// A session and its job, taken out for a forward.
@@ -96,6 +98,7 @@ impl<P: Predictor> Engine<P> {
             open_sessions: Arc::default(),
             golden: None,
             soundness: Soundness::default(),
+            metrics: EngineMetrics::new(),
         }
     }
 
@@ -113,6 +116,8 @@ impl<P: Predictor> Engine<P> {
     fn count(&self) {
         let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
         self.open_sessions.store(open, Ordering::Relaxed);
+        let (waiting, remembered) = (self.batcher.jobs(), self.sessions.remembered_bytes());
+        self.metrics.standing(self.sessions.len(), waiting, remembered);
     }
 
     /// Whether [`Engine::run_batch`] has anything to do.
@@ -120,7 +125,8 @@ impl<P: Predictor> Engine<P> {
         self.batcher.has_jobs()
     }
 
-    /// Takes an operation in. Answers that need no model come at once.
+    /// As [`Engine::take_in`], of an operation that was read just now.
+    #[cfg(test)]
     pub(crate) fn apply(
         &mut self,
         key: SessionKey,
@@ -129,6 +135,18 @@ impl<P: Predictor> Engine<P> {
         now: Instant,
         replies: &mut Vec<Reply>,
     ) {
+        self.take_in(key, Waiting { operation, credit, since: now }, now, replies);
+    }
+
+    /// Takes an operation in. Answers that need no model come at once.
+    pub(crate) fn take_in(
+        &mut self,
+        key: SessionKey,
+        waiting: Waiting,
+        now: Instant,
+        replies: &mut Vec<Reply>,
+    ) {
+        let Waiting { operation, credit, since } = waiting;
         if let Some(reason) = self.soundness.condition().reason() {
             let failure = failure::unsound(reason);
             return replies.extend(Reply::refused(key, &operation, failure, credit));
@@ -137,7 +155,10 @@ impl<P: Predictor> Engine<P> {
         if operation == (Operation::Close { discard: true }) {
             self.discard(key, replies);
         }
-        self.batcher.push(key, Waiting { operation, credit, since: now });
+        if let Operation::Feed(feed) = &operation {
+            self.metrics.fed(&feed.ask);
+        }
+        self.batcher.push(key, Waiting { operation, credit, since });
         self.settle(key, now, replies);
         self.count();
     }
@@ -165,12 +186,14 @@ impl<P: Predictor> Engine<P> {
         };
         match golden.probe(&mut self.predictor) {
             Ok(_) => {
+                self.metrics.probed(true);
                 if self.soundness.passed(now) {
                     tracing::info!("the device is sound again");
                 }
             }
             Err(fault) => {
                 let reason = fault.to_string();
+                self.metrics.probed(false);
                 if self.soundness.failed(&reason, now) {
                     tracing::error!(reason, "the device is not sound");
                     self.drop_everything(replies);
@@ -227,7 +250,12 @@ impl<P: Predictor> Engine<P> {
                 continue;
             };
             match job.expired(now) {
-                None => running.push(Running { key, session, job, tokens }),
+                None => {
+                    if let Some(wait) = job.waited(now) {
+                        self.metrics.waited(wait);
+                    }
+                    running.push(Running { key, session, job, tokens });
+                }
                 // Whoever asked has given the session up.
                 Some(timeout) => {
                     let failure = failure::late(key.session, timeout);
@@ -237,6 +265,7 @@ impl<P: Predictor> Engine<P> {
             }
         }
         let tokens = running.iter().map(|running| running.tokens).sum();
+        self.metrics.batch(running.len(), tokens);
         let results = self.forward(&mut running);
         self.suspect_after(&results, now);
         let keys: Vec<SessionKey> = running.iter().map(|running| running.key).chain(late).collect();
@@ -277,12 +306,14 @@ impl<P: Predictor> Engine<P> {
     fn snapshot(&self, key: SessionKey) -> Option<v1::Snapshot> {
         let session = self.sessions.get(key)?;
         let state = self.predictor.snapshot(&session.state);
+        self.metrics.snapshot(state.len());
         Some(snapshot::seal(&self.model_fingerprint, session.position, state))
     }
 
     /// Takes in how long a forward of so many tokens took: the next ones follow.
     pub(crate) fn note_pace(&mut self, tokens: usize, took: Duration) {
         self.pace.note(tokens, took);
+        self.metrics.ran(took);
     }
 
     /// Works off what a session has waiting, up to the first feed that needs the model.
@@ -396,6 +427,10 @@ impl<P: Predictor> Engine<P> {
 
     /// One forward, and each session's share of it gathered in its job.
     fn forward(&mut self, running: &mut [Running<P::State>]) -> Vec<Result<(), Failure>> {
+        let (sessions, batch_tokens) = (running.len(), running.iter().map(|running| running.tokens).sum());
+        for Running { job, tokens, .. } in running.iter_mut() {
+            job.traced().forward(sessions, batch_tokens, *tokens);
+        }
         let (mut rows, mut takers) = (Vec::with_capacity(running.len()), Vec::with_capacity(running.len()));
         for Running { session, job, tokens, .. } in running.iter_mut() {
             let Chunk { tokens, want, intake } = job.chunk(*tokens);
@@ -417,6 +452,8 @@ impl<P: Predictor> Engine<P> {
         for Running { session, job, tokens, .. } in running {
             session.position += *tokens as u64;
             job.advance(*tokens);
+            let is_complete = job.is_complete();
+            if is_complete { job.traced().complete() } else { job.traced().computed() }
         }
         results
     }

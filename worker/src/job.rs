@@ -12,6 +12,7 @@ use crate::{
     gathering::Gathering,
     operation::Feed,
     predictor::{Prediction, Want},
+    traced::Traced,
 };
 
 /// A feed that is being computed.
@@ -72,6 +73,11 @@ impl Job {
         self.feed.timeout.filter(|timeout| now.saturating_duration_since(self.since) > *timeout)
     }
 
+    /// How long the feed has waited, where nothing of it was computed yet.
+    pub(crate) fn waited(&self, now: Instant) -> Option<Duration> {
+        (self.consumed == 0).then(|| now.saturating_duration_since(self.since))
+    }
+
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
     }
@@ -106,6 +112,11 @@ impl Job {
         };
         let intake = Intake { feed, gathering, consumed: *consumed, received: 0, failure: None };
         Chunk { tokens, want, intake }
+    }
+
+    /// The spans of its feed.
+    pub(crate) fn traced(&mut self) -> &mut Traced {
+        &mut self.feed.traced
     }
 
     /// Counts `tokens` tokens as fed.

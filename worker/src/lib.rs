@@ -29,6 +29,8 @@ mod shell;
 mod snapshot;
 mod soundness;
 mod stream;
+mod telemetry;
+mod traced;
 mod watchdog;
 
 #[cfg(test)]

@@ -428,7 +428,8 @@ mod tests {
             operation: Operation::Open(Origin::Start),
             credit: Credit::default(),
         }];
-        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+        let command =
+            Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
         let sent = Instant::now();
         thread.commands().send(command).await.unwrap();
         thread.commands().take_turn();
@@ -447,7 +448,8 @@ mod tests {
         let operations = [Operation::Open(Origin::Start), feed, Operation::Close { discard: false }]
             .map(|operation| Admitted { session: 1, operation, credit: Credit::default() })
             .into();
-        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+        let command =
+            Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
         thread.commands().send(command).await.unwrap();
         thread.commands().take_turn();
         thread.ended().await;
@@ -467,7 +469,13 @@ mod tests {
         let command = |operations: Vec<Operation>| {
             let admitted = |operation| Admitted { session: 1, operation, credit: Credit::default() };
             let operations = operations.into_iter().map(admitted).collect();
-            Command::Operations { stream: 1, operations, replies: replies.clone(), span: Span::none() }
+            Command::Operations {
+                stream: 1,
+                operations,
+                replies: replies.clone(),
+                span: Span::none(),
+                read: Instant::now(),
+            }
         };
         let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
         commands.send(command(vec![Operation::Open(Origin::Start), feed])).await.unwrap();
@@ -541,7 +549,13 @@ mod tests {
             let operations =
                 operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });
             let (operations, replies) = (operations.collect(), replies.clone());
-            let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+            let command = Command::Operations {
+                stream: 1,
+                operations,
+                replies,
+                span: Span::none(),
+                read: Instant::now(),
+            };
             commands.send(command).await.unwrap();
             commands.take_turn();
             answered.recv().await.unwrap().unwrap();

@@ -12,7 +12,7 @@ use chorus_proto::{
     value_bytes,
 };
 
-use crate::{failure, predictor::Want};
+use crate::{failure, predictor::Want, traced::Traced};
 
 /// A session's address: the stream that it belongs to and the number that the coordinator chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,13 +50,15 @@ pub(crate) struct Feed {
     pub(crate) snapshot: bool,
     /// How long the answer is of use.
     pub(crate) timeout: Option<Duration>,
+    /// Its spans, where they are recorded.
+    pub(crate) traced: Traced,
 }
 
 impl Feed {
     /// Without a snapshot or a timeout.
     #[cfg(test)]
     pub(crate) fn new(step: u64, tokens: Vec<u32>, ask: Ask) -> Self {
-        Self { step, tokens, ask, snapshot: false, timeout: None }
+        Self { step, tokens, ask, snapshot: false, timeout: None, traced: Traced::default() }
     }
 
     /// Tells whether a step that is repeated is the same step: its number, tokens and ask as 64 bits. The keys are random,
@@ -177,7 +179,7 @@ pub(crate) fn read(operation: v1::Operation, limits: &OperationLimits) -> Result
         Some(v1::operation::Operation::Close(v1::Close { discard })) => Ok(Operation::Close { discard }),
         Some(v1::operation::Operation::Feed(feed)) => {
             let step = feed.step;
-            read_feed(feed, limits).map(Operation::Feed).map_err(|message| {
+            read_feed(session, feed, limits).map(Operation::Feed).map_err(|message| {
                 Box::new(failure::answer(session, step, failure::invalid_argument(message)))
             })
         }
@@ -188,7 +190,7 @@ pub(crate) fn read(operation: v1::Operation, limits: &OperationLimits) -> Result
     }
 }
 
-fn read_feed(feed: v1::Feed, limits: &OperationLimits) -> Result<Feed, String> {
+fn read_feed(session: u64, feed: v1::Feed, limits: &OperationLimits) -> Result<Feed, String> {
     if feed.step == 0 {
         return Err(
             "feed.step is 0, allowed is 1 for a session's first feed, then one more each time".to_owned()
@@ -204,7 +206,8 @@ fn read_feed(feed: v1::Feed, limits: &OperationLimits) -> Result<Feed, String> {
         ));
     }
     let timeout = feed.timeout_ms.map(|milliseconds| Duration::from_millis(milliseconds.into()));
-    Ok(Feed { step: feed.step, tokens: feed.tokens, ask, snapshot: feed.snapshot, timeout })
+    let traced = Traced::read(&feed.traceparent, session, feed.step, feed.tokens.len());
+    Ok(Feed { step: feed.step, tokens: feed.tokens, ask, snapshot: feed.snapshot, timeout, traced })
 }
 
 fn read_ask(ask: Option<v1::feed::Ask>, limits: &OperationLimits) -> Result<Ask, String> {

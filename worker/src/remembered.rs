@@ -51,6 +51,11 @@ impl RememberedAnswers {
         }
     }
 
+    /// Bytes of all answers that are kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Forgets the session's answer, if there is one.
     pub(crate) fn forget(&mut self, key: SessionKey) {
         if let Some(Remembered { answer, age }) = self.answers.remove(&key) {

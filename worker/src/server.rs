@@ -40,6 +40,7 @@ use crate::{
     predictor::Predictor,
     service::WorkerService,
     stream::Stopping,
+    telemetry::{self, StreamMetrics},
     watchdog,
 };
 
@@ -153,6 +154,7 @@ where
     let mut model = start(engine, board.clone())?;
     let (stopping, readers) = (Stopping::default(), TaskTracker::new());
     let Described { card, tokenizer, limits } = described;
+    telemetry::describe(&card, config.max_sessions);
     let service = WorkerService {
         card,
         open_sessions,
@@ -163,6 +165,7 @@ where
         board: board.clone(),
         readers: readers.clone(),
         next_stream: AtomicU64::new(1),
+        metrics: StreamMetrics::new(),
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<WorkerServer<WorkerService>>().await;
@@ -243,12 +246,15 @@ async fn drain(
 
 /// Serving is who has a sound device. Never resolves.
 async fn report(board: &Board, health: &HealthReporter) {
+    let set_sound = telemetry::device_is_sound();
+    set_sound(board.reason().is_none());
     let mut news = board.news();
     loop {
         let status = match news.next().await {
             Condition::Sound => ServingStatus::Serving,
             Condition::Unsound { .. } => ServingStatus::NotServing,
         };
+        set_sound(status == ServingStatus::Serving);
         set_status(health, status).await;
     }
 }

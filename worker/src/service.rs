@@ -23,6 +23,7 @@ use crate::{
     model_thread::Commands,
     operation::OperationLimits,
     stream::{OperationReader, Stopping, answer_frames},
+    telemetry::StreamMetrics,
 };
 
 /// Size of a piece of the tokenizer.
@@ -48,6 +49,8 @@ pub(crate) struct WorkerService {
     pub(crate) readers: TaskTracker,
     /// Number of the next stream.
     pub(crate) next_stream: AtomicU64,
+    /// What is counted of all streams.
+    pub(crate) metrics: StreamMetrics,
 }
 
 #[tonic::async_trait]
@@ -86,9 +89,10 @@ impl Worker for WorkerService {
             credit: StreamCredit::new(),
             stopping: self.stopping.clone(),
             board: self.board.clone(),
+            metrics: self.metrics.clone(),
         };
         self.readers.spawn(reader.run(request.into_inner()).instrument(span));
-        Ok(Response::new(answer_frames(receiver, self.board.news()).boxed()))
+        Ok(Response::new(answer_frames(receiver, self.board.news(), self.metrics.clone()).boxed()))
     }
 }
 

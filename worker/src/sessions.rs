@@ -107,6 +107,11 @@ impl<S> SessionTable<S> {
         }
     }
 
+    /// Bytes of the answers that are kept.
+    pub(crate) fn remembered_bytes(&self) -> usize {
+        self.answers.bytes()
+    }
+
     pub(crate) fn get(&self, key: SessionKey) -> Option<&Session<S>> {
         self.sessions.get(&key)
     }

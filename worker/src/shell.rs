@@ -15,6 +15,7 @@ use tonic::Status;
 use tracing::Span;
 
 use crate::{
+    batcher::Waiting,
     condition::{Board, Condition},
     credit::Credit,
     engine::{Engine, Reply},
@@ -42,8 +43,8 @@ pub(crate) enum Delivery {
 /// What the model is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Operations of one stream, in order.
-    Operations { stream: u64, operations: Vec<Admitted>, replies: ReplySender, span: Span },
+    /// Operations of one stream, in order, and when they were read.
+    Operations { stream: u64, operations: Vec<Admitted>, replies: ReplySender, span: Span, read: Instant },
     /// Where the sessions of a stream stand.
     HandOver { stream: u64, taker: oneshot::Sender<Vec<v1::Handover>> },
     /// A stream is over: drop its sessions and its reply channel.
@@ -136,12 +137,13 @@ impl<P: Predictor> Shell<P> {
 
     fn handle(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Operations { stream, operations, replies, span } => {
+            Command::Operations { stream, operations, replies, span, read } => {
                 self.streams.insert(stream, replies);
                 span.in_scope(|| {
                     for Admitted { session, operation, credit } in operations {
                         let key = SessionKey { stream, session };
-                        self.engine.apply(key, operation, credit, now, &mut self.replies);
+                        let waiting = Waiting { operation, credit, since: read };
+                        self.engine.take_in(key, waiting, now, &mut self.replies);
                     }
                 });
                 self.asked.push(span);
@@ -269,6 +271,7 @@ mod tests {
             operations,
             replies: replies.clone(),
             span: Span::none(),
+            read: Instant::now(),
         };
         let flood = || (0..1000).map(|_| admitted(Operation::Close { discard: false })).collect();
         let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
@@ -290,7 +293,8 @@ mod tests {
         assert_eq!(shell.turn(TurnOn::OwnThread, Instant::now()), Turn::Idle { due: None });
         let (replies, _receiver) = mpsc::unbounded_channel();
         let operations = vec![admitted(Operation::Open(Origin::Start))];
-        let command = Command::Operations { stream: 1, operations, replies, span: Span::none() };
+        let command =
+            Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
         commands.try_send(command).unwrap();
         assert!(matches!(shell.turn(TurnOn::OwnThread, Instant::now()), Turn::Idle { due: Some(_) }));
         commands.try_send(Command::Stop).unwrap();
@@ -328,8 +332,9 @@ mod tests {
         fn ask(&self, operations: impl IntoIterator<Item = (u64, Operation)>) {
             let admit = |(session, operation)| Admitted { session, operation, credit: Credit::default() };
             let operations = operations.into_iter().map(admit).collect();
-            let (replies, span) = (self.replies.clone(), Span::none());
-            self.commands.try_send(Command::Operations { stream: 1, operations, replies, span }).unwrap();
+            let (replies, span, read) = (self.replies.clone(), Span::none(), self.now);
+            let command = Command::Operations { stream: 1, operations, replies, span, read };
+            self.commands.try_send(command).unwrap();
         }
 
         /// Session, step, and the code of the failure if it is one, of every answer that has come.

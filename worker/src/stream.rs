@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use chorus_proto::{
     MAX_MESSAGE_BYTES, status,
-    v1::{AnswerFrame, ErrorCode, Handover, OperationFrame},
+    v1::{AnswerFrame, ErrorCode, Handover, OperationFrame, answer},
 };
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -20,6 +21,7 @@ use crate::{
     model_thread::Commands,
     operation::{self, Operation, OperationLimits, SessionKey},
     shell::{Admitted, Command, Delivery, ReplySender},
+    telemetry::StreamMetrics,
 };
 
 /// Tag and length of one answer in a frame, at most.
@@ -47,6 +49,7 @@ pub(crate) struct OperationReader {
     pub(crate) credit: StreamCredit,
     pub(crate) stopping: Stopping,
     pub(crate) board: Board,
+    pub(crate) metrics: StreamMetrics,
 }
 
 /// Why no more operations are read.
@@ -70,6 +73,7 @@ struct AnswerWriter {
     handovers: VecDeque<Handover>,
     condition: Option<Condition>,
     end: Option<Status>,
+    metrics: StreamMetrics,
 }
 
 impl OperationReader {
@@ -78,6 +82,7 @@ impl OperationReader {
     where
         S: Stream<Item = Result<OperationFrame, Status>> + Unpin,
     {
+        let _attached = self.metrics.attach();
         let ending = loop {
             // Whatever has come already shares one turn of the model.
             let next = match self.next_frame(&mut frames).now_or_never() {
@@ -123,6 +128,7 @@ impl OperationReader {
         let mut admitted = Vec::with_capacity(frame.operations.len());
         for operation in frame.operations {
             let session = operation.session;
+            self.metrics.received(operation.encoded_len());
             match operation::read(operation, &self.limits) {
                 Ok(operation) => {
                     let units = credit::units(&operation, &self.limits);
@@ -186,7 +192,7 @@ impl OperationReader {
             return Ok(());
         }
         let (stream, replies, span) = (self.stream, self.replies.clone(), tracing::Span::current());
-        let command = Command::Operations { stream, operations, replies, span };
+        let command = Command::Operations { stream, operations, replies, span, read: Instant::now() };
         self.commands.send(command).await.map_err(|_| Ending::Gone)
     }
 
@@ -250,9 +256,10 @@ impl OperationReader {
 pub(crate) fn answer_frames(
     receiver: mpsc::UnboundedReceiver<Result<Delivery, Status>>,
     news: News,
+    metrics: StreamMetrics,
 ) -> impl Stream<Item = Result<AnswerFrame, Status>> + Send + 'static {
     let (ready, handovers) = (VecDeque::new(), VecDeque::new());
-    let writer = AnswerWriter { receiver, news, ready, handovers, condition: None, end: None };
+    let writer = AnswerWriter { receiver, news, ready, handovers, condition: None, end: None, metrics };
     stream::unfold(writer, |mut writer| async move { Some((writer.next_frame().await?, writer)) })
 }
 
@@ -296,10 +303,15 @@ impl AnswerWriter {
     fn pack(&mut self) -> AnswerFrame {
         let (mut answers, mut handovers, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(reply) = self.ready.pop_front() {
-            bytes += reply.answer.encoded_len() + ANSWER_FRAMING_BYTES;
+            let encoded = reply.answer.encoded_len();
+            bytes += encoded + ANSWER_FRAMING_BYTES;
             if bytes > MAX_MESSAGE_BYTES && !answers.is_empty() {
                 self.ready.push_front(reply);
                 break;
+            }
+            self.metrics.sent(encoded);
+            if let Some(answer::Answer::Failure(failure)) = &reply.answer.answer {
+                self.metrics.failed(failure.code());
             }
             answers.push(reply.answer);
             drop(reply.credit);
@@ -307,11 +319,13 @@ impl AnswerWriter {
         while self.ready.is_empty()
             && let Some(handover) = self.handovers.pop_front()
         {
-            bytes += handover.encoded_len() + ANSWER_FRAMING_BYTES;
+            let encoded = handover.encoded_len();
+            bytes += encoded + ANSWER_FRAMING_BYTES;
             if bytes > MAX_MESSAGE_BYTES && !(answers.is_empty() && handovers.is_empty()) {
                 self.handovers.push_front(handover);
                 break;
             }
+            self.metrics.sent(encoded);
             handovers.push(handover);
         }
         let condition = self.condition.take().map(|condition| condition.to_wire());
@@ -329,7 +343,7 @@ mod tests {
     fn reply(session: u64, bytes: usize) -> Reply {
         let logits = v1::Logits { values: Bytes::from(vec![0; bytes]), norms: None };
         let answer =
-            Answer { session, step: 1, answer: Some(v1::answer::Answer::Logits(logits)), snapshot: None };
+            Answer { session, step: 1, answer: Some(answer::Answer::Logits(logits)), snapshot: None };
         Reply { stream: 1, answer, credit: Credit::default() }
     }
 
@@ -344,7 +358,8 @@ mod tests {
         sender.send(answers(vec![reply(1, 10), reply(2, MAX_MESSAGE_BYTES / 2)])).unwrap();
         sender.send(answers(vec![reply(3, MAX_MESSAGE_BYTES / 2), reply(4, 10)])).unwrap();
         sender.send(Err(Status::unavailable("over"))).unwrap();
-        let frames: Vec<_> = answer_frames(receiver, Board::default().news()).collect().await;
+        let frames: Vec<_> =
+            answer_frames(receiver, Board::default().news(), StreamMetrics::new()).collect().await;
         let [Ok(first), Ok(second), Err(status)] = frames.as_slice() else {
             panic!("two frames and the end, not {}", frames.len());
         };
@@ -359,7 +374,7 @@ mod tests {
         let (sender, receiver) = mpsc::unbounded_channel();
         let credit = stream.try_take(1).unwrap();
         sender.send(Ok(Delivery::Answers(vec![Reply { credit, ..reply(1, 10) }]))).unwrap();
-        let mut frames = Box::pin(answer_frames(receiver, Board::default().news()));
+        let mut frames = Box::pin(answer_frames(receiver, Board::default().news(), StreamMetrics::new()));
         let mut returned = Box::pin(stream.all_returned());
         assert!(futures::poll!(&mut returned).is_pending());
         frames.next().await.unwrap().unwrap();
@@ -391,6 +406,7 @@ mod tests {
             credit: StreamCredit::new(),
             stopping: Stopping::default(),
             board: Board::default(),
+            metrics: StreamMetrics::new(),
         };
         let frames = stream::iter((0..200).map(|_| Ok(ask_for_a_large_row())));
         let mut reading = Box::pin(tokio::task::unconstrained(reader.run(frames)));

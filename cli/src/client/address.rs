@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chorus_coordinator::config::Compression;
 use chorus_net::ClientTls;
 use tonic::transport::Uri;
 
@@ -13,6 +14,20 @@ pub(crate) struct Address {
     /// Whether it was said how it is spoken with, or is up to what else is said.
     pub(super) has_scheme: bool,
     pub(super) tls: Option<Tls>,
+    /// Goes with every request.
+    pub(super) token: Option<Secret>,
+    /// How messages are packed, there and back.
+    pub(super) compression: Compression,
+}
+
+/// What is never shown.
+#[derive(Clone)]
+pub(super) struct Secret(pub(super) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// How TLS is spoken there.
@@ -35,7 +50,7 @@ impl FromStr for Address {
         if !known || uri.port_u16().is_none() || !only_authority {
             return Err(wrong_address());
         }
-        Ok(Self { uri, has_scheme, tls: None })
+        Ok(Self { uri, has_scheme, tls: None, token: None, compression: Compression::None })
     }
 }
 
@@ -46,7 +61,14 @@ impl Address {
         parts.scheme = "https".parse().ok();
         // Another scheme makes no URI a wrong one.
         let uri = Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone());
-        Self { uri, has_scheme: true, tls: self.tls.clone() }
+        Self { uri, has_scheme: true, ..self.clone() }
+    }
+
+    /// Whether what goes there stays on this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        let host = self.uri.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
     pub(super) fn is_https(&self) -> bool {
@@ -64,7 +86,7 @@ impl From<std::net::SocketAddr> for Address {
     fn from(address: std::net::SocketAddr) -> Self {
         // A socket address is always a valid authority.
         let uri = Uri::try_from(format!("http://{address}")).unwrap_or_default();
-        Self { uri, has_scheme: true, tls: None }
+        Self { uri, has_scheme: true, tls: None, token: None, compression: Compression::None }
     }
 }
 

@@ -2,12 +2,16 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
+use chorus_coordinator::config::Compression;
 use chorus_net::{Dialer, Wire, endpoint_at};
 use chorus_proto::{MAX_MESSAGE_BYTES, v1::ensemble_client::EnsembleClient};
 use tonic::{Code, Status};
 
-use super::{address::Address, security::SecurityArgs};
+use super::{
+    address::{Address, Secret},
+    security::SecurityArgs,
+};
 use crate::failure::sentence_of_io_error;
 
 /// How long a TCP connection may take to come about.
@@ -26,6 +30,9 @@ pub(crate) struct ConnectArgs {
     pub(crate) addr: Address,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
+    /// Pack requests, and take answers packed where the server packs them: none, gzip or zstd
+    #[arg(long, value_name = "HOW", default_value = "none", value_parser = compression)]
+    pub(crate) compression: Compression,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
@@ -37,26 +44,40 @@ impl ConnectArgs {
     /// # Errors
     /// As [`Address::secured_by`].
     pub(crate) fn server(&self) -> anyhow::Result<Address> {
-        self.addr.secured_by(&self.security)
+        let address = self.addr.secured_by(&self.security)?;
+        Ok(Address { compression: self.compression, ..address })
+    }
+}
+
+fn compression(word: &str) -> Result<Compression, String> {
+    match word {
+        "none" => Ok(Compression::None),
+        "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err("allowed are none, gzip and zstd".to_owned()),
     }
 }
 
 /// How an address is connected to.
 ///
 /// # Errors
-/// A host of which no certificate can be.
+/// A host of which no certificate can be, or a token that can't be sent.
 pub(crate) fn dialer(address: &Address) -> anyhow::Result<Dialer> {
     let endpoint = endpoint_at(address.uri.clone())
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    match &address.tls {
-        None => Ok(Dialer::plain(endpoint)),
+    let dialer = match &address.tls {
+        None => Dialer::plain(endpoint),
         Some(tls) => {
             let host = address.uri.host().unwrap_or_default();
-            Ok(Dialer::secure(endpoint, tls.client.clone(), tls.name.as_deref().unwrap_or(host))?)
+            Dialer::secure(endpoint, tls.client.clone(), tls.name.as_deref().unwrap_or(host))?
         }
+    };
+    match &address.token {
+        None => Ok(dialer),
+        Some(Secret(token)) => dialer.with_bearer(token).context("the token can't be sent"),
     }
 }
 
@@ -79,7 +100,11 @@ pub(crate) async fn connect(address: &Address) -> anyhow::Result<EnsembleClient<
         None => anyhow!("no ensemble answers at {address}: {reason}; start one with \"chorus up\""),
     })?;
     // Per-token scores of a long text are larger than the default limit.
-    Ok(EnsembleClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    let client = EnsembleClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    Ok(match address.compression.encoding() {
+        Some(encoding) => client.send_compressed(encoding).accept_compressed(encoding),
+        None => client,
+    })
 }
 
 /// A gRPC status as the sentence that a user should read.

@@ -11,6 +11,7 @@ use super::{
     generate_lines::{self, LinesArgs},
     input_of, reply,
     sampling::{BeamArgs, SamplingArgs},
+    traced::traced,
 };
 use crate::{
     failure::{note, warn},
@@ -130,7 +131,7 @@ pub(crate) async fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
         at_line_start: true,
     };
     let refused = |status| sentence_of_status(&status, address);
-    let replies = connect(address).await?.generate(request).await.map_err(refused)?.into_inner();
+    let replies = connect(address).await?.generate(traced(request)).await.map_err(refused)?.into_inner();
     let ended = show_all(replies.map_err(refused), &mut printer).await;
     printer.finish()?;
     ended

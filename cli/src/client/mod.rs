@@ -1,4 +1,4 @@
-//! Commands that speak with a running ensemble over gRPC: generate, score, predict, rank, classify, status, members.
+//! Commands that speak with a running ensemble over gRPC: generate, score, predict, rank, classify, status, health, members.
 //!
 //! Each module holds one command: its arguments, its request, and how its answer is shown. They know nothing about how
 //! an ensemble is hosted, and leave every check of a value to the server, whose sentence they pass on.
@@ -10,6 +10,7 @@ mod format;
 mod fusion;
 mod generate;
 mod generate_lines;
+mod health;
 mod members;
 mod predict;
 mod rank;
@@ -18,6 +19,7 @@ mod sampling;
 mod score;
 mod security;
 mod status;
+mod traced;
 
 pub(crate) use address::Address;
 pub(crate) use classify::{ClassifyArgs, run as classify};
@@ -25,6 +27,7 @@ pub(crate) use connect::{ConnectArgs, connect, dialer, sentence_of_status};
 pub(crate) use format::{print, print_json, table};
 pub(crate) use fusion::{FusionArgs, rule_parser};
 pub(crate) use generate::{GenerateArgs, run as generate};
+pub(crate) use health::{HealthArgs, run as health};
 pub(crate) use members::{MembersArgs, run as members};
 pub(crate) use predict::{PredictArgs, run as predict};
 pub(crate) use rank::{RankArgs, run as rank};

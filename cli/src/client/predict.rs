@@ -7,6 +7,7 @@ use super::{
     format::{print, print_json, quoted, rule_name, table, warn_of_missing},
     fusion::FusionArgs,
     input_of, reply,
+    traced::traced,
 };
 use crate::text_file::{LARGEST_REQUEST, read_argument};
 
@@ -51,7 +52,7 @@ pub(crate) async fn run(arguments: PredictArgs) -> anyhow::Result<()> {
     };
     let reply = connect(address)
         .await?
-        .predict(request)
+        .predict(traced(request))
         .await
         .map_err(|status| sentence_of_status(&status, address))?
         .into_inner();

@@ -3,10 +3,10 @@
 //! What is absent in an answer is absent in the JSON; a number that JSON can't hold (minus infinity) is null.
 
 use chorus_proto::v1::{
-    Candidate, CompleteReply, ConfigurationReply, Expectation, Fallback, GenerateReply, GeneratedToken,
-    GenerationEnd, Hypothesis, MemberStatus, MissingMember, Participation, PlanTraffic, PredictReply,
-    Recovery, ReplicaStatus, ScoreReply, StatusReply, TokenCandidate, TokenRange, Votes,
-    generation_end::Reason, member_status::Health,
+    Activity, Candidate, CompleteReply, ConfigurationReply, Expectation, Fallback, GenerateReply,
+    GeneratedToken, GenerationEnd, Hypothesis, Latency, MemberStatus, MissingMember, Participation,
+    PlanTraffic, PredictReply, Recovery, ReplicaStatus, ScoreReply, StatusReply, TokenCandidate, TokenRange,
+    Votes, generation_end::Reason, member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -159,7 +159,21 @@ pub(super) fn status(reply: &StatusReply) -> Value {
     insert_some(&mut object, "learned", learned);
     object.insert("members".into(), members.collect());
     insert_some(&mut object, "fallback", reply.fallback.as_ref().map(member_status));
+    insert_some(&mut object, "activity", reply.activity.map(activity));
     Value::Object(object)
+}
+
+fn activity(activity: Activity) -> Value {
+    let latency = |latency: Option<Latency>| {
+        let Latency { count, p50_ms, p95_ms, p99_ms } = latency.unwrap_or_default();
+        json!({ "count": count, "p50_ms": p50_ms, "p95_ms": p95_ms, "p99_ms": p99_ms })
+    };
+    json!({
+        "generated_tokens": activity.generated_tokens,
+        "scored_tokens": activity.scored_tokens,
+        "first_token": latency(activity.first_token),
+        "next_token": latency(activity.next_token),
+    })
 }
 
 /// `chorus members --json`.

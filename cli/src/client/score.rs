@@ -11,6 +11,7 @@ use super::{
     },
     fusion::FusionArgs,
     input_of, reply,
+    traced::traced,
 };
 use crate::text_file::{self, LARGEST_REQUEST};
 
@@ -73,7 +74,7 @@ pub(crate) async fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
     };
     let reply = connect(address)
         .await?
-        .score(request)
+        .score(traced(request))
         .await
         .map_err(|status| sentence_of_status(&status, address))?
         .into_inner();

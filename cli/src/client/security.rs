@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 
 use chorus_net::{ClientSettings, ClientTls, Identity, TlsError};
 
-use super::address::{Address, Tls};
-use crate::failure::UsageError;
-use crate::text_file;
+use super::address::{Address, Secret, Tls};
+use crate::failure::{UsageError, warn};
+use crate::text_file::{self, Text};
 
 /// The most that a file of certificates or a key has, in bytes.
 pub(crate) const LARGEST_PEM: u64 = 4 << 20;
+/// The most that a file with a token has, in bytes.
+const LARGEST_TOKEN: u64 = 4096;
 
 /// What every client command takes.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "TLS")]
+#[command(next_help_heading = "TLS and tokens")]
 pub(crate) struct SecurityArgs {
     /// Speak TLS, with a server of these CAs (PEM); without it https://HOST:PORT trusts those of the system
     #[arg(long, value_name = "FILE")]
@@ -27,6 +29,9 @@ pub(crate) struct SecurityArgs {
     /// The name in the server's certificate, where it is not the host of the address
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
+    /// Send the token in this file with every request
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 impl Address {
@@ -35,14 +40,20 @@ impl Address {
     /// # Errors
     /// Flags that contradict the address, or a file that can't be used.
     pub(crate) fn secured_by(&self, security: &SecurityArgs) -> anyhow::Result<Self> {
-        let SecurityArgs { tls_ca, tls_cert, tls_key, tls_server_name } = security;
+        let SecurityArgs { tls_ca, tls_cert, tls_key, tls_server_name, token_file } = security;
         let wants_tls = tls_ca.is_some() || tls_cert.is_some() || tls_server_name.is_some();
         if wants_tls && self.has_scheme && !self.is_https() {
             let message = format!("{self} is plain text; with --tls-ca and the like it is https://HOST:PORT");
             return Err(UsageError(message).into());
         }
+        let token = token_file.as_deref().map(read_token).transpose()?;
         if !wants_tls && !self.is_https() {
-            return Ok(self.clone());
+            if token.is_some() && !self.is_loopback() {
+                warn(&format!(
+                    "the token goes to {self} as plain text; https://HOST:PORT or --tls-ca hides it"
+                ));
+            }
+            return Ok(Self { token, ..self.clone() });
         }
         let identity = match (tls_cert, tls_key) {
             (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
@@ -51,9 +62,21 @@ impl Address {
         let ca = tls_ca.as_deref().map(read_pem).transpose()?;
         let setup = ClientSettings { ca, identity }.prepare().map_err(|error| in_terms_of_flags(&error))?;
         let mut address = self.as_https();
+        address.token = token;
         address.tls = Some(Tls { client: ClientTls::new(setup), name: tls_server_name.clone() });
         Ok(address)
     }
+}
+
+/// The token is all that is in the file.
+fn read_token(path: &Path) -> anyhow::Result<Secret> {
+    let Text { text, origin } = text_file::read(path, LARGEST_TOKEN)?;
+    let token = text.trim();
+    anyhow::ensure!(
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "{origin} is no token; allowed: visible ASCII characters and nothing else"
+    );
+    Ok(Secret(token.to_owned()))
 }
 
 /// A certificate with its key.

@@ -29,7 +29,9 @@ With --json one object with the keys
            replicas [{address, health, reason, device, version, sessions}],
            recovery {takeovers, recomputed_tokens, hedges, hedges_won},
            traffic [{plan, bytes_sent, bytes_received, tokens, output_rows}]}]
-  fallback like a member, where there is one";
+  fallback like a member, where there is one
+  activity {generated_tokens, scored_tokens since the start; first_token,
+           next_token of the last minute, each {count, p50_ms, p95_ms, p99_ms}}";
 
 /// Show members, weights, health, sessions and who waits
 #[derive(Debug, clap::Args)]

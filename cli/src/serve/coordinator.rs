@@ -14,13 +14,14 @@ use chorus_coordinator::{
     config::{Config, FallbackConfig, MemberConfig, Overrides},
     fusion::Rule,
 };
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 
-use super::tls::{ServerTlsArgs, WorkerTlsArgs};
-use super::{ADMIN_LISTENING, ProcessArgs, announce, announce_as, listen, reload::Hangups, until_drained};
+use super::tls::{ServerTlsArgs, WorkerTlsArgs, from_here, warn_of_plain_text};
+use super::{
+    ADMIN_LISTENING, announce, announce_as, listen, page, process::ProcessArgs, reload::Hangups,
+    until_drained,
+};
 use crate::client::{read_pem, rule_parser};
 use crate::compute::threads;
 use crate::failure::{UsageError, one_line};
@@ -37,6 +38,7 @@ A configuration file; flags override it, unknown keys are refused:
   listen = \"127.0.0.1:50051\"
   metrics = \"127.0.0.1:9464\"
   admin = \"127.0.0.1:50052\"
+  http = \"127.0.0.1:8080\"
   weights = \"weights.toml\"
   [tls]
   certificate = \"server.pem\"
@@ -52,17 +54,20 @@ A configuration file; flags override it, unknown keys are refused:
   weight = 0.0
   [limits]
   max_generated_tokens = 4096
+  [telemetry]
+  otlp = \"http://127.0.0.1:4317\"
   [[members]]
   name = \"alto\"
   weight = 2.0
   address = \"http://127.0.0.1:50061\"
 
 Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`), and
-before it, with --admin, `admin listening on 127.0.0.1:50052`. There
-`chorus members` changes members and weights while it serves. SIGHUP reads the
-file again: what can't be used is refused whole, with a line in the log.
-SIGINT and SIGTERM let it finish what is in progress and end; a second one ends
-it at once.";
+before it, with --metrics, `metrics listening on 127.0.0.1:9464`, with --admin
+`admin listening on 127.0.0.1:50052`, and with --http `page listening on
+127.0.0.1:8080`. With --admin `chorus members` changes members and weights while
+it serves. SIGHUP reads the file again: what can't be used is refused whole, with
+a line in the log. SIGINT and SIGTERM let it finish what is in progress and end;
+a second one ends it at once.";
 
 /// Serve an ensemble: fan out, fuse, answer
 #[derive(Debug, clap::Args)]
@@ -89,6 +94,12 @@ pub(crate) struct CoordinatorArgs {
     /// Where `chorus members` changes the members while it serves (default: nowhere)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     admin: Option<SocketAddr>,
+    /// Where a page for browsers is served: members, charts and a playground (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    http: Option<SocketAddr>,
+    /// Serve the page on 127.0.0.1:8080, or another port where that is taken, where nothing says where
+    #[arg(long, hide = true)]
+    http_anywhere: bool,
     /// How the members' answers become one, where a request does not say (default: weighted_average)
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
@@ -111,6 +122,9 @@ pub(crate) struct CoordinatorArgs {
     tls: ServerTlsArgs,
     #[command(flatten)]
     worker_tls: WorkerTlsArgs,
+    /// Let in whoever has one of the tokens in this TOML file, for what it is for
+    #[arg(long, value_name = "FILE", help_heading = "Tokens")]
+    auth_tokens: Option<PathBuf>,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -127,10 +141,12 @@ impl CoordinatorArgs {
             listen: self.listen,
             metrics: self.metrics,
             admin: self.admin,
+            http: self.http,
             weights_file: self.weights,
             fallback: self.fallback,
             tls: self.tls.config()?,
             worker_tls: self.worker_tls.config()?,
+            auth_tokens: self.auth_tokens.as_deref().map(from_here).transpose()?,
             members: self.members,
             rule: self.rule,
             threshold: self.threshold,
@@ -147,15 +163,18 @@ impl CoordinatorArgs {
 /// # Errors
 /// The configuration or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
-    let shutdown = arguments.process.start()?;
+    let (process, http_anywhere) = (arguments.process.clone(), arguments.http_anywhere);
     let (file, flags) = arguments.split().context("can't tell the current directory")?;
     let config = config(file.as_deref(), flags.clone())?;
+    let mut process = process.start("chorus-coordinator", config.telemetry.otlp.as_deref())?;
+    let shutdown = process.shutdown.clone();
     // Before anything is counted.
-    if let Some(address) = config.metrics {
-        serve_metrics(address)?;
-    }
+    process.serve_metrics(config.metrics).await?;
+    warn_of_plain_text(&config);
     let listener = listen(config.listen).await?;
-    let admin = config.admin;
+    let (admin, http) = (config.admin, config.http);
+    // Who wants TLS has not asked for a port without it.
+    let http_anywhere = http_anywhere && config.tls.is_none();
     let mut coordinator = Coordinator::new(config)?;
     if let Some(address) = admin {
         let listener = listen(address).await?;
@@ -164,14 +183,24 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     }
     // Where there is no file, a hangup ends the process as it ends others.
     let mut _reloading = None;
-    if file.is_some() || flags.weights_file.is_some() || flags.tls.is_some() || flags.worker_tls.is_some() {
+    if file.is_some() || has_files(&flags) {
         coordinator = coordinator.with_source(source(file, flags));
         let reloading = Hangups::new()?.reload(coordinator.handle());
         _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
     }
+    let page = page::serve(&coordinator, http, http_anywhere, shutdown.drain.clone()).await?;
     announce(&listener)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    until_drained(coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned()), &shutdown).await
+    let server = coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned());
+    let served = until_drained(server, &shutdown).await;
+    page.end().await;
+    served
+}
+
+/// Whether there is something to read again without a configuration file.
+fn has_files(flags: &Overrides) -> bool {
+    let Overrides { weights_file, tls, worker_tls, auth_tokens, .. } = flags;
+    weights_file.is_some() || tls.is_some() || worker_tls.is_some() || auth_tokens.is_some()
 }
 
 /// Reads the files again, with the flags of the start.
@@ -181,17 +210,6 @@ fn source(file: Option<PathBuf>, flags: Overrides) -> Source {
 
 /// The largest file of learned weights: more than 64 members have sets.
 const LARGEST_WEIGHTS: u64 = 16 * 1024 * 1024;
-
-/// Bounds of every histogram of seconds.
-const SECONDS: [f64; 12] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
-
-/// All metrics of the process, at `http://ADDRESS/metrics`.
-fn serve_metrics(address: SocketAddr) -> anyhow::Result<()> {
-    let exporter = PrometheusBuilder::new().with_http_listener(address);
-    let of_seconds = Matcher::Suffix("_seconds".to_owned());
-    let exporter = exporter.set_buckets_for_metric(of_seconds, &SECONDS);
-    exporter.and_then(PrometheusBuilder::install).with_context(|| format!("can't serve metrics on {address}"))
-}
 
 /// The configuration with all the files that belong to it.
 fn config(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Config> {

@@ -2,9 +2,14 @@
 //!
 //! Knows nothing about who starts them.
 
+mod background;
 mod coordinator;
+mod metrics;
+mod page;
+mod process;
 mod reload;
 mod tls;
+mod traces;
 mod worker;
 
 use std::{future::Future, net::SocketAddr};
@@ -15,7 +20,6 @@ use tokio::net::TcpListener;
 use crate::{
     client::print,
     failure::{Interrupted, OutputClosed, warn},
-    logging::LogArgs,
     shutdown::Shutdown,
 };
 
@@ -28,27 +32,8 @@ pub(crate) const LISTENING: &str = "listening on ";
 /// What stands before the address of the admin service, in a line before that one.
 const ADMIN_LISTENING: &str = "admin listening on ";
 
-/// What both server commands take.
-#[derive(Debug, clap::Args)]
-struct ProcessArgs {
-    /// Drain and end when stdin ends: for a parent that must not leave us behind
-    #[arg(long, hide = true)]
-    exit_with_parent: bool,
-    #[command(flatten)]
-    log: LogArgs,
-}
-
-impl ProcessArgs {
-    /// Logs from now on, and listens for the signals that end the process.
-    fn start(&self) -> anyhow::Result<Shutdown> {
-        crate::logging::start(&self.log)?;
-        let shutdown = Shutdown::on_signals()?;
-        if self.exit_with_parent {
-            shutdown.on_end_of_stdin();
-        }
-        Ok(shutdown)
-    }
-}
+/// What stands before the address of the page, in a line before that one.
+pub(crate) const PAGE_LISTENING: &str = "page listening on ";
 
 /// Takes an address, and says so: from now on connections wait for whoever serves them.
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

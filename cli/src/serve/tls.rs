@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chorus_coordinator::config::{TlsConfig, WorkerTlsConfig};
+use chorus_coordinator::config::{Config, TlsConfig, WorkerTlsConfig};
 use chorus_net::{ServerSettings, ServerSetup, ServerTls};
 
 use super::reload::Hangups;
@@ -107,7 +107,19 @@ impl WorkerTlsArgs {
     }
 }
 
+/// Tokens that everybody on the way can read are secrets for a short time.
+pub(super) fn warn_of_plain_text(config: &Config) {
+    if config.auth.is_none() || config.tls.is_some() {
+        return;
+    }
+    for address in [Some(config.listen), config.admin].into_iter().flatten() {
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "tokens come in as plain text: whoever is on their way can read them; [tls] hides them");
+        }
+    }
+}
+
 /// What a flag says is meant from where the process runs, and not from where its configuration lies.
-fn from_here(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn from_here(path: &Path) -> io::Result<PathBuf> {
     std::path::absolute(path)
 }

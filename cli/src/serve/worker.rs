@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use chorus_worker::{WorkerConfig, WorkerError};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ProcessArgs, announce, listen, reload::Hangups, tls::ServerTlsArgs, until_drained};
+use super::{announce, listen, process::ProcessArgs, reload::Hangups, tls::ServerTlsArgs, until_drained};
 use crate::{compute::ComputeArgs, failure::UsageError, values::socket_address};
 
 const EXAMPLES: &str = "\
@@ -18,8 +18,11 @@ Examples:
   chorus worker --model alto --log debug --log-format json
   chorus worker --model alto --tls-cert alto.pem --tls-key alto.key \\
                 --tls-client-ca coordinators-ca.pem
+  chorus worker --model alto --metrics 127.0.0.1:9465 \\
+                --otlp http://127.0.0.1:4317
 
-Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`).
+Prints one line on stdout once it serves (`listening on 127.0.0.1:50061`), and
+before it, with --metrics, `metrics listening on 127.0.0.1:9465`.
 With --tls-cert SIGHUP reads the certificates again.
 SIGINT and SIGTERM let it answer what was asked and end; a second one ends it
 at once.";
@@ -34,6 +37,9 @@ pub(crate) struct WorkerArgs {
     /// Where it listens; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = socket_address)]
     listen: SocketAddr,
+    /// Where metrics are served for Prometheus, as plain HTTP (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     compute: ComputeArgs,
     #[command(flatten)]
@@ -85,13 +91,16 @@ struct LimitArgs {
 /// # Errors
 /// The configuration, the model or the address can't be used, or serving failed.
 pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
-    let shutdown = arguments.process.start()?;
+    let mut process = arguments.process.start("chorus-worker", None)?;
+    let shutdown = process.shutdown.clone();
     // A taken address is found before time goes into loading.
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
     config.validate().map_err(in_terms_of_flags)?;
     let tls = arguments.tls.tls()?;
     arguments.compute.start()?;
+    // Before anything is counted.
+    process.serve_metrics(arguments.metrics).await?;
     let load = move || chorus_worker::load(config).map_err(anyhow::Error::from);
     let loading = tokio::task::spawn_blocking(load);
     let mut loaded = tokio::select! {

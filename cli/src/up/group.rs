@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{process::ProcessSpec, supervisor::Supervisor};
+use super::{
+    process::ProcessSpec,
+    supervisor::{Found, Supervisor},
+};
 use crate::shutdown::Shutdown;
 
 /// Processes that are stopped together.
@@ -16,7 +19,7 @@ pub(super) struct Group {
 }
 
 /// Where a process will listen.
-pub(super) type Listening = watch::Receiver<Option<SocketAddr>>;
+pub(super) type Listening = watch::Receiver<Option<Found>>;
 
 impl Group {
     pub(super) fn new(shutdown: &Shutdown) -> Self {
@@ -33,16 +36,13 @@ impl Group {
     ///
     /// # Errors
     /// One of them died before it did.
-    pub(super) async fn all_listening(
-        &mut self,
-        listening: Vec<Listening>,
-    ) -> anyhow::Result<Vec<SocketAddr>> {
+    pub(super) async fn all_listening(&mut self, listening: Vec<Listening>) -> anyhow::Result<Vec<Found>> {
         let addresses = async {
             let mut addresses = Vec::new();
             for mut process in listening {
                 // Closed without an address means that its supervisor failed, which the other arm tells.
-                match process.wait_for(Option::is_some).await.map(|address| *address) {
-                    Ok(Some(address)) => addresses.push(address),
+                match process.wait_for(Option::is_some).await.map(|found| *found) {
+                    Ok(Some(found)) => addresses.push(found),
                     _ => std::future::pending().await,
                 }
             }

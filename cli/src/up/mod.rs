@@ -37,7 +37,8 @@ Examples:
   chorus up --config ensemble.toml -v
 
 Each model directory is a member with the directory's name and a process of its
-own, or --replicas of them. The threads that compute (--threads, or one for each
+own, or --replicas of them. It prints where the ensemble listens, and where its
+page for browsers is. The threads that compute (--threads, or one for each
 processor) are shared out among the workers. A process that dies is started
 again, after a wait that doubles with every death. Ctrl-C (or SIGTERM) drains
 the coordinator, then the workers, and stops everything; a second Ctrl-C kills.
@@ -56,6 +57,13 @@ pub(crate) struct UpArgs {
     /// Where `chorus members` changes the members while they serve (default: nowhere)
     #[arg(long, value_name = "IP:PORT", value_parser = known_socket_address)]
     admin: Option<SocketAddr>,
+    /// Where a page for browsers is served: members, charts and a playground (default: where --config says, or
+    /// 127.0.0.1:8080, or another port where that is taken)
+    #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
+    http: Option<SocketAddr>,
+    /// Where the coordinator serves metrics for Prometheus, as plain HTTP (default: nowhere)
+    #[arg(long, value_name = "IP:PORT", value_parser = known_socket_address)]
+    metrics: Option<SocketAddr>,
     /// A configuration file for the coordinator (see `chorus coordinator --help`); its members are replaced
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -92,6 +100,8 @@ impl UpArgs {
             models: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: None,
+            http: None,
+            metrics: None,
             config: None,
             weights: None,
             fallback: None,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     failure::{note, warn},
-    serve::LISTENING,
+    serve::{LISTENING, PAGE_LISTENING},
 };
 
 /// How long a child may drain before it is killed.
@@ -38,6 +38,8 @@ pub(crate) struct Process {
     /// Held open while the child shall run: it drains when this ends, so it ends with us even if we are killed.
     stdin: Option<ChildStdin>,
     stdout: Lines<BufReader<ChildStdout>>,
+    /// Where it serves a page, once it has said so.
+    page: Option<SocketAddr>,
     /// Ends with the child's stderr; the last line that said "error: ...".
     last_error: Option<JoinHandle<Option<String>>>,
 }
@@ -57,6 +59,7 @@ impl Process {
             name: spec.name.clone(),
             stdin: child.stdin.take(),
             stdout: BufReader::new(stdout).lines(),
+            page: None,
             last_error: Some(tokio::spawn(pass_on_lines(spec.name.clone(), stderr))),
             child,
         })
@@ -75,12 +78,18 @@ impl Process {
     /// The child's output can't be read.
     pub(crate) async fn listening(&mut self) -> io::Result<Option<SocketAddr>> {
         while let Some(line) = self.stdout.next_line().await? {
-            let address = line.strip_prefix(LISTENING).map(str::trim).map(str::parse);
-            if let Some(Ok(address)) = address {
+            let address_after = |words| line.strip_prefix(words).and_then(|said| said.trim().parse().ok());
+            self.page = address_after(PAGE_LISTENING).or(self.page);
+            if let Some(address) = address_after(LISTENING) {
                 return Ok(Some(address));
             }
         }
         Ok(None)
+    }
+
+    /// Where it serves a page, if it has said so before where it listens.
+    pub(super) fn page(&self) -> Option<SocketAddr> {
+        self.page
     }
 
     /// Waits until the child has ended; why, in its own words where it had some.

@@ -71,7 +71,8 @@ async fn live(
         })
         .collect();
     let starting = async {
-        let workers_at = workers.all_listening(listening).await?;
+        let found = workers.all_listening(listening).await?;
+        let workers_at: Vec<SocketAddr> = found.into_iter().map(|worker| worker.address).collect();
         let hosted: Vec<(&str, &[SocketAddr])> =
             models.iter().map(|model| model.name.as_str()).zip(workers_at.chunks(replicas)).collect();
         let (members, fallback) = hosted.split_at(member_count.min(hosted.len()));
@@ -79,7 +80,7 @@ async fn live(
         let listening = coordinators.start(spec, arguments.listen);
         let ensemble_at = coordinators.all_listening(vec![listening]).await?;
         let ensemble_at = *ensemble_at.first().context("the coordinator listens nowhere")?;
-        until_ready(&Address::from(ensemble_at)).await?;
+        until_ready(&Address::from(ensemble_at.address)).await?;
         Ok((ensemble_at, workers_at))
     };
     let Some((ensemble_at, workers_at)) = in_time(starting, arguments, shutdown).await? else {
@@ -90,7 +91,13 @@ async fn live(
         .zip(workers_at)
         .map(|((name, model), address)| (name, address, model.path.display().to_string()))
         .collect();
-    show(&summary(ensemble_at, arguments.admin, member_count, &lines, &program()));
+    show(&summary(
+        (ensemble_at.address, ensemble_at.page),
+        arguments.admin,
+        member_count,
+        &lines,
+        &program(),
+    ));
     tokio::select! {
         () = shutdown.drain.cancelled() => Ok(()),
         failed = workers.failed() => Err(failed),

@@ -49,6 +49,13 @@ pub(super) fn coordinator_spec(
     if let Some(admin) = arguments.admin {
         words.push(format!("--admin={admin}").into());
     }
+    if let Some(metrics) = arguments.metrics {
+        words.push(format!("--metrics={metrics}").into());
+    }
+    words.push(match arguments.http {
+        Some(http) => format!("--http={http}").into(),
+        None => "--http-anywhere".into(),
+    });
     if let Some(rule) = arguments.rule {
         words.push(format!("--rule={rule}").into());
     }
@@ -110,6 +117,13 @@ mod tests {
     }
 
     #[test]
+    fn the_page_is_where_it_was_said_or_anywhere() {
+        let spec = |up: &[&str]| coordinator_spec(&arguments(up), &[], None, Path::new("chorus"));
+        assert!(words(&spec(&["--http=0.0.0.0:80"])).contains(&"--http=0.0.0.0:80"));
+        assert!(words(&spec(&[])).contains(&"--http-anywhere"));
+    }
+
+    #[test]
     fn the_coordinator_has_every_member_and_what_was_said_about_fusion() {
         let up = arguments(&[
             "--rule=logit_max",
@@ -136,6 +150,7 @@ mod tests {
                 "--weights",
                 "w.toml",
                 "--admin=127.0.0.1:9",
+                "--http-anywhere",
                 "--rule=logit_max",
                 "--threshold=0.5",
                 "--log",

@@ -13,7 +13,7 @@ pub(super) type WorkerLine = (String, SocketAddr, String);
 
 /// The whole message. Coloured; the stream that prints it takes the colours out where it is no terminal.
 pub(super) fn summary(
-    ensemble: SocketAddr,
+    (ensemble, page): (SocketAddr, Option<SocketAddr>),
     admin: Option<SocketAddr>,
     member_count: usize,
     workers: &[WorkerLine],
@@ -24,6 +24,9 @@ pub(super) fn summary(
         workers.iter().map(|(name, ..)| name.len()).chain(["ensemble".len()]).max().unwrap_or_default();
     // Writing into a String can't fail.
     let _infallible = writeln!(text, "  {:<width$}  http://{ensemble}", "ensemble");
+    if let Some(page) = page {
+        let _infallible = writeln!(text, "  {:<width$}  {BOLD}http://{page}{BOLD:#}  for browsers", "page");
+    }
     if let Some(admin) = admin {
         let _infallible = writeln!(text, "  {:<width$}  http://{admin}", "admin");
     }
@@ -89,11 +92,11 @@ mod tests {
     fn another_address_than_the_default_is_in_the_line_to_try() {
         let worker = ("alto".to_owned(), "127.0.0.1:7001".parse().unwrap(), "demo/alto".to_owned());
         let workers = [worker];
-        let default = summary("127.0.0.1:50051".parse().unwrap(), None, 1, &workers, "chorus");
+        let default = summary(("127.0.0.1:50051".parse().unwrap(), None), None, 1, &workers, "chorus");
         assert!(default.contains("chorus generate \"ROMEO:\" --max-tokens 200"));
         assert!(!default.contains("--addr"));
         let other = summary(
-            "127.0.0.1:7000".parse().unwrap(),
+            ("127.0.0.1:7000".parse().unwrap(), Some("127.0.0.1:7003".parse().unwrap())),
             Some("127.0.0.1:7002".parse().unwrap()),
             1,
             &workers,
@@ -101,6 +104,10 @@ mod tests {
         );
         assert!(other.contains("--max-tokens 200 --addr 127.0.0.1:7000"));
         assert!(other.contains("  admin     http://127.0.0.1:7002\n") && !default.contains("admin"));
+        let other = anstream::adapter::strip_str(&other).to_string();
+        assert!(
+            other.contains("  page      http://127.0.0.1:7003  for browsers\n") && !default.contains("page")
+        );
         assert!(other.contains("  alto      http://127.0.0.1:7001  demo/alto\n"));
     }
 }

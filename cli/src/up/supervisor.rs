@@ -14,6 +14,14 @@ use super::{
 };
 use crate::failure::{note, one_line, warn};
 
+/// Where a process is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) address: SocketAddr,
+    /// Its page, where it serves one.
+    pub(super) page: Option<SocketAddr>,
+}
+
 /// One supervised process.
 #[derive(Debug)]
 pub(super) struct Supervisor {
@@ -21,8 +29,8 @@ pub(super) struct Supervisor {
     /// Where it shall listen. A port of 0 becomes the port of its first start, so that others find it again.
     listen: SocketAddr,
     restarts: Restarts,
-    /// The address, once it has listened for the first time.
-    first_listening: watch::Sender<Option<SocketAddr>>,
+    /// Where it is found, once it has listened for the first time.
+    first_listening: watch::Sender<Option<Found>>,
     drain: CancellationToken,
     kill: CancellationToken,
 }
@@ -41,7 +49,7 @@ impl Supervisor {
         listen: SocketAddr,
         drain: CancellationToken,
         kill: CancellationToken,
-    ) -> (Self, watch::Receiver<Option<SocketAddr>>) {
+    ) -> (Self, watch::Receiver<Option<Found>>) {
         let (first_listening, address) = watch::channel(None);
         let restarts = Restarts::new(RestartPolicy::default());
         let supervisor = Self { spec, listen, restarts, first_listening, drain, kill };
@@ -87,7 +95,7 @@ impl Supervisor {
             }
             address = process.listening() => {
                 if let Some(address) = address? {
-                    self.listens(address);
+                    self.listens(Found { address, page: process.page() });
                 }
             }
         }
@@ -101,11 +109,13 @@ impl Supervisor {
         }
     }
 
-    fn listens(&mut self, address: SocketAddr) {
+    fn listens(&mut self, found: Found) {
         self.restarts.listening(Instant::now());
+        let Found { address, page } = found;
         self.listen = address;
-        if self.first_listening.send_replace(Some(address)).is_some() {
-            note(&format!("{} is back at {address}", self.spec.name));
+        if self.first_listening.send_replace(Some(found)).is_some() {
+            let page = page.map(|page| format!(", its page at http://{page}")).unwrap_or_default();
+            note(&format!("{} is back at {address}{page}", self.spec.name));
         }
     }
 }

@@ -183,12 +183,15 @@ mod tests {
                 "metrics: \"127.0.0.1:1\" is not allowed while the coordinator runs; allowed: none, or a restart",
             ),
             ("admin = '127.0.0.1:1'", "admin: \"127.0.0.1:1\" is not"),
+            ("http = '127.0.0.1:1'", "http: \"127.0.0.1:1\" is not"),
             (
                 "[limits]\nmax_sessions = 7",
                 "limits.max_sessions: 7 is not allowed while the coordinator runs; allowed: 128, or a restart",
             ),
             ("[tls]\ncertificate = 'a'\nkey = 'b'", "tls: { certificate = \"a\", key = \"b\" } is not"),
             ("[worker_tls]\nca = 'a'", "worker_tls: { ca = \"a\" } is not"),
+            ("[connections]\ncompression = 'zstd'", "connections.compression: \"zstd\" is not"),
+            ("[auth]\ntokens = 'a'", "auth: { open_reflection = false, tokens = \"a\" } is not"),
             ("[resilience]\nhedge_share = 0.5", "resilience.hedge_share: 0.5 is not"),
         ] {
             let refusal = ours.may_become(&with(keys)).unwrap_err().to_string();

@@ -16,8 +16,10 @@ impl ConfigError {
             Self::QuorumMembers { .. } => "quorum.members",
             Self::QuorumWeight(_) => "quorum.weight",
             Self::Limits(error) => return Some(format!("limits.{}", error.key)),
+            Self::Connections(error) => return Some(format!("connections.{}", error.key)),
             Self::Security(_) => "worker_tls",
             Self::Resilience(_) => "resilience",
+            Self::Telemetry(_) => "telemetry.otlp",
         };
         Some(key.to_owned())
     }

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod change;
+mod connections;
 mod fallback;
 mod key;
 mod learned;
@@ -10,6 +11,7 @@ mod limits;
 mod member;
 mod resilience;
 mod security;
+mod telemetry;
 
 #[cfg(test)]
 mod tests;
@@ -20,15 +22,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::security::TokensError;
 pub use addresses::{Addresses, AddressesError, Location};
 pub(crate) use change::Fate;
 pub use change::Frozen;
+pub use connections::{Compression, Connections, ConnectionsError};
 pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
 pub use resilience::{Resilience, ResilienceError};
 pub(crate) use security::Secrets;
-pub use security::{SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
+pub use security::{AuthConfig, SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
+pub use telemetry::{Telemetry, TelemetryError};
 
 use crate::{
     fusion::{Fusion, Rule},
@@ -60,6 +65,9 @@ pub struct Config {
     /// Where operators change the members while it runs; nowhere where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+    /// Where the page is served, for whoever serves one; nowhere where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
     /// Where weights are that were learned, for whoever reads files and calls [`Config::learn`]; nowhere where absent.
     #[serde(rename = "weights", skip_serializing_if = "Option::is_none")]
     pub weights_file: Option<PathBuf>,
@@ -74,6 +82,10 @@ pub struct Config {
     pub limits: Limits,
     /// How the loss of a replica is kept from showing.
     pub resilience: Resilience,
+    /// Where traces go.
+    pub telemetry: Telemetry,
+    /// How connections with clients are kept, and what is packed on them.
+    pub connections: Connections,
     /// Who answers in place of the members when their quorum is gone; nobody where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackConfig>,
@@ -83,6 +95,9 @@ pub struct Config {
     /// TLS to workers at `https://` addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_tls: Option<WorkerTlsConfig>,
+    /// Who may come; everybody where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
     /// What the files hold that these name.
     #[serde(skip)]
     pub(crate) secrets: Arc<Secrets>,
@@ -99,6 +114,8 @@ pub struct Overrides {
     pub metrics: Option<SocketAddr>,
     /// In place of `admin`.
     pub admin: Option<SocketAddr>,
+    /// In place of `http`.
+    pub http: Option<SocketAddr>,
     /// In place of `weights`.
     pub weights_file: Option<PathBuf>,
     /// In place of `[fallback]`.
@@ -107,6 +124,8 @@ pub struct Overrides {
     pub tls: Option<TlsConfig>,
     /// In place of `[worker_tls]`.
     pub worker_tls: Option<WorkerTlsConfig>,
+    /// In place of `auth.tokens`.
+    pub auth_tokens: Option<PathBuf>,
     /// In place of all `[[members]]`, if there are any.
     pub members: Vec<MemberConfig>,
     /// In place of `fusion.rule`.
@@ -178,12 +197,18 @@ pub enum ConfigError {
     /// A limit under which nothing works.
     #[error("limits can't be used")]
     Limits(#[from] LimitsError),
+    /// Intervals that are none.
+    #[error(transparent)]
+    Connections(#[from] ConnectionsError),
     /// Certificates that are not enough.
     #[error(transparent)]
     Security(#[from] SecurityError),
     /// Patience or a share that can't be.
     #[error("resilience can't be used")]
     Resilience(#[from] ResilienceError),
+    /// Traces that can't be sent.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
 }
 
 impl Default for Config {
@@ -192,15 +217,19 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             metrics: None,
             admin: None,
+            http: None,
             weights_file: None,
             learned: None,
             fusion: Fusion::default(),
             quorum: Quorum::default(),
             limits: Limits::default(),
             resilience: Resilience::default(),
+            telemetry: Telemetry::default(),
+            connections: Connections::default(),
             fallback: None,
             tls: None,
             worker_tls: None,
+            auth: None,
             secrets: Arc::default(),
             members: Vec::new(),
         }
@@ -260,10 +289,15 @@ impl Config {
         self.listen = flags.listen.unwrap_or(self.listen);
         self.metrics = flags.metrics.or(self.metrics);
         self.admin = flags.admin.or(self.admin);
+        self.http = flags.http.or(self.http);
         self.weights_file = flags.weights_file.or(self.weights_file.take());
         self.fallback = flags.fallback.or(self.fallback.take());
         self.tls = flags.tls.or(self.tls.take());
         self.worker_tls = flags.worker_tls.or(self.worker_tls.take());
+        if let Some(tokens) = flags.auth_tokens {
+            let open_reflection = self.auth.as_ref().is_some_and(|auth| auth.open_reflection);
+            self.auth = Some(AuthConfig { tokens, open_reflection });
+        }
         self.fusion.rule = flags.rule.unwrap_or(self.fusion.rule);
         self.fusion.threshold = flags.threshold.unwrap_or(self.fusion.threshold);
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);
@@ -287,7 +321,9 @@ impl Config {
         }
         self.limits.check()?;
         self.check_security()?;
-        Ok(self.resilience.check()?)
+        self.connections.check()?;
+        self.resilience.check()?;
+        Ok(self.telemetry.check()?)
     }
 
     fn check_members(&self) -> Result<(), ConfigError> {

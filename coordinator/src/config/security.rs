@@ -1,4 +1,4 @@
-//! Where certificates and keys lie, and what these files hold once somebody has read them. Knows nothing about files themselves, or
+//! Where certificates, keys and tokens lie, and what these files hold once somebody has read them. Knows nothing about files themselves, or
 //! about how connections are made.
 
 use std::fmt;
@@ -9,6 +9,7 @@ use chorus_net::{ClientSettings, Identity, ServerSettings, TlsError};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
+use crate::security::{Tokens, TokensError};
 
 /// The `[tls]` table: TLS where clients and operators connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,9 +41,21 @@ pub struct WorkerTlsConfig {
     pub server_name: Option<String>,
 }
 
+/// The `[auth]` table: who may ask and who may change the ensemble. Everybody may where it is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// The file of tokens.
+    pub tokens: PathBuf,
+    /// Whether reflection needs no token. Health never does.
+    #[serde(default)]
+    pub open_reflection: bool,
+}
+
 /// What the files hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Secrets {
+    pub(crate) tokens: Option<Arc<Tokens>>,
     pub(crate) server: Option<ServerSettings>,
     pub(crate) workers: Option<ClientSettings>,
 }
@@ -66,6 +79,9 @@ pub enum SecretsError {
         /// What is wrong.
         source: TlsError,
     },
+    /// The file of tokens is none.
+    #[error("auth.tokens: {0}")]
+    Tokens(#[from] TokensError),
     /// Nobody has read the files: [`Config::read_secrets`] does.
     #[error("{table}: its files were not read")]
     NotRead {
@@ -120,6 +136,14 @@ impl Config {
             };
             secrets.workers = Some(ClientSettings { ca: Some(read("worker_tls.ca", ca)?), identity });
         }
+        if let Some(AuthConfig { tokens, .. }) = &self.auth {
+            let bytes = read("auth.tokens", tokens)?;
+            let text = String::from_utf8(bytes).map_err(|_| SecretsError::File {
+                key: "auth.tokens",
+                reason: "it is no UTF-8 text".to_owned(),
+            })?;
+            secrets.tokens = Some(Arc::new(Tokens::from_toml(&text)?));
+        }
         self.secrets = Arc::new(secrets);
         Ok(())
     }
@@ -146,6 +170,9 @@ impl Config {
         }
         if ours.workers != theirs.workers {
             changes.push("the certificates for workers were read anew".to_owned());
+        }
+        if ours.tokens != theirs.tokens {
+            changes.push("the tokens were read anew".to_owned());
         }
         changes
     }

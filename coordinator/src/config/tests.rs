@@ -46,6 +46,7 @@ fn flags_override_the_file() {
         listen: Some("0.0.0.0:1".parse().unwrap()),
         metrics: Some("0.0.0.0:4".parse().unwrap()),
         admin: Some("0.0.0.0:6".parse().unwrap()),
+        http: Some("0.0.0.0:8".parse().unwrap()),
         weights_file: Some("flag.toml".into()),
         fallback: Some("flag=http://h:9".parse().unwrap()),
         tls: Some(TlsConfig { certificate: "flag.pem".into(), key: "flag.key".into(), client_ca: None }),
@@ -55,6 +56,7 @@ fn flags_override_the_file() {
             key: None,
             server_name: None,
         }),
+        auth_tokens: Some("flag-tokens.toml".into()),
         members: vec!["solo=http://h:3".parse().unwrap()],
         rule: Some(Rule::LogitMax),
         threshold: Some(0.25),
@@ -62,11 +64,10 @@ fn flags_override_the_file() {
         quorum_weight: Some(0.5),
         max_sessions: Some(7),
     };
-    let file =
-        "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'\nadmin = '127.0.0.1:5'\nweights = 'file.toml'";
+    let file = "listen = '127.0.0.1:2'\nmetrics = '127.0.0.1:3'\nadmin = '127.0.0.1:5'\nhttp = '127.0.0.1:7'\nweights = 'file.toml'";
     let file = format!(
         "{file}\n[fallback]\nname = 'file'\naddress = 'http://h:8'\n[quorum]\nmembers = 2\n[fusion]\nrule = 'log_linear'\n\
-         [tls]\ncertificate = 'a'\nkey = 'b'\nclient_ca = 'c'\n[worker_tls]\nca = 'd'\n{TWO}"
+         [tls]\ncertificate = 'a'\nkey = 'b'\nclient_ca = 'c'\n[worker_tls]\nca = 'd'\n[auth]\ntokens = 'e'\n{TWO}"
     );
     let config = Config::new(Some(&file), flags.clone()).unwrap();
     assert_eq!(config.member_names(), ["solo"]);
@@ -78,11 +79,14 @@ fn flags_override_the_file() {
         let tls = config.tls.clone().map(|tls| (tls.certificate, tls.key, tls.client_ca));
         (tls, config.worker_tls.clone().map(|tls| tls.ca))
     };
+    let tokens = |config: &Config| config.auth.clone().map(|auth| auth.tokens);
+    assert_eq!(tokens(&config), Some("flag-tokens.toml".into()));
     assert_eq!(
         files(&config),
         (Some(("flag.pem".into(), "flag.key".into(), None)), Some("flag-ca.pem".into()))
     );
     let kept = Config::new(Some(&file), Overrides::default()).unwrap();
+    assert_eq!(tokens(&kept), Some("e".into()));
     assert_eq!(files(&kept), (Some(("a".into(), "b".into(), Some("c".into()))), Some("d".into())));
     assert_eq!((kept.quorum.members, kept.fusion.rule), (2, Rule::LogLinear));
     let metrics =
@@ -91,6 +95,8 @@ fn flags_override_the_file() {
     let admin =
         [&config, &kept, &read(TWO).unwrap()].map(|config| config.admin.map(|address| address.port()));
     assert_eq!(admin, [Some(6), Some(5), None]);
+    let http = [&config, &kept, &read(TWO).unwrap()].map(|config| config.http.map(|address| address.port()));
+    assert_eq!(http, [Some(8), Some(7), None]);
 }
 
 #[test]
@@ -131,6 +137,10 @@ fn what_can_t_be_is_refused_by_its_key() {
         ("[quorum]\nmembers = 3", "quorum.members: 3 is not allowed; allowed: 1 to 2, the number of members"),
         ("[quorum]\nweight = 1.5", "quorum.weight: 1.5 is not allowed; allowed: 0 to 1"),
         ("[quorum]\nweight = nan", "quorum.weight: NaN is not allowed"),
+        (
+            "[connections]\nkeepalive_ms = 0",
+            "connections.keepalive_ms: 0 is not allowed; allowed: at least 1",
+        ),
         ("[limits]\nmax_top_n = 0", "limits.max_top_n: 0 is not allowed; allowed: 1 to 4294967295"),
         (
             "[limits]\nmax_input_bytes = 67108865",

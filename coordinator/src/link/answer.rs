@@ -52,6 +52,7 @@ pub(super) fn wire_feed(feed: Feed) -> v1::Feed {
         ask: Some(ask),
         snapshot: feed.snapshot,
         timeout_ms: Some(u32::try_from(timeout).unwrap_or(u32::MAX)),
+        traceparent: feed.traceparent.unwrap_or_default(),
     }
 }
 

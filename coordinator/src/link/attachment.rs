@@ -23,6 +23,7 @@ use super::frames::{OperationFrames, QueuedOperation};
 use super::spare_rows::SpareRows;
 use crate::replica::{Answered, Feed, ReplicaError, SessionId};
 use crate::snapshot::Snapshot;
+use crate::telemetry::Lost;
 use crate::traffic::{Traffic, TrafficCounts};
 
 /// Feeds that may wait to be written. One more waits for room, as long as whoever asks waits for it.
@@ -151,6 +152,9 @@ impl Attachment {
         let received = answer.encoded_len() as u64;
         self.traffic.add(plan, TrafficCounts { received, ..TrafficCounts::default() });
         let (snapshot, answer) = (answer.snapshot, question.read(answer.answer).await);
+        if let Some(snapshot) = &snapshot {
+            self.traffic.link.snapshot(snapshot.state.len());
+        }
         match answer {
             Ok(_) => self.useful.store(true, Ordering::Relaxed),
             Err(ReplicaError::Protocol { .. }) => self.reset(Fault::BrokeProtocol),
@@ -205,14 +209,14 @@ impl Attachment {
         self.fault.get() == Some(&Fault::Hung)
     }
 
-    /// Routes answers until the stream ends, and says why it ended.
-    pub(super) async fn carry(&self, answers: &mut Streaming<AnswerFrame>, line: &Line) -> String {
+    /// Routes answers until the stream ends, and says why it ended: in a word, and for people.
+    pub(super) async fn carry(&self, answers: &mut Streaming<AnswerFrame>, line: &Line) -> (Lost, String) {
         let mut lost = pin!(self.lost_for_good());
         loop {
             tokio::select! {
                 // Whoever found an answer unusable decides; what else the stream may bring is not wanted.
                 biased;
-                () = self.reset.cancelled() => return self.fault().to_owned(),
+                () = self.reset.cancelled() => return self.fault(),
                 () = &mut lost => self.reset(Fault::Silent),
                 frame = answers.message() => match frame {
                     Ok(Some(frame)) => {
@@ -222,9 +226,10 @@ impl Attachment {
                         frame.answers.into_iter().for_each(|answer| self.route(answer));
                         frame.handovers.into_iter().for_each(|handover| line.take_over(handover));
                     }
-                    Ok(None) => return "the worker ended the stream".to_owned(),
+                    Ok(None) => return (Lost::Ended, "the worker ended the stream".to_owned()),
                     Err(status) => {
-                        return format!("the link broke ({})", shortened(status.message(), LONGEST_REASON));
+                        let said = shortened(status.message(), LONGEST_REASON);
+                        return (Lost::Broken, format!("the link broke ({said})"));
                     }
                 },
             }
@@ -271,12 +276,13 @@ impl Attachment {
         self.reset.cancel();
     }
 
-    fn fault(&self) -> &'static str {
-        match self.fault.get() {
-            Some(Fault::Hung) => "it hangs: it does not answer on a link that is open",
-            Some(Fault::Silent) => "nothing comes from it any more",
-            Some(Fault::BrokeProtocol) | None => "it broke the protocol",
-        }
+    fn fault(&self) -> (Lost, String) {
+        let (lost, said) = match self.fault.get() {
+            Some(Fault::Hung) => (Lost::Hung, "it hangs: it does not answer on a link that is open"),
+            Some(Fault::Silent) => (Lost::Silent, "nothing comes from it any more"),
+            Some(Fault::BrokeProtocol) | None => (Lost::BrokeProtocol, "it broke the protocol"),
+        };
+        (lost, said.to_owned())
     }
 
     fn enqueue(&self, operation: Operation, room: OwnedSemaphorePermit) {
@@ -299,6 +305,7 @@ impl Attachment {
                 return Err(ReplicaError::Lost { reason: reason.clone() });
             }
         };
+        self.traffic.link.asked();
         Ok(Registration { attachment: self, session })
     }
 
@@ -361,6 +368,7 @@ impl LastHeard {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
+        self.attachment.traffic.link.settled();
         if let Waiting::Attached(feeds) = &mut *self.attachment.waiting() {
             // What was answered is not here any more.
             if feeds.remove(&self.session).is_some() {

@@ -71,11 +71,12 @@ impl Keeper {
         let incarnation = Arc::from(card.incarnation.as_str());
         self.line.card.send_replace(Some(card));
         self.line.set_attachment(Some(Arc::clone(&attachment)));
-        self.line.presence.send_replace(Presence::Up { incarnation });
+        self.line.traffic.link.connected();
+        self.line.set_presence(Presence::Up { incarnation });
         let start = Instant::now();
-        let reason = tokio::select! {
+        let loss = tokio::select! {
             biased;
-            reason = attachment.carry(&mut answers, &self.line) => Some(reason),
+            loss = attachment.carry(&mut answers, &self.line) => Some(loss),
             () = self.shutdown.cancelled() => {
                 attachment.finish();
                 // What is queued goes out; then the worker ends its side.
@@ -83,16 +84,17 @@ impl Keeper {
                 None
             }
         };
-        let ended = reason.as_deref().unwrap_or("the coordinator is shutting down");
+        let ended = loss.as_ref().map_or("the coordinator is shutting down", |(_, reason)| reason.as_str());
         // Whoever is failed by what follows finds the reason.
-        self.line.presence.send_replace(Presence::Down { reason: ended.to_owned() });
+        self.line.set_presence(Presence::Down { reason: ended.to_owned() });
         self.line.set_attachment(None);
         self.delegate.leave();
         attachment.end(ended);
-        if reason.is_some() {
+        if let Some((how, _)) = &loss {
+            self.line.traffic.link.lost(*how);
             tracing::warn!(member = self.member, reason = ended, "lost");
         }
-        reason.map(|_| Life {
+        loss.map(|_| Life {
             length: start.elapsed(),
             useful: attachment.was_useful(),
             hung: attachment.is_hung(),

@@ -218,7 +218,7 @@ impl Line {
     /// The worker answers, but what it computes is of no use. The stream stays.
     fn set_unsound(&self, reason: &str) {
         tracing::warn!(member = self.member, reason, "out");
-        self.presence.send_replace(Presence::Down { reason: reason.to_owned() });
+        self.set_presence(Presence::Down { reason: reason.to_owned() });
     }
 
     /// What the worker computes is of use again.
@@ -226,8 +226,13 @@ impl Line {
         let incarnation = self.card.borrow().as_ref().map(|card| Arc::from(card.incarnation.as_str()));
         if let Some(incarnation) = incarnation {
             tracing::info!(member = self.member, "back");
-            self.presence.send_replace(Presence::Up { incarnation });
+            self.set_presence(Presence::Up { incarnation });
         }
+    }
+
+    fn set_presence(&self, presence: Presence) {
+        self.traffic.link.set_up(presence.is_up());
+        self.presence.send_replace(presence);
     }
 
     fn lost(&self) -> ReplicaError {

@@ -48,6 +48,7 @@ fn feed(session: SessionId, tokens: &[u32], ask: Ask) -> Feed {
         plan: PlanKind::Dense,
         snapshot: false,
         timeout: NEVER,
+        traceparent: None,
     }
 }
 

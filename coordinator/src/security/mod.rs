@@ -1,9 +1,18 @@
-//! What proves who is who, as it is in use: certificates at the server's ports and towards workers. A change of the configuration
+//! What proves who is who, as it is in use: certificates at the server's ports and towards workers, and tokens. A change of the configuration
 //! replaces it for whoever comes next.
 //!
 //! Knows nothing about files, or about how connections come in.
 
+mod gate;
+mod tokens;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
 use chorus_net::{ClientSetup, ClientTls, ServerSetup, ServerTls};
+
+pub(crate) use gate::Gate;
+pub use tokens::TokensError;
+pub(crate) use tokens::{Scope, TokenId, Tokens};
 
 use crate::config::{Config, SecretsError};
 
@@ -14,20 +23,44 @@ pub(crate) struct Security {
     pub(crate) server: Option<ServerTls>,
     /// Towards workers at addresses of TLS.
     pub(crate) workers: Option<ClientTls>,
+    /// Whoever comes with one of them; everybody without any.
+    tokens: Option<TokensInUse>,
+    open_reflection: bool,
 }
+
+/// The tokens that are known now. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct TokensInUse(Arc<RwLock<Arc<Tokens>>>);
 
 /// What will be in use, found good.
 pub(crate) struct Setup {
     server: Option<ServerSetup>,
     workers: Option<ClientSetup>,
+    tokens: Option<Arc<Tokens>>,
+}
+
+impl TokensInUse {
+    fn get(&self) -> Arc<Tokens> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Security {
     /// # Errors
     /// What the configuration's files hold can't be used, or nobody has read them.
     pub(crate) fn new(config: &Config) -> Result<Self, SecretsError> {
-        let Setup { server, workers } = Setup::new(config)?;
-        Ok(Self { server: server.map(ServerTls::new), workers: workers.map(ClientTls::new) })
+        let Setup { server, workers, tokens } = Setup::new(config)?;
+        Ok(Self {
+            server: server.map(ServerTls::new),
+            workers: workers.map(ClientTls::new),
+            tokens: tokens.map(|tokens| TokensInUse(Arc::new(RwLock::new(tokens)))),
+            open_reflection: config.auth.as_ref().is_some_and(|auth| auth.open_reflection),
+        })
+    }
+
+    /// Of a port for this.
+    pub(crate) fn gate(&self, scope: Scope) -> Gate {
+        Gate::new(self.tokens.clone(), scope, self.open_reflection)
     }
 
     /// For whoever connects from now on. Whether there is TLS at all does not change.
@@ -37,6 +70,9 @@ impl Security {
         }
         if let (Some(workers), Some(setup)) = (&self.workers, setup.workers) {
             workers.replace(setup);
+        }
+        if let (Some(TokensInUse(in_use)), Some(tokens)) = (&self.tokens, setup.tokens) {
+            *in_use.write().unwrap_or_else(PoisonError::into_inner) = tokens;
         }
     }
 }
@@ -61,6 +97,12 @@ impl Setup {
                 Some(settings.prepare().map_err(|source| SecretsError::Tls { table: "worker_tls", source })?)
             }
         };
-        Ok(Self { server, workers })
+        let tokens = match (&config.auth, &secrets.tokens) {
+            (None, _) => None,
+            // Nor is everybody in place of those who have a token.
+            (Some(_), None) => return Err(SecretsError::NotRead { table: "auth" }),
+            (Some(_), Some(tokens)) => Some(Arc::clone(tokens)),
+        };
+        Ok(Self { server, workers, tokens })
     }
 }

@@ -12,6 +12,7 @@ use super::deadline::Deadline;
 use super::generate::{Ending, Listener, generate};
 use crate::ensemble::Ensemble;
 use crate::request::Generation;
+use crate::telemetry::Method;
 
 /// Generates until the end. Dropped or finished, the sessions close.
 pub(super) async fn complete(
@@ -23,6 +24,7 @@ pub(super) async fn complete(
     let mut reply = CompleteReply::default();
     let Ending { text, participation, end } =
         generate(&ensemble, generation, vocabulary, deadline, &mut reply).await?;
+    ensemble.common.answers.given(Method::Complete, end.generated_tokens as usize, &participation);
     reply.text.push_str(&text);
     Ok(CompleteReply { participation: Some(participation), end: Some(end), ..reply })
 }

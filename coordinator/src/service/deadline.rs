@@ -14,9 +14,10 @@ use crate::failure::status;
 /// A little earlier than its caller's deadline ends a call at most by this.
 const MOST_EARLIER: Duration = Duration::from_millis(100);
 
-/// When a call has to be over, if its caller said so.
+/// When a call began, and when it has to be over, if its caller said so.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
+    begun: Instant,
     at: Option<Instant>,
 }
 
@@ -27,7 +28,13 @@ impl Deadline {
         let timeout = metadata.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
         let earlier = |timeout: Duration| timeout - (timeout / 32).min(MOST_EARLIER);
         // A deadline beyond what the clock can count is none.
-        Self { at: timeout.and_then(|timeout| Instant::now().checked_add(earlier(timeout))) }
+        let begun = Instant::now();
+        Self { begun, at: timeout.and_then(|timeout| begun.checked_add(earlier(timeout))) }
+    }
+
+    /// When the call began.
+    pub(super) fn begun(self) -> Instant {
+        self.begun
     }
 
     /// The moment, if there is one.

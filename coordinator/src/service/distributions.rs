@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chorus_proto::v1::{DistributionsReply, Rule};
+use chorus_proto::v1::{DistributionsReply, Participation, Rule};
 use chorus_text::Vocabulary;
 use tonic::Status;
 
@@ -18,6 +18,7 @@ use crate::ensemble::{Ensemble, NUMBERS_OF_A_LISTED_ONE, step_status};
 use crate::plan::pieces;
 use crate::request::Distributions;
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::telemetry::{self, Method};
 
 /// Sends every position. Dropped or finished, the session closes.
 ///
@@ -33,6 +34,7 @@ pub(super) async fn distributions(
     let vocabulary_size = vocabulary.len() as usize;
     let plan = wanted.plan();
     let fusing = wanted.fusing.clone();
+    telemetry::asked(fusing.fusion.rule, plan.kind());
     let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(fusing.allow_degraded);
     let terms = terms.for_one_answer(wanted.tokens.len());
     let nobody = BTreeMap::new();
@@ -40,6 +42,7 @@ pub(super) async fn distributions(
     let ask = plan.each();
     let most = session.max_feed_tokens(&ask);
     let mut weighting = fusing.weighting;
+    let mut last = Participation::default();
     for piece in pieces(&ask, wanted.tokens.len(), vocabulary_size, most) {
         let first = piece.start;
         let tokens: Arc<[u32]> = wanted.tokens.get(piece).unwrap_or_default().into();
@@ -66,6 +69,9 @@ pub(super) async fn distributions(
             let reply = DistributionsReply { participation: Some(participation.clone()), rule, ..reply };
             send(messages, reply).await?;
         }
+        last = participation;
     }
+    // Nobody comes back in: whoever is missing anywhere is missing there.
+    ensemble.common.answers.given(Method::Distributions, wanted.tokens.len(), &last);
     Ok(())
 }

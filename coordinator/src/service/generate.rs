@@ -11,6 +11,7 @@ use chorus_proto::v1::{
 };
 use chorus_text::Vocabulary;
 use tonic::Status;
+use tracing::Instrument;
 
 use super::deadline::Deadline;
 use super::decided::is_decided;
@@ -21,6 +22,7 @@ use super::seen::Seen;
 use super::sound::make_of_rows;
 use super::text::GeneratedText;
 use super::{drawn, evidence, fallback, leaders};
+use crate::activity::Pulse;
 use crate::beam_search::{Continuation, Finish, Found};
 use crate::ensemble::{Ensemble, step_status};
 use crate::failure::status;
@@ -33,6 +35,7 @@ use crate::replica::Answer;
 use crate::request::{Beam, Generation};
 use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::telemetry::Progress;
 use crate::weights::{Weighting, Weights};
 
 /// Takes the tokens of a generation as they are chosen.
@@ -62,6 +65,7 @@ pub(super) struct Ending {
 struct Run<'a, L> {
     /// Whose generation it is.
     ensemble: &'a Arc<Ensemble>,
+    pulse: Pulse,
     /// Who answers: that, or its fallback.
     speaker: Arc<Ensemble>,
     generation: Arc<Generation>,
@@ -76,6 +80,7 @@ struct Run<'a, L> {
     /// The weights, which may follow the text.
     weighting: Weighting,
     attendance: Attendance,
+    progress: Progress,
     listener: &'a mut L,
 }
 
@@ -93,6 +98,7 @@ pub(super) async fn generate(
     let members = ensemble.roster.members.iter();
     let run = Run {
         ensemble,
+        pulse: ensemble.common.activity.begin(deadline.begun(), generation.beam.is_none()),
         speaker: Arc::clone(ensemble),
         seed: seed(&generation),
         seen: Seen::new(&generation),
@@ -100,6 +106,12 @@ pub(super) async fn generate(
         weighting: generation.fusing.weighting.clone(),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
         attendance: Attendance::new(members.map(|member| member.name().to_owned())),
+        progress: Progress::new(
+            &ensemble.common.answers,
+            deadline.begun(),
+            generation.prompt.len(),
+            (generation.fusing.fusion.rule, generation.plan(vocabulary.len() as usize).kind()),
+        ),
         generation: Arc::new(generation),
         vocabulary,
         deadline,
@@ -124,8 +136,9 @@ impl<L: Listener> Run<'_, L> {
         let mut session = self.begin();
         let mut unread = 0;
         for index in 0..self.generation.max_tokens {
+            let span = self.progress.ask(self.generation.plan(self.vocabulary.len() as usize).kind());
             let tokens = self.transcript.get(unread..).unwrap_or_default().to_vec();
-            let next = self.next_token(&mut session, &tokens, index).await;
+            let next = self.next_token(&mut session, &tokens, index).instrument(span).await;
             let (token, participation) = match next {
                 Ok(next) => next,
                 Err(failure) => {
@@ -311,6 +324,7 @@ impl<L: Listener> Run<'_, L> {
             fallback::mark(&mut participation, self.ensemble);
         }
         self.attendance.record(&mut participation);
+        self.progress.found(&participation);
         let is_end = self.speaker.roster.is_end_token(token.id, self.vocabulary.fingerprint());
         let (text, end) = if is_end {
             (String::new(), Some(Reason::EndToken))
@@ -318,6 +332,7 @@ impl<L: Listener> Run<'_, L> {
             let released = self.text.push(token.id);
             (released.text, released.stop.map(|_| Reason::StopString))
         };
+        self.pulse.token();
         self.listener.token(token, text, participation).await?;
         Ok(end)
     }

@@ -83,7 +83,6 @@ impl EnsembleService {
     async fn answer_once<Q: Asked + Send + 'static, C: Costs + Send + 'static, R, W>(
         &self,
         request: Request<Q>,
-        span: Span,
         check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
         work: fn(Arc<Ensemble>, C, Vocabulary, Deadline) -> W,
     ) -> Result<Response<R>, Status>
@@ -96,7 +95,7 @@ impl EnsembleService {
             let Admitted { _place, ensemble, checked, vocabulary } = admit(&all, request, check).await?;
             work(ensemble, checked, vocabulary, deadline).await
         };
-        in_time(&all, deadline, answer.instrument(span)).await.map(Response::new)
+        in_time(&all, deadline, answer).await.map(Response::new)
     }
 }
 
@@ -115,7 +114,7 @@ impl ensemble_server::Ensemble for EnsembleService {
         let admitted = in_time(&all, deadline, admit(&all, request, Generation::new)).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
         let work = stream::generation(admitted, replies, deadline);
-        tokio::spawn(work.instrument(tracing::info_span!("generate")));
+        tokio::spawn(work.instrument(Span::current()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -128,32 +127,30 @@ impl ensemble_server::Ensemble for EnsembleService {
         let admitted = in_time(&all, deadline, admit(&all, request, Distributions::new)).await?;
         let (replies, stream) = mpsc::channel(LARGE_REPLIES + 1);
         let work = stream::distributions(admitted, replies, deadline);
-        tokio::spawn(work.instrument(tracing::info_span!("distributions")));
+        tokio::spawn(work.instrument(Span::current()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn complete(&self, request: Request<GenerateRequest>) -> Result<Response<CompleteReply>, Status> {
-        let span = tracing::info_span!("complete");
-        self.answer_once(request, span, Generation::new, complete::complete).await
+        self.answer_once(request, Generation::new, complete::complete).await
     }
 
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
-        let span = tracing::info_span!("score");
-        self.answer_once(request, span, Scoring::new, score::score).await
+        let reply = self.answer_once(request, Scoring::new, score::score).await?;
+        self.ensemble().common.activity.scored(reply.get_ref().tokens as usize);
+        Ok(reply)
     }
 
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {
-        let span = tracing::info_span!("predict");
-        self.answer_once(request, span, Prediction::new, predict::predict).await
+        self.answer_once(request, Prediction::new, predict::predict).await
     }
 
     async fn rank(&self, request: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
-        self.answer_once(request, tracing::info_span!("rank"), Ranking::new, rank::rank).await
+        self.answer_once(request, Ranking::new, rank::rank).await
     }
 
     async fn classify(&self, request: Request<ClassifyRequest>) -> Result<Response<ClassifyReply>, Status> {
-        let span = tracing::info_span!("classify");
-        self.answer_once(request, span, Classification::new, classify::classify).await
+        self.answer_once(request, Classification::new, classify::classify).await
     }
 
     async fn tokenizer(
@@ -188,7 +185,8 @@ async fn admit<Q: Asked + Send + 'static, C: Costs + Send + 'static>(
 ) -> Result<Admitted<C>, Status> {
     let mut visitor = all.common.admission.arrive(Caller::of(&request))?;
     let request = request.into_inner();
-    let (ensemble, bytes) = (all.of(request.members()).map_err(refused)?, request.text_bytes());
+    let (ensemble, bytes) =
+        (all.of(request.members()).map_err(|error| refused(&error))?, request.text_bytes());
     let checked = visitor.checked(ensemble.check(request, bytes, check)).await;
     let (checked, vocabulary) = checked?;
     let _place = visitor.enter(checked.cost()).await?;

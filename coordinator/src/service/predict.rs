@@ -18,9 +18,26 @@ use crate::fusion::{self, certificate::Places, shares};
 use crate::plan::{Ask, Plan};
 use crate::request::Prediction;
 use crate::session::{EnsembleSession, Rejoin};
+use crate::telemetry::{self, Method};
 use crate::weights::Weighting;
 
 pub(super) async fn predict(
+    ensemble: Arc<Ensemble>,
+    prediction: Prediction,
+    vocabulary: Vocabulary,
+    deadline: Deadline,
+) -> Result<PredictReply, Status> {
+    let plan = prediction.plan(vocabulary.len() as usize).kind();
+    telemetry::asked(prediction.fusing.fusion.rule, plan);
+    let (answers, tokens) = (Arc::clone(&ensemble.common.answers), prediction.prefix.len());
+    let reply = predict_by_anybody(ensemble, prediction, vocabulary, deadline).await?;
+    if let Some(participation) = &reply.participation {
+        answers.given(Method::Predict, tokens, participation);
+    }
+    Ok(reply)
+}
+
+async fn predict_by_anybody(
     ensemble: Arc<Ensemble>,
     prediction: Prediction,
     vocabulary: Vocabulary,

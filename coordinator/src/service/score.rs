@@ -23,9 +23,27 @@ use crate::plan::{Plan, pieces};
 use crate::request::Scoring;
 use crate::roster::Roster;
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::telemetry::{self, Method};
 use crate::weights::Weighting;
 
 pub(super) async fn score(
+    ensemble: Arc<Ensemble>,
+    scoring: Scoring,
+    vocabulary: Vocabulary,
+    deadline: Deadline,
+) -> Result<ScoreReply, Status> {
+    let plan = scoring.plan(vocabulary.len() as usize).kind();
+    telemetry::asked(scoring.fusing.fusion.rule, plan);
+    let answers = Arc::clone(&ensemble.common.answers);
+    let reply = score_by_anybody(ensemble, scoring, vocabulary, deadline).await?;
+    answers.scored(plan, reply.tokens as usize);
+    if let Some(participation) = &reply.participation {
+        answers.given(Method::Score, reply.tokens as usize, participation);
+    }
+    Ok(reply)
+}
+
+async fn score_by_anybody(
     ensemble: Arc<Ensemble>,
     scoring: Scoring,
     vocabulary: Vocabulary,

@@ -12,6 +12,7 @@ use super::generate::{Ending, Listener, generate};
 use super::replies::{Replies, send, until_the_end};
 use super::{Admitted, distributions};
 use crate::request::{Distributions, Generation};
+use crate::telemetry::Method;
 
 /// Bytes of a tokenizer in one message.
 const TOKENIZER_CHUNK: usize = 1024 * 1024;
@@ -26,7 +27,10 @@ pub(super) async fn generation(
     let mut listener = &replies;
     let work = async {
         let ending = generate(&ensemble, generation, vocabulary, deadline, &mut listener).await;
-        ending.map(|ending| Some(last_message(ending)))
+        let ending = ending?;
+        let tokens = ending.end.generated_tokens as usize;
+        ensemble.common.answers.given(Method::Generate, tokens, &ending.participation);
+        Ok(Some(last_message(ending)))
     };
     until_the_end(&ensemble, &replies, deadline, work).await;
 }

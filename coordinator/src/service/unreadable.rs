@@ -21,10 +21,16 @@ pub(crate) fn explain<B: Default>(response: http::Response<B>, largest: usize) -
 fn explained(refused: &Status, largest: usize) -> Option<Status> {
     let said = refused.message();
     let sentence = match refused.code() {
-        Code::OutOfRange if said.contains("decoded message length too large") => format!(
-            "it is too long to be read; allowed: {largest} bytes, of which limits.max_input_bytes and \
+        // Whatever it is packed to, it is what it unpacks to that is bounded.
+        Code::OutOfRange | Code::ResourceExhausted
+            if said.contains("decoded message length too large")
+                || said.contains("exceeded while decompressing message") =>
+        {
+            format!(
+                "it is too long to be read; allowed: {largest} bytes, of which limits.max_input_bytes and \
              limits.max_input_tokens allow even fewer to the input"
-        ),
+            )
+        }
         Code::Internal if said.contains("failed to decode Protobuf message") => {
             format!("it is not a message of this method ({said}); allowed: the messages of its service")
         }
@@ -35,7 +41,7 @@ fn explained(refused: &Status, largest: usize) -> Option<Status> {
             "it ends before the length that it announced; allowed: exactly one whole message".to_owned()
         }
         Code::Internal | Code::Unimplemented if said.contains("compress") => {
-            format!("it can't be unpacked ({said}); allowed: messages without compression")
+            format!("it can't be unpacked ({said}); allowed: messages as they are, or packed by gzip or zstd")
         }
         Code::Unknown if said.contains("data was not received within the designated timeout") => {
             return Some(status(

@@ -114,7 +114,12 @@ impl MemberSession {
         let most = if has_others { step.end.saturating_sub(self.snapshot_position()) } else { fed };
         let (start, patience) = (Instant::now(), self.terms.patience.for_tokens(most));
         let until = start + patience;
-        let reading = Reading { step, ask, until: self.terms.deadline.map_or(until, |at| at.min(until)) };
+        let reading = Reading {
+            step,
+            ask,
+            until: self.terms.deadline.map_or(until, |at| at.min(until)),
+            traced: self.terms.is_traced.then(|| Arc::clone(&self.member)),
+        };
         let silence = self.silence_of_all(most);
         let member = Arc::clone(&self.member);
         let mut clock = self.clock.take().unwrap_or_else(|| Box::pin(sleep_until(until)));
@@ -129,7 +134,9 @@ impl MemberSession {
         let answer = answer?;
         self.read = self.read.max(reading.step.end);
         if fed <= SHORT_FEED {
-            self.member.hedging.answered(start.elapsed());
+            let took = start.elapsed();
+            self.member.hedging.answered(took);
+            self.member.counts.answer.record(took.as_secs_f64());
         }
         Ok(answer)
     }

@@ -445,7 +445,9 @@ impl EnsembleSession {
     }
 
     fn lose(&mut self, index: usize, error: &ReplicaError) {
-        let name = self.roster.members[index].name();
+        let member = &self.roster.members[index];
+        let name = member.name();
+        member.counts.lost(error);
         // A lost link is logged once where it is lost, not once for every session on it.
         match error {
             ReplicaError::Lost { .. } => tracing::debug!(member = name, %error, "out of the session"),

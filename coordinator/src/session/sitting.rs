@@ -15,6 +15,7 @@ use crate::member::{Counted, Member, Seat};
 use crate::plan::{Ask, PlanKind, Positions};
 use crate::replica::{Answer, Answered, Feed, Origin, ReplicaError, SessionId};
 use crate::snapshot::Snapshot;
+use crate::telemetry::feed_span;
 
 /// Tokens in one feed at most, whatever a worker allows: a deadline and a batch stay within reason.
 pub(crate) const MAX_FEED_TOKENS: usize = 4096;
@@ -34,12 +35,14 @@ pub(super) struct Sitting {
 }
 
 /// What is to be read and asked, and until when the answer is of use.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Reading {
     /// The tokens that the ask is about where it is about each; the last one is the last that is read.
     pub(super) step: Range<usize>,
     pub(super) ask: Ask,
     pub(super) until: Instant,
+    /// Whose it is, where spans are recorded.
+    pub(super) traced: Option<Arc<Member>>,
 }
 
 impl Sitting {
@@ -143,18 +146,18 @@ impl Sitting {
         transcript: &Transcript,
         reading: &Reading,
     ) -> Result<Answer, ReplicaError> {
-        let Reading { step, ask, until } = reading;
+        let Reading { step, ask, .. } = reading;
         let most = self.max_feed_tokens(&Ask::Nothing);
         let (before, left) = if ask.is_about_each() { (step.start, 0) } else { (step.end, most) };
         while self.position + left < before {
             let end = before.min(self.position + most);
-            self.feed(transcript, end, Ask::Nothing, *until).await?;
+            self.feed(transcript, end, Ask::Nothing, reading).await?;
         }
         if ask.is_about_each() && step.len() > self.max_feed_tokens(ask) {
             let reason = "it is another worker, which takes less at once".to_owned();
             return Err(ReplicaError::Lost { reason });
         }
-        self.feed(transcript, step.end, ask.clone(), *until).await
+        self.feed(transcript, step.end, ask.clone(), reading).await
     }
 
     async fn feed(
@@ -162,10 +165,12 @@ impl Sitting {
         transcript: &Transcript,
         end: usize,
         ask: Ask,
-        until: Instant,
+        Reading { until, traced, .. }: &Reading,
     ) -> Result<Answer, ReplicaError> {
         let tokens = transcript.part(self.position..end);
         self.step += 1;
+        let member = traced.as_ref().map(|member| member.name());
+        let span = feed_span(member, self.seat.replica.address(), self.step, tokens.len());
         let feed = Feed {
             session: self.id,
             step: self.step,
@@ -174,8 +179,14 @@ impl Sitting {
             ask,
             plan: self.plan,
             timeout: until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)),
+            traceparent: chorus_trace::traceparent(&span),
         };
-        let Answered { answer, snapshot } = self.seat.replica.feed(feed).await?;
+        let answered = self.seat.replica.feed(feed).await;
+        if let Err(error) = &answered {
+            span.record("otel.status_code", "ERROR").record("error", tracing::field::display(error));
+        }
+        drop(span);
+        let Answered { answer, snapshot } = answered?;
         self.position = end;
         // A worker that takes none, or whose snapshot is not of here, has its sessions read again from the last one.
         if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.position() == end) {

@@ -37,6 +37,8 @@ pub(crate) struct SessionTerms {
     pub(crate) early_decision: bool,
     /// No step goes on without a member.
     pub(crate) require_all: bool,
+    /// Its spans are recorded.
+    pub(crate) is_traced: bool,
     /// When its caller waits no longer.
     pub(crate) deadline: Option<Instant>,
 }
@@ -75,6 +77,7 @@ impl SessionTerms {
             snapshot_tokens: 0,
             early_decision: false,
             require_all: false,
+            is_traced: false,
             deadline: None,
         }
     }

@@ -94,6 +94,7 @@ impl Steward {
                 Some(command) = self.commands.recv() => command,
             };
             let Command { wish, mut answer } = command;
+            let is_reload = matches!(wish.change, Change::Reload);
             let outcome = tokio::select! {
                 biased;
                 () = draining.cancelled() => break,
@@ -101,6 +102,8 @@ impl Steward {
                 () = answer.closed() => continue,
                 outcome = self.obey(wish) => outcome,
             };
+            let revision = self.in_force.borrow().revision;
+            self.common.settings.changed(revision, outcome.is_ok(), is_reload);
             // Who has hung up since finds what is in force.
             let _ = answer.send(outcome);
         }

@@ -240,6 +240,12 @@ fn the_status() {
             rules: vec![Rule::LogLinear.into()],
         }),
         fallback: None,
+        activity: Some(Activity {
+            generated_tokens: 15,
+            scored_tokens: 16,
+            first_token: Some(Latency { count: 17, p50_ms: 0.5, p95_ms: 1.5, p99_ms: 2.5 }),
+            next_token: None,
+        }),
     };
     assert_eq!(
         status(&reply),
@@ -269,6 +275,11 @@ fn the_status() {
                     "plan": "drawn", "bytes_sent": 7, "bytes_received": 8, "tokens": 9, "output_rows": 10,
                 }],
             }],
+            "activity": {
+                "generated_tokens": 15, "scored_tokens": 16,
+                "first_token": { "count": 17, "p50_ms": 0.5, "p95_ms": 1.5, "p99_ms": 2.5 },
+                "next_token": { "count": 0, "p50_ms": 0.0, "p95_ms": 0.0, "p99_ms": 0.0 },
+            },
         })
     );
 }

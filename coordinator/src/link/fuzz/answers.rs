@@ -48,6 +48,7 @@ pub(super) fn feed(session: SessionId, ask: Ask) -> Feed {
         plan: PlanKind::Dense,
         snapshot: true,
         timeout: std::time::Duration::from_secs(5),
+        traceparent: None,
     }
 }
 

@@ -83,7 +83,7 @@ async fn carry(asks: &[Ask], bytes: &[u8], piece: usize) -> usize {
     let carrying = async {
         // The feeds are polled first.
         tokio::task::yield_now().await;
-        let reason = attachment.carry(&mut answers(bytes, piece), &line).await;
+        let (_, reason) = attachment.carry(&mut answers(bytes, piece), &line).await;
         assert_one_line(&reason, LONGEST_SENTENCE);
         attachment.end(&reason);
     };

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use http_body_util::StreamBody;
 use http_body_util::combinators::BoxBody;
+use tonic::codec::CompressionEncoding;
 use tonic_types::StatusExt as _;
 use tower::{Service as _, ServiceExt as _};
 
@@ -98,5 +99,26 @@ async fn a_failure_says_to_programs_which_field_is_at_fault() {
     assert_eq!(refusal.message(), format!("max_tokens: {}", violations[0].description));
     let info = refusal.get_details_error_info().unwrap();
     assert_eq!((info.reason.as_str(), info.metadata["field"].as_str()), ("INVALID_ARGUMENT", "max_tokens"));
+    coordinator.stop().await;
+}
+
+/// A few kilobytes that unpack to far more than a request may have are not unpacked further than that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_as_long_as_it_is_unpacked() {
+    let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Faithful);
+    let coordinator = coordinator(&[&worker], "[connections]\ncompression = 'zstd'").await;
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        let client = EnsembleClient::new(coordinator.channel().await);
+        let mut client = client.send_compressed(encoding).accept_compressed(encoding);
+        until_all_are_up(&mut client).await;
+        let prompt = |bytes: usize| {
+            let input = input::Input::Text("a".repeat(bytes));
+            GenerateRequest { prompt: Some(Input { input: Some(input) }), ..request(3) }
+        };
+        assert_eq!(rest(client.generate(prompt(9)).await.unwrap().into_inner()).await.len(), 4);
+        let refusal = client.generate(prompt(64 << 20)).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+        assert!(refusal.message().starts_with("request: it is too long to be read"), "{refusal}");
+    }
     coordinator.stop().await;
 }

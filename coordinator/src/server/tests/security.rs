@@ -1,6 +1,7 @@
 //! A coordinator whose files are in memory, with TLS on both sides: who is let in, what it says of workers that do not let it in, and
 //! what a reload replaces.
 
+mod tokens;
 mod transport;
 
 use std::collections::HashMap;

@@ -75,3 +75,17 @@ async fn a_deadline_and_a_stop_end_it() {
     stage.ensemble.common.stop.cancel();
     assert_eq!(stage.complete(request(&[0], 100, 1)).await.unwrap_err().code(), Code::Unavailable);
 }
+
+#[tokio::test]
+async fn the_status_counts_what_was_answered() {
+    let stage = Stage::new("").await;
+    stage.complete(request(&[0], 8, 1)).await.unwrap();
+    stage.generate(request(&[0], 5, 1)).await.unwrap();
+    let score = ScoreRequest { input: request(&[1, 2, 3], 1, 1).prompt, ..ScoreRequest::default() };
+    stage.score(score).await.unwrap();
+    stage.complete(request(&[8], 1, 1)).await.unwrap_err();
+    let activity = stage.status().await.activity.unwrap();
+    assert_eq!((activity.generated_tokens, activity.scored_tokens), (13, 3));
+    let counts = (activity.first_token.unwrap().count, activity.next_token.unwrap().count);
+    assert_eq!(counts, (2, 11));
+}

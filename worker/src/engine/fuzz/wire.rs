@@ -88,13 +88,15 @@ fn feed() -> impl Strategy<Value = v1::Feed> + Clone {
         prop::option::weighted(0.97, ask()),
         any::<bool>(),
         prop::option::weighted(0.3, any_count()),
+        prop_oneof![9 => Just(String::new()), 1 => ".{0,200}"],
     )
-        .prop_map(|(step, tokens, ask, snapshot, timeout_ms)| v1::Feed {
+        .prop_map(|(step, tokens, ask, snapshot, timeout_ms, traceparent)| v1::Feed {
             step,
             tokens,
             ask,
             snapshot,
             timeout_ms,
+            traceparent,
         })
         .boxed()
 }

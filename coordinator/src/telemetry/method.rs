@@ -1,0 +1,80 @@
+//! [`Method`]: the methods of the public service, as labels. Knows nothing about what they do.
+
+/// A method that clients call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Generate,
+    Complete,
+    Score,
+    Predict,
+    Distributions,
+    Tokenizer,
+    Status,
+    /// Of another service, or none that there is.
+    Other,
+}
+
+impl Method {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Generate,
+        Self::Complete,
+        Self::Score,
+        Self::Predict,
+        Self::Distributions,
+        Self::Tokenizer,
+        Self::Status,
+        Self::Other,
+    ];
+
+    /// The method that a call's path names. What a caller invents is never a label.
+    pub(crate) fn of(path: &str) -> Self {
+        let Some(name) = path.strip_prefix("/chorus.v1.Ensemble/") else {
+            return Self::Other;
+        };
+        match name {
+            "Generate" => Self::Generate,
+            "Complete" => Self::Complete,
+            "Score" => Self::Score,
+            "Predict" => Self::Predict,
+            "Distributions" => Self::Distributions,
+            "Tokenizer" => Self::Tokenizer,
+            "Status" => Self::Status,
+            _ => Self::Other,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Complete => "complete",
+            Self::Score => "score",
+            Self::Predict => "predict",
+            Self::Distributions => "distributions",
+            Self::Tokenizer => "tokenizer",
+            Self::Status => "status",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether members work for it: only such calls have a span, so that probes of the health fill neither logs nor traces.
+    pub(crate) fn is_work(self) -> bool {
+        !matches!(self, Self::Tokenizer | Self::Status | Self::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_service_has_its_label_and_nothing_else_has_one() {
+        let names: Vec<&str> = Method::ALL.map(Method::name).into();
+        for method in ["Generate", "Complete", "Score", "Predict", "Distributions", "Tokenizer", "Status"] {
+            assert_eq!(Method::of(&format!("/chorus.v1.Ensemble/{method}")).name(), method.to_lowercase());
+        }
+        for path in ["/chorus.v1.Ensemble/Gen", "/grpc.health.v1.Health/Check", "/", "", "/Generate"] {
+            assert_eq!(Method::of(path), Method::Other, "{path}");
+        }
+        assert!(names.iter().all(|name| names.iter().filter(|other| name == *other).count() == 1));
+    }
+}

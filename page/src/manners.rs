@@ -1,0 +1,133 @@
+//! What holds for every answer and every caller: headers by which a browser lets nothing in or out but this page, and who is
+//! turned away before anything is read.
+//!
+//! Knows nothing about what is asked.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    CONTENT_SECURITY_POLICY, HOST, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+
+use crate::failure::Failure;
+
+/// Nothing but this server's own files, and nobody else's frame around them.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HEADERS: [(HeaderName, &str); 6] = [
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+/// From where a request may come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manners {
+    /// The page is served on a loopback address, so only by names of this machine: a name of somebody else's that was made to
+    /// point here would make another site's script one of this origin.
+    pub(crate) on_loopback: bool,
+}
+
+/// Turns strangers away, and adds the headers to every answer.
+pub(crate) async fn keep(State(manners): State<Manners>, request: Request, next: Next) -> Response {
+    let mut response = match manners.check(request.headers(), request.uri()) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    };
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+impl Manners {
+    fn check(self, headers: &HeaderMap, uri: &Uri) -> Result<(), Failure> {
+        if self.on_loopback && !names_this_machine(headers, uri) {
+            return Err(Failure::of_http(
+                StatusCode::MISDIRECTED_REQUEST,
+                "host: this page is served on a loopback address; allowed: localhost or a loopback address as its host",
+            ));
+        }
+        if uri.path().starts_with("/api/") && is_of_another_site(headers) {
+            return Err(Failure::of_http(
+                StatusCode::FORBIDDEN,
+                "origin: the request comes from another site's page; allowed: this page itself, and programs",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn names_this_machine(headers: &HeaderMap, uri: &Uri) -> bool {
+    let host = uri.authority().map(|authority| authority.as_str());
+    let host = host.or_else(|| headers.get(HOST)?.to_str().ok());
+    let Some(host) = host else {
+        return false;
+    };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    name == "localhost" || name.ends_with(".localhost") || name.parse().is_ok_and(is_loopback)
+}
+
+/// Browsers say where a script that asks comes from; programs say nothing.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    matches!(site, Some(b"cross-site" | b"same-site"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(on_loopback: bool, path: &str, headers: &[(&'static str, &'static str)]) -> Option<StatusCode> {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let checked = Manners { on_loopback }.check(&headers.collect(), &path.parse().unwrap());
+        checked.err().and_then(|failure| failure.http)
+    }
+
+    #[test]
+    fn on_loopback_only_names_of_this_machine_are_served() {
+        for host in
+            ["localhost", "localhost:8080", "127.0.0.1:1", "127.8.9.1", "[::1]:80", "[::1]", "a.LOCALHOST:2"]
+        {
+            assert_eq!(check(true, "/", &[("host", host)]), None, "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "127.0.0.1.evil.example",
+            "",
+        ] {
+            assert_eq!(check(true, "/", &[("host", host)]), Some(StatusCode::MISDIRECTED_REQUEST), "{host}");
+            assert_eq!(check(false, "/", &[("host", host)]), None, "{host}");
+        }
+        assert_eq!(check(true, "/", &[]), Some(StatusCode::MISDIRECTED_REQUEST));
+    }
+
+    #[test]
+    fn other_sites_scripts_are_not_answered() {
+        for (site, refused) in
+            [("same-origin", false), ("none", false), ("same-site", true), ("cross-site", true)]
+        {
+            let status = refused.then_some(StatusCode::FORBIDDEN);
+            assert_eq!(check(false, "/api/status", &[("sec-fetch-site", site)]), status, "{site}");
+            assert_eq!(check(false, "/", &[("sec-fetch-site", site)]), None, "links to the page are fine");
+        }
+    }
+}
