@@ -7,10 +7,10 @@ use std::{collections::HashMap, fs, num::NonZeroUsize};
 use candle_core::{Device, Tensor};
 use chorus_model::{LanguageModel, evaluate, evaluate_in_lanes};
 use chorus_tests::{Chorus, Ensemble, PATIENT, models};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-fn json(text: &str) -> Value {
+fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
@@ -38,14 +38,14 @@ async fn every_client_command_answers_in_text_and_in_json() {
     let with_json = |arguments: &[&str]| run(&[arguments, &to, &["--json"]].concat());
 
     let generate = ["generate", "JULIET:\n", "--max-tokens", "30", "--seed", "4"];
-    let messages: Vec<Value> = with_json(&generate).lines().map(json).collect();
+    let messages: Vec<Value> = with_json(&generate).lines().map(parse).collect();
     let text: String = messages.iter().map(|message| message["text"].as_str().unwrap()).collect();
     assert_eq!(with(&generate).trim_end(), text.trim_end(), "one seed, one text");
     assert_eq!(messages.last().unwrap()["end"]["reason"], "max_tokens");
     let piped = ["generate", "-", "--max-tokens", "30", "--seed", "4"];
     assert_eq!(run_reading(&[&piped, &to[..]].concat(), "JULIET:\n"), with(&generate));
     for message in &messages {
-        assert_eq!(message["participants"], json(r#"["alto", "bass", "tenor"]"#));
+        assert_eq!(message["participants"], parse(r#"["alto", "bass", "tenor"]"#));
     }
 
     let folder = TempDir::new().unwrap();
@@ -53,7 +53,7 @@ async fn every_client_command_answers_in_text_and_in_json() {
     let text = "Good night, good night! parting is such sweet sorrow.\n";
     fs::write(&file, text).unwrap();
     let score = ["score", file.to_str().unwrap()];
-    let scored = json(&with_json(&score));
+    let scored = parse(&with_json(&score));
     let members = scored["members"].as_array().unwrap();
     let names: Vec<&str> = members.iter().map(|member| member["name"].as_str().unwrap()).collect();
     assert_eq!(names, models::DEMO);
@@ -70,9 +70,28 @@ async fn every_client_command_answers_in_text_and_in_json() {
         assert!(table.contains(words), "the table lacks {words}: {table}");
     }
 
-    let predicted = json(&with_json(&["predict", "To be, or not to", "--top-n", "3"]));
+    // Every line of a file is a prompt, and its answer what the prompt by itself has.
+    let prompts = ["JULIET: Good", "ROMEO: Alas", "KING HENRY: The"];
+    fs::write(&file, prompts.join("\n")).unwrap();
+    let greedy = ["--temperature", "0", "--max-tokens", "20", "--stop", "\n"];
+    let alone: Vec<String> =
+        prompts.iter().map(|prompt| with(&[&["generate", prompt][..], &greedy].concat())).collect();
+    let lines = [&["generate", "--lines", file.to_str().unwrap()][..], &greedy].concat();
+    assert_eq!(with(&lines), alone.concat());
+    let one_at_a_time = [&lines[..], &["--in-flight", "1"]].concat();
+    let objects: Vec<Value> = with_json(&one_at_a_time).lines().map(parse).collect();
+    for (object, (prompt, alone)) in objects.iter().zip(prompts.iter().zip(&alone)) {
+        assert_eq!(
+            (&object["prompt"], &object["text"]),
+            (&json!(prompt), &json!(alone.trim_end_matches('\n')))
+        );
+        assert_eq!(object["participants"], json!(models::DEMO));
+    }
+    assert_eq!(objects.len(), prompts.len());
+
+    let predicted = parse(&with_json(&["predict", "To be, or not to", "--top-n", "3"]));
     assert_eq!(predicted["candidates"].as_array().unwrap().len(), 3);
-    let status = json(&with_json(&["status"]));
+    let status = parse(&with_json(&["status"]));
     assert_eq!(status["members"].as_array().unwrap().len(), 3);
     assert!(with(&["status"]).contains("alto"));
 }
@@ -129,9 +148,9 @@ fn imported_weights_evaluate_as_the_model_that_they_are() {
         "--out",
         &path("imported"),
     ]);
-    let evaluated = json(&run(&["eval", "--model", &path("imported"), &path("text.txt"), "--json"]));
+    let evaluated = parse(&run(&["eval", "--model", &path("imported"), &path("text.txt"), "--json"]));
     let piped = run_reading(&["eval", "--model", &path("imported"), "-", "--json"], &text);
-    assert_eq!(json(&piped), evaluated);
+    assert_eq!(parse(&piped), evaluated);
 
     let original = LanguageModel::load(&folder.path().join("original"), &Device::Cpu).unwrap();
     let tokens = original.vocabulary().encode(&text).unwrap();
@@ -142,7 +161,7 @@ fn imported_weights_evaluate_as_the_model_that_they_are() {
 
     let in_lanes = ["eval", "--model", &path("imported"), &path("text.txt"), "--lanes", "4", "--json"];
     let expected = evaluate_in_lanes(&original, &tokens, NonZeroUsize::new(4).unwrap(), |_| {}).unwrap();
-    let evaluated = json(&run(&in_lanes));
+    let evaluated = parse(&run(&in_lanes));
     assert_eq!((&evaluated["tokens"], &evaluated["lanes"]), (&expected.tokens.into(), &4.into()));
     assert_eq!(evaluated["nats_per_token"].as_f64(), expected.nats_per_token());
 }

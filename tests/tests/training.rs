@@ -145,3 +145,40 @@ fn interrupted_training_stops_with_a_checkpoint_and_other_settings_are_refused()
     let other = Chorus::run(long);
     assert!(!other.status.success() && other.stderr.contains("hidden"), "{}", other.stderr);
 }
+
+#[test]
+fn lines_are_learned_and_evaluated_by_one_rule() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    // A word and its letters backwards.
+    let words = ["stressed", "drawer", "loop", "straw", "reward", "lager", "parts"];
+    let pairs: String =
+        words.iter().map(|word| format!("{word}\t{}\n", word.chars().rev().collect::<String>())).collect();
+    fs::write(path("pairs.tsv"), pairs.repeat(10)).unwrap();
+    fs::write(path("valid.tsv"), format!("\n{pairs}")).unwrap();
+    let train = format!(
+        "train --data {} --valid {} --out {} --tokenizer characters --lines --loss-after \\t --context-weight 0.5 \
+         --embedding 8 --hidden 24 --batch 5 --epochs 4 --learning-rate 0.02",
+        path("pairs.tsv"),
+        path("valid.tsv"),
+        path("model")
+    );
+    let trained = Chorus::run(&train.split_whitespace().collect::<Vec<_>>());
+    assert!(trained.status.success(), "{}", trained.stderr);
+    let validations = learning_curve(folder.path(), "model");
+    let validations = validations.iter().filter_map(|line| line["valid_perplexity"].as_f64());
+    let best = validations.fold(f64::INFINITY, f64::min);
+    let evaluate =
+        format!("eval --model {} {} --lines --loss-after \\t --json", path("model"), path("valid.tsv"));
+    let evaluated = Chorus::run(&evaluate.split_whitespace().collect::<Vec<_>>());
+    assert!(evaluated.status.success(), "{}", evaluated.stderr);
+    let report: serde_json::Value = serde_json::from_str(&evaluated.stdout).unwrap();
+    assert!((report["perplexity"].as_f64().unwrap() / best - 1.0).abs() < 1e-4, "{report} {best}");
+    // The letters after the tab, and each line's end.
+    let letters: usize = words.iter().map(|word| word.len() + 1).sum();
+    assert_eq!((&report["lines"], &report["tokens"]), (&words.len().into(), &letters.into()));
+    // A line without a tab is named.
+    fs::write(path("valid.tsv"), "loop\tpool\nloop\n").unwrap();
+    let refused = Chorus::run(&evaluate.split_whitespace().collect::<Vec<_>>());
+    assert!(refused.stderr.contains("line 2 of") && refused.stderr.contains("has no"), "{}", refused.stderr);
+}

@@ -49,14 +49,15 @@ pub(super) async fn run(
     if !request.stop.iter().any(|stop| stop == LINE_END) {
         request.stop.push(LINE_END.to_owned());
     }
-    let client = connect(&server.addr).await?;
+    let address = &server.server()?;
+    let client = connect(address).await?;
     let answers = stream::iter(text.text.lines().enumerate()).map(|(index, prompt)| {
         let (mut client, mut request) = (client.clone(), request.clone());
         let origin = &text.origin;
         async move {
             request.prompt = Some(input_of(prompt.to_owned()));
             let answer = client.complete(request).await;
-            let answer = answer.map_err(|status| sentence_of_status(&status, &server.addr));
+            let answer = answer.map_err(|status| sentence_of_status(&status, address));
             let answer = answer.with_context(|| format!("line {} of {origin} has no answer", index + 1))?;
             anyhow::Ok((prompt, answer.into_inner()))
         }
