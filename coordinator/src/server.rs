@@ -29,7 +29,7 @@ use crate::membership::Connecting;
 use crate::network::{Network, Sockets};
 use crate::run_error::RunError;
 use crate::security::{Scope, Security};
-use crate::service::{EnsembleService, explain};
+use crate::service::{EnsembleService, GuardedService, explain};
 use crate::steward::{Handle, Source, Steward};
 use crate::telemetry::{ObserveLayer, counted};
 use crate::{admin, health};
@@ -105,9 +105,11 @@ impl Coordinator {
         self.handle.clone()
     }
 
-    /// What is served, for whoever serves it in another form in the same process. It answers while this one is served.
+    /// What is served, for whoever serves it in another form in the same process. It answers while this one is served, and
+    /// wants the same tokens, as the metadata `authorization`.
     pub fn ensemble(&self) -> impl ensemble_server::Ensemble + Clone + use<> {
-        EnsembleService::new(self.handle.ensembles())
+        let gate = self.common.security.gate(Scope::Read);
+        GuardedService::new(EnsembleService::new(self.handle.ensembles()), gate)
     }
 
     /// Serves clients' connections until `shutdown` resolves and the drain is over. Members are connected to in the

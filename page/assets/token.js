@@ -126,7 +126,7 @@ export function inspect(run, index) {
     h("p", { class: "token-title" }, h("q", { class: "text" }, visible(message.text ?? "")), h("span", { class: "id" }, ` ${index + 1} of ${run.messages.length}`)),
     facts,
     h("table", { class: "bars" }, h("colgroup", {}, h("col", { class: "who" }), h("col"), h("col", { class: "much" })), h("caption", {}, "What every member thought",
-      whole < 1 ? h("span", { class: "note" }, ` – a whole bar is ${100 * whole} %`) : null,
+      whole < 1 ? h("span", { class: "note" }, ` – a whole bar is ${100 * whole} %`) : null,
       isVote ? h("span", { class: "note" }, " – ✓ votes: above the threshold, the mark in each bar") : null,
       isListed ? null : h("span", { class: "note" }, " – the chosen token is not among the likeliest")),
       h("thead", { class: "heard" }, h("tr", {}, h("th", { scope: "col" }, "Who"), h("td"), h("th", { scope: "col" }, "Probability"))), ...groups),

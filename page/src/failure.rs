@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
@@ -24,13 +24,15 @@ pub(crate) struct Failure {
     /// Path of the field at fault, such as `sampling.temperature`.
     pub(crate) field: Option<String>,
     pub(crate) retry_after: Option<Duration>,
+    /// With which credentials it could be otherwise.
+    pub(crate) challenge: Option<HeaderValue>,
     /// Where it is not the one that goes with the code.
     pub(crate) http: Option<StatusCode>,
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, retry_after: None, http: None }
+        Self { code, message: message.into(), field: None, retry_after: None, challenge: None, http: None }
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
@@ -77,7 +79,9 @@ impl From<Status> for Failure {
         let field = violation.map(|violation| violation.field.clone());
         let field = field.filter(|field| !field.is_empty()).or_else(|| field_of(&status));
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
-        Self { field, retry_after, ..Self::new(status.code(), status.message()) }
+        let challenge = status.metadata().get(WWW_AUTHENTICATE.as_str());
+        let challenge = challenge.and_then(|value| HeaderValue::from_bytes(value.as_encoded_bytes()).ok());
+        Self { field, retry_after, challenge, ..Self::new(status.code(), status.message()) }
     }
 }
 
@@ -95,6 +99,9 @@ impl IntoResponse for Failure {
         let mut response = Response::new(Body::from(self.json().to_string()));
         *response.status_mut() = self.http();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         if let Some(after) = self.retry_after {
             // Whole seconds, at least one: what comes sooner would be refused again.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);

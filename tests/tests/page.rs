@@ -27,6 +27,13 @@ struct Shown {
 impl Shown {
     /// Nothing where there is no browser.
     async fn start() -> Option<Self> {
+        let mut shown = Self::start_with(&[]).await?;
+        shown.browser.until("document.querySelectorAll('.member [data-health=up]').length === 3").await;
+        Some(shown)
+    }
+
+    /// The same with more flags for the coordinator, without waiting for anything.
+    async fn start_with(flags: &[String]) -> Option<Self> {
         let Some(program) = browser::installed() else {
             eprintln!("skipped: no Chromium on the path, and CHROMIUM does not say where it is");
             return None;
@@ -40,6 +47,7 @@ impl Shown {
         arguments.push(format!("--config={}", file.display()));
         let flag = |member: &MemberProcess| format!("--member={}=http://{}", member.name, member.address);
         arguments.extend(members.iter().map(flag));
+        arguments.extend_from_slice(flags);
         let mut coordinator = Chorus::start(&arguments);
         let page: SocketAddr = coordinator.read_until("address of the page", |line| {
             line.strip_prefix("page listening on ").and_then(|address| address.parse().ok())
@@ -48,7 +56,6 @@ impl Shown {
         let origin = format!("http://{page}");
         browser.on_screen(1360, 900, "light").await;
         browser.open(&format!("{origin}/")).await;
-        browser.until("document.querySelectorAll('.member [data-health=up]').length === 3").await;
         Some(Self { members: members.into(), browser, origin, _coordinator: coordinator, _config: config })
     }
 
@@ -196,6 +203,32 @@ async fn a_worker_that_dies_is_down_and_missing_from_its_tokens() {
         json!(null)
     );
     shown.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_token_is_wanted_nothing_is_told_without_it() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("tokens.toml");
+    let token = "sesame-sesame-sesame";
+    fs::write(&file, format!("[[tokens]]\nname = 'people'\nscopes = ['read']\ntoken = '{token}'\n")).unwrap();
+    let Some(mut shown) = Shown::start_with(&[format!("--auth-tokens={}", file.display())]).await else {
+        return;
+    };
+    let browser = &mut shown.browser;
+    browser.until("document.querySelector('#state-word').innerText === 'No access'").await;
+    assert_eq!(browser.value("document.querySelectorAll('.member').length").await, json!(0));
+    browser.click("#generate").await;
+    browser.until("!document.querySelector('#failure').hidden").await;
+    let failure = browser.text("#failure").await;
+    assert!(failure.contains("there is no token") && failure.contains("UNAUTHENTICATED"), "{failure}");
+    // Refusals leave the tokens' field within reach.
+    let give = format!(
+        "(() => {{ const field = document.getElementById('token'); field.value = '{token}'; field.dispatchEvent(new Event('change')); }})()"
+    );
+    browser.value(&give).await;
+    browser.until("document.querySelectorAll('.member [data-health=up]').length === 3").await;
+    shown.generate(5).await;
+    assert_eq!(shown.browser.value("localStorage.length").await, json!(0), "nothing outlives the tab");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

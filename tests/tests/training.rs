@@ -163,14 +163,14 @@ fn lines_are_learned_and_evaluated_by_one_rule() {
         path("valid.tsv"),
         path("model")
     );
-    let trained = Chorus::run(&train.split_whitespace().collect::<Vec<_>>());
+    let trained = Chorus::run(train.split_whitespace().collect::<Vec<_>>());
     assert!(trained.status.success(), "{}", trained.stderr);
     let validations = learning_curve(folder.path(), "model");
     let validations = validations.iter().filter_map(|line| line["valid_perplexity"].as_f64());
     let best = validations.fold(f64::INFINITY, f64::min);
     let evaluate =
         format!("eval --model {} {} --lines --loss-after \\t --json", path("model"), path("valid.tsv"));
-    let evaluated = Chorus::run(&evaluate.split_whitespace().collect::<Vec<_>>());
+    let evaluated = Chorus::run(evaluate.split_whitespace().collect::<Vec<_>>());
     assert!(evaluated.status.success(), "{}", evaluated.stderr);
     let report: serde_json::Value = serde_json::from_str(&evaluated.stdout).unwrap();
     assert!((report["perplexity"].as_f64().unwrap() / best - 1.0).abs() < 1e-4, "{report} {best}");
@@ -179,6 +179,6 @@ fn lines_are_learned_and_evaluated_by_one_rule() {
     assert_eq!((&report["lines"], &report["tokens"]), (&words.len().into(), &letters.into()));
     // A line without a tab is named.
     fs::write(path("valid.tsv"), "loop\tpool\nloop\n").unwrap();
-    let refused = Chorus::run(&evaluate.split_whitespace().collect::<Vec<_>>());
+    let refused = Chorus::run(evaluate.split_whitespace().collect::<Vec<_>>());
     assert!(refused.stderr.contains("line 2 of") && refused.stderr.contains("has no"), "{}", refused.stderr);
 }

@@ -65,9 +65,9 @@ Prints one line on stdout once it listens (`listening on 127.0.0.1:50051`), and
 before it, with --metrics, `metrics listening on 127.0.0.1:9464`, with --admin
 `admin listening on 127.0.0.1:50052`, and with --http `page listening on
 127.0.0.1:8080`. With --admin `chorus members` changes members and weights while
-it serves. SIGHUP reads the file again: what can't be used is refused whole, with
-a line in the log. SIGINT and SIGTERM let it finish what is in progress and end;
-a second one ends it at once.";
+it serves. SIGHUP reads the file again: what can't be used is refused whole,
+with a line in the log. SIGINT and SIGTERM let it finish what is in progress and
+end; a second one ends it at once.";
 
 /// Serve an ensemble: fan out, fuse, answer
 #[derive(Debug, clap::Args)]

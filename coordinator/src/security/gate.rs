@@ -71,6 +71,14 @@ impl Gate {
         Err(challenged(failure.with("scope", name), &challenge))
     }
 
+    /// The same for a call that came in another form, with its credentials as metadata.
+    pub(crate) fn pass<T>(&self, mut request: tonic::Request<T>) -> Result<tonic::Request<T>, Status> {
+        if let Some(who) = self.admit("", request.metadata().as_ref())? {
+            request.extensions_mut().insert(who);
+        }
+        Ok(request)
+    }
+
     fn unknown(&self, problem: &str, challenge: &str) -> Status {
         let name = self.scope.name();
         let message = format!(

@@ -14,6 +14,7 @@ mod evidence;
 mod fallback;
 mod forest;
 mod generate;
+mod guarded;
 mod leaders;
 mod participation;
 mod predict;
@@ -32,6 +33,7 @@ mod unreadable;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use guarded::GuardedService;
 pub(crate) use unreadable::explain;
 
 use std::sync::Arc;

@@ -49,6 +49,10 @@ fn explained(refused: &Status, largest: usize) -> Option<Status> {
                 "request: its message did not come in time; allowed: pauses of limits.read_timeout_ms at most",
             ));
         }
+        // Of a service that watches over its messages itself; nobody else speaks of a request.
+        Code::DeadlineExceeded if said.starts_with("request: ") => {
+            return Some(status(ErrorCode::DeadlineExceeded, said));
+        }
         _ => return None,
     };
     Some(Failure::of_field("request", &sentence).into())

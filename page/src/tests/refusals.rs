@@ -51,6 +51,7 @@ async fn what_the_ensemble_refuses_has_the_status_of_its_code() {
         let json = answer.json();
         assert_eq!((answer.status, json["code"].as_str()), (status, Some(code)), "{json}");
         assert_eq!(json.get("field").and_then(|field| field.as_str()), field, "{json}");
+        assert_eq!(answer.header("www-authenticate"), if prompt == "secret" { "Bearer" } else { "" });
         assert_eq!(answer.header("retry-after"), if prompt == "full" { "2" } else { "" });
     }
 }

@@ -89,7 +89,11 @@ fn refusal(prompt: &str) -> Option<Status> {
             let details = ErrorDetails::with_retry_info(Some(std::time::Duration::from_millis(1500)));
             Some(Status::with_error_details(tonic::Code::ResourceExhausted, "the line is full", details))
         }
-        "secret" => Some(Status::unauthenticated("authorization: a token is needed")),
+        "secret" => {
+            let mut status = Status::unauthenticated("authorization: a token is needed");
+            status.metadata_mut().insert("www-authenticate", "Bearer".parse().unwrap());
+            Some(status)
+        }
         "gone" => Some(Status::unavailable("too few members: are missing")),
         _ => None,
     }
