@@ -15,6 +15,7 @@ use super::participation::expect;
 use crate::ensemble::{Ensemble, fuse_status};
 use crate::fusion::{FuseError, Fused, Row, Scratch, fuse, shares};
 use crate::request::Classification;
+use crate::telemetry::{self, Method};
 use crate::token_trie::TokenTrie;
 
 pub(super) async fn classify(
@@ -24,17 +25,32 @@ pub(super) async fn classify(
     deadline: Deadline,
 ) -> Result<ClassifyReply, Status> {
     let trie = TokenTrie::new(&wanted.sequences);
+    telemetry::asked(wanted.fusing.fusion.rule, Classification::plan().kind());
+    let reply = classify_by_anybody(&ensemble, wanted, &trie, &vocabulary, deadline).await?;
+    if let Some(participation) = &reply.participation {
+        ensemble.common.answers.given(Method::Classify, trie.tokens(), participation);
+    }
+    Ok(reply)
+}
+
+async fn classify_by_anybody(
+    ensemble: &Arc<Ensemble>,
+    wanted: Classification,
+    trie: &TokenTrie,
+    vocabulary: &Vocabulary,
+    deadline: Deadline,
+) -> Result<ClassifyReply, Status> {
     let _branches = ensemble.common.branches(trie.len().min(AT_A_TIME)).await;
-    let failure = match classify_by(&ensemble, &wanted, &trie, &vocabulary, deadline).await {
+    let failure = match classify_by(ensemble, &wanted, trie, vocabulary, deadline).await {
         Ok(reply) => return Ok(reply),
         Err(failure) => failure,
     };
-    let fallback = fallback::instead(&ensemble, &wanted.fusing, failure)?;
+    let fallback = fallback::instead(ensemble, &wanted.fusing, failure)?;
     // What was learned of the members says nothing of another model.
     let calibrations = vec![wanted.uncalibrated()];
     let wanted = Classification { fusing: wanted.fusing.alone(), calibrations, ..wanted };
-    let mut reply = classify_by(&fallback, &wanted, &trie, &vocabulary, deadline).await?;
-    fallback::mark(reply.participation.get_or_insert_default(), &ensemble);
+    let mut reply = classify_by(&fallback, &wanted, trie, vocabulary, deadline).await?;
+    fallback::mark(reply.participation.get_or_insert_default(), ensemble);
     Ok(reply)
 }
 

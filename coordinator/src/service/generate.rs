@@ -142,7 +142,8 @@ impl<L: Listener> Run<'_, L> {
             let (token, participation) = match next {
                 Ok(next) => next,
                 Err(failure) => {
-                    session = self.fall_back(failure)?;
+                    self.fall_back(failure)?;
+                    session = self.begin();
                     let transcript = self.transcript.clone();
                     self.next_token(&mut session, &transcript, index).await?
                 }
@@ -218,12 +219,12 @@ impl<L: Listener> Run<'_, L> {
     }
 
     /// Goes over to the fallback, which has read nothing yet, for the rest of the generation.
-    fn fall_back(&mut self, failure: Status) -> Result<EnsembleSession, Status> {
+    fn fall_back(&mut self, failure: Status) -> Result<(), Status> {
         self.speaker = fallback::instead(&self.speaker, &self.generation.fusing, failure)?;
         let fusing = self.generation.fusing.alone();
         self.weighting = fusing.weighting.clone();
         self.generation = Arc::new(Generation { fusing, ..Generation::clone(&self.generation) });
-        Ok(self.begin())
+        Ok(())
     }
 
     /// The token that follows what the session has read and `tokens`.
@@ -279,10 +280,10 @@ impl<L: Listener> Run<'_, L> {
         let answers = answers.map_err(|error| step_status(&error))?;
         let numbers = self.vocabulary.len() as usize * answers.answers.len();
         let (generation, seed, weighting) = (Arc::clone(&self.generation), self.seed, self.weighting.clone());
-        let seen = self.seen.shared();
+        let seen = self.seen.clone();
         let choose = move |answers: &StepAnswers| {
             let weights = weighting.among(&answers.participants);
-            choose(&generation, &weights, &seen, seed, index, answers)
+            choose(&generation, &weights, seen.as_slice(), seed, index, answers)
         };
         let (mut token, answers) = make_of_rows(session, answers, numbers, choose).await?;
         for candidate in &mut token.candidates {

@@ -14,6 +14,7 @@ use super::forest::{AT_A_TIME, Forest, Said, Sums};
 use super::participation::expect;
 use crate::ensemble::Ensemble;
 use crate::request::Ranking;
+use crate::telemetry::{self, Method};
 use crate::token_trie::TokenTrie;
 
 pub(super) async fn rank(
@@ -22,16 +23,31 @@ pub(super) async fn rank(
     vocabulary: Vocabulary,
     deadline: Deadline,
 ) -> Result<RankReply, Status> {
+    let plan = ranking.plan(vocabulary.len() as usize).kind();
+    telemetry::asked(ranking.fusing.fusion.rule, plan);
+    let reply = rank_by_anybody(&ensemble, ranking, &vocabulary, deadline).await?;
+    if let Some(participation) = &reply.participation {
+        ensemble.common.answers.given(Method::Rank, reply.computed_tokens as usize, participation);
+    }
+    Ok(reply)
+}
+
+async fn rank_by_anybody(
+    ensemble: &Arc<Ensemble>,
+    ranking: Ranking,
+    vocabulary: &Vocabulary,
+    deadline: Deadline,
+) -> Result<RankReply, Status> {
     let trie = TokenTrie::new(&ranking.candidates);
     let _branches = ensemble.common.branches(trie.len().min(AT_A_TIME)).await;
-    let failure = match rank_by(&ensemble, &ranking, &trie, &vocabulary, deadline).await {
+    let failure = match rank_by(ensemble, &ranking, &trie, vocabulary, deadline).await {
         Ok(reply) => return Ok(reply),
         Err(failure) => failure,
     };
-    let fallback = fallback::instead(&ensemble, &ranking.fusing, failure)?;
+    let fallback = fallback::instead(ensemble, &ranking.fusing, failure)?;
     let ranking = Ranking { fusing: ranking.fusing.alone(), ..ranking };
-    let mut reply = rank_by(&fallback, &ranking, &trie, &vocabulary, deadline).await?;
-    fallback::mark(reply.participation.get_or_insert_default(), &ensemble);
+    let mut reply = rank_by(&fallback, &ranking, &trie, vocabulary, deadline).await?;
+    fallback::mark(reply.participation.get_or_insert_default(), ensemble);
     Ok(reply)
 }
 

@@ -156,8 +156,8 @@ impl Terms<'_> {
         let ask = Ask::next_row(self.generation.fusing.rows.format);
         let answers = sequence.session.step(tokens, &ask).await.map_err(|error| step_status(&error))?;
         let numbers = self.vocabulary.len() as usize * answers.answers.len();
-        let (generation, seen, leaders) = (Arc::clone(self.generation), sequence.seen.shared(), self.leaders);
-        let made = move |answers: &StepAnswers| continuations(&generation, &seen, leaders, answers);
+        let (generation, seen, leaders) = (Arc::clone(self.generation), sequence.seen.clone(), self.leaders);
+        let made = move |answers: &StepAnswers| continuations(&generation, seen.as_slice(), leaders, answers);
         let (continuations, answers) = make_of_rows(&mut sequence.session, answers, numbers, made).await?;
         Ok(Step { continuations, participation: answers.participation })
     }

@@ -34,8 +34,8 @@ impl Seen {
         }
     }
 
-    /// All of them.
-    pub(super) fn shared(&self) -> Arc<Vec<u32>> {
-        self.tokens.clone().unwrap_or_default()
+    /// All of them; none where nobody wants to know.
+    pub(super) fn as_slice(&self) -> &[u32] {
+        self.tokens.as_deref().map_or(&[], Vec::as_slice)
     }
 }

@@ -25,8 +25,15 @@ const FALLBACK: &str = "chorus_fallback_answers_total";
 const EXPECTED: &str = "chorus_expected_perplexity_ratio";
 
 /// The methods whose answers name who took part.
-const METHODS: [Method; 5] =
-    [Method::Generate, Method::Complete, Method::Score, Method::Predict, Method::Distributions];
+const METHODS: [Method; 7] = [
+    Method::Generate,
+    Method::Complete,
+    Method::Score,
+    Method::Predict,
+    Method::Rank,
+    Method::Classify,
+    Method::Distributions,
+];
 
 /// The metrics, which go to whatever recorder is installed when they are made.
 pub(crate) struct Answers {

@@ -7,6 +7,8 @@ pub(crate) enum Method {
     Complete,
     Score,
     Predict,
+    Rank,
+    Classify,
     Distributions,
     Tokenizer,
     Status,
@@ -15,11 +17,13 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Generate,
         Self::Complete,
         Self::Score,
         Self::Predict,
+        Self::Rank,
+        Self::Classify,
         Self::Distributions,
         Self::Tokenizer,
         Self::Status,
@@ -36,6 +40,8 @@ impl Method {
             "Complete" => Self::Complete,
             "Score" => Self::Score,
             "Predict" => Self::Predict,
+            "Rank" => Self::Rank,
+            "Classify" => Self::Classify,
             "Distributions" => Self::Distributions,
             "Tokenizer" => Self::Tokenizer,
             "Status" => Self::Status,
@@ -49,6 +55,8 @@ impl Method {
             Self::Complete => "complete",
             Self::Score => "score",
             Self::Predict => "predict",
+            Self::Rank => "rank",
+            Self::Classify => "classify",
             Self::Distributions => "distributions",
             Self::Tokenizer => "tokenizer",
             Self::Status => "status",
@@ -69,7 +77,11 @@ mod tests {
     #[test]
     fn every_method_of_the_service_has_its_label_and_nothing_else_has_one() {
         let names: Vec<&str> = Method::ALL.map(Method::name).into();
-        for method in ["Generate", "Complete", "Score", "Predict", "Distributions", "Tokenizer", "Status"] {
+        let proto = include_str!("../../../proto/proto/chorus/v1/ensemble.proto");
+        let methods = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split_once('('));
+        let methods: Vec<&str> = methods.map(|(method, _)| method).collect();
+        assert_eq!(methods.len() + 1, Method::ALL.len(), "{methods:?}");
+        for method in methods {
             assert_eq!(Method::of(&format!("/chorus.v1.Ensemble/{method}")).name(), method.to_lowercase());
         }
         for path in ["/chorus.v1.Ensemble/Gen", "/grpc.health.v1.Health/Check", "/", "", "/Generate"] {
