@@ -138,16 +138,20 @@ fn a_member_that_a_flag_names_is_one_that_a_file_can_have() {
     let flags =
         ["alto@2.5=http://alto:1,http://alto:2", "bass=dns://bass.local:7", "tenor@1e-3=http://[::1]:50061"];
     let flags = prop::sample::select(flags.map(|flag| flag.as_bytes().to_vec()).to_vec());
-    let words = ["@", "=", ",", "http://", "dns://", "inf", "-0", "1e999", "_", "[", "%00", "/", "#"];
+    let words =
+        ["@", "=", ",", "http://", "https://", "dns://", "inf", "-0", "1e999", "_", "[", "%00", "/", "#"];
     fuzz("coordinator: flags of members", mutated(flags, &words), |Encoded(bytes)| {
         let flag = String::from_utf8_lossy(&bytes);
         match within(256 * flag.len() + 16 * 1024, || flag.parse::<MemberConfig>()) {
             Ok(member) => {
                 assert!(member.weight.is_finite() && member.weight >= 0.0);
                 let is_heard = member.weight > 0.0;
+                // Nobody says here whom its workers' certificates are of.
+                let is_secure = flag.to_ascii_lowercase().contains("https://");
                 let flags = Overrides { members: vec![member], ..Overrides::default() };
                 match Config::new(None, flags) {
                     Ok(config) => assert_round_trip(&config),
+                    Err(ConfigError::Security(error)) => assert!(is_secure, "{error:?}"),
                     Err(error) => assert!(!is_heard && matches!(error, ConfigError::Weights(_)), "{error:?}"),
                 }
                 Verdict::Accepted

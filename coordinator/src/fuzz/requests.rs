@@ -4,15 +4,19 @@ use std::collections::HashMap;
 
 use chorus_fuzz::{Encoded, Verdict, any_count, any_f64, any_number, assert_one_line, fuzz, mutated, within};
 use chorus_proto::v1::{
-    BeamOptions, DistributionsRequest, FusionOptions, GenerateRequest, Input, PredictRequest,
-    SamplingOptions, ScoreRequest, TokenIds, input,
+    BeamOptions, ClassifyRequest, DistributionsRequest, FusionOptions, GenerateRequest, Input, Label,
+    LabelCalibration, PredictRequest, RankCandidate, RankRequest, SamplingOptions, ScoreRequest, TokenIds,
+    input,
 };
 use proptest::prelude::*;
 use prost::Message;
 
 use super::LONGEST_STATUS;
 use crate::fusion::{Fusion, Rule};
-use crate::request::{Costs, Distributions, Fusing, Generation, Prediction, RequestError, Scoring, Terms};
+use crate::request::{
+    Classification, Costs, Distributions, Fusing, Generation, Prediction, Ranking, RequestError, Scoring,
+    Terms,
+};
 use crate::testing::small_ensemble::SmallEnsemble;
 
 /// The limits and the vocabulary of the small ensemble.
@@ -96,7 +100,7 @@ fn check<R: Message + Default, C: Costs>(
         };
         match within(room, || new(request, &ensemble.terms())) {
             Ok(accepted) => {
-                assert!(accepted.cost() <= u64::from(INPUT_TOKENS + BEAMS * GENERATED_TOKENS));
+                assert!(accepted.cost() <= u64::from(4 * INPUT_TOKENS + BEAMS * GENERATED_TOKENS));
                 assert!(sound(&accepted));
                 Verdict::Accepted
             }
@@ -202,5 +206,64 @@ fn distributions_that_are_accepted_are_within_their_limits() {
             && accepted.top_n.is_none_or(|top_n| (1..=TOP_N).contains(&top_n))
             && accepted.temperature.is_finite()
             && accepted.temperature > 0.0
+    });
+}
+
+#[test]
+fn a_ranking_that_is_accepted_is_within_its_limits() {
+    let score = prop::option::weighted(0.3, any_f64());
+    let candidate = (input(), score).prop_map(|(continuation, score)| RankCandidate { continuation, score });
+    let candidates = prop::collection::vec(candidate, 0..5);
+    let by = prop_oneof![5 => 0..4_i32, 1 => any::<i32>()];
+    let odd = (prop::option::weighted(0.3, any_f64()), prop::option::of(any_count()));
+    let contexts = (prop::option::of(input()), prop::option::weighted(0.3, input()));
+    let request = (contexts, candidates, fusion(), by, odd);
+    let encoded =
+        request.prop_map(|((context, prior_context), candidates, fusion, normalization, (scale, top_n))| {
+            let (context, prior_context) = (context.flatten(), prior_context.flatten());
+            RankRequest { context, candidates, fusion, normalization, prior_context, scale, top_n }
+                .encode_to_vec()
+        });
+    check("coordinator: rankings", encoded.boxed(), Ranking::new, |accepted| {
+        accepted.candidates.iter().all(|tokens| are_tokens(tokens))
+            && accepted.candidates.iter().map(Vec::len).sum::<usize>() <= INPUT_TOKENS as usize
+            && accepted.candidates.len() == accepted.scores.len()
+            && accepted.scores.iter().all(|score| score.is_finite())
+            && accepted.scale.is_finite()
+            && accepted.top_n >= 1
+            && accepted.fusing.fusion.rule.yields_distribution()
+            && can_be_fused(&accepted.fusing)
+    });
+}
+
+#[test]
+fn a_classification_that_is_accepted_is_within_its_limits() {
+    let label = ("[a-c]{0,2}", prop_oneof![3 => "[ab ]{0,2}\\{text\\}[ab]{0,2}", 1 => ".{0,12}"])
+        .prop_map(|(name, template)| Label { name, template });
+    let biases = prop::collection::vec(prop_oneof![4 => -2.0..2.0_f64, 1 => any_f64()], 0..4);
+    let calibration = ("alto|bass|[a-z]{0,3}", prop::option::weighted(0.5, any_f64()), biases)
+        .prop_map(|(member, scale, biases)| LabelCalibration { member, scale, biases });
+    let request = (
+        prop_oneof![4 => "[ab c]{0,3}", 1 => ".{0,20}"],
+        prop::collection::vec(label, 0..4),
+        fusion(),
+        prop::collection::vec(calibration, 0..3),
+    );
+    let encoded = request.prop_map(|(text, labels, fusion, calibration)| {
+        ClassifyRequest { text, labels, fusion, calibration }.encode_to_vec()
+    });
+    check("coordinator: classifications", encoded.boxed(), Classification::new, |accepted| {
+        let labels = accepted.labels.len();
+        labels >= 2
+            && accepted.sequences.len() == labels
+            && accepted.sequences.iter().all(|tokens| are_tokens(tokens))
+            && accepted.calibrations.len() == 2
+            && accepted.calibrations.iter().all(|calibration| {
+                calibration.scale.is_finite()
+                    && calibration.scale >= 0.0
+                    && calibration.biases.len() == labels
+                    && calibration.biases.iter().all(|bias| bias.is_finite())
+            })
+            && can_be_fused(&accepted.fusing)
     });
 }

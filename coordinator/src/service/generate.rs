@@ -6,37 +6,35 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chorus_proto::v1::{
-    ErrorCode, GeneratedToken, GenerationEnd, Hypothesis, MemberLogProb, Participation, RowFormat,
-    TokenCandidate, Votes, generation_end::Reason,
+    ErrorCode, GeneratedToken, GenerationEnd, MemberLogProb, Participation, RowFormat, Votes,
+    generation_end::Reason,
 };
 use chorus_text::Vocabulary;
 use tonic::Status;
 use tracing::Instrument;
 
+use super::choose::choose;
 use super::deadline::Deadline;
 use super::decided::is_decided;
 use super::leaders::{Lead, Search};
 use super::participation::{Attendance, expect};
-use super::search::{Draft, Searched, search};
+use super::search::{Searched, hypothesis, search};
 use super::seen::Seen;
 use super::sound::make_of_rows;
 use super::text::GeneratedText;
 use super::{drawn, evidence, fallback, leaders};
 use crate::activity::Pulse;
-use crate::beam_search::{Continuation, Finish, Found};
+use crate::beam_search::Continuation;
 use crate::ensemble::{Ensemble, step_status};
 use crate::failure::status;
 use crate::fusion::certificate::Places;
-use crate::fusion::{
-    Candidate, FuseError, Fused, Fusion, Row, Rule, Scratch, VoteCandidate, ahead_of, fuse, shares,
-};
+use crate::fusion::{Row, Rule, Scratch, ahead_of, fuse, shares};
 use crate::plan::{Ask, Plan};
 use crate::replica::Answer;
 use crate::request::{Beam, Generation};
-use crate::sampling::{drawing_member, uniform};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
 use crate::telemetry::Progress;
-use crate::weights::{Weighting, Weights};
+use crate::weights::Weighting;
 
 /// Takes the tokens of a generation as they are chosen.
 pub(super) trait Listener {
@@ -359,24 +357,6 @@ impl<L: Listener> Run<'_, L> {
     }
 }
 
-fn hypothesis(found: Found<Draft>) -> Hypothesis {
-    let Found { tokens, score, finish, text } = found;
-    let (text, stopped) = text.finish();
-    let reason = match finish {
-        Finish::EndToken => Reason::EndToken,
-        Finish::StopString => Reason::StopString,
-        Finish::MaxTokens if stopped => Reason::StopString,
-        Finish::MaxTokens => Reason::MaxTokens,
-    };
-    Hypothesis {
-        text,
-        log_prob: tokens.iter().map(|token| token.log_prob).sum(),
-        tokens: tokens.into_iter().map(|token| token.id).collect(),
-        score,
-        reason: reason.into(),
-    }
-}
-
 /// The token that leads.
 fn winner(generation: &Generation, index: u32, lead: &Lead) -> GeneratedToken {
     let leader = lead.leaders.first();
@@ -385,73 +365,4 @@ fn winner(generation: &Generation, index: u32, lead: &Lead) -> GeneratedToken {
         .filter(|_| is_vote)
         .map(|leader| Votes { count: leader.votes, by_weighted_average: leader.votes == 0 });
     GeneratedToken { id: leader.map_or(0, |leader| leader.id), index, votes, ..GeneratedToken::default() }
-}
-
-/// Fuses the participants' rows and takes the next token.
-fn choose(
-    generation: &Generation,
-    weights: &Weights,
-    seen: &[u32],
-    seed: u64,
-    index: u32,
-    answers: &StepAnswers,
-) -> Result<GeneratedToken, FuseError> {
-    let Generation { fusing, sampling, adjusting, .. } = generation;
-    let Fusion { rule, .. } = fusing.fusion;
-    let candidates = generation.candidates as usize;
-    let mut token = answers.fuse(0, &fusing.fusion, weights, |fused| match fused {
-        Fused::Distribution(mut distribution) => {
-            let by_member = rule == Rule::WeightedAverage && sampling.is_plain() && adjusting.is_none();
-            let drawn = by_member.then(|| draw_of_member(weights, seed, index, answers)).flatten();
-            let uniform = uniform(seed, index);
-            let id = match drawn {
-                Some(id) => id,
-                None if adjusting.is_none() => sampling.choose(&mut distribution, uniform),
-                None => distribution.adjusted(&adjusting.after(seen), |bent| sampling.choose(bent, uniform)),
-            };
-            let log_prob = generation.log_probs.then(|| distribution.log_prob(id)).flatten();
-            let candidates = distribution.top(candidates).into_iter().map(candidate).collect();
-            GeneratedToken { id, index, log_prob, candidates, ..GeneratedToken::default() }
-        }
-        Fused::Winner(winner) => {
-            let votes = Votes { count: winner.votes, by_weighted_average: winner.by_weighted_average };
-            let candidates = winner.top(candidates).into_iter().map(voted).collect();
-            let (id, votes) = (winner.id, Some(votes));
-            GeneratedToken { id, index, votes, candidates, ..GeneratedToken::default() }
-        }
-    })?;
-    for candidate in &mut token.candidates {
-        let of_member = |(_, row): (usize, Row<'_>)| Some(row.log_prob(candidate.id)?.exp());
-        candidate.member_probabilities = answers.rows(0).into_iter().filter_map(of_member).collect();
-    }
-    if generation.log_probs {
-        let names = answers.participation.participants.iter().cloned();
-        let shares = shares(rule, &weights.of_all(&answers.participants))?;
-        let of_member = names.zip(answers.rows(0)).zip(shares).filter_map(|((name, (_, row)), weight)| {
-            Some(MemberLogProb { name, log_prob: row.log_prob(token.id)?, weight })
-        });
-        token.members = of_member.collect();
-    }
-    Ok(token)
-}
-
-fn candidate(candidate: Candidate) -> TokenCandidate {
-    TokenCandidate { id: candidate.id, probability: candidate.log_prob.exp(), ..TokenCandidate::default() }
-}
-
-fn voted(candidate: VoteCandidate) -> TokenCandidate {
-    TokenCandidate {
-        id: candidate.id,
-        probability: candidate.log_prob.exp(),
-        votes: Some(candidate.votes),
-        ..TokenCandidate::default()
-    }
-}
-
-/// What [`Plan::Drawn`] draws, from rows: a seed's text does not depend on whether log-probabilities are wanted.
-fn draw_of_member(weights: &Weights, seed: u64, index: u32, answers: &StepAnswers) -> Option<u32> {
-    let rows = answers.rows(0);
-    let members = rows.iter().map(|(member, _)| (*member, weights.of(*member)));
-    let drawing = drawing_member(seed, index, members)?;
-    rows.iter().find(|(member, _)| *member == drawing).map(|(_, row)| row.draw(uniform(seed, index)))
 }

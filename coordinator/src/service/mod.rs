@@ -3,6 +3,7 @@
 //! Knows nothing about links to members or about how the process is started and stopped.
 
 mod asked;
+mod choose;
 mod classify;
 mod complete;
 mod deadline;

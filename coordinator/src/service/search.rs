@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chorus_proto::v1::{MissingMember, Participation};
+use chorus_proto::v1::{Hypothesis, MissingMember, Participation, generation_end::Reason};
 use chorus_text::Vocabulary;
 use futures::future::try_join_all;
 use tonic::Status;
@@ -176,7 +176,7 @@ impl Terms<'_> {
 
 impl Draft {
     /// The whole text, and whether it ended with a stop string that only its end made certain.
-    pub(super) fn finish(mut self) -> (String, bool) {
+    fn finish(mut self) -> (String, bool) {
         let released = self.stream.finish();
         self.certain.push_str(&released.text);
         (self.certain, released.stop.is_some())
@@ -247,4 +247,23 @@ fn continuations(
         }
     }
     Ok(continuations)
+}
+
+/// A sequence as it is told.
+pub(super) fn hypothesis(found: Found<Draft>) -> Hypothesis {
+    let Found { tokens, score, finish, text } = found;
+    let (text, stopped) = text.finish();
+    let reason = match finish {
+        Finish::EndToken => Reason::EndToken,
+        Finish::StopString => Reason::StopString,
+        Finish::MaxTokens if stopped => Reason::StopString,
+        Finish::MaxTokens => Reason::MaxTokens,
+    };
+    Hypothesis {
+        text,
+        log_prob: tokens.iter().map(|token| token.log_prob).sum(),
+        tokens: tokens.into_iter().map(|token| token.id).collect(),
+        score,
+        reason: reason.into(),
+    }
 }

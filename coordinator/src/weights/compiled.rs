@@ -59,7 +59,7 @@ pub enum Mismatch {
     },
     /// Other tokens.
     #[error(
-        "they were learned with the vocabulary {theirs}, but that of the ensemble is {ours}; allowed: weights learned with this ensemble"
+        "they were learned with the vocabulary {theirs:?}, but that of the ensemble is {ours}; allowed: weights learned with this ensemble"
     )]
     Vocabulary {
         /// The file's fingerprint.
@@ -69,7 +69,7 @@ pub enum Mismatch {
     },
     /// Another model under the same name.
     #[error(
-        "they were learned when member {member:?} was the model {theirs}, but it hosts {ours}; allowed: weights learned with this ensemble"
+        "they were learned when member {member:?} was the model {theirs:?}, but it hosts {ours}; allowed: weights learned with this ensemble"
     )]
     Model {
         /// Which member.
@@ -89,7 +89,7 @@ impl Learned {
     pub fn new(file: &LearnedWeights, names: &[String]) -> Result<Self, Mismatch> {
         let model = |name: &String| {
             let member = file.members.iter().find(|member| member.name == *name);
-            let known = || file.names().into_iter().map(str::to_owned).collect();
+            let known = || file.names().into_iter().map(|name| name.escape_debug().to_string()).collect();
             let member = member.ok_or_else(|| Mismatch::Member { member: name.clone(), known: known() })?;
             Ok((name.clone(), member.model.clone()))
         };
@@ -274,12 +274,12 @@ mod tests {
         assert_eq!(learned.check([Some(&alto), Some(&bass), None]), Ok(()));
         let error = learned.check([Some(&alto), Some(&alto), None]).unwrap_err().to_string();
         assert!(
-            error.starts_with("they were learned when member \"bass\" was the model b, but it hosts a"),
+            error.starts_with("they were learned when member \"bass\" was the model \"b\", but it hosts a"),
             "{error}"
         );
         let error = learned.check([Some(&card("w", "a")), None, None]).unwrap_err().to_string();
         assert!(
-            error.starts_with("they were learned with the vocabulary v, but that of the ensemble is w"),
+            error.starts_with("they were learned with the vocabulary \"v\", but that of the ensemble is w"),
             "{error}"
         );
     }

@@ -112,7 +112,7 @@ pub enum LearnedWeightsError {
     #[error("members: {0:?} is there twice; allowed: every name once")]
     DuplicateMember(String),
     /// A set that can't be one.
-    #[error("rules.{rule}: the set {}: {problem}", set.join("+"))]
+    #[error("rules.{rule}: the set {:?}: {problem}", set.join("+"))]
     Set {
         /// Of which rule.
         rule: Rule,
@@ -122,7 +122,7 @@ pub enum LearnedWeightsError {
         problem: String,
     },
     /// Weights that can't be.
-    #[error("rules.{rule}: the set {}", set.join("+"))]
+    #[error("rules.{rule}: the set {:?}", set.join("+"))]
     Weights {
         /// Of which rule.
         rule: Rule,
@@ -276,26 +276,31 @@ mod tests {
     fn a_file_without_the_whole_set_or_with_a_wrong_one_is_refused() {
         let whole = "{members = ['alto', 'bass'], weights = [1.0, 2.0]}";
         assert!(of_sets(whole).is_ok());
+        let odd = of_sets("{members = ['al\\to'], weights = [1.0]}").unwrap_err();
+        assert!(odd.contains("the set \"al\\\\to\""), "{odd}");
         for (sets, problem) in [
             ("", "rules.weighted_average: there are no weights of all members together"),
             (
                 "{members = ['alto', 'bass'], weights = [1.0]}",
-                "the set alto+bass: it has 1 weights; allowed: one for each",
+                "the set \"alto+bass\": it has 1 weights; allowed: one for each",
             ),
             (
                 "{members = ['alto', 'tuba'], weights = [1.0, 1.0]}",
-                "the set alto+tuba: not all of them are in the list",
+                "the set \"alto+tuba\": not all of them are in the list",
             ),
             (
                 "{members = ['alto', 'alto'], weights = [1.0, 1.0]}",
-                "the set alto+alto: it has a member twice, or none",
+                "the set \"alto+alto\": it has a member twice, or none",
             ),
-            ("{members = [], weights = []}", "the set : it has a member twice, or none"),
+            ("{members = [], weights = []}", "the set \"\": it has a member twice, or none"),
             (
                 "{members = ['alto', 'bass'], weights = [1.0, nan]}",
-                "the set alto+bass: the weight of member \"bass\" is NaN",
+                "the set \"alto+bass\": the weight of member \"bass\" is NaN",
             ),
-            ("{members = ['alto', 'bass'], weights = [0.0, 0.0]}", "the set alto+bass: every weight is 0"),
+            (
+                "{members = ['alto', 'bass'], weights = [0.0, 0.0]}",
+                "the set \"alto+bass\": every weight is 0",
+            ),
             (
                 "{members = ['alto', 'bass'], weights = [1, 1], perplexity = 0.5}",
                 "its perplexity is 0.5; allowed: a finite",
@@ -311,7 +316,7 @@ mod tests {
         }
         let error =
             of_sets(&format!("{whole}, {{members = ['bass', 'alto'], weights = [1, 1]}}")).unwrap_err();
-        assert!(error.contains("the set bass+alto: it is there twice"), "{error}");
+        assert!(error.contains("the set \"bass+alto\": it is there twice"), "{error}");
     }
 
     #[test]

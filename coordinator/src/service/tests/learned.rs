@@ -187,7 +187,7 @@ async fn those_of_another_ensemble_are_not_used_and_the_status_says_why() {
     assert!(!learned.in_force && learned.rules.is_empty());
     assert_eq!(
         learned.reason,
-        "they were learned when member \"alto\" was the model another, but it hosts scripted; allowed: weights \
+        "they were learned when member \"alto\" was the model \"another\", but it hosts scripted; allowed: weights \
          learned with this ensemble"
     );
     let request = ScoreRequest { input: ids(&[1, 2]), ..ScoreRequest::default() };

@@ -44,7 +44,7 @@ async fn learned_weights_take_effect_are_refused_of_another_ensemble_and_give_wa
     let refusal = stage.admin.reload(ReloadRequest::default()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
     let sentence = "weights: the learned weights are of another ensemble: they were learned when member \"alto\" was the \
-                    model another, but it hosts scripted";
+                    model \"another\", but it hosts scripted";
     assert!(refusal.message().contains(sentence), "{refusal}");
     assert_eq!(stage.weights().await, [0.75, 0.25], "what was in force still is");
 
