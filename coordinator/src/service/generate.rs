@@ -185,8 +185,9 @@ impl<L: Listener> Run<'_, L> {
         Ok(ending)
     }
 
-    async fn search(&self, beam: Beam) -> Result<Searched, Status> {
-        search(&self.speaker, &self.generation, beam, &self.vocabulary, self.deadline).await
+    async fn search(&mut self, beam: Beam) -> Result<Searched, Status> {
+        let Self { speaker, generation, vocabulary, deadline, progress, .. } = self;
+        search(speaker, generation, beam, vocabulary, *deadline, progress).await
     }
 
     /// A token of a sequence that was found, as it is told.

@@ -10,6 +10,7 @@ use chorus_proto::v1::{Hypothesis, MissingMember, Participation, generation_end:
 use chorus_text::Vocabulary;
 use futures::future::try_join_all;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use super::deadline::Deadline;
 use super::leaders::{self, Search};
@@ -23,6 +24,7 @@ use crate::fusion::{Candidate, FuseError, Fused, Row};
 use crate::plan::{Ask, Plan};
 use crate::request::{Beam, Generation};
 use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::telemetry::Progress;
 
 /// What a search found.
 pub(super) struct Searched {
@@ -74,6 +76,7 @@ pub(super) async fn search(
     beam: Beam,
     vocabulary: &Vocabulary,
     deadline: Deadline,
+    progress: &mut Progress,
 ) -> Result<Searched, Status> {
     let plan = generation.plan(vocabulary.len() as usize);
     let terms = Terms { ensemble, generation, vocabulary, plan, leaders: beam.leaders() as usize };
@@ -81,7 +84,9 @@ pub(super) async fn search(
     let mut sequences = vec![terms.first(deadline)];
     let mut steps = Vec::new();
     while !sequences.is_empty() {
-        let (continuations, participation) = terms.step(&mut sequences).await?;
+        let span = progress.ask(plan.kind());
+        let (continuations, participation) = terms.step(&mut sequences).instrument(span).await?;
+        progress.stepped();
         steps.push(participation);
         let kept = search.advance(continuations, |parent, id| terms.read(&sequences[parent].draft, id));
         sequences = branch(sequences, kept);

@@ -106,11 +106,14 @@ impl Answers {
         self.first_token.record(after.as_secs_f64());
     }
 
+    /// One more step of a generation.
+    pub(super) fn step(&self, plan: PlanKind, took: Duration) {
+        self.of(plan).step.record(took.as_secs_f64());
+    }
+
     /// One more token of a generation, by so many.
-    pub(super) fn token(&self, plan: PlanKind, took: Duration, participants: usize) {
-        let of_plan = self.of(plan);
-        of_plan.step.record(took.as_secs_f64());
-        of_plan.generated.increment(1);
+    pub(super) fn token(&self, plan: PlanKind, participants: usize) {
+        self.of(plan).generated.increment(1);
         self.participants.record(participants as f64);
     }
 
@@ -210,7 +213,8 @@ mod tests {
             answers.given(Method::Score, 9, participation);
         }
         answers.given(Method::Generate, 9, &whole);
-        answers.token(PlanKind::Drawn, Duration::from_micros(1), 2);
+        answers.step(PlanKind::Drawn, Duration::from_micros(1));
+        answers.token(PlanKind::Drawn, 2);
         let rendered = recorder.handle().render();
         for line in [
             "chorus_answers_total{method=\"score\"} 3",

@@ -19,12 +19,12 @@ pub(crate) struct Progress {
     /// When its request arrived; none once a token came.
     arrived: Option<Instant>,
     plan: PlanKind,
-    /// When the token that is looked for was asked about.
-    asked: Instant,
+    /// When the step that is under way began.
+    asked: Option<Instant>,
     /// Whether the request's trace is recorded.
     is_traced: bool,
-    /// Tokens that were looked for.
-    tokens: u64,
+    /// Steps that were begun.
+    steps: u64,
 }
 
 impl Progress {
@@ -41,24 +41,32 @@ impl Progress {
             answers: Arc::clone(answers),
             arrived: Some(arrived),
             plan,
-            asked: Instant::now(),
+            asked: None,
             is_traced: chorus_trace::is_sampled(&Span::current()),
-            tokens: 0,
+            steps: 0,
         }
     }
 
-    /// The next token is looked for: in this span, which is none where nothing is recorded.
+    /// The next step begins: in this span, which is none where nothing is recorded.
     pub(crate) fn ask(&mut self, plan: PlanKind) -> Span {
-        (self.plan, self.asked) = (plan, Instant::now());
-        let index = self.tokens;
-        self.tokens += 1;
+        (self.plan, self.asked) = (plan, Some(Instant::now()));
+        let index = self.steps;
+        self.steps += 1;
         step_span(self.is_traced, index, plan)
     }
 
-    /// It was found.
+    /// It is over. A search hands its tokens on later, and all at once.
+    pub(crate) fn stepped(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.answers.step(self.plan, asked.elapsed());
+        }
+    }
+
+    /// A token was found, which ends the step that is under way.
     pub(crate) fn found(&mut self, participation: &Participation) {
+        self.stepped();
         let now = Instant::now();
-        self.answers.token(self.plan, now - self.asked, participation.participants.len());
+        self.answers.token(self.plan, participation.participants.len());
         if let Some(arrived) = self.arrived.take() {
             self.answers.first_token(now - arrived);
         }
@@ -67,7 +75,30 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
+
+    #[test]
+    fn tokens_that_a_search_hands_on_at_its_end_are_no_steps() {
+        let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
+        let answers = Arc::new(metrics::with_local_recorder(&recorder, Answers::new));
+        let asks = (Rule::WeightedAverage, PlanKind::Certified);
+        let mut progress = Progress::new(&answers, Instant::now(), 7, asks);
+        for _ in 0..2 {
+            progress.ask(PlanKind::Certified);
+            progress.stepped();
+        }
+        (0..5).for_each(|_| progress.found(&Participation::default()));
+        let rendered = recorder.handle().render();
+        for line in [
+            "chorus_step_seconds_count{plan=\"certified\"} 2",
+            "chorus_generated_tokens_total{plan=\"certified\"} 5",
+            "chorus_first_token_seconds_count 1",
+        ] {
+            assert!(rendered.lines().any(|rendered| rendered == line), "{line} in {rendered}");
+        }
+    }
 
     #[test]
     fn a_token_that_nobody_looks_at_costs_no_allocation() {
