@@ -104,11 +104,15 @@ fn a_list_of_members_that_is_accepted_is_one_that_a_file_can_have() {
         1 => "dns://[a-z]{1,3}:[1-9]",
         1 => ".{0,30}"
     ];
-    let member = (name, weight, prop::collection::vec(address, 0..3));
+    let some = prop::collection::vec(address.clone(), 1..3);
+    let addresses = prop_oneof![5 => some, 1 => prop::collection::vec(address, 0..3)];
+    let member = (name, weight, addresses);
     let member = member.prop_map(|(name, weight, addresses)| MemberSettings { name, weight, addresses });
     let quorum = (prop_oneof![3 => 1..3_u32, 1 => any_count()], prop_oneof![3 => 0.0..1.0, 1 => any_f64()]);
     let quorum = prop::option::weighted(0.3, quorum.prop_map(|(members, weight)| Quorum { members, weight }));
-    let request = (prop::collection::vec(member, 0..4), quorum).prop_map(|(members, quorum)| {
+    let some = prop::collection::vec(member.clone(), 1..4);
+    let members = prop_oneof![5 => some, 1 => prop::collection::vec(member, 0..4)];
+    let request = (members, quorum).prop_map(|(members, quorum)| {
         SetMembersRequest { members, quorum, ..SetMembersRequest::default() }.encode_to_vec()
     });
     fuzz("coordinator: lists of members", mutated(request.boxed(), &WORDS), |Encoded(bytes)| {

@@ -61,6 +61,11 @@ fn fusion() -> impl Strategy<Value = Option<FusionOptions>> + Clone {
     prop::option::of(options).boxed()
 }
 
+/// Mostly as it is configured.
+fn usual_fusion() -> impl Strategy<Value = Option<FusionOptions>> + Clone {
+    prop_oneof![2 => Just(None), 1 => fusion()]
+}
+
 fn sampling() -> impl Strategy<Value = Option<SamplingOptions>> + Clone {
     let odd = || prop::option::weighted(0.3, any_f64());
     let ids = || {
@@ -136,7 +141,7 @@ fn a_generation_that_is_accepted_is_within_its_limits() {
     let stop = prop::collection::vec(".{0,300}", 0..3);
     let stop = prop_oneof![3 => Just(Vec::new()), 1 => stop];
     let max_tokens = prop::option::of(prop_oneof![2 => 1..100_u32, 1 => any_count()]);
-    let request = (input(), max_tokens, stop, sampling(), fusion(), any::<bool>());
+    let request = (input(), max_tokens, stop, sampling(), usual_fusion(), any::<bool>());
     let candidates = prop::option::weighted(0.2, prop_oneof![2 => 0..20_u32, 1 => any_count()]);
     let request = (request, beam(), candidates).prop_map(|(request, beam, candidates)| {
         let (prompt, max_tokens, stop, sampling, fusion, log_probs) = request;
@@ -211,13 +216,17 @@ fn distributions_that_are_accepted_are_within_their_limits() {
 
 #[test]
 fn a_ranking_that_is_accepted_is_within_its_limits() {
-    let score = prop::option::weighted(0.3, any_f64());
-    let candidate = (input(), score).prop_map(|(continuation, score)| RankCandidate { continuation, score });
-    let candidates = prop::collection::vec(candidate, 0..5);
+    let score = prop::option::weighted(0.2, any_f64());
+    let short = || {
+        let text = "[ab]{1,2}".prop_map(|text| Some(Input { input: Some(input::Input::Text(text)) }));
+        prop_oneof![5 => text, 1 => input()]
+    };
+    let candidate = (short(), score).prop_map(|(continuation, score)| RankCandidate { continuation, score });
+    let candidates = prop::collection::vec(candidate, 0..4);
     let by = prop_oneof![5 => 0..4_i32, 1 => any::<i32>()];
-    let odd = (prop::option::weighted(0.3, any_f64()), prop::option::of(any_count()));
-    let contexts = (prop::option::of(input()), prop::option::weighted(0.3, input()));
-    let request = (contexts, candidates, fusion(), by, odd);
+    let odd = (prop::option::weighted(0.2, any_f64()), prop::option::weighted(0.2, any_count()));
+    let contexts = (prop::option::of(short()), prop::option::weighted(0.2, short()));
+    let request = (contexts, candidates, usual_fusion(), by, odd);
     let encoded =
         request.prop_map(|((context, prior_context), candidates, fusion, normalization, (scale, top_n))| {
             let (context, prior_context) = (context.flatten(), prior_context.flatten());
@@ -238,16 +247,23 @@ fn a_ranking_that_is_accepted_is_within_its_limits() {
 
 #[test]
 fn a_classification_that_is_accepted_is_within_its_limits() {
-    let label = ("[a-c]{0,2}", prop_oneof![3 => "[ab ]{0,2}\\{text\\}[ab]{0,2}", 1 => ".{0,12}"])
+    let label =
+        |(name, template): (&str, &str)| Label { name: name.to_owned(), template: template.to_owned() };
+    let sound = [("a", "{text}"), ("b", "a{text}"), ("c", "{text}b")].map(label).to_vec();
+    let odd = ("[a-c]{0,2}", prop_oneof![3 => "[ab ]{0,2}\\{text\\}[ab]{0,2}", 1 => ".{0,12}"])
         .prop_map(|(name, template)| Label { name, template });
+    let labels = prop_oneof![
+        3 => prop::sample::subsequence(sound, 2..=3),
+        1 => prop::collection::vec(odd, 0..4),
+    ];
     let biases = prop::collection::vec(prop_oneof![4 => -2.0..2.0_f64, 1 => any_f64()], 0..4);
-    let calibration = ("alto|bass|[a-z]{0,3}", prop::option::weighted(0.5, any_f64()), biases)
+    let calibration = ("alto|alto|bass|bass|[a-z]{0,3}", prop::option::weighted(0.5, any_f64()), biases)
         .prop_map(|(member, scale, biases)| LabelCalibration { member, scale, biases });
     let request = (
-        prop_oneof![4 => "[ab c]{0,3}", 1 => ".{0,20}"],
-        prop::collection::vec(label, 0..4),
-        fusion(),
-        prop::collection::vec(calibration, 0..3),
+        prop_oneof![6 => "[ab c]{1,2}", 1 => ".{0,20}"],
+        labels,
+        usual_fusion(),
+        prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(calibration, 0..3)],
     );
     let encoded = request.prop_map(|(text, labels, fusion, calibration)| {
         ClassifyRequest { text, labels, fusion, calibration }.encode_to_vec()
