@@ -8,7 +8,7 @@ use chorus_proto::v1::{self, ClassifyReply, LabelProbability, MemberLabels};
 use chorus_text::Vocabulary;
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use super::fallback;
 use super::forest::{AT_A_TIME, Forest, Said};
 use super::participation::expect;
@@ -22,11 +22,11 @@ pub(super) async fn classify(
     ensemble: Arc<Ensemble>,
     wanted: Classification,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<ClassifyReply, Status> {
     let trie = TokenTrie::new(&wanted.sequences);
     telemetry::asked(wanted.fusing.fusion.rule, Classification::plan().kind());
-    let reply = classify_by_anybody(&ensemble, wanted, &trie, &vocabulary, deadline).await?;
+    let reply = classify_by_anybody(&ensemble, wanted, &trie, &vocabulary, call).await?;
     if let Some(participation) = &reply.participation {
         ensemble.common.answers.given(Method::Classify, trie.tokens(), participation);
     }
@@ -38,10 +38,10 @@ async fn classify_by_anybody(
     wanted: Classification,
     trie: &TokenTrie,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<ClassifyReply, Status> {
     let _branches = ensemble.common.branches(trie.len().min(AT_A_TIME)).await;
-    let failure = match classify_by(ensemble, &wanted, trie, vocabulary, deadline).await {
+    let failure = match classify_by(ensemble, &wanted, trie, vocabulary, call).await {
         Ok(reply) => return Ok(reply),
         Err(failure) => failure,
     };
@@ -49,7 +49,7 @@ async fn classify_by_anybody(
     // What was learned of the members says nothing of another model.
     let calibrations = vec![wanted.uncalibrated()];
     let wanted = Classification { fusing: wanted.fusing.alone(), calibrations, ..wanted };
-    let mut reply = classify_by(&fallback, &wanted, trie, vocabulary, deadline).await?;
+    let mut reply = classify_by(&fallback, &wanted, trie, vocabulary, call).await?;
     fallback::mark(reply.participation.get_or_insert_default(), ensemble);
     Ok(reply)
 }
@@ -59,12 +59,12 @@ async fn classify_by(
     wanted: &Classification,
     trie: &TokenTrie,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<ClassifyReply, Status> {
     let forest = Forest {
         ensemble,
         vocabulary,
-        deadline,
+        call,
         fusing: &Arc::new(wanted.fusing.clone()),
         plan: Classification::plan(),
         sequences: &wanted.sequences,

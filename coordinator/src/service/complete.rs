@@ -8,7 +8,7 @@ use chorus_proto::v1::{CompleteReply, GeneratedToken, Participation};
 use chorus_text::Vocabulary;
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use super::generate::{Ending, Listener, generate};
 use crate::ensemble::Ensemble;
 use crate::request::Generation;
@@ -19,11 +19,11 @@ pub(super) async fn complete(
     ensemble: Arc<Ensemble>,
     generation: Generation,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<CompleteReply, Status> {
     let mut reply = CompleteReply::default();
     let Ending { text, participation, end } =
-        generate(&ensemble, generation, vocabulary, deadline, &mut reply).await?;
+        generate(&ensemble, generation, vocabulary, call, &mut reply).await?;
     ensemble.common.answers.given(Method::Complete, end.generated_tokens as usize, &participation);
     reply.text.push_str(&text);
     Ok(CompleteReply { participation: Some(participation), end: Some(end), ..reply })

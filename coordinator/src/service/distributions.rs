@@ -9,15 +9,16 @@ use chorus_proto::v1::{DistributionsReply, Participation, Rule};
 use chorus_text::Vocabulary;
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use super::distribution_rows::{Wanted, replies};
+use super::opening::Opening;
 use super::participation::expect;
 use super::replies::{Replies, send};
 use super::sound::make_of_rows;
 use crate::ensemble::{Ensemble, NUMBERS_OF_A_LISTED_ONE, step_status};
 use crate::plan::pieces;
 use crate::request::Distributions;
-use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::session::{Rejoin, StepAnswers};
 use crate::telemetry::{self, Method};
 
 /// Sends every position. Dropped or finished, the session closes.
@@ -28,17 +29,16 @@ pub(super) async fn distributions(
     ensemble: &Arc<Ensemble>,
     wanted: Distributions,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
     messages: &Replies<DistributionsReply>,
 ) -> Result<(), Status> {
     let vocabulary_size = vocabulary.len() as usize;
     let plan = wanted.plan();
     let fusing = wanted.fusing.clone();
     telemetry::asked(fusing.fusion.rule, plan.kind());
-    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(fusing.allow_degraded);
-    let terms = terms.for_one_answer(wanted.tokens.len());
-    let nobody = BTreeMap::new();
-    let mut session = EnsembleSession::begin(&ensemble.roster, &vocabulary, terms, Rejoin::Never, &nobody);
+    let (rejoin, nobody) = (Rejoin::Never, BTreeMap::new());
+    let opening = Opening { ensemble, vocabulary: &vocabulary, call, fusing: &fusing, plan, rejoin };
+    let mut session = opening.begin_for_one_answer(wanted.tokens.len(), &nobody);
     let ask = plan.each();
     let most = session.max_feed_tokens(&ask);
     let mut weighting = fusing.weighting;

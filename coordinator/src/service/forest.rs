@@ -12,7 +12,8 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
+use super::opening::Opening;
 use super::score_columns::{Columns, FusedToken};
 use super::sound::make_of_rows;
 use crate::ensemble::{Ensemble, NUMBERS_OF_A_LISTED_ONE, fuse_status, step_status};
@@ -28,7 +29,7 @@ pub(super) const AT_A_TIME: usize = 32;
 pub(super) struct Forest<'a> {
     pub(super) ensemble: &'a Arc<Ensemble>,
     pub(super) vocabulary: &'a Vocabulary,
-    pub(super) deadline: Deadline,
+    pub(super) call: Call,
     pub(super) fusing: &'a Arc<Fusing>,
     pub(super) plan: Plan,
     pub(super) sequences: &'a [Vec<u32>],
@@ -140,9 +141,8 @@ impl Forest<'_> {
     }
 
     fn begin(&self, barred: &BTreeMap<usize, String>) -> EnsembleSession {
-        let terms = self.ensemble.session_terms(self.plan, self.deadline.at());
-        let terms = terms.allowing_degraded(self.fusing.allow_degraded);
-        EnsembleSession::begin(&self.ensemble.roster, self.vocabulary, terms, Rejoin::Never, barred)
+        let Self { ensemble, vocabulary, call, fusing, plan, .. } = *self;
+        Opening { ensemble, vocabulary, call, fusing, plan, rejoin: Rejoin::Never }.begin(barred)
     }
 
     /// What comes after a run waits for its turn.

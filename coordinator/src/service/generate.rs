@@ -13,10 +13,11 @@ use chorus_text::Vocabulary;
 use tonic::Status;
 use tracing::Instrument;
 
+use super::call::Call;
 use super::choose::choose;
-use super::deadline::Deadline;
 use super::decided::is_decided;
 use super::leaders::{Lead, Search};
+use super::opening::Opening;
 use super::participation::{Attendance, expect};
 use super::search::{Searched, hypothesis, search};
 use super::seen::Seen;
@@ -68,7 +69,7 @@ struct Run<'a, L> {
     speaker: Arc<Ensemble>,
     generation: Arc<Generation>,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
     seed: u64,
     text: GeneratedText,
     /// The prompt, and what was generated.
@@ -90,13 +91,13 @@ pub(super) async fn generate(
     ensemble: &Arc<Ensemble>,
     generation: Generation,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
     listener: &mut impl Listener,
 ) -> Result<Ending, Status> {
     let members = ensemble.roster.members.iter();
     let run = Run {
         ensemble,
-        pulse: ensemble.common.activity.begin(deadline.begun(), generation.beam.is_none()),
+        pulse: ensemble.common.activity.begin(call.begun(), generation.beam.is_none()),
         speaker: Arc::clone(ensemble),
         seed: seed(&generation),
         seen: Seen::new(&generation),
@@ -106,13 +107,13 @@ pub(super) async fn generate(
         attendance: Attendance::new(members.map(|member| member.name().to_owned())),
         progress: Progress::new(
             &ensemble.common.answers,
-            deadline.begun(),
+            call.begun(),
             generation.prompt.len(),
             (generation.fusing.fusion.rule, generation.plan(vocabulary.len() as usize).kind()),
         ),
         generation: Arc::new(generation),
         vocabulary,
-        deadline,
+        call,
         listener,
     };
     match run.generation.beam {
@@ -186,8 +187,8 @@ impl<L: Listener> Run<'_, L> {
     }
 
     async fn search(&mut self, beam: Beam) -> Result<Searched, Status> {
-        let Self { speaker, generation, vocabulary, deadline, progress, .. } = self;
-        search(speaker, generation, beam, vocabulary, *deadline, progress).await
+        let Self { speaker, generation, vocabulary, call, progress, .. } = self;
+        search(speaker, generation, beam, vocabulary, *call, progress).await
     }
 
     /// A token of a sequence that was found, as it is told.
@@ -210,11 +211,15 @@ impl<L: Listener> Run<'_, L> {
     }
 
     fn begin(&self) -> EnsembleSession {
-        let plan = self.generation.plan(self.vocabulary.len() as usize);
-        let terms = self.speaker.session_terms(plan, self.deadline.at());
-        let terms = terms.allowing_degraded(self.generation.fusing.allow_degraded);
-        let (roster, nobody) = (&self.speaker.roster, BTreeMap::new());
-        EnsembleSession::begin(roster, &self.vocabulary, terms, Rejoin::Allowed, &nobody)
+        let opening = Opening {
+            ensemble: &self.speaker,
+            vocabulary: &self.vocabulary,
+            call: self.call,
+            fusing: &self.generation.fusing,
+            plan: self.generation.plan(self.vocabulary.len() as usize),
+            rejoin: Rejoin::Allowed,
+        };
+        opening.begin(&BTreeMap::new())
     }
 
     /// Goes over to the fallback, which has read nothing yet, for the rest of the generation.

@@ -3,10 +3,10 @@
 //! Knows nothing about links to members or about how the process is started and stopped.
 
 mod asked;
+mod call;
 mod choose;
 mod classify;
 mod complete;
-mod deadline;
 mod decided;
 mod distribution_rows;
 mod distributions;
@@ -17,6 +17,7 @@ mod forest;
 mod generate;
 mod guarded;
 mod leaders;
+mod opening;
 mod participation;
 mod predict;
 mod rank;
@@ -52,9 +53,9 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
 
 use asked::Asked;
-use deadline::Deadline;
+use call::Call;
 
-use crate::admission::{Caller, Place, shutting_down};
+use crate::admission::{Place, shutting_down};
 use crate::ensemble::Ensemble;
 use crate::failure::refused;
 use crate::request::{
@@ -87,18 +88,19 @@ impl EnsembleService {
         &self,
         request: Request<Q>,
         check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
-        work: fn(Arc<Ensemble>, C, Vocabulary, Deadline) -> W,
+        work: fn(Arc<Ensemble>, C, Vocabulary, Call) -> W,
     ) -> Result<Response<R>, Status>
     where
         W: Future<Output = Result<R, Status>>,
     {
-        let deadline = Deadline::of_call(request.metadata());
+        let call = Call::of(&request);
         let all = self.ensemble();
         let answer = async {
-            let Admitted { _place, ensemble, checked, vocabulary } = admit(&all, request, check).await?;
-            work(ensemble, checked, vocabulary, deadline).await
+            let Admitted { _place, ensemble, checked, vocabulary } =
+                admit(&all, call, request, check).await?;
+            work(ensemble, checked, vocabulary, call).await
         };
-        in_time(&all, deadline, answer).await.map(Response::new)
+        in_time(&all, call, answer).await.map(Response::new)
     }
 }
 
@@ -112,11 +114,11 @@ impl ensemble_server::Ensemble for EnsembleService {
         &self,
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        let deadline = Deadline::of_call(request.metadata());
+        let call = Call::of(&request);
         let all = self.ensemble();
-        let admitted = in_time(&all, deadline, admit(&all, request, Generation::new)).await?;
+        let admitted = in_time(&all, call, admit(&all, call, request, Generation::new)).await?;
         let (replies, stream) = mpsc::channel(REPLIES + 1);
-        let work = stream::generation(admitted, replies, deadline);
+        let work = stream::generation(admitted, replies, call);
         tokio::spawn(work.instrument(Span::current()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -125,11 +127,11 @@ impl ensemble_server::Ensemble for EnsembleService {
         &self,
         request: Request<DistributionsRequest>,
     ) -> Result<Response<Self::DistributionsStream>, Status> {
-        let deadline = Deadline::of_call(request.metadata());
+        let call = Call::of(&request);
         let all = self.ensemble();
-        let admitted = in_time(&all, deadline, admit(&all, request, Distributions::new)).await?;
+        let admitted = in_time(&all, call, admit(&all, call, request, Distributions::new)).await?;
         let (replies, stream) = mpsc::channel(LARGE_REPLIES + 1);
-        let work = stream::distributions(admitted, replies, deadline);
+        let work = stream::distributions(admitted, replies, call);
         tokio::spawn(work.instrument(Span::current()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -183,10 +185,11 @@ struct Admitted<C> {
 /// Lets a request in when it is checked and its turn has come.
 async fn admit<Q: Asked + Send + 'static, C: Costs + Send + 'static>(
     all: &Arc<Ensemble>,
+    call: Call,
     request: Request<Q>,
     check: fn(Q, &Terms<'_>) -> Result<C, RequestError>,
 ) -> Result<Admitted<C>, Status> {
-    let mut visitor = all.common.admission.arrive(Caller::of(&request))?;
+    let mut visitor = all.common.admission.arrive(call.caller())?;
     let request = request.into_inner();
     let (ensemble, bytes) =
         (all.of(request.members()).map_err(|error| refused(&error))?, request.text_bytes());
@@ -200,14 +203,14 @@ async fn admit<Q: Asked + Send + 'static, C: Costs + Send + 'static>(
 /// dropped, and with it the sessions.
 async fn in_time<T>(
     ensemble: &Ensemble,
-    deadline: Deadline,
+    call: Call,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
     tokio::select! {
         // A result that is there goes out, even in the last moment.
         biased;
         result = work => result,
-        status = deadline.passed() => Err(status),
+        status = call.passed() => Err(status),
         () = ensemble.common.stop.cancelled() => Err(shutting_down()),
     }
 }

@@ -9,8 +9,9 @@ use chorus_proto::v1::{Candidate, MemberPrediction, PredictReply, RowFormat};
 use chorus_text::Vocabulary;
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use super::leaders::{self, Lead, Search};
+use super::opening::Opening;
 use super::participation::expect;
 use super::{evidence, fallback};
 use crate::ensemble::{Ensemble, fuse_status, step_status};
@@ -25,12 +26,12 @@ pub(super) async fn predict(
     ensemble: Arc<Ensemble>,
     prediction: Prediction,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<PredictReply, Status> {
     let plan = prediction.plan(vocabulary.len() as usize).kind();
     telemetry::asked(prediction.fusing.fusion.rule, plan);
     let (answers, tokens) = (Arc::clone(&ensemble.common.answers), prediction.prefix.len());
-    let reply = predict_by_anybody(ensemble, prediction, vocabulary, deadline).await?;
+    let reply = predict_by_anybody(ensemble, prediction, vocabulary, call).await?;
     if let Some(participation) = &reply.participation {
         answers.given(Method::Predict, tokens, participation);
     }
@@ -41,15 +42,15 @@ async fn predict_by_anybody(
     ensemble: Arc<Ensemble>,
     prediction: Prediction,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<PredictReply, Status> {
-    let failure = match predict_by(&ensemble, &prediction, &vocabulary, deadline).await {
+    let failure = match predict_by(&ensemble, &prediction, &vocabulary, call).await {
         Ok(reply) => return Ok(reply),
         Err(failure) => failure,
     };
     let fallback = fallback::instead(&ensemble, &prediction.fusing, failure)?;
     let prediction = Prediction { fusing: prediction.fusing.alone(), ..prediction };
-    let mut reply = predict_by(&fallback, &prediction, &vocabulary, deadline).await?;
+    let mut reply = predict_by(&fallback, &prediction, &vocabulary, call).await?;
     fallback::mark(reply.participation.get_or_insert_default(), &ensemble);
     Ok(reply)
 }
@@ -58,15 +59,13 @@ async fn predict_by(
     ensemble: &Ensemble,
     prediction: &Prediction,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<PredictReply, Status> {
     let vocabulary_size = vocabulary.len() as usize;
     let plan = prediction.plan(vocabulary_size);
-    let roster = &ensemble.roster;
-    let terms = ensemble.session_terms(plan, deadline.at());
-    let terms =
-        terms.allowing_degraded(prediction.fusing.allow_degraded).for_one_answer(prediction.prefix.len());
-    let mut session = EnsembleSession::begin(roster, vocabulary, terms, Rejoin::Never, &BTreeMap::new());
+    let opening =
+        Opening { ensemble, vocabulary, call, fusing: &prediction.fusing, plan, rejoin: Rejoin::Never };
+    let mut session = opening.begin_for_one_answer(prediction.prefix.len(), &BTreeMap::new());
     let (fusing, mut prefix) = (&prediction.fusing, prediction.prefix.as_slice());
     let mut weighting = fusing.weighting.clone();
     if weighting.is_adaptive() {

@@ -8,7 +8,7 @@ use chorus_proto::v1::{RankReply, RankedCandidate, Rule};
 use chorus_text::Vocabulary;
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use super::fallback;
 use super::forest::{AT_A_TIME, Forest, Said, Sums};
 use super::participation::expect;
@@ -21,11 +21,11 @@ pub(super) async fn rank(
     ensemble: Arc<Ensemble>,
     ranking: Ranking,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<RankReply, Status> {
     let plan = ranking.plan(vocabulary.len() as usize).kind();
     telemetry::asked(ranking.fusing.fusion.rule, plan);
-    let reply = rank_by_anybody(&ensemble, ranking, &vocabulary, deadline).await?;
+    let reply = rank_by_anybody(&ensemble, ranking, &vocabulary, call).await?;
     if let Some(participation) = &reply.participation {
         ensemble.common.answers.given(Method::Rank, reply.computed_tokens as usize, participation);
     }
@@ -36,17 +36,17 @@ async fn rank_by_anybody(
     ensemble: &Arc<Ensemble>,
     ranking: Ranking,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<RankReply, Status> {
     let trie = TokenTrie::new(&ranking.candidates);
     let _branches = ensemble.common.branches(trie.len().min(AT_A_TIME)).await;
-    let failure = match rank_by(ensemble, &ranking, &trie, vocabulary, deadline).await {
+    let failure = match rank_by(ensemble, &ranking, &trie, vocabulary, call).await {
         Ok(reply) => return Ok(reply),
         Err(failure) => failure,
     };
     let fallback = fallback::instead(ensemble, &ranking.fusing, failure)?;
     let ranking = Ranking { fusing: ranking.fusing.alone(), ..ranking };
-    let mut reply = rank_by(&fallback, &ranking, &trie, vocabulary, deadline).await?;
+    let mut reply = rank_by(&fallback, &ranking, &trie, vocabulary, call).await?;
     fallback::mark(reply.participation.get_or_insert_default(), ensemble);
     Ok(reply)
 }
@@ -56,12 +56,12 @@ async fn rank_by(
     ranking: &Ranking,
     trie: &TokenTrie,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<RankReply, Status> {
     let forest = Forest {
         ensemble,
         vocabulary,
-        deadline,
+        call,
         fusing: &Arc::new(ranking.fusing.clone()),
         plan: ranking.plan(vocabulary.len() as usize),
         sequences: &ranking.candidates,

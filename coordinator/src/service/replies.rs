@@ -8,7 +8,7 @@ use chorus_proto::v1::ErrorCode;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use crate::admission::shutting_down;
 use crate::ensemble::Ensemble;
 use crate::failure::status;
@@ -23,7 +23,7 @@ pub(super) type Replies<T> = mpsc::Sender<Result<T, Status>>;
 pub(super) async fn until_the_end<T>(
     ensemble: &Ensemble,
     replies: &Replies<T>,
-    deadline: Deadline,
+    call: Call,
     work: impl Future<Output = Result<Option<T>, Status>>,
 ) {
     // Kept for the last word, which must reach even a client that left no room for anything else.
@@ -39,7 +39,7 @@ pub(super) async fn until_the_end<T>(
             tracing::debug!("the client hung up");
             return;
         }
-        status = deadline.passed() => Err(status),
+        status = call.passed() => Err(status),
         () = ensemble.common.stop.cancelled() => Err(shutting_down()),
     };
     if let Some(last) = result.transpose() {

@@ -10,9 +10,10 @@ use chorus_proto::v1::{self, MemberScore, Participation, ScoreReply, TokenScore,
 use chorus_text::Vocabulary;
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use super::fallback;
 use super::leaders::{self, Search};
+use super::opening::Opening;
 use super::participation::expect;
 use super::score_columns::{Columns, FusedToken};
 use super::sound::make_of_rows;
@@ -22,7 +23,7 @@ use crate::fusion::{FuseError, shares};
 use crate::plan::{Plan, pieces};
 use crate::request::Scoring;
 use crate::roster::Roster;
-use crate::session::{EnsembleSession, Rejoin, StepAnswers};
+use crate::session::{Rejoin, StepAnswers};
 use crate::telemetry::{self, Method};
 use crate::weights::Weighting;
 
@@ -30,12 +31,12 @@ pub(super) async fn score(
     ensemble: Arc<Ensemble>,
     scoring: Scoring,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<ScoreReply, Status> {
     let plan = scoring.plan(vocabulary.len() as usize).kind();
     telemetry::asked(scoring.fusing.fusion.rule, plan);
     let answers = Arc::clone(&ensemble.common.answers);
-    let reply = score_by_anybody(ensemble, scoring, vocabulary, deadline).await?;
+    let reply = score_by_anybody(ensemble, scoring, vocabulary, call).await?;
     answers.scored(plan, reply.tokens as usize);
     if let Some(participation) = &reply.participation {
         answers.given(Method::Score, reply.tokens as usize, participation);
@@ -47,16 +48,16 @@ async fn score_by_anybody(
     ensemble: Arc<Ensemble>,
     scoring: Scoring,
     vocabulary: Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<ScoreReply, Status> {
     let scoring = Arc::new(scoring);
-    let failure = match score_by(&ensemble, &scoring, &vocabulary, deadline).await {
+    let failure = match score_by(&ensemble, &scoring, &vocabulary, call).await {
         Ok(reply) => return Ok(reply),
         Err(failure) => failure,
     };
     let fallback = fallback::instead(&ensemble, &scoring.fusing, failure)?;
     let scoring = Arc::new(Scoring { fusing: scoring.fusing.alone(), ..Scoring::clone(&scoring) });
-    let mut reply = score_by(&fallback, &scoring, &vocabulary, deadline).await?;
+    let mut reply = score_by(&fallback, &scoring, &vocabulary, call).await?;
     fallback::mark(reply.participation.get_or_insert_default(), &ensemble);
     Ok(reply)
 }
@@ -65,11 +66,11 @@ async fn score_by(
     ensemble: &Arc<Ensemble>,
     scoring: &Arc<Scoring>,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<ScoreReply, Status> {
     let mut barred = BTreeMap::new();
     let (columns, mut participation) = loop {
-        if let Some(scored) = pass(ensemble, scoring, vocabulary, deadline, &mut barred).await? {
+        if let Some(scored) = pass(ensemble, scoring, vocabulary, call, &mut barred).await? {
             break scored;
         }
     };
@@ -88,15 +89,14 @@ async fn pass(
     ensemble: &Arc<Ensemble>,
     scoring: &Arc<Scoring>,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
     barred: &mut BTreeMap<usize, String>,
 ) -> Result<Option<(Columns, Participation)>, Status> {
     let vocabulary_size = vocabulary.len() as usize;
     let plan = scoring.plan(vocabulary_size);
-    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(scoring.fusing.allow_degraded);
-    let terms = terms.for_one_answer(scoring.tokens.len());
     let ask = plan.each();
-    let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, barred);
+    let mut session =
+        opening(ensemble, scoring, vocabulary, call).begin_for_one_answer(scoring.tokens.len(), barred);
     let most = session.max_feed_tokens(&ask);
     let mut columns = Columns::default();
     let mut participation = Participation::default();
@@ -118,8 +118,7 @@ async fn pass(
         columns.append(next);
     }
     drop(session);
-    let settled =
-        settle(ensemble, scoring, vocabulary, deadline, &mut columns, &participation, barred).await?;
+    let settled = settle(ensemble, scoring, vocabulary, call, &mut columns, &participation, barred).await?;
     Ok(settled.then_some((columns, participation)))
 }
 
@@ -129,7 +128,7 @@ async fn settle(
     ensemble: &Arc<Ensemble>,
     scoring: &Scoring,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
     columns: &mut Columns,
     participation: &Participation,
     barred: &mut BTreeMap<usize, String>,
@@ -153,8 +152,7 @@ async fn settle(
     // Whoever is not in the numbers has no say in who won.
     let mut absent = barred.clone();
     bar(&ensemble.roster, participation, &mut absent);
-    let terms = ensemble.session_terms(plan, deadline.at()).allowing_degraded(scoring.fusing.allow_degraded);
-    let mut session = EnsembleSession::begin(&ensemble.roster, vocabulary, terms, Rejoin::Never, &absent);
+    let mut session = opening(ensemble, scoring, vocabulary, call).begin(&absent);
     let mut read = 0;
     for position in open {
         let tokens = scoring.tokens.get(read..position).unwrap_or_default();
@@ -168,6 +166,16 @@ async fn settle(
         columns.settle(position, winner == scoring.tokens.get(position).copied());
     }
     Ok(true)
+}
+
+fn opening<'a>(
+    ensemble: &'a Ensemble,
+    scoring: &'a Scoring,
+    vocabulary: &'a Vocabulary,
+    call: Call,
+) -> Opening<'a> {
+    let plan = scoring.plan(vocabulary.len() as usize);
+    Opening { ensemble, vocabulary, call, fusing: &scoring.fusing, plan, rejoin: Rejoin::Never }
 }
 
 fn bar(roster: &Roster, participation: &Participation, barred: &mut BTreeMap<usize, String>) {

@@ -12,8 +12,9 @@ use futures::future::try_join_all;
 use tonic::Status;
 use tracing::Instrument as _;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use super::leaders::{self, Search};
+use super::opening::Opening;
 use super::seen::Seen;
 use super::sound::make_of_rows;
 use super::text::GeneratedText;
@@ -75,13 +76,13 @@ pub(super) async fn search(
     generation: &Arc<Generation>,
     beam: Beam,
     vocabulary: &Vocabulary,
-    deadline: Deadline,
+    call: Call,
     progress: &mut Progress,
 ) -> Result<Searched, Status> {
     let plan = generation.plan(vocabulary.len() as usize);
     let terms = Terms { ensemble, generation, vocabulary, plan, leaders: beam.leaders() as usize };
     let mut search = BeamSearch::new(beam, generation.max_tokens as usize);
-    let mut sequences = vec![terms.first(deadline)];
+    let mut sequences = vec![terms.first(call)];
     let mut steps = Vec::new();
     while !sequences.is_empty() {
         let span = progress.ask(plan.kind());
@@ -95,12 +96,11 @@ pub(super) async fn search(
 }
 
 impl Terms<'_> {
-    fn first(&self, deadline: Deadline) -> Sequence {
+    fn first(&self, call: Call) -> Sequence {
         let Generation { prompt, stop, fusing, .. } = &**self.generation;
-        let terms = self.ensemble.session_terms(self.plan, deadline.at());
-        let terms = terms.allowing_degraded(fusing.allow_degraded);
-        let (roster, nobody) = (&self.ensemble.roster, BTreeMap::new());
-        let session = EnsembleSession::begin(roster, self.vocabulary, terms, Rejoin::Never, &nobody);
+        let Self { ensemble, vocabulary, plan, .. } = *self;
+        let opening = Opening { ensemble, vocabulary, call, fusing, plan, rejoin: Rejoin::Never };
+        let session = opening.begin(&BTreeMap::new());
         let stream = GeneratedText::new(self.vocabulary, prompt, stop);
         Sequence {
             session,

@@ -7,7 +7,7 @@ use chorus_text::Vocabulary;
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
-use super::deadline::Deadline;
+use super::call::Call;
 use super::generate::{Ending, Listener, generate};
 use super::replies::{Replies, send, until_the_end};
 use super::{Admitted, distributions};
@@ -18,35 +18,31 @@ use crate::telemetry::Method;
 const TOKENIZER_CHUNK: usize = 1024 * 1024;
 
 /// Generates until the end and says the last word. Dropped or finished, the sessions close and the place is free.
-pub(super) async fn generation(
-    admitted: Admitted<Generation>,
-    replies: Replies<GenerateReply>,
-    deadline: Deadline,
-) {
+pub(super) async fn generation(admitted: Admitted<Generation>, replies: Replies<GenerateReply>, call: Call) {
     let Admitted { _place, ensemble, checked: generation, vocabulary } = admitted;
     let mut listener = &replies;
     let work = async {
-        let ending = generate(&ensemble, generation, vocabulary, deadline, &mut listener).await;
+        let ending = generate(&ensemble, generation, vocabulary, call, &mut listener).await;
         let ending = ending?;
         let tokens = ending.end.generated_tokens as usize;
         ensemble.common.answers.given(Method::Generate, tokens, &ending.participation);
         Ok(Some(last_message(ending)))
     };
-    until_the_end(&ensemble, &replies, deadline, work).await;
+    until_the_end(&ensemble, &replies, call, work).await;
 }
 
 /// Sends all distributions. Dropped or finished, the session closes and the place is free.
 pub(super) async fn distributions(
     admitted: Admitted<Distributions>,
     replies: Replies<DistributionsReply>,
-    deadline: Deadline,
+    call: Call,
 ) {
     let Admitted { _place, ensemble, checked: wanted, vocabulary } = admitted;
     let work = async {
-        let sent = distributions::distributions(&ensemble, wanted, vocabulary, deadline, &replies).await;
+        let sent = distributions::distributions(&ensemble, wanted, vocabulary, call, &replies).await;
         sent.map(|()| None)
     };
-    until_the_end(&ensemble, &replies, deadline, work).await;
+    until_the_end(&ensemble, &replies, call, work).await;
 }
 
 /// A tokenizer in pieces, each of which is made when there is room for it.

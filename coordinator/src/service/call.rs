@@ -1,4 +1,4 @@
-//! A caller's own deadline: the `grpc-timeout` of its call.
+//! [`Call`]: whose call it is, when it began, and when it has to be over (its `grpc-timeout`).
 //!
 //! Knows nothing about what the call does.
 
@@ -6,45 +6,53 @@ use std::time::Duration;
 
 use chorus_proto::v1::ErrorCode;
 use tokio::time::Instant;
-use tonic::Status;
-use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 
+use crate::admission::Caller;
 use crate::failure::status;
 
 /// A little earlier than its caller's deadline ends a call at most by this.
 const MOST_EARLIER: Duration = Duration::from_millis(100);
 
-/// When a call began, and when it has to be over, if its caller said so.
+/// What is known of a call before its request is read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline {
+pub(super) struct Call {
+    caller: Caller,
     begun: Instant,
-    at: Option<Instant>,
+    /// When it has to be over, if its caller said so.
+    deadline: Option<Instant>,
 }
 
-impl Deadline {
-    /// The deadline of a call that has just begun. It is a little earlier than the caller's, so that its sentence arrives
-    /// before the caller's own clock, or the transport's, ends the call without one.
-    pub(super) fn of_call(metadata: &MetadataMap) -> Self {
-        let timeout = metadata.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
+impl Call {
+    /// A call that has just begun. Its deadline is a little earlier than the caller's, so that its sentence arrives before the
+    /// caller's own clock, or the transport's, ends the call without one.
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        let timeout = request.metadata().get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
         let earlier = |timeout: Duration| timeout - (timeout / 32).min(MOST_EARLIER);
         // A deadline beyond what the clock can count is none.
         let begun = Instant::now();
-        Self { begun, at: timeout.and_then(|timeout| begun.checked_add(earlier(timeout))) }
+        let deadline = timeout.and_then(|timeout| begun.checked_add(earlier(timeout)));
+        Self { caller: Caller::of(request), begun, deadline }
     }
 
-    /// When the call began.
+    /// Whose it is.
+    pub(super) fn caller(self) -> Caller {
+        self.caller
+    }
+
+    /// When it began.
     pub(super) fn begun(self) -> Instant {
         self.begun
     }
 
-    /// The moment, if there is one.
-    pub(super) fn at(self) -> Option<Instant> {
-        self.at
+    /// When it has to be over, if it has.
+    pub(super) fn deadline(self) -> Option<Instant> {
+        self.deadline
     }
 
-    /// Resolves when it has passed; never where there is none.
+    /// Resolves when its deadline has passed; never where there is none.
     pub(super) async fn passed(self) -> Status {
-        match self.at {
+        match self.deadline {
             Some(at) => tokio::time::sleep_until(at).await,
             None => std::future::pending().await,
         }
