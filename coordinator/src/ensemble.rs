@@ -18,12 +18,13 @@ use tracing::Span;
 use crate::activity::Activity;
 use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, PrefixCacheConfig};
 use crate::dense::DenseBudget;
 use crate::failure::{refused, status};
 use crate::fusion::FuseError;
 use crate::member::Member;
 use crate::plan::Plan;
+use crate::prefix_cache::PrefixCache;
 use crate::quorum::{Quorum, QuorumError};
 use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
@@ -80,6 +81,8 @@ pub(crate) struct Common {
     pub(crate) settings: Arc<Settings>,
     /// Large texts that are tokenized at a time: more would only take the processors from each other.
     tokenizing: Arc<Semaphore>,
+    /// Where members stand after what requests begin with.
+    pub(crate) prefixes: Arc<PrefixCache>,
     /// Of the links, which a change leaves as they are.
     dense: DenseBudget,
     /// Sessions that requests may have beside the one that each has.
@@ -88,7 +91,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(limits: &Limits, security: Security) -> Self {
+    pub(crate) fn new(limits: &Limits, prefix_cache: &PrefixCacheConfig, security: Security) -> Self {
         let draining = CancellationToken::new();
         let processors = available_parallelism().map_or(1, usize::from);
         Self {
@@ -101,6 +104,7 @@ impl Common {
             answers: Arc::new(Answers::new()),
             settings: Arc::new(Settings::new()),
             tokenizing: Arc::new(Semaphore::new(processors)),
+            prefixes: Arc::new(PrefixCache::new(prefix_cache)),
             dense: DenseBudget::default(),
             branches: Arc::new(Semaphore::new(limits.max_branches as usize)),
             most_branches: limits.max_branches,
@@ -301,11 +305,12 @@ impl Ensemble {
             silence: resilience.silence(),
             silence_of_all: resilience.degrade_after(),
         };
-        let snapshot_tokens = resilience.snapshot_tokens as usize;
+        let snapshot_tokens = resilience.snapshot_tokens;
         SessionTerms {
             patience,
             plan: plan.kind(),
             snapshot_tokens,
+            prompt_tokens: 0,
             early_decision: resilience.early_decision,
             require_all: false,
             is_traced: chorus_trace::is_sampled(&Span::current()),

@@ -14,6 +14,7 @@ pub mod config;
 pub mod fusion;
 pub mod network;
 pub mod plan;
+mod prefix_cache;
 pub mod quorum;
 pub mod replica;
 pub mod request;

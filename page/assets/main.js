@@ -49,6 +49,11 @@ function pairs(list, items) {
 
 const latency = (quantiles, name) => (Number(quantiles?.count ?? 0) > 0 ? quantiles[name] ?? 0 : null);
 
+function hits(cache) {
+  const [cached, read] = [Number(cache?.cached_tokens ?? 0), Number(cache?.read_tokens ?? 0)];
+  return cached + read > 0 ? `${Math.round((100 * cached) / (cached + read))} %` : "–";
+}
+
 function measure(status) {
   const now = { time: performance.now() / 1000, generated: Number(status.activity?.generated_tokens ?? 0), scored: Number(status.activity?.scored_tokens ?? 0) };
   const seconds = before ? now.time - before.time : 0;
@@ -64,6 +69,7 @@ function measure(status) {
   pairs(byId("figures"), [
     ["Tokens generated", count(now.generated)],
     ["Tokens scored", count(now.scored)],
+    ["Prompts from cache", hits(status.prefix_cache)],
     ["In progress", `${count(status.sessions)} of ${count(status.limits?.max_sessions)}`],
     ["Waiting", count(status.waiting)],
     ["First token, p50", shown(latency(first, "p50_ms"))],

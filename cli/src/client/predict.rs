@@ -22,6 +22,7 @@ With --json one object with the keys
   rule, candidates       of the ensemble: [{id, text, probability}], with votes
                          under threshold_vote
   members                [{name, weight, start, candidates}]
+  cached_tokens          of the prefix, that nobody had to read
   participants, missing  names; [{name, reason}]";
 
 /// Show the likeliest next tokens after a prefix, of the ensemble and of each member

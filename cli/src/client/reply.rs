@@ -5,8 +5,8 @@
 use chorus_proto::v1::{
     Activity, Candidate, CompleteReply, ConfigurationReply, Expectation, Fallback, GenerateReply,
     GeneratedToken, GenerationEnd, Hypothesis, Latency, MemberStatus, MissingMember, Participation,
-    PlanTraffic, PredictReply, Recovery, ReplicaStatus, ScoreReply, StatusReply, TokenCandidate, TokenRange,
-    Votes, generation_end::Reason, member_status::Health,
+    PlanTraffic, PredictReply, PrefixCacheStatus, Recovery, ReplicaStatus, ScoreReply, StatusReply,
+    TokenCandidate, TokenRange, Votes, generation_end::Reason, member_status::Health,
 };
 use serde_json::{Map, Value, json};
 
@@ -79,6 +79,7 @@ pub(super) fn predict(reply: &PredictReply) -> Value {
         })
     });
     object.insert("members".into(), members.collect());
+    object.insert("cached_tokens".into(), json!(reply.cached_tokens));
     insert_participation(&mut object, reply.participation.as_ref());
     Value::Object(object)
 }
@@ -160,7 +161,19 @@ pub(super) fn status(reply: &StatusReply) -> Value {
     object.insert("members".into(), members.collect());
     insert_some(&mut object, "fallback", reply.fallback.as_ref().map(member_status));
     insert_some(&mut object, "activity", reply.activity.map(activity));
+    insert_some(&mut object, "prefix_cache", reply.prefix_cache.map(prefix_cache));
     Value::Object(object)
+}
+
+fn prefix_cache(cache: PrefixCacheStatus) -> Value {
+    let PrefixCacheStatus { entries, bytes, max_bytes, cached_tokens, read_tokens } = cache;
+    json!({
+        "entries": entries,
+        "bytes": bytes,
+        "max_bytes": max_bytes,
+        "cached_tokens": cached_tokens,
+        "read_tokens": read_tokens,
+    })
 }
 
 fn activity(activity: Activity) -> Value {

@@ -1,6 +1,6 @@
 //! `chorus status`: the ensemble's members, their weights and health, and what applies to requests.
 
-use chorus_proto::v1::{Recovery, StatusReply, StatusRequest};
+use chorus_proto::v1::{PrefixCacheStatus, Recovery, StatusReply, StatusRequest};
 
 use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
@@ -31,7 +31,8 @@ With --json one object with the keys
            traffic [{plan, bytes_sent, bytes_received, tokens, output_rows}]}]
   fallback like a member, where there is one
   activity {generated_tokens, scored_tokens since the start; first_token,
-           next_token of the last minute, each {count, p50_ms, p95_ms, p99_ms}}";
+           next_token of the last minute, each {count, p50_ms, p95_ms, p99_ms}}
+  prefix_cache {entries, bytes, max_bytes, cached_tokens, read_tokens}";
 
 /// Show members, weights, health, sessions and who waits
 #[derive(Debug, clap::Args)]
@@ -80,7 +81,8 @@ fn summary(reply: &StatusReply) -> String {
         " serving     {}\n version     {}\n sessions    {} of at most {}, {} of at most {} waiting\n tokens      \
          {} of at most {} in progress\n rule        {} (threshold {})\n weights     {weights}\n \
          quorum      at least {} of {} members, with {} of the weight\n vocabulary  {} tokens, {fingerprint}\n \
-         limits      {} tokens in, {} tokens out, {} bytes of text\n\n",
+         limits      {} tokens in, {} tokens out, {} bytes of text\n \
+         prompts     {}\n\n",
         if reply.serving { "yes" } else { "no, below quorum" },
         reply.version,
         reply.sessions,
@@ -98,7 +100,27 @@ fn summary(reply: &StatusReply) -> String {
         limits.max_input_tokens,
         limits.max_generated_tokens,
         limits.max_input_bytes,
+        kept(&reply.prefix_cache.unwrap_or_default()),
     )
+}
+
+/// How much of what prompts began with was kept, and of use.
+fn kept(cache: &PrefixCacheStatus) -> String {
+    let PrefixCacheStatus { entries, bytes, max_bytes, cached_tokens, read_tokens } = *cache;
+    if max_bytes == 0 {
+        return "nothing is kept of them".to_owned();
+    }
+    let all = cached_tokens + read_tokens;
+    let share = 100.0 * cached_tokens as f64 / all.max(1) as f64;
+    format!(
+        "{cached_tokens} of {all} tokens ({share:.1} %) did not have to be read; {entries} beginnings are kept in {:.1} of {:.1} MiB",
+        mebibytes(bytes),
+        mebibytes(max_bytes)
+    )
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 fn member_table(reply: &StatusReply) -> String {
@@ -227,6 +249,21 @@ mod tests {
         let words: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();
         assert_eq!(words, ["bass", "http://127.0.0.1:9", "refused", "0", "another", "model"]);
         assert!(summary(&reply).contains("no, below quorum"));
+    }
+
+    #[test]
+    fn what_is_kept_of_prompts_is_a_share_of_them() {
+        assert_eq!(kept(&PrefixCacheStatus::default()), "nothing is kept of them");
+        let cache = PrefixCacheStatus {
+            entries: 3,
+            bytes: 3 << 19,
+            max_bytes: 64 << 20,
+            cached_tokens: 30,
+            read_tokens: 90,
+        };
+        let expected =
+            "30 of 120 tokens (25.0 %) did not have to be read; 3 beginnings are kept in 1.5 of 64.0 MiB";
+        assert_eq!(kept(&cache), expected);
     }
 
     #[test]

@@ -27,6 +27,14 @@ impl Caller {
         }
         Self(Who::Address(request.remote_addr().map(|peer| network(peer.ip()))))
     }
+
+    /// The token that it came with.
+    pub(crate) fn token(self) -> Option<TokenId> {
+        match self.0 {
+            Who::Token(token) => Some(token),
+            Who::Address(_) => None,
+        }
+    }
 }
 
 fn network(address: IpAddr) -> IpAddr {

@@ -9,6 +9,7 @@ mod key;
 mod learned;
 mod limits;
 mod member;
+mod prefix_cache;
 mod resilience;
 mod security;
 mod telemetry;
@@ -30,6 +31,7 @@ pub use connections::{Compression, Connections, ConnectionsError};
 pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
+pub use prefix_cache::PrefixCacheConfig;
 pub use resilience::{Resilience, ResilienceError};
 pub(crate) use security::Secrets;
 pub use security::{AuthConfig, SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
@@ -82,6 +84,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the loss of a replica is kept from showing.
     pub resilience: Resilience,
+    /// How much of what requests begin with is kept.
+    pub prefix_cache: PrefixCacheConfig,
     /// Where traces go.
     pub telemetry: Telemetry,
     /// How connections with clients are kept, and what is packed on them.
@@ -224,6 +228,7 @@ impl Default for Config {
             quorum: Quorum::default(),
             limits: Limits::default(),
             resilience: Resilience::default(),
+            prefix_cache: PrefixCacheConfig::default(),
             telemetry: Telemetry::default(),
             connections: Connections::default(),
             fallback: None,

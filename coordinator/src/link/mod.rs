@@ -15,6 +15,7 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ struct Line {
     traffic: Arc<Traffic>,
     /// The sessions that are open, each with where it stands if the worker has handed it over.
     sessions: Mutex<FxHashMap<SessionId, Option<Snapshot>>>,
+    /// How often the worker was found to be wrong, whichever process it was.
+    doubts: AtomicU64,
 }
 
 impl GrpcReplica {
@@ -143,10 +146,14 @@ impl Replica for GrpcReplica {
     fn feed(&self, feed: Feed) -> BoxFuture<'static, Result<Answered, ReplicaError>> {
         let line = Arc::clone(&self.line);
         async move {
-            match line.attachment() {
-                Some(attachment) => attachment.feed(feed).await,
-                None => Err(line.lost()),
+            let Some(attachment) = line.attachment() else {
+                return Err(line.lost());
+            };
+            let answered = attachment.feed(feed).await;
+            if let Err(ReplicaError::Protocol { .. } | ReplicaError::NotFinite { .. }) = answered {
+                line.doubt();
             }
+            answered
         }
         .boxed()
     }
@@ -162,9 +169,14 @@ impl Replica for GrpcReplica {
     }
 
     fn discredit(&self) {
+        self.line.doubt();
         if let Some(attachment) = self.line.attachment() {
             attachment.discredit();
         }
+    }
+
+    fn doubts(&self) -> u64 {
+        self.line.doubts.load(Ordering::Relaxed)
     }
 
     fn traffic(&self, plan: PlanKind) -> TrafficCounts {
@@ -193,7 +205,12 @@ impl Line {
             attachment: Mutex::new(None),
             traffic: Arc::new(Traffic::new(member)),
             sessions: Mutex::default(),
+            doubts: AtomicU64::new(0),
         }
+    }
+
+    fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::Relaxed);
     }
 
     fn attachment(&self) -> Option<Arc<Attachment>> {
@@ -218,6 +235,7 @@ impl Line {
     /// The worker answers, but what it computes is of no use. The stream stays.
     fn set_unsound(&self, reason: &str) {
         tracing::warn!(member = self.member, reason, "out");
+        self.doubt();
         self.set_presence(Presence::Down { reason: reason.to_owned() });
     }
 

@@ -22,8 +22,9 @@ pub(super) async fn complete(
     call: Call,
 ) -> Result<CompleteReply, Status> {
     let mut reply = CompleteReply::default();
-    let Ending { text, participation, end } =
-        generate(&ensemble, generation, vocabulary, call, &mut reply).await?;
+    // Its future is large, and would be part of every call's.
+    let generated = Box::pin(generate(&ensemble, generation, vocabulary, call, &mut reply));
+    let Ending { text, participation, end } = generated.await?;
     ensemble.common.answers.given(Method::Complete, end.generated_tokens as usize, &participation);
     reply.text.push_str(&text);
     Ok(CompleteReply { participation: Some(participation), end: Some(end), ..reply })

@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::call::Call;
 use super::opening::Opening;
+use super::prompt::Prompt;
 use super::score_columns::{Columns, FusedToken};
 use super::sound::make_of_rows;
 use crate::ensemble::{Ensemble, NUMBERS_OF_A_LISTED_ONE, fuse_status, step_status};
@@ -43,6 +44,16 @@ pub(super) struct Said {
     /// Who said it, by their places in member order.
     pub(super) participants: Vec<usize>,
     pub(super) participation: Participation,
+    /// Tokens of the context that nobody had to read.
+    pub(super) cached_tokens: usize,
+}
+
+/// What was read after one context.
+struct Pass {
+    /// By node of the tree.
+    nodes: Vec<(Columns, Participation)>,
+    /// Tokens of the context that nobody had to read.
+    cached_tokens: usize,
 }
 
 /// The log-probabilities of a sequence's tokens, summed up.
@@ -81,14 +92,15 @@ impl Forest<'_> {
                 passes.push(self.pass(context, &barred).await?);
             }
             // Whoever is missing from anything.
-            let lost = passes.iter().flatten().flat_map(|(_, participation)| &participation.missing);
+            let nodes = || passes.iter().flat_map(|pass| &pass.nodes);
+            let lost = nodes().flat_map(|(_, participation)| &participation.missing);
             let mut absent = BTreeMap::new();
             for missing in lost {
                 let place = self.ensemble.names.iter().position(|name| *name == missing.name);
                 absent.extend(place.map(|place| (place, missing.reason.clone())));
             }
             // Numbers that are fused already hold those who were lost later: all is read again without them.
-            let are_fused = passes.iter().flatten().any(|(columns, _)| !columns.fused.is_empty());
+            let are_fused = nodes().any(|(columns, _)| !columns.fused.is_empty());
             if are_fused && absent.keys().any(|place| !barred.contains_key(place)) {
                 barred = absent;
                 continue;
@@ -98,14 +110,12 @@ impl Forest<'_> {
     }
 
     /// Every node's numbers, by those who were there.
-    async fn pass(
-        &self,
-        context: &[u32],
-        barred: &BTreeMap<usize, String>,
-    ) -> Result<Vec<(Columns, Participation)>, Status> {
-        let mut session = self.begin(barred);
+    async fn pass(&self, context: &[u32], barred: &BTreeMap<usize, String>) -> Result<Pass, Status> {
+        let (mut session, mut prompt) = self.begin(context, barred);
         if !context.is_empty() {
-            session.step(context, &Ask::Nothing).await.map_err(|error| step_status(&error))?;
+            let rest = prompt.read_to_parting(&mut session, context).await?;
+            session.step(rest, &Ask::Nothing).await.map_err(|error| step_status(&error))?;
+            prompt.keep(&mut session);
         }
         let mut nodes: Vec<Option<(Columns, Participation)>> = (0..self.trie.len()).map(|_| None).collect();
         let mut parents: HashMap<Option<usize>, Parent> = HashMap::new();
@@ -127,7 +137,8 @@ impl Forest<'_> {
             nodes[node] = Some((columns, participation));
             self.go_on(Some(node), session, &mut parents, &mut waiting);
         }
-        Ok(nodes.into_iter().flatten().collect())
+        let cached_tokens = prompt.cached_tokens() as usize;
+        Ok(Pass { nodes: nodes.into_iter().flatten().collect(), cached_tokens })
     }
 
     /// Those who can't begin at all, with the reasons.
@@ -140,9 +151,10 @@ impl Forest<'_> {
         down.collect()
     }
 
-    fn begin(&self, barred: &BTreeMap<usize, String>) -> EnsembleSession {
+    fn begin(&self, context: &[u32], barred: &BTreeMap<usize, String>) -> (EnsembleSession, Prompt) {
         let Self { ensemble, vocabulary, call, fusing, plan, .. } = *self;
-        Opening { ensemble, vocabulary, call, fusing, plan, rejoin: Rejoin::Never }.begin(barred)
+        let opening = Opening { ensemble, vocabulary, call, fusing, plan, rejoin: Rejoin::Never };
+        opening.begin_with_prompt(context, barred)
     }
 
     /// What comes after a run waits for its turn.
@@ -183,7 +195,7 @@ impl Forest<'_> {
 
     fn sum(
         &self,
-        nodes: Vec<(Columns, Participation)>,
+        Pass { nodes, cached_tokens }: Pass,
         absent: &BTreeMap<usize, String>,
     ) -> Result<Said, Status> {
         let mut sums = Vec::with_capacity(nodes.len());
@@ -212,7 +224,7 @@ impl Forest<'_> {
             .collect();
         let quorum = self.ensemble.roster.check_quorum(&participation);
         quorum.map_err(|error| step_status(&StepError::BelowQuorum(error)))?;
-        Ok(Said { nodes: sums, participants, participation })
+        Ok(Said { nodes: sums, participants, participation, cached_tokens })
     }
 }
 

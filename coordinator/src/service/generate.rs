@@ -19,6 +19,7 @@ use super::decided::is_decided;
 use super::leaders::{Lead, Search};
 use super::opening::Opening;
 use super::participation::{Attendance, expect};
+use super::prompt::Prompt;
 use super::search::{Searched, hypothesis, search};
 use super::seen::Seen;
 use super::sound::make_of_rows;
@@ -80,6 +81,8 @@ struct Run<'a, L> {
     weighting: Weighting,
     attendance: Attendance,
     progress: Progress,
+    /// Tokens of the prompt that nobody had to read.
+    cached_prompt_tokens: u32,
     listener: &'a mut L,
 }
 
@@ -114,6 +117,7 @@ pub(super) async fn generate(
         generation: Arc::new(generation),
         vocabulary,
         call,
+        cached_prompt_tokens: 0,
         listener,
     };
     match run.generation.beam {
@@ -132,37 +136,43 @@ fn seed(generation: &Generation) -> u64 {
 
 impl<L: Listener> Run<'_, L> {
     async fn until_the_end(mut self) -> Result<Ending, Status> {
-        let mut session = self.begin();
+        let (mut session, mut prompt) = self.begin();
         let mut unread = 0;
+        let (mut reason, mut generated) = (Reason::MaxTokens, self.generation.max_tokens);
         for index in 0..self.generation.max_tokens {
             let span = self.progress.ask(self.generation.plan(self.vocabulary.len() as usize).kind());
             let tokens = self.transcript.get(unread..).unwrap_or_default().to_vec();
-            let next = self.next_token(&mut session, &tokens, index).instrument(span).await;
+            let next = self.next_token(&mut session, &mut prompt, &tokens, index).instrument(span).await;
             let (token, participation) = match next {
                 Ok(next) => next,
                 Err(failure) => {
                     self.fall_back(failure)?;
-                    session = self.begin();
+                    (session, prompt) = self.begin();
                     let transcript = self.transcript.clone();
-                    self.next_token(&mut session, &transcript, index).await?
+                    self.next_token(&mut session, &mut prompt, &transcript, index).await?
                 }
             };
+            if index == 0 {
+                prompt.keep(&mut session);
+            }
             unread = self.transcript.len();
             self.transcript.push(token.id);
             self.seen.add(token.id);
-            if let Some(reason) = self.hand_on(token, participation).await? {
-                return Ok(self.end(reason, index + 1));
+            if let Some(end) = self.hand_on(token, participation).await? {
+                (reason, generated) = (end, index + 1);
+                break;
             }
         }
-        let generated = self.generation.max_tokens;
-        Ok(self.end(Reason::MaxTokens, generated))
+        // The next turn of a conversation goes on from here.
+        prompt.keep(&mut session);
+        Ok(self.end(reason, generated))
     }
 
     /// Searches, and hands the best sequence on when it is found.
     async fn by_search(mut self, beam: Beam) -> Result<Ending, Status> {
         let _branches = self.ensemble.common.branches(beam.size).await;
         let searched = self.search(beam).await;
-        let Searched { found, steps } = match searched {
+        let Searched { found, steps, cached_prompt_tokens } = match searched {
             Ok(searched) => searched,
             Err(failure) => {
                 // Nothing was handed on yet, so all of it is found anew.
@@ -170,6 +180,7 @@ impl<L: Listener> Run<'_, L> {
                 self.search(beam).await?
             }
         };
+        self.cached_prompt_tokens = cached_prompt_tokens;
         let Some(best) = found.first() else {
             return Err(status(ErrorCode::Internal, "no sequence could be found"));
         };
@@ -210,7 +221,7 @@ impl<L: Listener> Run<'_, L> {
         GeneratedToken { id, index, log_prob: Some(log_prob), members, ..GeneratedToken::default() }
     }
 
-    fn begin(&self) -> EnsembleSession {
+    fn begin(&mut self) -> (EnsembleSession, Prompt) {
         let opening = Opening {
             ensemble: &self.speaker,
             vocabulary: &self.vocabulary,
@@ -219,7 +230,11 @@ impl<L: Listener> Run<'_, L> {
             plan: self.generation.plan(self.vocabulary.len() as usize),
             rejoin: Rejoin::Allowed,
         };
-        opening.begin(&BTreeMap::new())
+        let (session, prompt) = opening.begin_with_prompt(&self.transcript, &BTreeMap::new());
+        if self.transcript.len() == self.generation.prompt.len() {
+            self.cached_prompt_tokens = prompt.cached_tokens();
+        }
+        (session, prompt)
     }
 
     /// Goes over to the fallback, which has read nothing yet, for the rest of the generation.
@@ -235,6 +250,7 @@ impl<L: Listener> Run<'_, L> {
     async fn next_token(
         &mut self,
         session: &mut EnsembleSession,
+        prompt: &mut Prompt,
         tokens: &[u32],
         index: u32,
     ) -> Result<(GeneratedToken, Participation), Status> {
@@ -242,6 +258,8 @@ impl<L: Listener> Run<'_, L> {
         if index == 0 && self.weighting.is_adaptive() {
             evidence::read(session, tokens, &mut self.weighting, self.vocabulary.len() as usize).await?;
             tokens = &[];
+        } else if index == 0 {
+            tokens = prompt.read_to_parting(session, tokens).await?;
         }
         let generation = &self.generation;
         match generation.plan(self.vocabulary.len() as usize) {
@@ -357,6 +375,7 @@ impl<L: Listener> Run<'_, L> {
                 generated_tokens,
                 seed: self.seed,
                 rule: chorus_proto::v1::Rule::from(self.generation.fusing.fusion.rule).into(),
+                cached_prompt_tokens: self.cached_prompt_tokens,
                 ..GenerationEnd::default()
             },
         }

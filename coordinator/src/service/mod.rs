@@ -20,6 +20,7 @@ mod leaders;
 mod opening;
 mod participation;
 mod predict;
+mod prompt;
 mod rank;
 mod replies;
 mod score;

@@ -2,7 +2,6 @@
 //!
 //! Knows nothing about how members are reached.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chorus_proto::v1::{Candidate, MemberPrediction, PredictReply, RowFormat};
@@ -65,12 +64,14 @@ async fn predict_by(
     let plan = prediction.plan(vocabulary_size);
     let opening =
         Opening { ensemble, vocabulary, call, fusing: &prediction.fusing, plan, rejoin: Rejoin::Never };
-    let mut session = opening.begin_for_one_answer(prediction.prefix.len(), &BTreeMap::new());
+    let (mut session, mut prompt) = opening.begin_for_one_answer_after(&prediction.prefix);
     let (fusing, mut prefix) = (&prediction.fusing, prediction.prefix.as_slice());
     let mut weighting = fusing.weighting.clone();
     if weighting.is_adaptive() {
         evidence::read(&mut session, prefix, &mut weighting, vocabulary_size).await?;
         prefix = &[];
+    } else {
+        prefix = prompt.read_to_parting(&mut session, prefix).await?;
     }
     let mut search = Search {
         fusion: fusing.fusion,
@@ -89,7 +90,9 @@ async fn predict_by(
         // No prediction has these plans; rows answer everything.
         Plan::Targets | Plan::Drawn => by_rows(&mut session, prefix, &search, RowFormat::F32).await?,
     };
+    prompt.keep(&mut session);
     let mut reply = reply(prediction, ensemble, vocabulary, &lead, &search.weighting)?;
+    reply.cached_tokens = prompt.cached_tokens();
     expect(reply.participation.get_or_insert_default(), &ensemble.names, &fusing.weighting);
     Ok(reply)
 }
@@ -137,6 +140,7 @@ fn reply(
         members: lead.members.iter().zip(shares).filter_map(member).collect(),
         rule: chorus_proto::v1::Rule::from(rule).into(),
         participation: Some(lead.participation.clone()),
+        cached_tokens: 0,
     })
 }
 

@@ -73,14 +73,15 @@ async fn rank_by(
     expect(&mut participation, &ensemble.names, &ranking.fusing.weighting);
     let tokens: usize = ranking.candidates.iter().map(Vec::len).sum();
     let of_contexts = |each: usize| contexts.iter().map(|context| context.len() * each).sum::<usize>();
+    let cached: usize = said.iter().map(|said| said.cached_tokens).sum();
     let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
     Ok(RankReply {
         candidates: ranked(ranking, trie, &said),
         participation: Some(participation),
         rule: Rule::from(ranking.fusing.fusion.rule).into(),
-        computed_tokens: count(of_contexts(1) + contexts.len() * trie.tokens()),
+        computed_tokens: count(of_contexts(1) + contexts.len() * trie.tokens() - cached),
         total_tokens: count(of_contexts(ranking.candidates.len()) + contexts.len() * tokens),
-        cached_tokens: 0,
+        cached_tokens: count(cached),
     })
 }
 

@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 use super::call::Call;
 use super::leaders::{self, Search};
 use super::opening::Opening;
+use super::prompt::Prompt;
 use super::seen::Seen;
 use super::sound::make_of_rows;
 use super::text::GeneratedText;
@@ -33,6 +34,8 @@ pub(super) struct Searched {
     pub(super) found: Vec<Found<Draft>>,
     /// Who took part in each step.
     pub(super) steps: Vec<Participation>,
+    /// Tokens of the prompt that nobody had to read.
+    pub(super) cached_prompt_tokens: u32,
 }
 
 /// The text of a sequence so far.
@@ -82,32 +85,39 @@ pub(super) async fn search(
     let plan = generation.plan(vocabulary.len() as usize);
     let terms = Terms { ensemble, generation, vocabulary, plan, leaders: beam.leaders() as usize };
     let mut search = BeamSearch::new(beam, generation.max_tokens as usize);
-    let mut sequences = vec![terms.first(call)];
+    let (mut first, mut prompt) = terms.first(call);
+    let unread = prompt.read_to_parting(&mut first.session, &generation.prompt).await?;
+    first.unread = unread.to_vec();
+    let mut sequences = vec![first];
     let mut steps = Vec::new();
     while !sequences.is_empty() {
         let span = progress.ask(plan.kind());
         let (continuations, participation) = terms.step(&mut sequences).instrument(span).await?;
         progress.stepped();
+        if let (true, Some(first)) = (steps.is_empty(), sequences.first_mut()) {
+            prompt.keep(&mut first.session);
+        }
         steps.push(participation);
         let kept = search.advance(continuations, |parent, id| terms.read(&sequences[parent].draft, id));
         sequences = branch(sequences, kept);
     }
-    Ok(Searched { found: search.into_found(), steps })
+    Ok(Searched { found: search.into_found(), steps, cached_prompt_tokens: prompt.cached_tokens() })
 }
 
 impl Terms<'_> {
-    fn first(&self, call: Call) -> Sequence {
+    fn first(&self, call: Call) -> (Sequence, Prompt) {
         let Generation { prompt, stop, fusing, .. } = &**self.generation;
         let Self { ensemble, vocabulary, plan, .. } = *self;
         let opening = Opening { ensemble, vocabulary, call, fusing, plan, rejoin: Rejoin::Never };
-        let session = opening.begin(&BTreeMap::new());
+        let (session, prompted) = opening.begin_with_prompt(prompt, &BTreeMap::new());
         let stream = GeneratedText::new(self.vocabulary, prompt, stop);
-        Sequence {
+        let sequence = Sequence {
             session,
-            unread: prompt.clone(),
+            unread: Vec::new(),
             draft: Draft { stream, certain: String::new() },
             seen: Seen::new(self.generation),
-        }
+        };
+        (sequence, prompted)
     }
 
     /// What may follow each sequence, all by the same members.

@@ -65,6 +65,7 @@ pub(super) fn status(ensemble: &Ensemble) -> StatusReply {
             .as_ref()
             .and_then(|fallback| fallback.roster.members.first().map(|member| member_status(member, 1.0))),
         activity: Some(ensemble.common.activity.told()),
+        prefix_cache: Some(ensemble.common.prefixes.status()),
     }
 }
 

@@ -44,13 +44,13 @@ pub(crate) struct MemberSession {
 type Read = (Sitting, Result<Answer, ReplicaError>);
 
 impl MemberSession {
-    /// Open nowhere yet: the first reading opens it.
-    pub(super) fn new(member: &Arc<Member>, terms: SessionTerms) -> Self {
+    /// Open nowhere yet: the first reading opens it, where this was taken.
+    pub(super) fn new(member: &Arc<Member>, terms: SessionTerms, snapshot: Option<Snapshot>) -> Self {
         Self {
             member: Arc::clone(member),
             terms,
             sitting: None,
-            snapshot: None,
+            snapshot,
             asked: None,
             read: 0,
             clock: None,
@@ -357,9 +357,13 @@ impl MemberSession {
         self.snapshot = sitting.leave();
     }
 
+    /// Where it can be taken up again now.
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.sitting.as_ref().map_or(self.snapshot.as_ref(), Sitting::snapshot)
+    }
+
     fn snapshot_position(&self) -> usize {
-        let snapshot = self.sitting.as_ref().map_or(self.snapshot.as_ref(), Sitting::snapshot);
-        snapshot.map_or(0, Snapshot::position)
+        self.snapshot().map_or(0, Snapshot::position)
     }
 }
 

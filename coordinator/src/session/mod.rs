@@ -37,6 +37,7 @@ use crate::plan::Ask;
 use crate::quorum::QuorumError;
 use crate::replica::{Answer, ReplicaError};
 use crate::roster::Roster;
+use crate::snapshot::Snapshot;
 
 use awaited::{Awaited, Boxes, Returned};
 use catch_up::CatchUp;
@@ -92,13 +93,15 @@ pub(crate) enum StepError {
 
 impl EnsembleSession {
     /// Opens the session at every member that is up, except for those in `barred`, each with the reason why. `vocabulary` is
-    /// the one that the tokens are of.
+    /// the one that the tokens are of. Members go on from their `states`, each of which has to be that after the tokens which
+    /// are then read first.
     pub(crate) fn begin(
         roster: &Arc<Roster>,
         vocabulary: &Vocabulary,
         terms: SessionTerms,
         rejoin: Rejoin,
         barred: &BTreeMap<usize, String>,
+        mut states: BTreeMap<usize, Snapshot>,
     ) -> Self {
         let mut session = Self {
             roster: Arc::clone(roster),
@@ -113,7 +116,7 @@ impl EnsembleSession {
         for index in 0..roster.members.len() {
             let place = match barred.get(&index) {
                 Some(reason) => Place::Out { reason: reason.clone() },
-                None => session.first_place(index),
+                None => session.first_place(index, states.remove(&index)),
             };
             session.places.push(place);
         }
@@ -301,6 +304,24 @@ impl EnsembleSession {
             && is_decided(&answers, awaited)
     }
 
+    /// So many tokens no member in step has to read.
+    pub(crate) fn least_position(&mut self) -> usize {
+        let sessions = self.places.iter_mut().filter_map(Place::in_step);
+        sessions.map(|session| session.position()).min().unwrap_or_default()
+    }
+
+    /// Where each member in step, by its place, can be taken up again, and the tokens of which these states are.
+    pub(crate) fn states(&mut self) -> (Vec<u32>, Vec<(usize, Snapshot)>) {
+        let states: Vec<(usize, Snapshot)> = self
+            .places
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, place)| Some((index, place.in_step()?.snapshot()?.clone())))
+            .collect();
+        let longest = states.iter().map(|(_, state)| state.position()).max().unwrap_or_default();
+        (self.transcript.part(0..longest), states)
+    }
+
     /// The most tokens of one feed that every member in step takes with this ask.
     pub(crate) fn max_feed_tokens(&mut self, ask: &Ask) -> usize {
         let sessions = self.places.iter_mut().filter_map(Place::in_step);
@@ -330,9 +351,9 @@ impl EnsembleSession {
         self.roster.check_quorum(participation)
     }
 
-    fn first_place(&self, index: usize) -> Place {
+    fn first_place(&self, index: usize, state: Option<Snapshot>) -> Place {
         let member = &self.roster.members[index];
-        let mut session = MemberSession::new(member, self.terms);
+        let mut session = MemberSession::new(member, self.terms, state);
         let presence = member.presence();
         if presence.is_up() {
             return match session.open(&self.transcript) {

@@ -30,7 +30,8 @@ pub(super) struct Sitting {
     snapshot: Option<Snapshot>,
     limits: WorkerLimits,
     plan: PlanKind,
-    snapshot_tokens: usize,
+    snapshot_tokens: u32,
+    prompt_tokens: u32,
     _counted: Counted,
 }
 
@@ -73,6 +74,7 @@ impl Sitting {
             limits,
             plan: terms.plan,
             snapshot_tokens: terms.snapshot_tokens,
+            prompt_tokens: terms.prompt_tokens,
             _counted: Counted::new(&seat.sessions),
             seat,
         };
@@ -197,9 +199,11 @@ impl Sitting {
 
     /// At the end of a prompt, and whenever so many tokens have come since the last one.
     fn wants_snapshot(&self, tokens: usize) -> bool {
-        let last = self.snapshot.as_ref().map_or(0, Snapshot::position);
-        let since = (self.position + tokens).saturating_sub(last);
-        self.snapshot_tokens > 0 && (since >= self.snapshot_tokens || tokens > 1)
+        let end = self.position + tokens;
+        let since = end.saturating_sub(self.snapshot.as_ref().map_or(0, Snapshot::position));
+        let is_of_prompt = since > 0 && end <= self.prompt_tokens as usize;
+        let most = self.snapshot_tokens as usize;
+        is_of_prompt || (most > 0 && (since >= most || tokens > 1))
     }
 }
 

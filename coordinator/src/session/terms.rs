@@ -32,7 +32,9 @@ pub(crate) struct SessionTerms {
     /// For which its bytes are counted.
     pub(crate) plan: PlanKind,
     /// A snapshot is taken after this many tokens, at the latest; none where it is 0.
-    pub(crate) snapshot_tokens: usize,
+    pub(crate) snapshot_tokens: u32,
+    /// The tokens of its prompt: one is taken at the end of every feed of these too.
+    pub(crate) prompt_tokens: u32,
     /// A step ends without members that are late where these can't change its result.
     pub(crate) early_decision: bool,
     /// No step goes on without a member.
@@ -60,6 +62,11 @@ impl SessionTerms {
         Self { require_all: !allow, ..self }
     }
 
+    /// For a session that begins with a prompt of so many tokens, after which its states are kept.
+    pub(crate) fn keeping(self, prompt_tokens: usize) -> Self {
+        Self { prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX), ..self }
+    }
+
     /// For a session that ends with the answer about its so many tokens. Where they fit into one feed, nobody would go on
     /// from a snapshot.
     pub(crate) fn for_one_answer(self, tokens: usize) -> Self {
@@ -75,6 +82,7 @@ impl SessionTerms {
             patience,
             plan: PlanKind::Dense,
             snapshot_tokens: 0,
+            prompt_tokens: 0,
             early_decision: false,
             require_all: false,
             is_traced: false,

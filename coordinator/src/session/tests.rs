@@ -22,7 +22,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SILENCE: Duration = Duration::from_millis(200);
 const SILENCE_OF_ALL: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_secs(5);
-const SNAPSHOT_TOKENS: usize = 4;
+const SNAPSHOT_TOKENS: u32 = 4;
 
 /// One session at one member with two replicas, or as many as a test wants.
 struct Stage {
@@ -58,7 +58,7 @@ impl Stage {
         let plan = PlanKind::Dense;
         let all =
             SessionTerms { patience, plan, snapshot_tokens: SNAPSHOT_TOKENS, ..SessionTerms::of_tests() };
-        let session = MemberSession::new(&member, terms(all));
+        let session = MemberSession::new(&member, terms(all), None);
         Self { replicas, member, transcript: Transcript::new(vocabulary.fingerprint()), session }
     }
 

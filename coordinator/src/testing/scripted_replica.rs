@@ -203,7 +203,7 @@ impl ScriptedReplica {
             address: address.to_owned(),
             model: ScriptedModel { seed, vocabulary_size: vocabulary.len() as usize, style },
             presence: watch::Sender::new(Presence::Connecting { reason: "not reached yet".to_owned() }),
-            card: card(address, vocabulary),
+            card: ModelCard { model_fingerprint: fingerprint(seed), ..card(address, vocabulary) },
             state: Mutex::new(State {
                 script: Box::new(|_| Act::Answer),
                 sessions: HashMap::new(),
@@ -237,7 +237,8 @@ impl ScriptedReplica {
     /// Its process stops, and hands over what it has.
     pub(crate) fn leave(&self) {
         let mut state = self.state.lock().unwrap();
-        let handovers = state.sessions.iter().map(|(session, held)| (*session, snapshot(&held.tokens)));
+        let handovers =
+            state.sessions.iter().map(|(session, held)| (*session, snapshot(self.model.seed, &held.tokens)));
         state.handovers = handovers.collect();
         drop(state);
         self.die();
@@ -313,7 +314,7 @@ impl ScriptedReplica {
         let tokens = held.tokens.clone();
         state.histories.insert(feed.session, tokens.clone());
         let answer = self.model.answer(&feed.ask, &tokens, feed.tokens.len());
-        Answered { answer, snapshot: feed.snapshot.then(|| snapshot(&tokens)) }
+        Answered { answer, snapshot: feed.snapshot.then(|| snapshot(self.model.seed, &tokens)) }
     }
 }
 
@@ -397,6 +398,10 @@ impl Replica for ScriptedReplica {
         self.state.lock().unwrap().discredited += 1;
     }
 
+    fn doubts(&self) -> u64 {
+        self.discredited() as u64
+    }
+
     fn traffic(&self, _: PlanKind) -> TrafficCounts {
         TrafficCounts::default()
     }
@@ -412,11 +417,16 @@ impl Replica for ScriptedReplica {
     }
 }
 
+/// Of the model with this seed.
+pub(crate) fn fingerprint(seed: u64) -> String {
+    format!("scripted {seed}")
+}
+
 /// Of a session that has read these tokens; they are its state.
-fn snapshot(tokens: &[u32]) -> Snapshot {
+fn snapshot(seed: u64, tokens: &[u32]) -> Snapshot {
     let state: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     let (checksum, position) = (crc32fast::hash(&state), tokens.len() as u64);
-    let model_fingerprint = "scripted".to_owned();
+    let model_fingerprint = fingerprint(seed);
     Snapshot::read(v1::Snapshot { position, model_fingerprint, state: state.into(), checksum }).unwrap()
 }
 

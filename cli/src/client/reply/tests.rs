@@ -163,6 +163,7 @@ fn a_prediction() {
         }],
         participation: participation(),
         rule: Rule::LogLinear.into(),
+        cached_tokens: 6,
     };
     assert_eq!(
         predict(&reply),
@@ -173,6 +174,7 @@ fn a_prediction() {
                 "name": "alto", "weight": 1.0, "start": "zero_state",
                 "candidates": [{ "id": 5, "text": "e", "probability": 0.25, "votes": 2 }],
             }],
+            "cached_tokens": 6,
             "participants": ["alto"],
             "missing": [{ "name": "bass", "reason": "connection refused" }],
             "expectation": { "perplexity": 18.5, "perplexity_of_all": 17.0 },
@@ -246,6 +248,13 @@ fn the_status() {
             first_token: Some(Latency { count: 17, p50_ms: 0.5, p95_ms: 1.5, p99_ms: 2.5 }),
             next_token: None,
         }),
+        prefix_cache: Some(PrefixCacheStatus {
+            entries: 1,
+            bytes: 2,
+            max_bytes: 3,
+            cached_tokens: 4,
+            read_tokens: 5,
+        }),
     };
     assert_eq!(
         status(&reply),
@@ -280,6 +289,7 @@ fn the_status() {
                 "first_token": { "count": 17, "p50_ms": 0.5, "p95_ms": 1.5, "p99_ms": 2.5 },
                 "next_token": { "count": 0, "p50_ms": 0.0, "p95_ms": 0.0, "p99_ms": 0.0 },
             },
+            "prefix_cache": { "entries": 1, "bytes": 2, "max_bytes": 3, "cached_tokens": 4, "read_tokens": 5 },
         })
     );
 }

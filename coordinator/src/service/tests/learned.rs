@@ -17,7 +17,9 @@ const SETS: [(&[usize], &[f64], f64); 7] = [
 ];
 
 fn file(fingerprint: &str, vocabulary: &Vocabulary) -> String {
-    let members = NAMES.map(|name| format!("{{name = {name:?}, model = {fingerprint:?}}}")).join(", ");
+    let members =
+        (1..).zip(NAMES).map(|(seed, name)| format!("{{name = {name:?}, model = '{fingerprint} {seed}'}}"));
+    let members = members.collect::<Vec<_>>().join(", ");
     let sets = SETS.map(|(members, weights, perplexity)| {
         let members: Vec<&str> = members.iter().map(|index| NAMES[*index]).collect();
         format!("{{members = {members:?}, weights = {weights:?}, perplexity = {perplexity:?}}}")
@@ -187,7 +189,7 @@ async fn those_of_another_ensemble_are_not_used_and_the_status_says_why() {
     assert!(!learned.in_force && learned.rules.is_empty());
     assert_eq!(
         learned.reason,
-        "they were learned when member \"alto\" was the model \"another\", but it hosts scripted; allowed: weights \
+        "they were learned when member \"alto\" was the model \"another 1\", but it hosts scripted 1; allowed: weights \
          learned with this ensemble"
     );
     let request = ScoreRequest { input: ids(&[1, 2]), ..ScoreRequest::default() };
@@ -205,7 +207,7 @@ async fn the_status_has_the_weights_that_are_in_force() {
     assert_eq!(learned.rules, [Rule::WeightedAverage, Rule::ThresholdVote].map(i32::from));
     let weights: Vec<f64> = status.members.iter().map(|member| member.weight).collect();
     assert_eq!(weights, SETS[0].1);
-    assert!(status.members.iter().all(|member| member.model_fingerprint == "scripted"));
+    assert!(status.members.iter().all(|member| member.model_fingerprint.starts_with("scripted ")));
     // As written, the file is what was read.
     let text = file("scripted", &vocabulary());
     let learned = LearnedWeights::from_toml(&text).unwrap();

@@ -4,6 +4,7 @@
 
 mod adapting;
 mod admission;
+mod caching;
 mod choosing;
 mod classifying;
 mod clients;
@@ -116,7 +117,7 @@ impl Stage {
         let mut of_one: Vec<Arc<Member>> = NAMES.iter().zip(&members).map(of_one).collect();
         let student = ScriptedReplica::in_style(style, STUDENT, 9, vocabulary);
         of_one.push(Arc::new(Member::new(STUDENT, [Arc::clone(&student) as Arc<dyn Replica>], 0.0)));
-        let common = Common::new(&config.limits, crate::security::Security::default());
+        let common = Common::new(&config.limits, &config.prefix_cache, crate::security::Security::default());
         let member = |name: &str| of_one.iter().find(|member| member.name() == name).cloned();
         let ensemble = Arc::new(Ensemble::new(config.clone(), 1, member, common).unwrap());
         let (_, in_force) = watch::channel(Arc::clone(&ensemble));
