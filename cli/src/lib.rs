@@ -6,7 +6,9 @@ mod bench;
 #[cfg(unix)]
 mod chaos;
 mod client;
+mod completions;
 mod compute;
+mod config;
 mod distill;
 mod eval;
 mod failure;
@@ -24,11 +26,12 @@ mod train;
 mod tune;
 mod up;
 mod values;
+mod variables;
 
 use std::{future::Future, num::NonZeroUsize, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Builder;
 
 /// Serves an ensemble of language models as one model.
@@ -55,6 +58,7 @@ enum Command {
     Distill(Box<distill::DistillArgs>),
     Worker(serve::WorkerArgs),
     Coordinator(serve::CoordinatorArgs),
+    Config(config::ConfigArgs),
     Train(Box<train::TrainArgs>),
     Import(import::ImportArgs),
     Eval(eval::EvalArgs),
@@ -62,11 +66,18 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     #[cfg(unix)]
     Chaos(chaos::ChaosArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    failure::exit_code(run(CommandLine::parse().command))
+    let matches = command_line().get_matches();
+    let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    failure::exit_code(run(line.command))
+}
+
+fn command_line() -> clap::Command {
+    variables::with_variables(CommandLine::command())
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -87,6 +98,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Coordinator(arguments) => {
             block_on_several(arguments.threads(), serve::coordinator(arguments))
         }
+        Command::Config(arguments) => config::run(arguments),
         Command::Train(arguments) => train::run(*arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
@@ -94,6 +106,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(arguments) => block_on_one(bench::run(*arguments)),
         #[cfg(unix)]
         Command::Chaos(arguments) => block_on_one(chaos::run(arguments)),
+        Command::Completions(arguments) => completions::run(&arguments, &mut command_line()),
     }
 }
 
@@ -125,19 +138,17 @@ fn block_on(mut runtime: Builder, command: impl Future<Output = anyhow::Result<(
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        CommandLine::command().debug_assert();
+        command_line().debug_assert();
     }
 
     /// Examples are pasted, and terminals that are narrower than a line would break it in two commands.
     #[test]
     fn no_line_of_the_examples_is_wider_than_a_terminal() {
-        let command = CommandLine::command();
+        let command = command_line();
         let commands = command.get_subcommands();
         for command in commands.flat_map(|command| std::iter::once(command).chain(command.get_subcommands()))
         {

@@ -16,7 +16,7 @@ pub(crate) struct LogArgs {
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
     log: String,
     /// How a line looks
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, value_enum, default_value = "text", env = "CHORUS_LOG_FORMAT")]
     log_format: LogFormat,
 }
 

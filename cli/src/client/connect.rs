@@ -26,12 +26,18 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 #[command(next_help_heading = "Ensemble and output")]
 pub(crate) struct ConnectArgs {
     /// Where the ensemble listens
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50051", env = "CHORUS_CLIENT_ADDR")]
     pub(crate) addr: Address,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     /// Pack requests, and take answers packed where the server packs them: none, gzip or zstd
-    #[arg(long, value_name = "HOW", default_value = "none", value_parser = compression)]
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "none",
+        value_parser = compression,
+        env = "CHORUS_CLIENT_COMPRESSION"
+    )]
     pub(crate) compression: Compression,
     /// Print JSON instead of text
     #[arg(long)]

@@ -18,19 +18,19 @@ const LARGEST_TOKEN: u64 = 4096;
 #[command(next_help_heading = "TLS and tokens")]
 pub(crate) struct SecurityArgs {
     /// Speak TLS, with a server of these CAs (PEM); without it https://HOST:PORT trusts those of the system
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CHORUS_CLIENT_TLS_CA")]
     tls_ca: Option<PathBuf>,
     /// Show this certificate to a server that asks for one (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "CHORUS_CLIENT_TLS_CERT")]
     tls_cert: Option<PathBuf>,
     /// The private key of --tls-cert (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "CHORUS_CLIENT_TLS_KEY")]
     tls_key: Option<PathBuf>,
     /// The name in the server's certificate, where it is not the host of the address
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "CHORUS_CLIENT_TLS_SERVER_NAME")]
     tls_server_name: Option<String>,
     /// Send the token in this file with every request
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CHORUS_CLIENT_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
 

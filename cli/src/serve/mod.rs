@@ -3,6 +3,7 @@
 //! Knows nothing about who starts them.
 
 mod background;
+mod configuration;
 mod coordinator;
 mod metrics;
 mod page;
@@ -23,6 +24,7 @@ use crate::{
     shutdown::Shutdown,
 };
 
+pub(crate) use configuration::{ConfigurationArgs, config, warn_of_misspelt};
 pub(crate) use coordinator::{CoordinatorArgs, run as coordinator};
 pub(crate) use worker::{WorkerArgs, run as worker};
 

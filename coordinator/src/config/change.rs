@@ -118,7 +118,7 @@ impl Config {
 }
 
 /// As the file has it.
-fn table(config: &Config) -> Table {
+pub(super) fn table(config: &Config) -> Table {
     // A configuration can always be written; the tests read every key.
     Table::try_from(config).unwrap_or_default()
 }

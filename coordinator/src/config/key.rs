@@ -6,7 +6,7 @@ impl ConfigError {
     /// The path of the key at fault, as the file and requests have it; absent where it is none in particular.
     pub fn key(&self) -> Option<String> {
         let key = match self {
-            Self::Toml(_) => return None,
+            Self::Toml(_) | Self::Variable(_) => return None,
             Self::NoMembers | Self::Member { .. } | Self::DuplicateMember { .. } | Self::Weights(_) => {
                 "members"
             }

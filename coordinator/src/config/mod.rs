@@ -9,10 +9,12 @@ mod key;
 mod learned;
 mod limits;
 mod member;
+mod options;
 mod prefix_cache;
 mod resilience;
 mod security;
 mod telemetry;
+mod variables;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ pub use resilience::{Resilience, ResilienceError};
 pub(crate) use security::Secrets;
 pub use security::{AuthConfig, SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
 pub use telemetry::{Telemetry, TelemetryError};
+pub use variables::{VariableError, Variables};
 
 use crate::{
     fusion::{Fusion, Rule},
@@ -109,9 +112,11 @@ pub struct Config {
     pub members: Vec<MemberConfig>,
 }
 
-/// What flags say; whatever is absent stays as the file has it.
+/// What flags and variables say; whatever is absent stays as the file has it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
+    /// What the environment says. Flags stand over it.
+    pub variables: Variables,
     /// In place of `listen`.
     pub listen: Option<SocketAddr>,
     /// In place of `metrics`.
@@ -150,6 +155,9 @@ pub enum ConfigError {
     /// Not TOML, an unknown key, or a value of another kind. The source says in which line.
     #[error("the configuration can't be read")]
     Toml(#[from] toml::de::Error),
+    /// A variable of another kind, or that is not enough by itself.
+    #[error(transparent)]
+    Variable(#[from] VariableError),
     /// There is nobody to ask.
     #[error(
         "members: there are none; allowed: at least one, by [[members]] in the file or --member name=http://host:port"
@@ -242,12 +250,16 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The file's text, if there is one, with what the flags override, checked as a whole.
+    /// The file's text, if there is one, with what variables and flags override, checked as a whole.
     ///
     /// # Errors
     /// The first thing that is wrong: its key, what was given, what is allowed.
     pub fn new(toml: Option<&str>, flags: Overrides) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(toml.unwrap_or_default())?;
+        let toml = toml.unwrap_or_default();
+        let mut config: Self = toml::from_str(toml)?;
+        if flags.variables != Variables::default() {
+            config = flags.variables.over(toml)?;
+        }
         config.apply(flags);
         config.check()?;
         Ok(config)

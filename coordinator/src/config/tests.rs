@@ -32,6 +32,30 @@ fn the_example_in_deploy_is_a_configuration_that_states_the_defaults() {
     assert_eq!(read(&written).unwrap(), config);
 }
 
+/// Also those that are absent by default, which stand there as comments.
+#[test]
+fn the_example_in_deploy_has_every_key() {
+    let example = include_str!("../../../deploy/ensemble.toml");
+    let is_key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let is_table = |line: &str| line.starts_with('[') && line.ends_with(']');
+    let lines = example.lines().map(|line| line.strip_prefix("# ").unwrap_or(line));
+    let text: Vec<&str> = lines.filter(|line| is_key(line) || is_table(line)).collect();
+    // Above the tables stand the keys of none.
+    let (keys, tables): (Vec<&str>, Vec<&str>) = {
+        let first = text.iter().position(|line| is_table(line)).unwrap();
+        (text[..first].to_vec(), text[first..].to_vec())
+    };
+    let whole: toml::Table = toml::from_str(&[keys, tables].concat().join("\n")).unwrap();
+    for option in options::options() {
+        let found = option
+            .path
+            .iter()
+            .try_fold(&toml::Value::Table(whole.clone()), |value, key| value.get(key))
+            .is_some();
+        assert!(found, "{}", option.path.join("."));
+    }
+}
+
 #[test]
 fn a_file_of_members_alone_has_the_defaults() {
     let config = read(TWO).unwrap();
@@ -57,6 +81,7 @@ fn flags_override_the_file() {
             server_name: None,
         }),
         auth_tokens: Some("flag-tokens.toml".into()),
+        variables: Variables::default(),
         members: vec!["solo=http://h:3".parse().unwrap()],
         rule: Some(Rule::LogitMax),
         threshold: Some(0.25),

@@ -117,7 +117,12 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct AdminArgs {
     /// Where the coordinator serves its admin service
-    #[arg(long = "admin", value_name = "HOST:PORT", default_value = "127.0.0.1:50052")]
+    #[arg(
+        long = "admin",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:50052",
+        env = "CHORUS_CLIENT_ADMIN"
+    )]
     address: Address,
     #[command(flatten)]
     security: SecurityArgs,
