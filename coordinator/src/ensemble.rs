@@ -30,7 +30,7 @@ use crate::request::{RequestError, Terms};
 use crate::roster::Roster;
 use crate::security::Security;
 use crate::session::{Patience, SessionTerms, StepError};
-use crate::telemetry::{Answers, Settings};
+use crate::telemetry::{Answers, Requests, Settings};
 use crate::weights::{Learned, Mismatch, Weights, WeightsError};
 
 /// What a member has for each token of a feed, beside the time for a step: many times what a token takes on a CPU, so
@@ -75,6 +75,8 @@ pub(crate) struct Common {
     pub(crate) stop: CancellationToken,
     /// Certificates in use.
     pub(crate) security: Security,
+    /// What is counted of requests.
+    pub(crate) requests: Arc<Requests>,
     /// What is counted of answers.
     pub(crate) answers: Arc<Answers>,
     /// What is said of the configuration and of the process.
@@ -101,6 +103,7 @@ impl Common {
             draining,
             stop: CancellationToken::new(),
             security,
+            requests: Arc::new(Requests::new()),
             answers: Arc::new(Answers::new()),
             settings: Arc::new(Settings::new()),
             tokenizing: Arc::new(Semaphore::new(processors)),

@@ -108,8 +108,9 @@ impl Coordinator {
     /// What is served, for whoever serves it in another form in the same process. It answers while this one is served, and
     /// wants the same tokens, as the metadata `authorization`.
     pub fn ensemble(&self) -> impl ensemble_server::Ensemble + Clone + use<> {
-        let gate = self.common.security.gate(Scope::Read);
-        GuardedService::new(EnsembleService::new(self.handle.ensembles()), gate)
+        let Common { requests, security, .. } = &self.common;
+        let service = EnsembleService::new(self.handle.ensembles());
+        GuardedService::new(service, security.gate(Scope::Read), Arc::clone(requests))
     }
 
     /// Serves clients' connections until `shutdown` resolves and the drain is over. Members are connected to in the
@@ -214,7 +215,7 @@ where
     let service = RequestBodyTimeoutLayer::new(limits.read_timeout()).named_layer(service);
     let router = tonic::transport::Server::builder()
         // Outside of what explains refusals, so that it counts what callers see.
-        .layer(ObserveLayer::new())
+        .layer(ObserveLayer::new(Arc::clone(&common.requests)))
         .layer(MapResponseLayer::new(move |response| explain(response, largest)))
         .layer(common.security.gate(Scope::Read))
         .max_concurrent_streams(most_streams(limits))

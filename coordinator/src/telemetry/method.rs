@@ -12,12 +12,16 @@ pub(crate) enum Method {
     Distributions,
     Tokenizer,
     Status,
+    /// Of the Open Inference Protocol: one inference.
+    ModelInfer,
+    /// As many as a client sends on one stream.
+    ModelStreamInfer,
     /// Of another service, or none that there is.
     Other,
 }
 
 impl Method {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Generate,
         Self::Complete,
         Self::Score,
@@ -27,13 +31,19 @@ impl Method {
         Self::Distributions,
         Self::Tokenizer,
         Self::Status,
+        Self::ModelInfer,
+        Self::ModelStreamInfer,
         Self::Other,
     ];
 
     /// The method that a call's path names. What a caller invents is never a label.
     pub(crate) fn of(path: &str) -> Self {
         let Some(name) = path.strip_prefix("/chorus.v1.Ensemble/") else {
-            return Self::Other;
+            return match path {
+                "/inference.GRPCInferenceService/ModelInfer" => Self::ModelInfer,
+                "/inference.GRPCInferenceService/ModelStreamInfer" => Self::ModelStreamInfer,
+                _ => Self::Other,
+            };
         };
         match name {
             "Generate" => Self::Generate,
@@ -60,13 +70,16 @@ impl Method {
             Self::Distributions => "distributions",
             Self::Tokenizer => "tokenizer",
             Self::Status => "status",
+            Self::ModelInfer => "model_infer",
+            Self::ModelStreamInfer => "model_stream_infer",
             Self::Other => "other",
         }
     }
 
-    /// Whether members work for it: only such calls have a span, so that probes of the health fill neither logs nor traces.
+    /// Whether members work for it: only such calls have a span, so that probes of the health fill neither logs nor traces. A
+    /// stream of many inferences is no request, and may last for days.
     pub(crate) fn is_work(self) -> bool {
-        !matches!(self, Self::Tokenizer | Self::Status | Self::Other)
+        !matches!(self, Self::Tokenizer | Self::Status | Self::ModelStreamInfer | Self::Other)
     }
 }
 
@@ -80,7 +93,10 @@ mod tests {
         let proto = include_str!("../../../proto/proto/chorus/v1/ensemble.proto");
         let methods = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split_once('('));
         let methods: Vec<&str> = methods.map(|(method, _)| method).collect();
-        assert_eq!(methods.len() + 1, Method::ALL.len(), "{methods:?}");
+        assert_eq!(methods.len() + 3, Method::ALL.len(), "{methods:?}");
+        for (method, name) in [("ModelInfer", "model_infer"), ("ModelStreamInfer", "model_stream_infer")] {
+            assert_eq!(Method::of(&format!("/{}/{method}", chorus_inference::SERVICE_NAME)).name(), name);
+        }
         for method in methods {
             assert_eq!(Method::of(&format!("/chorus.v1.Ensemble/{method}")).name(), method.to_lowercase());
         }

@@ -13,6 +13,7 @@ mod degrading;
 mod distributing;
 mod falling_back;
 mod fusing;
+mod guarding;
 mod learned;
 mod plans;
 mod ranking;
