@@ -38,6 +38,7 @@ pub(crate) async fn report(mut in_force: watch::Receiver<Arc<Ensemble>>, reporte
             said = serving;
         }
         ensemble.common.settings.serving(serving);
+        ensemble.common.settings.to_spare(ensemble.roster.to_spare());
         tokio::select! {
             // Once the server drains, members do not matter any more.
             biased;

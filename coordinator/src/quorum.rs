@@ -129,6 +129,36 @@ impl Quorum {
         }
         Ok(())
     }
+
+    /// So many more of the members may be lost, whichever they are, until those that are left may not answer any more. None where
+    /// they may not already.
+    ///
+    /// ```
+    /// use chorus_coordinator::quorum::{Attendance, Quorum};
+    ///
+    /// let member = |weight| Attendance { name: "member", weight, missing: None };
+    /// let members = [member(1.0), member(2.0), member(1.0)];
+    /// assert_eq!(Quorum { members: 1, weight: 0.0 }.to_spare(&members), 2);
+    /// assert_eq!(Quorum { members: 1, weight: 0.5 }.to_spare(&members), 1);
+    /// ```
+    pub fn to_spare(&self, members: &[Attendance<'_>]) -> usize {
+        // The worst that can happen is that the heaviest are lost.
+        let mut left: Vec<Attendance<'_>> = members.to_vec();
+        left.sort_by(|one, other| other.weight.total_cmp(&one.weight));
+        let present: Vec<usize> = left
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.missing.is_none())
+            .map(|(place, _)| place)
+            .collect();
+        let may_be_lost = present.into_iter().take_while(|place| {
+            if let Some(member) = left.get_mut(*place) {
+                member.missing = Some("lost");
+            }
+            self.check(&left).is_ok()
+        });
+        may_be_lost.count()
+    }
 }
 
 fn missing(members: &[Attendance<'_>]) -> String {
@@ -188,5 +218,36 @@ mod tests {
         let none = Quorum { members: 0, weight: 0.0 };
         assert!(none.check(&members(&["alto", "bass", "tenor"])).is_err());
         assert!(none.check(&[]).is_err());
+    }
+
+    #[test]
+    fn to_spare_are_those_of_whom_any_may_be_lost() {
+        let quorums = [(1, 0.0), (2, 0.0), (1, 0.5), (2, 0.6), (3, 0.0), (1, 1.0)];
+        for (members, weight) in quorums {
+            let quorum = Quorum { members, weight };
+            for present in 0..8_usize {
+                let members: Vec<Attendance<'_>> = [(0, 3.0), (1, 1.0), (2, 2.0)]
+                    .map(|(place, weight)| {
+                        let missing = (present & (1 << place) == 0).then_some("down");
+                        Attendance { name: "member", weight, missing }
+                    })
+                    .to_vec();
+                // Every set of so many losses leaves a quorum.
+                let holds = |lost: usize| {
+                    (0..8_usize).filter(|set| set & !present == 0 && set.count_ones() as usize == lost).all(
+                        |set| {
+                            let left = members.iter().enumerate().map(|(place, member)| Attendance {
+                                missing: member.missing.or((set & (1 << place) != 0).then_some("lost")),
+                                ..*member
+                            });
+                            quorum.check(&left.collect::<Vec<_>>()).is_ok()
+                        },
+                    )
+                };
+                let expected =
+                    (1..=3).take_while(|lost| *lost <= present.count_ones() as usize && holds(*lost)).count();
+                assert_eq!(quorum.to_spare(&members), expected, "{quorum:?} {present:b}");
+            }
+        }
     }
 }

@@ -38,6 +38,15 @@ impl Roster {
 
     /// Whether enough members are up to answer now.
     pub(crate) fn can_answer(&self) -> Result<(), QuorumError> {
+        self.with_attendance(|members| self.quorum.check(members))
+    }
+
+    /// So many more of them may be lost, whichever they are, until they can't answer.
+    pub(crate) fn to_spare(&self) -> usize {
+        self.with_attendance(|members| self.quorum.to_spare(members))
+    }
+
+    fn with_attendance<T>(&self, look: impl FnOnce(&[Attendance<'_>]) -> T) -> T {
         let presences: Vec<_> = self.members.iter().map(|member| member.presence()).collect();
         let attendance = self.members.iter().zip(&presences).enumerate();
         let attendance = attendance.map(|(index, (member, presence))| Attendance {
@@ -45,7 +54,7 @@ impl Roster {
             weight: self.weights.of(index),
             missing: (!presence.is_up()).then(|| presence.reason()),
         });
-        self.quorum.check(&attendance.collect::<Vec<_>>())
+        look(&attendance.collect::<Vec<_>>())
     }
 
     /// The card of a member, once it was reached.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chorus_inference::{InferenceServer, InferenceService, with_read_timeout};
-use chorus_net::secured_connections;
+use chorus_net::{ServerTls, secured_connections};
 use chorus_proto::FILE_DESCRIPTOR_SET;
 use chorus_proto::v1::ensemble_server::{self, EnsembleServer};
 use futures::Stream;
@@ -111,6 +111,12 @@ impl Coordinator {
         let Common { requests, security, .. } = &self.common;
         let service = EnsembleService::new(self.handle.ensembles());
         GuardedService::new(service, security.gate(Scope::Read), Arc::clone(requests))
+    }
+
+    /// The TLS of its ports, for whoever serves the ensemble in another form beside them; plain text without it. What a change of
+    /// the configuration replaces is replaced there, too.
+    pub fn tls(&self) -> Option<ServerTls> {
+        self.common.security.server.clone()
     }
 
     /// Serves clients' connections until `shutdown` resolves and the drain is over. Members are connected to in the

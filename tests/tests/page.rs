@@ -5,8 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{env, fs, net::SocketAddr, path::Path};
+use std::{env, fs, path::Path};
 
+use chorus_net::testing::{Authority, Validity};
 use chorus_tests::{
     Chorus, MemberProcess, PATIENT,
     browser::{self, Browser},
@@ -14,6 +15,7 @@ use chorus_tests::{
 };
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The demo members, a coordinator with its page, and a browser that shows it.
 struct Shown {
@@ -49,11 +51,13 @@ impl Shown {
         arguments.extend(members.iter().map(flag));
         arguments.extend_from_slice(flags);
         let mut coordinator = Chorus::start(&arguments);
-        let page: SocketAddr = coordinator.read_until("address of the page", |line| {
-            line.strip_prefix("page listening on ").and_then(|address| address.parse().ok())
+        let page = coordinator.read_until("address of the page", |line| {
+            line.strip_prefix("page listening on ").map(|address| address.trim().to_owned())
         });
         let mut browser = Browser::start(&program).await;
-        let origin = format!("http://{page}");
+        let origin = if page.starts_with("https://") { page } else { format!("http://{page}") };
+        // It knows nothing of the authorities that tests make.
+        browser.call("Security.setIgnoreCertificateErrors", json!({"ignore": true})).await;
         browser.on_screen(1360, 900, "light").await;
         browser.open(&format!("{origin}/")).await;
         Some(Self { members: members.into(), browser, origin, _coordinator: coordinator, _config: config })
@@ -229,6 +233,32 @@ async fn where_a_token_is_wanted_nothing_is_told_without_it() {
     browser.until("document.querySelectorAll('.member [data-health=up]').length === 3").await;
     shown.generate(5).await;
     assert_eq!(shown.browser.value("localStorage.length").await, json!(0), "nothing outlives the tab");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_a_certificate_it_is_served_over_tls_and_not_without() {
+    let folder = TempDir::new().unwrap();
+    let identity = Authority::new("tests").vouch(&["127.0.0.1"], Validity::Now);
+    let [certificate, key] = ["server.pem", "server.key"].map(|name| folder.path().join(name));
+    fs::write(&certificate, &identity.certificate).unwrap();
+    fs::write(&key, &identity.key).unwrap();
+    let flags = [format!("--tls-cert={}", certificate.display()), format!("--tls-key={}", key.display())];
+    let Some(mut shown) = Shown::start_with(&flags).await else {
+        return;
+    };
+    assert!(shown.origin.starts_with("https://"), "{}", shown.origin);
+    shown.browser.until("document.querySelectorAll('.member [data-health=up]').length === 3").await;
+    shown.generate(5).await;
+    assert_eq!(shown.browser.value("isSecureContext && location.protocol").await, json!("https:"));
+    shown.assert_clean();
+
+    let plain = shown.origin.replace("https://", "");
+    let mut stream = tokio::net::TcpStream::connect(&plain).await.unwrap();
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {plain}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // It may be reset, too.
+    let _read = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&answer));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,8 +96,6 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     warn_of_misspelt();
     let listener = listen(config.listen).await?;
     let (admin, http) = (config.admin, config.http);
-    // Who wants TLS has not asked for a port without it.
-    let http_anywhere = http_anywhere && config.tls.is_none();
     let mut coordinator = Coordinator::new(config)?;
     if let Some(address) = admin {
         let listener = listen(address).await?;

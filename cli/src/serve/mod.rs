@@ -37,6 +37,9 @@ const ADMIN_LISTENING: &str = "admin listening on ";
 /// What stands before the address of the page, in a line before that one.
 pub(crate) const PAGE_LISTENING: &str = "page listening on ";
 
+/// What stands between these and the address where the page is served over TLS.
+pub(crate) const SECURE: &str = "https://";
+
 /// Takes an address, and says so: from now on connections wait for whoever serves them.
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))

@@ -4,12 +4,13 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use chorus_coordinator::Coordinator;
+use chorus_net::transports;
 use chorus_page::Page;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
-use super::{PAGE_LISTENING, announce_as, listen};
+use super::{PAGE_LISTENING, SECURE, announce_as, listen};
 
 /// Where people look first.
 const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
@@ -37,9 +38,12 @@ pub(super) async fn serve(
     };
     let on_loopback = listener.local_addr().context("can't tell the address")?.ip().is_loopback();
     let page = Page::new(coordinator.ensemble(), on_loopback)?;
-    announce_as(PAGE_LISTENING, &listener)?;
+    // The page speaks HTTP/1.1.
+    let tls = coordinator.tls().map(|tls| tls.for_http_1());
+    let words = if tls.is_some() { format!("{PAGE_LISTENING}{SECURE}") } else { PAGE_LISTENING.to_owned() };
+    announce_as(&words, &listener)?;
     // Tokens are small, and wait for nothing.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = transports(TcpIncoming::from(listener).with_nodelay(Some(true)), tls);
     Ok(Served(Some(tokio::spawn(page.serve(incoming, shutdown.cancelled_owned())))))
 }
 

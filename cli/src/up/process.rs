@@ -1,6 +1,6 @@
 //! One child process: started, listened to, stopped. Knows nothing about when or why it is started again.
 
-use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+use std::{ffi::OsString, fmt, io, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     failure::{note, warn},
-    serve::{LISTENING, PAGE_LISTENING},
+    serve::{LISTENING, PAGE_LISTENING, SECURE},
 };
 
 /// How long a child may drain before it is killed.
@@ -39,9 +39,33 @@ pub(crate) struct Process {
     stdin: Option<ChildStdin>,
     stdout: Lines<BufReader<ChildStdout>>,
     /// Where it serves a page, once it has said so.
-    page: Option<SocketAddr>,
+    page: Option<PageAddress>,
     /// Ends with the child's stderr; the last line that said "error: ...".
     last_error: Option<JoinHandle<Option<String>>>,
+}
+
+/// Where a page is served, and how. Shown as what a browser takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PageAddress {
+    pub(super) at: SocketAddr,
+    pub(super) is_secure: bool,
+}
+
+impl PageAddress {
+    /// As the coordinator says it.
+    pub(super) fn of(said: &str) -> Option<Self> {
+        let (at, is_secure) = match said.strip_prefix(SECURE) {
+            Some(at) => (at, true),
+            None => (said, false),
+        };
+        Some(Self { at: at.parse().ok()?, is_secure })
+    }
+}
+
+impl fmt::Display for PageAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}{}", if self.is_secure { SECURE } else { "http://" }, self.at)
+    }
 }
 
 impl Process {
@@ -78,9 +102,10 @@ impl Process {
     /// The child's output can't be read.
     pub(crate) async fn listening(&mut self) -> io::Result<Option<SocketAddr>> {
         while let Some(line) = self.stdout.next_line().await? {
-            let address_after = |words| line.strip_prefix(words).and_then(|said| said.trim().parse().ok());
-            self.page = address_after(PAGE_LISTENING).or(self.page);
-            if let Some(address) = address_after(LISTENING) {
+            if let Some(page) = line.strip_prefix(PAGE_LISTENING) {
+                self.page = PageAddress::of(page.trim()).or(self.page);
+            }
+            if let Some(address) = line.strip_prefix(LISTENING).and_then(|said| said.trim().parse().ok()) {
                 return Ok(Some(address));
             }
         }
@@ -88,7 +113,7 @@ impl Process {
     }
 
     /// Where it serves a page, if it has said so before where it listens.
-    pub(super) fn page(&self) -> Option<SocketAddr> {
+    pub(super) fn page(&self) -> Option<PageAddress> {
         self.page
     }
 

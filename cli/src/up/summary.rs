@@ -4,6 +4,8 @@ use std::{env, fmt::Write as _, net::SocketAddr};
 
 use anstyle::{AnsiColor, Style};
 
+use super::process::PageAddress;
+
 const DEFAULT_ADDRESS: &str = "127.0.0.1:50051";
 const BOLD: Style = Style::new().bold();
 const GREEN: Style = AnsiColor::Green.on_default().bold();
@@ -13,7 +15,7 @@ pub(super) type WorkerLine = (String, SocketAddr, String);
 
 /// The whole message. Coloured; the stream that prints it takes the colours out where it is no terminal.
 pub(super) fn summary(
-    (ensemble, page): (SocketAddr, Option<SocketAddr>),
+    (ensemble, page): (SocketAddr, Option<PageAddress>),
     admin: Option<SocketAddr>,
     member_count: usize,
     workers: &[WorkerLine],
@@ -25,7 +27,7 @@ pub(super) fn summary(
     // Writing into a String can't fail.
     let _infallible = writeln!(text, "  {:<width$}  http://{ensemble}", "ensemble");
     if let Some(page) = page {
-        let _infallible = writeln!(text, "  {:<width$}  {BOLD}http://{page}{BOLD:#}  for browsers", "page");
+        let _infallible = writeln!(text, "  {:<width$}  {BOLD}{page}{BOLD:#}  for browsers", "page");
     }
     if let Some(admin) = admin {
         let _infallible = writeln!(text, "  {:<width$}  http://{admin}", "admin");
@@ -96,7 +98,7 @@ mod tests {
         assert!(default.contains("chorus generate \"ROMEO:\" --max-tokens 200"));
         assert!(!default.contains("--addr"));
         let other = summary(
-            ("127.0.0.1:7000".parse().unwrap(), Some("127.0.0.1:7003".parse().unwrap())),
+            ("127.0.0.1:7000".parse().unwrap(), PageAddress::of("https://127.0.0.1:7003")),
             Some("127.0.0.1:7002".parse().unwrap()),
             1,
             &workers,
@@ -106,7 +108,7 @@ mod tests {
         assert!(other.contains("  admin     http://127.0.0.1:7002\n") && !default.contains("admin"));
         let other = anstream::adapter::strip_str(&other).to_string();
         assert!(
-            other.contains("  page      http://127.0.0.1:7003  for browsers\n") && !default.contains("page")
+            other.contains("  page      https://127.0.0.1:7003  for browsers\n") && !default.contains("page")
         );
         assert!(other.contains("  alto      http://127.0.0.1:7001  demo/alto\n"));
     }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    process::{Process, ProcessSpec},
+    process::{PageAddress, Process, ProcessSpec},
     restart::{RestartPolicy, Restarts},
 };
 use crate::failure::{note, one_line, warn};
@@ -19,7 +19,7 @@ use crate::failure::{note, one_line, warn};
 pub(super) struct Found {
     pub(super) address: SocketAddr,
     /// Its page, where it serves one.
-    pub(super) page: Option<SocketAddr>,
+    pub(super) page: Option<PageAddress>,
 }
 
 /// One supervised process.
@@ -114,7 +114,7 @@ impl Supervisor {
         let Found { address, page } = found;
         self.listen = address;
         if self.first_listening.send_replace(Some(found)).is_some() {
-            let page = page.map(|page| format!(", its page at http://{page}")).unwrap_or_default();
+            let page = page.map(|page| format!(", its page at {page}")).unwrap_or_default();
             note(&format!("{} is back at {address}{page}", self.spec.name));
         }
     }

@@ -9,6 +9,7 @@ const REVISION: &str = "chorus_config_revision";
 const SUCCESSFUL: &str = "chorus_config_last_reload_successful";
 const CHANGES: &str = "chorus_config_changes_total";
 const SERVING: &str = "chorus_serving";
+const TO_SPARE: &str = "chorus_members_to_spare";
 
 /// The metrics, which go to whatever recorder is installed when they are made.
 pub(crate) struct Settings {
@@ -17,6 +18,7 @@ pub(crate) struct Settings {
     applied: metrics::Counter,
     refused: metrics::Counter,
     serving: metrics::Gauge,
+    to_spare: metrics::Gauge,
 }
 
 impl Settings {
@@ -37,6 +39,11 @@ impl Settings {
             SERVING,
             "1 while the members that are up make the quorum, or the fallback is up, else 0"
         );
+        metrics::describe_gauge!(
+            TO_SPARE,
+            Unit::Count,
+            "Members that may be lost, whichever they are, until the quorum is gone"
+        );
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let changes = |outcome: &'static str| metrics::counter!(CHANGES, "outcome" => outcome);
         let settings = Self {
@@ -45,6 +52,7 @@ impl Settings {
             applied: changes("applied"),
             refused: changes("refused"),
             serving: metrics::gauge!(SERVING),
+            to_spare: metrics::gauge!(TO_SPARE),
         };
         settings.revision.set(1.0);
         settings.successful.set(1.0);
@@ -59,6 +67,11 @@ impl Settings {
         }
         let counter = if is_applied { &self.applied } else { &self.refused };
         counter.increment(1);
+    }
+
+    /// So many members may be lost.
+    pub(crate) fn to_spare(&self, members: usize) {
+        self.to_spare.set(members as f64);
     }
 
     /// Whether somebody can answer.

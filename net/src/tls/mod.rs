@@ -20,7 +20,9 @@ pub use trust::{ClientSettings, ClientSetup, ClientTls};
 pub(crate) use sentences::of_client as sentence_of_client;
 
 /// The protocol that is negotiated: gRPC is HTTP/2.
-const ALPN: &[u8] = b"h2";
+const HTTP_2: &[u8] = b"h2";
+/// And what browsers are spoken with.
+const HTTP_1: &[u8] = b"http/1.1";
 
 /// What is in use, by everybody who has a clone.
 #[derive(Debug)]

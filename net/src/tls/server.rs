@@ -8,7 +8,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use super::half_open::HalfOpen;
 use super::material::{Identity, TlsError, authorities, provider};
-use super::{ALPN, InUse};
+use super::{HTTP_1, HTTP_2, InUse};
 
 /// What a server shows and wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct ServerSetup(Arc<ServerConfig>);
 pub struct ServerTls {
     in_use: InUse<ServerConfig>,
     pub(super) half_open: Arc<HalfOpen>,
+    /// What is spoken.
+    protocol: &'static [u8],
 }
 
 impl ServerSettings {
@@ -52,7 +54,7 @@ impl ServerSettings {
         let mut config = builder
             .with_single_cert(self.identity.chain()?, self.identity.key()?)
             .map_err(|error| TlsError::of_identity(&error))?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![HTTP_2.to_vec()];
         // Connections are long-lived; a session that was resumed would not be looked at again.
         config.send_tls13_tickets = 0;
         Ok(ServerSetup(Arc::new(config)))
@@ -63,7 +65,13 @@ impl ServerTls {
     /// With what is in use at first.
     #[must_use]
     pub fn new(setup: ServerSetup) -> Self {
-        Self { in_use: InUse::new(setup.0), half_open: Arc::default() }
+        Self { in_use: InUse::new(setup.0), half_open: Arc::default(), protocol: HTTP_2 }
+    }
+
+    /// The same at a port where HTTP/1.1 is spoken; what is replaced is replaced for both.
+    #[must_use]
+    pub fn for_http_1(&self) -> Self {
+        Self { protocol: HTTP_1, ..self.clone() }
     }
 
     /// For connections that begin from now on; those that there are stay.
@@ -72,6 +80,11 @@ impl ServerTls {
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.in_use.get())
+        let mut config = self.in_use.get();
+        if self.protocol != HTTP_2 {
+            // Certificates and the like are shared.
+            Arc::make_mut(&mut config).alpn_protocols = vec![self.protocol.to_vec()];
+        }
+        TlsAcceptor::from(config)
     }
 }

@@ -6,7 +6,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::material::{Identity, TlsError, authorities, provider};
-use super::{ALPN, InUse};
+use super::{HTTP_2, InUse};
 
 /// What a client trusts and shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl ClientSettings {
                 .map_err(|error| TlsError::of_identity(&error))?,
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![HTTP_2.to_vec()];
         Ok(ClientSetup(Arc::new(config)))
     }
 }

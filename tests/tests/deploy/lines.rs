@@ -31,9 +31,13 @@ impl Line {
     }
 }
 
+/// What the chart renders.
+pub(crate) const MANIFESTS: [&str; 3] =
+    ["kubernetes/chorus.yaml", "kubernetes/chorus-gpu.yaml", "kubernetes/chorus-tls.yaml"];
+
 pub(crate) fn all() -> Vec<Line> {
     let mut lines = Vec::new();
-    for file in ["kubernetes/chorus.yaml", "kubernetes/chorus-gpu.yaml"] {
+    for file in MANIFESTS {
         lines.extend(of_manifests(file));
     }
     lines.extend(of_compose());

@@ -16,8 +16,9 @@ fn every_command_line_is_understood_and_starts() {
     let lines = lines::all();
     // So that none is overlooked by a change of what a file looks like.
     let of = |file: &str| lines.iter().filter(|line| line.origin.starts_with(file)).count();
-    assert_eq!(of("kubernetes/chorus.yaml"), 4);
-    assert_eq!(of("kubernetes/chorus-gpu.yaml"), 4);
+    for file in lines::MANIFESTS {
+        assert_eq!(of(file), 4, "{file}");
+    }
     assert_eq!(of("compose.yaml"), 8);
     assert_eq!(of("systemd/"), 3);
     assert_eq!(of("slurm/"), 2);
@@ -48,7 +49,7 @@ fn a_command_line_that_is_wrong_does_not_pass() {
 /// What Kubernetes kills must have had the time to drain.
 #[test]
 fn pods_have_the_time_that_they_need_to_drain() {
-    for file in ["kubernetes/chorus.yaml", "kubernetes/chorus-gpu.yaml"] {
+    for file in lines::MANIFESTS {
         let mut pods = 0;
         for document in documents(file).iter().filter(|document| document["kind"] == "Deployment") {
             let pod = &document["spec"]["template"]["spec"];

@@ -3,6 +3,8 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
+use chorus_net::Identity;
+use chorus_net::testing::{Authority, Validity};
 use chorus_tests::{Chorus, models};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -15,6 +17,7 @@ use crate::lines::Line;
 /// It is not understood, its configuration is refused, or it does not serve and drain.
 pub(crate) fn start(line: &Line) {
     let folder = TempDir::new().unwrap();
+    put_certificates(folder.path());
     let words = here(line, folder.path());
     let command = line.words[0].as_str();
     let on_cuda = words.iter().any(|word| word.starts_with("--device=cuda"));
@@ -41,6 +44,24 @@ pub(crate) fn start(line: &Line) {
     }
 }
 
+/// Where pods find certificates.
+const CERTIFICATES: &str = "/tls/";
+
+/// The files of a Secret of the kind kubernetes.io/tls, as cert-manager fills it.
+fn put_certificates(folder: &Path) {
+    let folder = folder.join("tls");
+    fs::create_dir(&folder).unwrap();
+    let authority = Authority::new("tests");
+    let Identity { certificate, key } = authority.vouch(&["127.0.0.1"], Validity::Now);
+    for (name, pem) in [("ca.crt", authority.pem()), ("tls.crt", certificate), ("tls.key", key)] {
+        fs::write(folder.join(name), pem).unwrap();
+    }
+}
+
+fn with_certificates(text: &str, folder: &Path) -> String {
+    text.replace(CERTIFICATES, &format!("{}{CERTIFICATES}", folder.display()))
+}
+
 /// The words with addresses, models and files that are here. What they replace has to be of the same kind.
 fn here(line: &Line, folder: &Path) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
@@ -48,7 +69,7 @@ fn here(line: &Line, folder: &Path) -> Vec<String> {
     while let Some(word) = given.next() {
         let option = word.split_once('=').map_or(word.as_str(), |(option, _)| option);
         if !["--listen", "--metrics", "--addr", "--wait", "--model", "--config"].contains(&option) {
-            words.push(word.clone());
+            words.push(with_certificates(word, folder));
             continue;
         }
         let value = word.split_once('=').map(|(_, value)| value.to_owned());
@@ -84,7 +105,7 @@ fn value_here(option: &str, value: &str, line: &Line, folder: &Path) -> String {
             let config = ["0.0.0.0:50051", "127.0.0.1:50051", "0.0.0.0:9464"]
                 .iter()
                 .fold(config.to_owned(), |config, address| config.replace(address, "127.0.0.1:0"));
-            fs::write(&file, config).unwrap();
+            fs::write(&file, with_certificates(&config, folder)).unwrap();
             file.display().to_string()
         }
     }
