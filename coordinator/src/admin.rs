@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::config::{Addresses, MemberConfig};
+use crate::config::{Addresses, Connections, MemberConfig};
 use crate::failure::Failure;
 use crate::quorum::Quorum;
 use crate::run_error::RunError;
@@ -35,6 +35,7 @@ pub(crate) async fn serve(
     handle: Handle,
     listener: TcpListener,
     security: &Security,
+    connections: &Connections,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let reflection = || {
@@ -45,6 +46,8 @@ pub(crate) async fn serve(
     let router = tonic::transport::Server::builder()
         .layer(security.gate(Scope::Admin))
         .max_concurrent_streams(MOST_STREAMS)
+        .http2_keepalive_interval(Some(connections.keepalive()))
+        .http2_keepalive_timeout(Some(connections.keepalive_timeout()))
         .add_service(AdminServer::new(AdminService { handle }))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);

@@ -139,7 +139,8 @@ impl Coordinator {
         let draining = common.draining.clone();
         let steward = AbortOnDropHandle::new(tokio::spawn(steward.run()));
         let _admin = admin.map(|listener| {
-            let serving = serve_admin(handle.clone(), listener, common.security.clone(), draining.clone());
+            let (security, draining) = (common.security.clone(), draining.clone());
+            let serving = serve_admin(handle.clone(), listener, security, connections.clone(), draining);
             AbortOnDropHandle::new(tokio::spawn(serving))
         });
         let served = serve(handle.ensembles(), &common, &limits, &connections, incoming, shutdown).await;
@@ -181,9 +182,16 @@ where
     Coordinator::on(network, config)?.serve(incoming, shutdown).await
 }
 
-async fn serve_admin(handle: Handle, listener: TcpListener, security: Security, draining: CancellationToken) {
+async fn serve_admin(
+    handle: Handle,
+    listener: TcpListener,
+    security: Security,
+    connections: Connections,
+    draining: CancellationToken,
+) {
     // Clients are served all the same.
-    if let Err(error) = admin::serve(handle, listener, &security, draining.cancelled()).await {
+    let served = admin::serve(handle, listener, &security, &connections, draining.cancelled()).await;
+    if let Err(error) = served {
         tracing::error!(%error, "the admin service failed");
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderValue, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tower::Service as _;
 
 use crate::heard::{Heard, explained};
@@ -83,16 +83,28 @@ impl Dialer {
     /// # Errors
     /// Nobody is there, or it is not whom it should be; the innermost cause says which.
     pub async fn connect(&self) -> Result<Wire, tonic::transport::Error> {
-        let (endpoint, secure) = (self.endpoint.clone(), self.secure.clone());
+        let words = LastWords::default();
+        let channel = self.endpoint.connect_with_connector(self.connector(&words)).await?;
+        Ok(Wire::new(channel, words, self.bearer.clone()))
+    }
+
+    /// A channel that connects when it is used first, and again whenever it has to. No token goes with its requests.
+    pub fn connect_lazily(&self) -> Channel {
+        self.endpoint.connect_with_connector_lazy(self.connector(&LastWords::default()))
+    }
+
+    fn connector(
+        &self,
+        words: &LastWords,
+    ) -> impl tower::Service<Uri, Response = TokioIo<Heard>, Error = BoxError, Future: Send> + Clone + Send + use<>
+    {
+        let secure = self.secure.clone();
         let mut sockets = HttpConnector::new();
         sockets.set_nodelay(true);
-        sockets.set_connect_timeout(endpoint.get_connect_timeout());
-        sockets.set_keepalive(endpoint.get_tcp_keepalive());
-        let words = LastWords::default();
-        let of_connections = words.clone();
-        let connector =
-            tower::service_fn(move |uri| dial(sockets.clone(), uri, secure.clone(), of_connections.clone()));
-        Ok(Wire::new(endpoint.connect_with_connector(connector).await?, words, self.bearer.clone()))
+        sockets.set_connect_timeout(self.endpoint.get_connect_timeout());
+        sockets.set_keepalive(self.endpoint.get_tcp_keepalive());
+        let words = words.clone();
+        tower::service_fn(move |uri| dial(sockets.clone(), uri, secure.clone(), words.clone()))
     }
 }
 

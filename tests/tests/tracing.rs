@@ -10,6 +10,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use chorus_net::testing::{Authority, Validity};
+use chorus_net::{ServerSettings, ServerTls, secured_connections};
 use chorus_proto::v1::{GenerateRequest, SamplingOptions};
 use chorus_tests::{
     Chorus, MemberProcess, binary,
@@ -63,11 +65,16 @@ impl TraceService for Collector {
 
 impl Collector {
     async fn start() -> (Self, SocketAddr) {
+        Self::start_secured(None).await
+    }
+
+    async fn start_secured(tls: Option<ServerTls>) -> (Self, SocketAddr) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let collector = Self::default();
         let server = Server::builder().add_service(TraceServiceServer::new(collector.clone()));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let incoming = secured_connections(TcpListenerStream::new(listener), tls);
+        tokio::spawn(server.serve_with_incoming(incoming));
         (collector, address)
     }
 
@@ -166,6 +173,40 @@ fn request(max_tokens: u32) -> GenerateRequest {
         sampling: Some(SamplingOptions { seed: Some(7), ..Default::default() }),
         ..Default::default()
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_go_over_tls_to_a_collector_that_is_known_and_to_no_other() {
+    let authority = Authority::new("collectors");
+    let settings =
+        ServerSettings { identity: authority.vouch(&["127.0.0.1"], Validity::Now), client_ca: None };
+    let tls = ServerTls::new(settings.prepare().unwrap());
+    let (collector, address) = Collector::start_secured(Some(tls)).await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let model = models::demo("alto");
+    let mut worker = MemberProcess::start("alto", &model);
+    for (name, authority, taken) in [("ours", authority, true), ("theirs", Authority::new("others"), false)] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, authority.pem()).unwrap();
+        let mut command = soon(["coordinator", "--listen=127.0.0.1:0"]);
+        command.arg(format!("--member=alto=http://{}", worker.address));
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://{address}"));
+        command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", &file).env("OTEL_SERVICE_NAME", name);
+        let mut coordinator = Chorus::start_command(command, Stdio::null());
+        let endpoint = Channel::from_shared(format!("http://{}", coordinator.listening())).unwrap();
+        let client = EnsembleClient::new(endpoint.connect().await.unwrap());
+        until("it is up", || {
+            let mut client = client.clone();
+            async move { members_up(&mut client).await == 1 }
+        })
+        .await;
+        client.clone().complete(request(3)).await.expect("whoever takes spans, or does not, it answers");
+        coordinator.signal(Signal::SIGTERM);
+        let ended = coordinator.wait();
+        assert!(ended.status.success(), "{}", ended.stderr);
+        assert_eq!(collector.of(name, "request").len(), usize::from(taken), "{name}: {}", ended.stderr);
+    }
+    worker.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

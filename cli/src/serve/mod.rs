@@ -3,6 +3,7 @@
 //! Knows nothing about who starts them.
 
 mod background;
+mod collector;
 mod configuration;
 mod coordinator;
 mod metrics;

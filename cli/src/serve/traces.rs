@@ -6,14 +6,14 @@
 use std::{env, time::Duration};
 
 use anyhow::Context as _;
-use chorus_coordinator::config::Telemetry;
 use opentelemetry::{KeyValue, global, trace::TracerProvider as _};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Metadata, level_filters::LevelFilter};
 use tracing_subscriber::{Layer as _, filter::filter_fn};
 
 use super::background::Background;
+use super::collector::{self, Collector};
 use crate::logging::SubscriberLayer;
 
 /// How long the end of the process waits for spans to be taken.
@@ -26,22 +26,14 @@ const KIND: &str = "otel.kind";
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Traces")]
 pub(super) struct TraceArgs {
-    /// Send traces to a collector that speaks OTLP over gRPC, for example http://127.0.0.1:4317 (default: where
+    /// Send traces to a collector that speaks OTLP over gRPC: http://HOST:PORT or https://HOST:PORT (default: where
     /// OTEL_EXPORTER_OTLP_ENDPOINT says, else nowhere)
-    #[arg(long, value_name = "URL", value_parser = collector)]
+    #[arg(long, value_name = "URL", value_parser = collector::address)]
     otlp: Option<String>,
 }
 
 /// The way of this process's spans to their collector. Dropped, it sends what is left.
 pub(super) struct Traces(SdkTracerProvider);
-
-/// Where spans go.
-#[derive(Debug, PartialEq, Eq)]
-enum Collector {
-    At(String),
-    /// Where the environment says, as the exporter reads it.
-    OfEnvironment,
-}
 
 impl TraceArgs {
     /// Begins to collect spans as this service, where that is wanted: by the flag, the environment or the configuration file.
@@ -54,7 +46,8 @@ impl TraceArgs {
         of_file: Option<&str>,
         background: impl FnOnce() -> anyhow::Result<Background>,
     ) -> anyhow::Result<Option<(Traces, SubscriberLayer, Background)>> {
-        let Some(collector) = self.collector(of_file, |name| env::var(name).ok()) else {
+        let collector = Collector::chosen(self.otlp.as_deref(), of_file, |name| env::var(name).ok());
+        let Some(collector) = collector else {
             return Ok(None);
         };
         let background = background()?;
@@ -62,9 +55,9 @@ impl TraceArgs {
             // Its connection lives there.
             let _entered = background.enter();
             let builder = SpanExporter::builder().with_tonic();
-            match collector {
-                Collector::At(url) => builder.with_endpoint(url).build(),
-                Collector::OfEnvironment => builder.build(),
+            match collector.channel(|name| env::var(name).ok())? {
+                Some(channel) => builder.with_channel(channel).build(),
+                None => builder.with_endpoint(collector.0).build(),
             }
         };
         let exporter = exporter.context("traces can't be sent")?;
@@ -83,27 +76,6 @@ impl TraceArgs {
             .with_context_activation(false)
             .with_filter(filter_fn(belongs_in_a_trace).with_max_level_hint(LevelFilter::INFO));
         Ok(Some((Traces(provider), layer.boxed(), background)))
-    }
-
-    /// A flag counts more than the environment, and that more than a file.
-    fn collector(
-        &self,
-        of_file: Option<&str>,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Option<Collector> {
-        let is =
-            |name: &str, value: &str| variable(name).is_some_and(|given| given.eq_ignore_ascii_case(value));
-        let is_set = |name: &str| variable(name).is_some_and(|given| !given.is_empty());
-        if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
-            return None;
-        }
-        if let Some(url) = &self.otlp {
-            return Some(Collector::At(url.clone()));
-        }
-        if is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") || is_set("OTEL_EXPORTER_OTLP_ENDPOINT") {
-            return Some(Collector::OfEnvironment);
-        }
-        of_file.map(|url| Collector::At(url.to_owned()))
     }
 }
 
@@ -129,36 +101,9 @@ fn resource(service: &'static str, variable: impl Fn(&str) -> Option<String>) ->
     if says_name { resource.build() } else { resource.with_service_name(service).build() }
 }
 
-fn collector(url: &str) -> Result<String, String> {
-    let telemetry = Telemetry { otlp: Some(url.to_owned()) };
-    telemetry.check().map(|()| url.to_owned()).map_err(|_| "expected http://HOST:PORT".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn chosen(flag: Option<&str>, file: Option<&str>, environment: &[(&str, &str)]) -> Option<Collector> {
-        let arguments = TraceArgs { otlp: flag.map(str::to_owned) };
-        arguments.collector(file, |name| {
-            let variable = environment.iter().find(|(of, _)| *of == name);
-            variable.map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    #[test]
-    fn a_flag_counts_more_than_the_environment_and_that_more_than_a_file() {
-        let at = |url: &str| Some(Collector::At(url.to_owned()));
-        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317");
-        assert_eq!(chosen(None, None, &[]), None);
-        assert_eq!(chosen(None, None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]), None);
-        assert_eq!(chosen(None, Some("http://f:1"), &[]), at("http://f:1"));
-        assert_eq!(chosen(None, Some("http://f:1"), &[endpoint]), Some(Collector::OfEnvironment));
-        assert_eq!(chosen(Some("http://a:1"), Some("http://f:1"), &[endpoint]), at("http://a:1"));
-        for off in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
-            assert_eq!(chosen(Some("http://a:1"), None, &[endpoint, off]), None);
-        }
-    }
 
     #[test]
     fn who_sends_has_the_name_that_the_environment_gives_it() {

@@ -15,7 +15,7 @@ pub struct Telemetry {
 /// An address that no collector can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "telemetry.otlp: {0:?} is not allowed; allowed: http://host:port of a collector that speaks OTLP over gRPC"
+    "telemetry.otlp: {0:?} is not allowed; allowed: http://host:port or https://host:port of a collector that speaks OTLP over gRPC"
 )]
 pub struct TelemetryError(pub String);
 
@@ -35,7 +35,7 @@ impl Telemetry {
 fn is_address(url: &str) -> bool {
     url.parse::<Uri>().is_ok_and(|uri| {
         let is_all = uri.path() == "/" && uri.query().is_none();
-        uri.scheme_str() == Some("http") && uri.port_u16().is_some() && is_all
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.port_u16().is_some() && is_all
     })
 }
 
@@ -47,11 +47,11 @@ mod tests {
     fn a_collector_has_an_address() {
         let check = |otlp: &str| Telemetry { otlp: Some(otlp.to_owned()) }.check();
         assert_eq!(Telemetry::default().check(), Ok(()));
-        for address in ["http://127.0.0.1:4317", "http://collector:4317/", "http://[::1]:1"] {
+        for address in ["http://127.0.0.1:4317", "http://collector:4317/", "http://[::1]:1", "https://c:4317"]
+        {
             assert_eq!(check(address), Ok(()), "{address}");
         }
-        for other in ["", "collector", "collector:4317", "https://c:4317", "http://c", "http://c:1/v1/traces"]
-        {
+        for other in ["", "collector", "collector:4317", "ftp://c:4317", "http://c", "http://c:1/v1/traces"] {
             assert_eq!(check(other), Err(TelemetryError(other.to_owned())));
         }
     }
