@@ -99,7 +99,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     let mut coordinator = Coordinator::new(config)?;
     if let Some(address) = admin {
         let listener = listen(address).await?;
-        announce_as(ADMIN_LISTENING, &listener)?;
+        announce_as(ADMIN_LISTENING, "", &listener)?;
         coordinator = coordinator.with_admin(listener);
     }
     // Where there is no file, a hangup ends the process as it ends others.

@@ -40,7 +40,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// The address can't be listened on.
 pub(super) async fn serve(address: SocketAddr, background: &Background) -> anyhow::Result<()> {
     let listener = listen(address).await.context("can't serve metrics")?;
-    announce_as(METRICS_LISTENING, &listener)?;
+    announce_as(METRICS_LISTENING, "", &listener)?;
     let listener = listener.into_std().context("can't serve metrics")?;
     let metrics = install()?;
     background.spawn(async move {

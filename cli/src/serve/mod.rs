@@ -48,13 +48,14 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// The line that tells people, `chorus up` and tests where the server is.
 fn announce(listener: &TcpListener) -> anyhow::Result<()> {
-    announce_as(LISTENING, listener)
+    announce_as(LISTENING, "", listener)
 }
 
-fn announce_as(words: &str, listener: &TcpListener) -> anyhow::Result<()> {
+/// `scheme` stands before the address, where it says something.
+fn announce_as(words: &str, scheme: &str, listener: &TcpListener) -> anyhow::Result<()> {
     let address = listener.local_addr().context("can't tell the address")?;
-    tracing::info!(%address, "{}", words.trim_end_matches(" on "));
-    match print(&format!("{words}{address}\n")) {
+    tracing::info!(address = %format_args!("{scheme}{address}"), "{}", words.trim_end_matches(" on "));
+    match print(&format!("{words}{scheme}{address}\n")) {
         // Nobody has to read it.
         Err(error) if error.is::<OutputClosed>() => Ok(()),
         other => other,

@@ -40,8 +40,7 @@ pub(super) async fn serve(
     let page = Page::new(coordinator.ensemble(), on_loopback)?;
     // The page speaks HTTP/1.1.
     let tls = coordinator.tls().map(|tls| tls.for_http_1());
-    let words = if tls.is_some() { format!("{PAGE_LISTENING}{SECURE}") } else { PAGE_LISTENING.to_owned() };
-    announce_as(&words, &listener)?;
+    announce_as(PAGE_LISTENING, if tls.is_some() { SECURE } else { "" }, &listener)?;
     // Tokens are small, and wait for nothing.
     let incoming = transports(TcpIncoming::from(listener).with_nodelay(Some(true)), tls);
     Ok(Served(Some(tokio::spawn(page.serve(incoming, shutdown.cancelled_owned())))))
