@@ -72,6 +72,7 @@ fn read(
     let (file, flags) = arguments.split()?;
     let variables = flags.variables.clone();
     let config = config(file.as_deref(), flags)?;
+    config.check_secrets()?;
     warn_of_misspelt();
     Ok((make(&config)?, variables))
 }
@@ -91,8 +92,8 @@ fn summary(config: &Config) -> String {
         ("admin", of_what(config.admin)),
         ("page", of_what(config.http)),
         ("metrics", of_what(config.metrics)),
-        ("tls", yes(config.tls.is_some(), "the certificate and its key were read")),
-        ("tokens", yes(config.auth.is_some(), "the file was read")),
+        ("tls", yes(config.tls.is_some(), "the certificate and its key can be used")),
+        ("tokens", yes(config.auth.is_some(), "the file can be used")),
     ];
     let lines = lines.map(|(name, value)| format!("{name:<11} {value}\n"));
     format!("the configuration can be used\n{}", lines.concat())

@@ -20,6 +20,7 @@ use crate::admission::{Admission, no_room};
 use crate::agreement::Agreement;
 use crate::config::{Config, Limits, PrefixCacheConfig};
 use crate::dense::DenseBudget;
+use crate::doubts::Doubts;
 use crate::failure::{refused, status};
 use crate::fusion::FuseError;
 use crate::member::Member;
@@ -83,6 +84,8 @@ pub(crate) struct Common {
     pub(crate) settings: Arc<Settings>,
     /// Large texts that are tokenized at a time: more would only take the processors from each other.
     tokenizing: Arc<Semaphore>,
+    /// How often workers were found to be wrong.
+    pub(crate) doubts: Doubts,
     /// Where members stand after what requests begin with.
     pub(crate) prefixes: Arc<PrefixCache>,
     /// Of the links, which a change leaves as they are.
@@ -95,6 +98,7 @@ pub(crate) struct Common {
 impl Common {
     pub(crate) fn new(limits: &Limits, prefix_cache: &PrefixCacheConfig, security: Security) -> Self {
         let draining = CancellationToken::new();
+        let doubts = Doubts::default();
         let processors = available_parallelism().map_or(1, usize::from);
         Self {
             agreement: Arc::default(),
@@ -107,11 +111,18 @@ impl Common {
             answers: Arc::new(Answers::new()),
             settings: Arc::new(Settings::new()),
             tokenizing: Arc::new(Semaphore::new(processors)),
-            prefixes: Arc::new(PrefixCache::new(prefix_cache)),
+            prefixes: Arc::new(PrefixCache::new(prefix_cache, doubts.clone())),
+            doubts,
             dense: DenseBudget::default(),
             branches: Arc::new(Semaphore::new(limits.max_branches as usize)),
             most_branches: limits.max_branches,
         }
+    }
+
+    /// Of a configuration without certificates.
+    #[cfg(test)]
+    pub(crate) fn of_tests(config: &Config) -> Self {
+        Self::new(&config.limits, &config.prefix_cache, Security::default())
     }
 
     /// Waits, in the order of asking, for a request that has so many sessions at a time at every member; fewer where no

@@ -33,6 +33,7 @@ mod admission;
 mod agreement;
 mod counter;
 mod dense;
+mod doubts;
 mod ensemble;
 mod failure;
 mod health;

@@ -12,6 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::agreement::Agreement;
 use crate::config::{Config, Location, MemberConfig};
+use crate::doubts::Doubts;
+use crate::ensemble::Common;
 use crate::link::{GrpcReplica, InvalidAddress};
 use crate::member::Member;
 use crate::network::Network;
@@ -22,6 +24,7 @@ use crate::replica::{Presence, Replica};
 pub(crate) struct Connecting {
     network: Arc<dyn Network>,
     agreement: Arc<Agreement>,
+    doubts: Doubts,
     connect_timeout: Duration,
     hedge_share: f32,
     refresh: Duration,
@@ -63,10 +66,11 @@ struct Links {
 }
 
 impl Connecting {
-    pub(crate) fn new(config: &Config, network: Arc<dyn Network>, agreement: &Arc<Agreement>) -> Self {
+    pub(crate) fn new(config: &Config, network: Arc<dyn Network>, common: &Common) -> Self {
         Self {
             network,
-            agreement: Arc::clone(agreement),
+            agreement: Arc::clone(&common.agreement),
+            doubts: common.doubts.clone(),
             connect_timeout: config.limits.connect_timeout(),
             hedge_share: config.resilience.hedge_share as f32,
             refresh: config.resilience.dns_refresh(),
@@ -82,8 +86,8 @@ impl Connecting {
         name: Option<&str>,
     ) -> Result<GrpcReplica, InvalidAddress> {
         let server_name = self.server_name.as_deref().or(name);
-        let Self { network, connect_timeout, agreement, .. } = self;
-        GrpcReplica::connect(network, member, address, server_name, *connect_timeout, agreement)
+        let Self { network, connect_timeout, agreement, doubts, .. } = self;
+        GrpcReplica::connect(network, member, address, server_name, *connect_timeout, agreement, doubts)
     }
 
     /// Starts to connect to a member's replicas. Members are enrolled in the order of the configuration. Needs a tokio
@@ -283,7 +287,7 @@ mod tests {
         let flag = format!("alto=dns://localhost:{}", worker.address.port());
         let members = vec![flag.parse().unwrap()];
         let config = Config::new(None, Overrides { members, ..Overrides::default() }).unwrap();
-        let connecting = Connecting::new(&config, Arc::new(Sockets::default()), &Arc::default());
+        let connecting = Connecting::new(&config, Arc::new(Sockets::default()), &Common::of_tests(&config));
         let enrolled = connecting.enroll(&config.members[0]).unwrap();
         let up = enrolled.member.wait_until_up();
         tokio::time::timeout(Duration::from_secs(60), up).await.unwrap();
@@ -300,7 +304,7 @@ mod tests {
         let flag = format!("alto={},{}", workers[0].url(), workers[1].url());
         let members = vec![flag.parse().unwrap()];
         let config = Config::new(None, Overrides { members, ..Overrides::default() }).unwrap();
-        let enrolled = Connecting::new(&config, Arc::new(Sockets::default()), &Arc::default())
+        let enrolled = Connecting::new(&config, Arc::new(Sockets::default()), &Common::of_tests(&config))
             .enroll(&config.members[0])
             .unwrap();
         let member = &enrolled.member;

@@ -46,10 +46,6 @@ pub trait Replica: Send + Sync + 'static {
     /// Says that an answer which looked sound was not, as others showed: the replica broke the protocol.
     fn discredit(&self);
 
-    /// How often it was found to be wrong since it is known: an answer that was no answer, a device that was not sound.
-    /// What it made of sessions before may be wrong, too.
-    fn doubts(&self) -> u64;
-
     /// Where a session stands that the replica will not go on with, if it said so. Told once.
     fn handed_over(&self, session: SessionId) -> Option<Snapshot>;
 

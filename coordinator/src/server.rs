@@ -81,7 +81,7 @@ impl Coordinator {
     ) -> Result<Self, RunError> {
         let (limits, connections) = (config.limits.clone(), config.connections.clone());
         let common = Common::new(&limits, &config.prefix_cache, security);
-        let connecting = Connecting::new(&config, network, &common.agreement);
+        let connecting = Connecting::new(&config, network, &common);
         let (steward, handle) = Steward::new(config, connecting, common.clone())?;
         Ok(Self { steward, handle, common, limits, connections, admin: None })
     }

@@ -13,13 +13,17 @@ use bytes::Bytes;
 use chorus_proto::v1::{PredictRequest, ScoreRequest, StatusRequest, ensemble_server::Ensemble};
 use futures::{Stream, StreamExt as _};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderName, StatusCode, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::failure::Failure;
 use crate::json::{Described, Json};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Bytes of a request: far more than anybody types.
 pub(crate) const LARGEST_REQUEST: usize = 1024 * 1024;
@@ -48,28 +52,29 @@ pub(crate) fn routes<E: Ensemble>() -> Router<Api<E>> {
 async fn status<E: Ensemble>(State(api): State<Api<E>>, request: Request) -> Result<Response, Failure> {
     let (parts, _) = request.into_parts();
     let reply = api.ensemble.status(call(parts, StatusRequest {})).await?;
-    answer(&api.json, reply.get_ref())
+    answer(&api.json, &reply)
 }
 
 async fn score<E: Ensemble>(State(api): State<Api<E>>, request: Request) -> Result<Response, Failure> {
     let request: tonic::Request<ScoreRequest> = read(&api.json, request).await?;
     let reply = api.ensemble.score(request).await?;
-    answer(&api.json, reply.get_ref())
+    answer(&api.json, &reply)
 }
 
 async fn predict<E: Ensemble>(State(api): State<Api<E>>, request: Request) -> Result<Response, Failure> {
     let request: tonic::Request<PredictRequest> = read(&api.json, request).await?;
     let reply = api.ensemble.predict(request).await?;
-    answer(&api.json, reply.get_ref())
+    answer(&api.json, &reply)
 }
 
 async fn generate<E: Ensemble>(State(api): State<Api<E>>, request: Request) -> Result<Response, Failure> {
     let request = read(&api.json, request).await?;
     // Where the browser goes away, hyper drops this stream, and with it the generation.
-    let replies = api.ensemble.generate(request).await?.into_inner();
-    let lines = Body::from_stream(lines(api.json, replies).map(Ok::<_, std::convert::Infallible>));
+    let replies = api.ensemble.generate(request).await?;
+    let id = request_id(&replies);
+    let lines = lines(api.json, replies.into_inner()).map(Ok::<_, std::convert::Infallible>);
     let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, lines).into_response())
+    Ok((headers, id, Body::from_stream(lines)).into_response())
 }
 
 /// A line for each message; a failure is the last one.
@@ -90,9 +95,15 @@ fn lines<T: Described>(
         })
 }
 
-fn answer<T: Described>(json: &Json, message: &T) -> Result<Response, Failure> {
+fn answer<T: Described>(json: &Json, reply: &tonic::Response<T>) -> Result<Response, Failure> {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, json.write(message)?).into_response())
+    Ok((headers, request_id(reply), json.write(reply.get_ref())?).into_response())
+}
+
+/// What the request is called in logs, where it has a name there.
+fn request_id<T>(reply: &tonic::Response<T>) -> HeaderMap {
+    let id = reply.metadata().as_ref().get(&REQUEST_ID);
+    id.map(|id| (REQUEST_ID, id.clone())).into_iter().collect()
 }
 
 /// The call that a request is.
@@ -123,12 +134,12 @@ fn unread(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failure {
     Failure { http, ..Failure::new(Code::Cancelled, format!("the request did not come whole: {error}")) }
 }
 
-/// In the caller's name: its credentials, and its connection.
+/// In the caller's name: its credentials, what it calls the request, the trace that it is a part of, and its connection.
 fn call<T>(parts: Parts, message: T) -> tonic::Request<T> {
-    let mut metadata = MetadataMap::new();
-    let credentials = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    if let Some(Ok(credentials)) = credentials.map(MetadataValue::try_from) {
-        metadata.insert("authorization", credentials);
-    }
+    let told = [AUTHORIZATION, REQUEST_ID, TRACEPARENT, TRACESTATE].map(|name: HeaderName| {
+        let value = parts.headers.get(&name)?.clone();
+        Some((name, value))
+    });
+    let metadata = MetadataMap::from_headers(told.into_iter().flatten().collect());
     tonic::Request::from_parts(metadata, parts.extensions, message)
 }

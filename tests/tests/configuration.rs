@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::process::{Command, Stdio};
 
+use chorus_net::testing::{Authority, Validity};
 use chorus_tests::{Chorus, Ended, PATIENT, binary, models};
 use tempfile::TempDir;
 
@@ -101,6 +102,16 @@ fn a_configuration_is_checked_with_everything_that_stands_over_it() {
     );
     let (code, error) = refused(&check, &[("CHORUS_AUTH_TOKENS", "no-such-file.toml")]);
     assert!(code == 1 && error.contains("auth.tokens") && error.contains("no-such-file.toml"), "{error}");
+    let identities = [1, 2].map(|_| Authority::new("tests").vouch(&["server"], Validity::Now));
+    let [certificate, other_key] = ["server.pem", "other.key"].map(|name| folder.path().join(name));
+    fs::write(&certificate, &identities[0].certificate).unwrap();
+    fs::write(&other_key, &identities[1].key).unwrap();
+    let pair = [
+        ("CHORUS_TLS_CERTIFICATE", certificate.to_str().unwrap()),
+        ("CHORUS_TLS_KEY", other_key.to_str().unwrap()),
+    ];
+    let (code, error) = refused(&check, &pair);
+    assert!(code == 1 && error.contains("tls"), "a key of another certificate: {error}");
     let (code, error) =
         refused(&[&check[..], &["--threshold", "2"]].concat(), &[("CHORUS_FUSION_RULE", "logit_max")]);
     assert!(code == 2 && !error.contains("CHORUS_"), "a flag is not blamed on a variable: {error}");

@@ -4,6 +4,7 @@
 //! Knows nothing about spans.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use chorus_coordinator::config::Telemetry;
@@ -13,6 +14,13 @@ use http::uri::Scheme;
 use tonic::transport::Channel;
 
 use crate::client::{identity, read_pem};
+
+/// What OpenTelemetry has where nothing says how long an export may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two pings of a connection on which nothing is said.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// The port of https where an address has none.
+const HTTPS: u16 = 443;
 
 /// Its address.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,14 +75,34 @@ impl Collector {
         let ca = said("CERTIFICATE").map(|file| read_pem(Path::new(&file))).transpose()?;
         let identity = match (said("CLIENT_CERTIFICATE"), said("CLIENT_KEY")) {
             (Some(certificate), Some(key)) => Some(identity(Path::new(&certificate), Path::new(&key))?),
-            _ => None,
+            (None, None) => None,
+            _ => anyhow::bail!(
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY belong together; allowed: both or none"
+            ),
         };
         let setup = ClientSettings { ca, identity }.prepare();
         let setup = setup.with_context(|| format!("traces can't be sent to {url}"))?;
         let name = uri.host().unwrap_or_default().to_owned();
-        let dialer = Dialer::secure(endpoint_at(uri), ClientTls::new(setup), &name)?;
+        // A collector that takes a connection and never answers must not hold the exporter's thread for good.
+        let timeout =
+            said("TIMEOUT").and_then(|given| given.parse().ok()).map_or(TIMEOUT, Duration::from_millis);
+        let endpoint = endpoint_at(with_port(uri)?).timeout(timeout).connect_timeout(timeout);
+        let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(timeout);
+        let dialer = Dialer::secure(endpoint, ClientTls::new(setup), &name)?;
         Ok(Some(dialer.connect_lazily()))
     }
+}
+
+/// The address with the port of its scheme, where it has none.
+fn with_port(uri: Uri) -> anyhow::Result<Uri> {
+    if uri.port().is_some() {
+        return Ok(uri);
+    }
+    let mut parts = uri.into_parts();
+    let authority =
+        parts.authority.take().map(|authority| format!("{authority}:{HTTPS}")).unwrap_or_default();
+    parts.authority = Some(authority.parse()?);
+    Ok(Uri::from_parts(parts)?)
 }
 
 #[cfg(test)]
@@ -114,5 +142,16 @@ mod tests {
             |name: &str| (name == "OTEL_EXPORTER_OTLP_CERTIFICATE").then(|| "nowhere.pem".to_owned());
         let error = secure.channel(missing).unwrap_err();
         assert!(error.to_string().contains("nowhere.pem"), "{error}");
+        let half = |name: &str| (name == "OTEL_EXPORTER_OTLP_CLIENT_KEY").then(|| "me.key".to_owned());
+        let error = secure.channel(half).unwrap_err();
+        assert!(error.to_string().contains("belong together"), "{error}");
+    }
+
+    #[test]
+    fn an_address_without_a_port_has_that_of_https() {
+        let with = |url: &str| with_port(url.parse().unwrap()).unwrap().to_string();
+        assert_eq!(with("https://otel.example.com"), "https://otel.example.com:443/");
+        assert_eq!(with("https://[::1]:4317/"), "https://[::1]:4317/");
+        assert_eq!(with("https://[::1]/"), "https://[::1]:443/");
     }
 }

@@ -42,7 +42,8 @@ page for browsers is. The threads that compute (--threads, or one for each
 processor) are shared out among the workers. A process that dies is started
 again, after a wait that doubles with every death. Ctrl-C (or SIGTERM) drains
 the coordinator, then the workers, and stops everything; a second Ctrl-C kills.
-Nothing stays behind, even if `chorus up` itself is killed.";
+Nothing stays behind, even if `chorus up` itself is killed. CHORUS_* variables
+are for workers and coordinators that run by themselves, and for none of these.";
 
 /// Start a whole ensemble on this machine: a worker for each model, and a coordinator
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,13 @@
 //! One child process: started, listened to, stopped. Knows nothing about when or why it is started again.
 
-use std::{ffi::OsString, fmt, io, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
@@ -152,6 +159,10 @@ impl Process {
 
 fn command(spec: &ProcessSpec, listen: SocketAddr) -> Command {
     let mut command = Command::new(&spec.program);
+    // What is meant for a process that somebody runs by itself is meant for none of these.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_one(name)) {
+        command.env_remove(name);
+    }
     command
         .args(&spec.arguments)
         .arg(format!("--listen={listen}"))
@@ -164,6 +175,12 @@ fn command(spec: &ProcessSpec, listen: SocketAddr) -> Command {
     #[cfg(unix)]
     command.process_group(0);
     command
+}
+
+/// Whether a variable configures one worker or coordinator.
+fn is_of_one(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CHORUS_") && name != "CHORUS_LOG_FORMAT"
 }
 
 /// Shows a child's log lines behind its name. Its errors are kept for whoever waits for its end.

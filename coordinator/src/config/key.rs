@@ -19,6 +19,7 @@ impl ConfigError {
             Self::Connections(error) => return Some(format!("connections.{}", error.key)),
             Self::Security(_) => "worker_tls",
             Self::Resilience(_) => "resilience",
+            Self::PrefixCache(_) => "prefix_cache.min_tokens",
             Self::Telemetry(_) => "telemetry.otlp",
         };
         Some(key.to_owned())

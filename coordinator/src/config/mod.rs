@@ -33,7 +33,7 @@ pub use connections::{Compression, Connections, ConnectionsError};
 pub use fallback::FallbackConfig;
 pub use limits::{Limits, LimitsError};
 pub use member::{MemberConfig, MemberError, MemberFlagError};
-pub use prefix_cache::PrefixCacheConfig;
+pub use prefix_cache::{PrefixCacheConfig, PrefixCacheError};
 pub use resilience::{Resilience, ResilienceError};
 pub(crate) use security::Secrets;
 pub use security::{AuthConfig, SecretsError, SecurityError, TlsConfig, WorkerTlsConfig};
@@ -43,6 +43,7 @@ pub use variables::{VariableError, Variables};
 use crate::{
     fusion::{Fusion, Rule},
     quorum::Quorum,
+    security::Setup,
     weights::{LearnedWeights, LearnedWeightsError, Mismatch, Weights, WeightsError},
 };
 
@@ -149,6 +150,19 @@ pub struct Overrides {
     pub max_sessions: Option<u32>,
 }
 
+impl Overrides {
+    /// The keys that flags stand for as a whole.
+    fn replaced(&self) -> Vec<&'static str> {
+        let all = [
+            ("tls", self.tls.is_some()),
+            ("worker_tls", self.worker_tls.is_some()),
+            ("fallback", self.fallback.is_some()),
+            ("members", !self.members.is_empty()),
+        ];
+        all.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key).collect()
+    }
+}
+
 /// Why a configuration is none.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -218,6 +232,9 @@ pub enum ConfigError {
     /// Patience or a share that can't be.
     #[error("resilience can't be used")]
     Resilience(#[from] ResilienceError),
+    /// Beginnings of no tokens.
+    #[error(transparent)]
+    PrefixCache(#[from] PrefixCacheError),
     /// Traces that can't be sent.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -257,8 +274,9 @@ impl Config {
     pub fn new(toml: Option<&str>, flags: Overrides) -> Result<Self, ConfigError> {
         let toml = toml.unwrap_or_default();
         let mut config: Self = toml::from_str(toml)?;
-        if flags.variables != Variables::default() {
-            config = flags.variables.over(toml)?;
+        let variables = flags.variables.without(&flags.replaced());
+        if variables != Variables::default() {
+            config = variables.over(toml)?;
         }
         config.apply(flags);
         config.check()?;
@@ -278,6 +296,14 @@ impl Config {
         config.check()?;
         config.keep_learned(self);
         Ok(config)
+    }
+
+    /// Whether certificates, keys and tokens that were read can be used, as whoever serves with them finds out.
+    ///
+    /// # Errors
+    /// The first file that can't, and why.
+    pub fn check_secrets(&self) -> Result<(), SecretsError> {
+        Setup::new(self).map(|_| ())
     }
 
     /// All who are connected to: the members, in member order, and the fallback.
@@ -340,6 +366,7 @@ impl Config {
         self.check_security()?;
         self.connections.check()?;
         self.resilience.check()?;
+        self.prefix_cache.check()?;
         Ok(self.telemetry.check()?)
     }
 

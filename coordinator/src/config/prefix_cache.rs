@@ -17,3 +17,14 @@ impl Default for PrefixCacheConfig {
         Self { max_bytes: 64 << 20, min_tokens: 16 }
     }
 }
+
+/// A value that can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("prefix_cache.min_tokens: {0} is not allowed; allowed: at least 1")]
+pub struct PrefixCacheError(pub u32);
+
+impl PrefixCacheConfig {
+    pub(super) fn check(&self) -> Result<(), PrefixCacheError> {
+        if self.min_tokens == 0 { Err(PrefixCacheError(self.min_tokens)) } else { Ok(()) }
+    }
+}

@@ -102,6 +102,14 @@ impl Variables {
         self.0.iter().filter(is_of_it).map(|variable| variable.name.as_str())
     }
 
+    /// Those of other keys than these and what is below them.
+    pub(super) fn without(&self, keys: &[&'static str]) -> Self {
+        let is_other = |variable: &&Variable| {
+            variable.option.path.first().is_none_or(|table| !keys.contains(&table.as_str()))
+        };
+        Self(self.0.iter().filter(is_other).cloned().collect())
+    }
+
     /// A file with what the variables say in place of what it says.
     pub(super) fn over(&self, toml: &str) -> Result<Config, ConfigError> {
         let mut table: Table = toml::from_str(toml)?;
@@ -293,6 +301,19 @@ mod tests {
         assert!(member.starts_with("CHORUS_MEMBERS: ") && member.contains("name[@weight]="), "{member}");
         let listen = error(&[("CHORUS_LISTEN", "nowhere")]);
         assert!(listen.starts_with("CHORUS_LISTEN: ") && !listen.contains('\n'), "{listen}");
+    }
+
+    #[test]
+    fn what_a_flag_replaces_as_a_whole_no_variable_has_a_say_in() {
+        let given = [("CHORUS_FALLBACK_NAME", "half"), ("CHORUS_MEMBERS", "no member")];
+        let flags = Overrides {
+            variables: variables(&given),
+            fallback: Some("s=http://h:5".parse().unwrap()),
+            members: vec!["b=http://h:2".parse().unwrap()],
+            ..Overrides::default()
+        };
+        let config = Config::new(Some(FILE), flags).unwrap();
+        assert_eq!((config.member_names().len(), config.fallback.unwrap().name.as_str()), (1, "s"));
     }
 
     #[test]

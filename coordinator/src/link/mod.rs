@@ -15,7 +15,6 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agreement::Agreement;
+use crate::doubts::Doubts;
 use crate::network::Network;
 use crate::plan::PlanKind;
 use crate::replica::{Answered, Feed, Origin, Presence, Replica, ReplicaError, SessionId};
@@ -60,8 +60,8 @@ struct Line {
     traffic: Arc<Traffic>,
     /// The sessions that are open, each with where it stands if the worker has handed it over.
     sessions: Mutex<FxHashMap<SessionId, Option<Snapshot>>>,
-    /// How often the worker was found to be wrong, whichever process it was.
-    doubts: AtomicU64,
+    /// Where it is counted that the worker was found to be wrong.
+    doubts: Doubts,
 }
 
 impl GrpcReplica {
@@ -79,9 +79,10 @@ impl GrpcReplica {
         server_name: Option<&str>,
         connect_timeout: Duration,
         agreement: &Arc<Agreement>,
+        doubts: &Doubts,
     ) -> Result<Self, InvalidAddress> {
         let route = connect::route(address, server_name, connect_timeout)?;
-        let line = Arc::new(Line::new(member, address));
+        let line = Arc::new(Line::new(member, address, doubts.clone()));
         let shutdown = CancellationToken::new();
         let keeper = Keeper {
             member: member.to_owned(),
@@ -151,7 +152,7 @@ impl Replica for GrpcReplica {
             };
             let answered = attachment.feed(feed).await;
             if let Err(ReplicaError::Protocol { .. } | ReplicaError::NotFinite { .. }) = answered {
-                line.doubt();
+                line.doubts.add();
             }
             answered
         }
@@ -169,14 +170,10 @@ impl Replica for GrpcReplica {
     }
 
     fn discredit(&self) {
-        self.line.doubt();
+        self.line.doubts.add();
         if let Some(attachment) = self.line.attachment() {
             attachment.discredit();
         }
-    }
-
-    fn doubts(&self) -> u64 {
-        self.line.doubts.load(Ordering::Relaxed)
     }
 
     fn traffic(&self, plan: PlanKind) -> TrafficCounts {
@@ -196,7 +193,7 @@ impl Replica for GrpcReplica {
 }
 
 impl Line {
-    fn new(member: &str, address: &str) -> Self {
+    fn new(member: &str, address: &str, doubts: Doubts) -> Self {
         let reason = format!("not reached yet at {address}");
         Self {
             member: member.to_owned(),
@@ -205,12 +202,8 @@ impl Line {
             attachment: Mutex::new(None),
             traffic: Arc::new(Traffic::new(member)),
             sessions: Mutex::default(),
-            doubts: AtomicU64::new(0),
+            doubts,
         }
-    }
-
-    fn doubt(&self) {
-        self.doubts.fetch_add(1, Ordering::Relaxed);
     }
 
     fn attachment(&self) -> Option<Arc<Attachment>> {
@@ -235,7 +228,7 @@ impl Line {
     /// The worker answers, but what it computes is of no use. The stream stays.
     fn set_unsound(&self, reason: &str) {
         tracing::warn!(member = self.member, reason, "out");
-        self.doubt();
+        self.doubts.add();
         self.set_presence(Presence::Down { reason: reason.to_owned() });
     }
 

@@ -22,7 +22,7 @@ fn vocabulary() -> Vocabulary {
 
 fn member(worker: &ScriptedWorker, agreement: &Arc<Agreement>) -> GrpcReplica {
     let network: Arc<dyn Network> = Arc::new(Sockets::default());
-    GrpcReplica::connect(&network, "alto", &worker.url(), None, NEVER, agreement).unwrap()
+    GrpcReplica::connect(&network, "alto", &worker.url(), None, NEVER, agreement, &Doubts::default()).unwrap()
 }
 
 async fn becomes(member: &GrpcReplica, what: impl FnMut(&Presence) -> bool) -> Presence {

@@ -181,11 +181,6 @@ impl Member {
         up.chain(seats.iter()).find_map(|seat| seat.replica.card())
     }
 
-    /// How often any of its replicas was found to be wrong.
-    pub(crate) fn doubts(&self) -> u64 {
-        self.seats().iter().map(|seat| seat.replica.doubts()).sum()
-    }
-
     /// What has gone over the links of its replicas.
     pub(crate) fn traffic(&self, plan: PlanKind) -> TrafficCounts {
         let seats = self.seats();

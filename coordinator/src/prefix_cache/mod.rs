@@ -3,14 +3,15 @@
 //! A state is all that a recurrent model keeps of a text, so it can be taken up only where it was taken, not in the middle as
 //! attention's keys and values can. It is worth being kept at the end of a prompt, where the next turn of a conversation goes on,
 //! and where two prompts part, where a third one may: R. Pan et al., "Marconi: Prefix Caching for the Era of Hybrid LLMs",
-//! arXiv:2411.19379. Knows nothing about sessions or what is asked after a prompt.
+//! arXiv:2411.19379. What was made before any worker was found to be wrong is forgotten then. Knows nothing about sessions or what
+//! is asked after a prompt.
 
 mod store;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,7 @@ use metrics::Unit;
 use crate::admission::Caller;
 use crate::config::PrefixCacheConfig;
 use crate::counter::Counter;
+use crate::doubts::Doubts;
 use crate::member::Member;
 use crate::roster::Roster;
 use crate::security::TokenId;
@@ -31,20 +33,16 @@ const ENTRIES: &str = "chorus_prefix_cache_entries";
 const BYTES: &str = "chorus_prefix_cache_bytes";
 const EVICTIONS: &str = "chorus_prefix_cache_evictions_total";
 
+/// A model that had no state so often in succession has none: its workers give no snapshots, or they are too large.
+const MOST_LACKING: u32 = 8;
+
 /// Between whom states are shared: nobody learns from what is cached what somebody with another token has asked.
 pub(crate) type Tenant = Option<TokenId>;
 
-/// Whose state it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Model {
-    fingerprint: String,
-    /// How often any of its replicas had been found to be wrong when the session began whose state it is.
-    doubts: u64,
-}
-
 /// The states of one process, shared by all requests.
 pub(crate) struct PrefixCache {
-    store: Mutex<Store>,
+    kept: Mutex<Kept>,
+    doubts: Doubts,
     min_tokens: usize,
     max_bytes: usize,
     cached_tokens: Counter,
@@ -54,12 +52,22 @@ pub(crate) struct PrefixCache {
     bytes: metrics::Gauge,
 }
 
+struct Kept {
+    store: Store,
+    /// How often workers had been found to be wrong when the first of these states were made.
+    doubts: u64,
+    /// How often models, by fingerprint, were asked for a state and had none since they last had one.
+    lacking: HashMap<String, u32>,
+}
+
 /// What one request knows of its prompt, and where its states go.
 #[derive(Debug, Clone)]
 pub(crate) struct Prefix {
     tenant: Tenant,
-    /// By member; none where nothing can be kept of it.
-    models: Vec<Option<Model>>,
+    /// How often workers had been found to be wrong when the session began: states that were made since may be theirs.
+    doubts: u64,
+    /// The models' fingerprints, by member; none where nothing can be kept of it.
+    models: Vec<Option<String>>,
     /// Where each member goes on from, by its place.
     pub(crate) states: BTreeMap<usize, Snapshot>,
     /// After so many tokens the prompt parts from an earlier one: a state is worth being kept there.
@@ -67,12 +75,17 @@ pub(crate) struct Prefix {
 }
 
 impl PrefixCache {
-    pub(crate) fn new(config: &PrefixCacheConfig) -> Self {
+    pub(crate) fn new(config: &PrefixCacheConfig, doubts: Doubts) -> Self {
         describe();
         let tokens = |result| Counter::new(metrics::counter!(TOKENS, "result" => result));
         let max_bytes = usize::try_from(config.max_bytes).unwrap_or(usize::MAX);
         Self {
-            store: Mutex::new(Store::new(max_bytes)),
+            kept: Mutex::new(Kept {
+                store: Store::new(max_bytes),
+                doubts: doubts.count(),
+                lacking: HashMap::new(),
+            }),
+            doubts,
             min_tokens: config.min_tokens as usize,
             max_bytes,
             cached_tokens: tokens("cached"),
@@ -88,45 +101,56 @@ impl PrefixCache {
         if self.max_bytes == 0 || prompt.len() < self.min_tokens {
             return None;
         }
-        let models: Vec<_> = roster.members.iter().map(|member| Model::of(member)).collect();
-        let tenant = caller.token();
-        let Found { states, common } = self.store().find(tenant, prompt, &models);
+        let (tenant, mut kept) = (caller.token(), self.kept());
+        let models: Vec<_> = roster.members.iter().map(|member| kept.model_of(member)).collect();
+        let Found { states, common } = kept.store.find(tenant, prompt, &models);
         let states: BTreeMap<usize, Snapshot> =
             states.into_iter().enumerate().filter_map(|(place, state)| Some((place, state?))).collect();
         // Where all go on from there already, or soon before, another stop is not worth its round trip.
-        let known = models.iter().enumerate().filter(|(_, model)| model.is_some());
-        let known = known.map(|(place, _)| states.get(&place).map_or(0, Snapshot::position)).min();
-        let is_worth_it = common < prompt.len() && common >= known.unwrap_or(common) + self.min_tokens;
-        Some(Prefix { tenant, models, states, parting: is_worth_it.then_some(common) })
+        let of_member = |(place, model): (usize, &Option<String>)| {
+            let is_up = || roster.members.get(place).is_some_and(|member| member.presence().is_up());
+            (model.is_some() && is_up()).then(|| states.get(&place).map_or(0, Snapshot::position))
+        };
+        let least = models.iter().enumerate().filter_map(of_member).min();
+        let is_worth_it = |least: usize| common < prompt.len() && common >= least + self.min_tokens;
+        let parting = least.is_some_and(is_worth_it).then_some(common);
+        Some(Prefix { tenant, doubts: kept.doubts, models, states, parting })
     }
 
-    /// Keeps where members stand, each after a beginning of these tokens.
+    /// Keeps where members in step stand, each after a beginning of these tokens.
     pub(crate) fn keep(
         &self,
         prefix: &Prefix,
         tokens: &[u32],
-        states: impl IntoIterator<Item = (usize, Snapshot)>,
+        states: impl IntoIterator<Item = (usize, Option<Snapshot>)>,
     ) {
-        let mut by_length: BTreeMap<usize, Vec<(Model, Snapshot)>> = BTreeMap::new();
+        let mut kept = self.kept();
+        if prefix.doubts != kept.doubts {
+            return;
+        }
+        let mut by_length: BTreeMap<usize, Vec<Snapshot>> = BTreeMap::new();
         for (place, state) in states {
-            let model = prefix.models.get(place).and_then(Option::as_ref);
+            let Some(model) = prefix.models.get(place).and_then(Option::as_ref) else {
+                continue;
+            };
+            let Some(state) = state else {
+                *kept.lacking.entry(model.clone()).or_default() += 1;
+                continue;
+            };
             // What a replica with another model made is of no use to this one.
-            let model = model.filter(|model| model.fingerprint == state.sealed().model_fingerprint);
-            if let Some(model) = model
-                && state.position() >= self.min_tokens
-            {
-                by_length.entry(state.position()).or_default().push((model.clone(), state));
+            if *model == state.sealed().model_fingerprint && state.position() >= self.min_tokens {
+                kept.lacking.remove(model);
+                by_length.entry(state.position()).or_default().push(state);
             }
         }
-        let mut store = self.store();
         for (length, states) in by_length {
             if let Some(tokens) = tokens.get(..length) {
-                let gone = store.keep(prefix.tenant, tokens, states);
+                let gone = kept.store.keep(prefix.tenant, tokens, states);
                 self.evictions.increment(gone as u64);
             }
         }
-        self.entries.set(store.len() as f64);
-        self.bytes.set(store.bytes() as f64);
+        self.entries.set(kept.store.len() as f64);
+        self.bytes.set(kept.store.bytes() as f64);
     }
 
     /// Counts a prompt of which so many tokens need not be read.
@@ -136,26 +160,35 @@ impl PrefixCache {
     }
 
     pub(crate) fn status(&self) -> PrefixCacheStatus {
-        let store = self.store();
+        let kept = self.kept();
         PrefixCacheStatus {
-            entries: store.len() as u64,
-            bytes: store.bytes() as u64,
+            entries: kept.store.len() as u64,
+            bytes: kept.store.bytes() as u64,
             max_bytes: self.max_bytes as u64,
             cached_tokens: self.cached_tokens.get(),
             read_tokens: self.read_tokens.get(),
         }
     }
 
-    fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is kept, without what was made by whoever was found to be wrong since: it may be anybody's.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let doubts = self.doubts.count();
+        if kept.doubts != doubts {
+            let gone = kept.store.clear();
+            self.evictions.increment(gone as u64);
+            kept.doubts = doubts;
+        }
+        kept
     }
 }
 
-impl Model {
-    /// What the member hosts, where it says what that is.
-    fn of(member: &Member) -> Option<Self> {
+impl Kept {
+    /// What the member hosts, where it says what that is and states of it can be had.
+    fn model_of(&self, member: &Member) -> Option<String> {
         let fingerprint = member.card()?.model_fingerprint.clone();
-        (!fingerprint.is_empty()).then(|| Self { fingerprint, doubts: member.doubts() })
+        let lacks = self.lacking.get(&fingerprint).is_some_and(|times| *times >= MOST_LACKING);
+        (!fingerprint.is_empty() && !lacks).then_some(fingerprint)
     }
 }
 

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{Model, Tenant};
+use super::Tenant;
 use crate::snapshot::Snapshot;
 
 /// An entry's own bytes and a state's, beside tokens and states, about: what maps and allocations take.
 const OVERHEAD: usize = 256;
 /// A single entry has at most this share of all bytes.
 const LARGEST_SHARE: usize = 8;
-/// Kept beginnings of one text that are looked at, the longest first. There are more only where somebody made them on purpose.
+/// Entries that are looked at for one text. More would be needed only where somebody chose their tokens on purpose, and each look
+/// compares as many tokens as the text has.
 const MOST_LOOKS: usize = 64;
 
 /// Those of one tenant; every key is what texts begin with.
@@ -31,8 +32,8 @@ pub(super) struct Store {
 /// Where members stand after some tokens.
 #[derive(Default)]
 struct Entry {
-    /// Each model once.
-    states: Vec<(Model, Snapshot)>,
+    /// Of each model one.
+    states: Vec<Snapshot>,
     used: u64,
 }
 
@@ -51,14 +52,14 @@ impl Store {
     }
 
     /// What is kept of a text's beginnings. What is found counts as used.
-    pub(super) fn find(&mut self, tenant: Tenant, tokens: &[u32], models: &[Option<Model>]) -> Found {
+    pub(super) fn find(&mut self, tenant: Tenant, tokens: &[u32], models: &[Option<String>]) -> Found {
         let mut found = Found { states: vec![None; models.len()], common: 0 };
         let Some(entries) = self.tenants.get(&tenant) else {
             return found;
         };
         found.common = longest_in_common(entries, tokens);
         let mut used = Vec::new();
-        for (key, entry) in beginnings(entries, tokens).take(MOST_LOOKS) {
+        for (key, entry) in beginnings(entries, tokens) {
             let mut is_used = false;
             let mut lacking = false;
             for (model, state) in models.iter().zip(&mut found.states) {
@@ -81,16 +82,15 @@ impl Store {
     }
 
     /// Keeps states after these tokens; others have to make room for them. Gives how many entries went.
-    pub(super) fn keep(&mut self, tenant: Tenant, tokens: &[u32], states: Vec<(Model, Snapshot)>) -> usize {
+    pub(super) fn keep(&mut self, tenant: Tenant, tokens: &[u32], states: Vec<Snapshot>) -> usize {
         let known = self.tenants.get(&tenant).and_then(|entries| entries.get_key_value(tokens));
         let (key, mut entry) = match known {
             Some((key, entry)) => (Arc::clone(key), Entry { states: entry.states.clone(), ..*entry }),
             None => (tokens.into(), Entry::default()),
         };
-        for (model, state) in states {
-            // Of a model whose word is in doubt now, what it said before is of no use any more.
-            entry.states.retain(|(other, _)| other.fingerprint != model.fingerprint);
-            entry.states.push((model, state));
+        for state in states {
+            entry.states.retain(|other| model_of(other) != model_of(&state));
+            entry.states.push(state);
         }
         if entry.bytes(&key) > self.max_bytes / LARGEST_SHARE {
             return 0;
@@ -101,6 +101,13 @@ impl Store {
         self.tenants.entry(tenant).or_default().insert(Arc::clone(&key), entry);
         self.touch(tenant, key);
         self.make_room()
+    }
+
+    /// Forgets everything; gives how many entries there were.
+    pub(super) fn clear(&mut self) -> usize {
+        let gone = self.len();
+        *self = Self::new(self.max_bytes);
+        gone
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -148,24 +155,30 @@ impl Store {
 }
 
 impl Entry {
-    fn state(&self, model: &Model) -> Option<&Snapshot> {
-        self.states.iter().find(|(other, _)| other == model).map(|(_, state)| state)
+    fn state(&self, model: &str) -> Option<&Snapshot> {
+        self.states.iter().find(|state| model_of(state) == model)
     }
 
     fn bytes(&self, tokens: &[u32]) -> usize {
-        let states: usize = self.states.iter().map(|(_, state)| state.sealed().state.len() + OVERHEAD).sum();
+        let states: usize = self.states.iter().map(|state| state.sealed().state.len() + OVERHEAD).sum();
         size_of_val(tokens) + states + OVERHEAD
     }
 }
 
-/// The keys that the tokens begin with, the longest first.
+/// The fingerprint of the model whose state it is.
+fn model_of(state: &Snapshot) -> &str {
+    &state.sealed().model_fingerprint
+}
+
+/// The keys that the tokens begin with, the longest first, as far as [`MOST_LOOKS`] go.
 fn beginnings<'a>(
     entries: &'a Entries,
     tokens: &'a [u32],
 ) -> impl Iterator<Item = (&'a Arc<[u32]>, &'a Entry)> {
-    let mut bound = Some(tokens);
+    let (mut bound, mut looks) = (Some(tokens), 0..MOST_LOOKS);
     std::iter::from_fn(move || {
         loop {
+            looks.next()?;
             // Whatever `bound` begins with is not greater than it, and not less than what it has in common with the next less
             // key: that key begins with all of it, or is one.
             let (key, entry) =

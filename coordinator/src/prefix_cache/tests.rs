@@ -18,8 +18,8 @@ use crate::weights::Weights;
 
 const STATE_BYTES: usize = 100;
 
-fn model(number: u8) -> Model {
-    Model { fingerprint: number.to_string(), doubts: 0 }
+fn model(number: u8) -> String {
+    number.to_string()
 }
 
 /// `mark` tells it from others of as many tokens.
@@ -33,13 +33,13 @@ fn state(tokens: usize, fingerprint: &str, mark: u8) -> Snapshot {
 /// Every entry in a list, the least recently used first.
 struct Naive {
     max_bytes: usize,
-    entries: Vec<Kept>,
+    entries: Vec<Entry>,
 }
 
-type Kept = (Vec<u32>, Vec<(Model, Snapshot)>);
+type Entry = (Vec<u32>, Vec<Snapshot>);
 
 impl Naive {
-    fn bytes_of((tokens, states): &Kept) -> usize {
+    fn bytes_of((tokens, states): &Entry) -> usize {
         4 * tokens.len() + states.len() * (STATE_BYTES + 256) + 256
     }
 
@@ -47,7 +47,7 @@ impl Naive {
         self.entries.iter().map(Self::bytes_of).sum()
     }
 
-    fn find(&mut self, tokens: &[u32], models: &[Option<Model>]) -> Found {
+    fn find(&mut self, tokens: &[u32], models: &[Option<String>]) -> Found {
         let alike = |key: &[u32]| key.iter().zip(tokens).take_while(|(one, other)| one == other).count();
         let common = self.entries.iter().map(|(key, _)| alike(key)).max().unwrap_or_default();
         let mut states = vec![None; models.len()];
@@ -56,7 +56,7 @@ impl Naive {
             let beginnings = self.entries.iter().enumerate().filter(|(_, (key, _))| tokens.starts_with(key));
             let of_model = beginnings.filter_map(|(place, (key, states))| {
                 let model = model.as_ref()?;
-                let (_, state) = states.iter().find(|(other, _)| other == model)?;
+                let state = states.iter().find(|state| state.sealed().model_fingerprint == *model)?;
                 Some((key.len(), place, state.clone()))
             });
             if let Some((_, place, state)) = of_model.max_by_key(|(length, ..)| *length) {
@@ -77,12 +77,15 @@ impl Naive {
         Found { states, common }
     }
 
-    fn keep(&mut self, tokens: &[u32], states: Vec<(Model, Snapshot)>) {
+    fn keep(&mut self, tokens: &[u32], states: Vec<Snapshot>) {
         let place = self.entries.iter().position(|(key, _)| key == tokens);
         let before = place.map(|place| self.entries[place].1.clone()).unwrap_or_default();
         let mut all: Vec<_> = before
             .into_iter()
-            .filter(|(model, _)| states.iter().all(|(new, _)| new.fingerprint != model.fingerprint))
+            .filter(|old| {
+                let model = |state: &Snapshot| state.sealed().model_fingerprint.clone();
+                states.iter().all(|new| model(new) != model(old))
+            })
             .collect();
         all.extend(states);
         let entry = (tokens.to_vec(), all);
@@ -132,7 +135,7 @@ proptest! {
                 }
                 Act::Keep(tokens, models, mark) => {
                     let states = models.into_iter().map(|number| {
-                        (model(number), state(tokens.len(), &number.to_string(), mark))
+                        state(tokens.len(), &number.to_string(), mark)
                     });
                     let states: Vec<_> = states.collect();
                     let before = naive.entries.len();
@@ -151,7 +154,7 @@ proptest! {
 fn beginnings_that_somebody_made_to_be_looked_at_are_not_all_looked_at() {
     let mut store = Store::new(usize::MAX / 2);
     for length in 1..=100 {
-        store.keep(None, &vec![7; length], vec![(model(0), state(length, "0", 1))]);
+        store.keep(None, &vec![7; length], vec![state(length, "0", 1)]);
     }
     let tokens = [7; 200];
     let found = store.find(None, &tokens, &[Some(model(0)), Some(model(1))]);
@@ -159,9 +162,30 @@ fn beginnings_that_somebody_made_to_be_looked_at_are_not_all_looked_at() {
     assert_eq!((found.states[1].clone(), found.common), (None, 100));
 }
 
+#[test]
+fn nor_are_those_that_somebody_made_to_part_one_after_the_other() {
+    let mut store = Store::new(usize::MAX / 2);
+    // In order each stands just before the text up to where it parts.
+    for length in 1..=1000_usize {
+        let mut tokens = vec![7; length];
+        tokens.push(3);
+        store.keep(None, &tokens, vec![state(length + 1, "0", 1)]);
+    }
+    store.keep(None, &[7], vec![state(1, "0", 1)]);
+    let found = store.find(None, &[7; 2000], &[Some(model(0))]);
+    assert_eq!(
+        (found.states, found.common),
+        (vec![None], 1000),
+        "one that is hidden behind so many is not found"
+    );
+    let found = store.find(None, &[7; 50], &[Some(model(0))]);
+    assert_eq!(found.states[0].as_ref().map(Snapshot::position), Some(1));
+}
+
 /// One member, and a cache that keeps what has four tokens.
 struct Stage {
     cache: PrefixCache,
+    doubts: Doubts,
     replica: Arc<ScriptedReplica>,
     roster: Roster,
 }
@@ -178,7 +202,9 @@ impl Stage {
             quorum: Quorum::default(),
             dense: DenseBudget::default(),
         };
-        Self { cache: PrefixCache::new(&PrefixCacheConfig { max_bytes, min_tokens: 4 }), replica, roster }
+        let doubts = Doubts::default();
+        let cache = PrefixCache::new(&PrefixCacheConfig { max_bytes, min_tokens: 4 }, doubts.clone());
+        Self { cache, doubts, replica, roster }
     }
 
     fn look_up(&self, prompt: &[u32]) -> Option<Prefix> {
@@ -194,7 +220,7 @@ impl Stage {
     /// Looks a prompt up and keeps the state after all of it. From where it goes on, and where it would stop on the way.
     fn read(&self, prompt: &[u32]) -> (usize, Option<usize>) {
         let prefix = self.look_up(prompt).unwrap();
-        self.cache.keep(&prefix, prompt, [(0, state(prompt.len(), "scripted 1", 1))]);
+        self.cache.keep(&prefix, prompt, [(0, Some(state(prompt.len(), "scripted 1", 1)))]);
         (prefix.states.get(&0).map_or(0, Snapshot::position), prefix.parting)
     }
 }
@@ -207,7 +233,7 @@ fn where_two_prompts_part_is_worth_a_stop_once() {
     assert_eq!(stage.read(&[1, 2, 3, 4, 5, 6, 7, 0, 0]), (7, None), "it goes on from there");
     assert_eq!(stage.read(&[1, 2, 3, 4, 0, 0, 0]), (0, Some(4)), "another one began so, too");
     let prefix = stage.look_up(&[1, 2, 3, 4, 9]).unwrap();
-    stage.cache.keep(&prefix, &[1, 2, 3, 4, 9], [(0, state(4, "scripted 1", 1))]);
+    stage.cache.keep(&prefix, &[1, 2, 3, 4, 9], [(0, Some(state(4, "scripted 1", 1)))]);
     assert_eq!(stage.read(&[1, 2, 3, 4, 1, 1]), (4, None));
     assert_eq!(stage.read(&[1, 2, 3, 4, 1, 2]), (4, None), "one token more is soon read again");
     assert_eq!(stage.read(&[5, 2, 3, 4]), (0, None));
@@ -215,22 +241,37 @@ fn where_two_prompts_part_is_worth_a_stop_once() {
 }
 
 #[test]
-fn states_of_a_model_that_was_found_to_be_wrong_are_not_used_any_more() {
+fn what_was_made_before_a_worker_was_found_to_be_wrong_is_not_used_any_more() {
     let stage = Stage::new(1 << 20);
     let prompt = [1, 2, 3, 4, 5];
     let before = stage.look_up(&prompt).unwrap();
     stage.read(&prompt);
     assert_eq!(stage.read(&prompt), (5, None));
-    stage.replica.discredit();
+    stage.doubts.add();
     assert_eq!(stage.look_up(&prompt).unwrap().states, BTreeMap::new());
-    stage.cache.keep(&before, &prompt, [(0, state(5, "scripted 1", 2))]);
+    stage.cache.keep(&before, &prompt, [(0, Some(state(5, "scripted 1", 2)))]);
     assert_eq!(
         stage.look_up(&prompt).unwrap().states,
         BTreeMap::new(),
-        "nor what it said before and came later"
+        "nor what is kept later and made before"
     );
     stage.read(&prompt);
     assert_eq!(stage.read(&prompt), (5, None));
+}
+
+#[test]
+fn nobody_stops_on_the_way_for_a_member_that_is_away_or_has_no_states() {
+    let stage = Stage::new(1 << 20);
+    stage.read(&[1, 2, 3, 4, 5, 6]);
+    stage.replica.die();
+    assert_eq!(stage.look_up(&[1, 2, 3, 4, 0]).unwrap().parting, None);
+    stage.replica.start();
+    for place in 0..20 {
+        let prompt = [1, 2, 3, 4, 0, place];
+        let prefix = stage.look_up(&prompt).unwrap();
+        assert_eq!(prefix.parting.is_some(), place < MOST_LACKING, "{place}");
+        stage.cache.keep(&prefix, &prompt, [(0, None)]);
+    }
 }
 
 #[test]
@@ -238,8 +279,16 @@ fn what_another_model_made_or_what_is_short_is_not_kept() {
     let stage = Stage::new(1 << 20);
     let prompt = [1, 2, 3, 4, 5];
     let prefix = stage.look_up(&prompt).unwrap();
-    stage.cache.keep(&prefix, &prompt, [(0, state(5, "another", 1)), (1, state(5, "scripted 1", 1))]);
-    stage.cache.keep(&prefix, &prompt, [(0, state(3, "scripted 1", 1)), (0, state(6, "scripted 1", 1))]);
+    stage.cache.keep(
+        &prefix,
+        &prompt,
+        [(0, Some(state(5, "another", 1))), (1, Some(state(5, "scripted 1", 1)))],
+    );
+    stage.cache.keep(
+        &prefix,
+        &prompt,
+        [(0, Some(state(3, "scripted 1", 1))), (0, Some(state(6, "scripted 1", 1)))],
+    );
     assert_eq!(stage.cache.status().entries, 0);
 }
 
@@ -252,7 +301,7 @@ fn callers_with_different_tokens_share_nothing() {
     let [a, b] = [b"aaaaaaaaaaaaaaaa", b"bbbbbbbbbbbbbbbb"].map(|token| tokens.find(token).unwrap().id);
     let prompt = [1, 2, 3, 4, 5];
     let prefix = stage.look_up_for(Some(a), &prompt).unwrap();
-    stage.cache.keep(&prefix, &prompt, [(0, state(5, "scripted 1", 1))]);
+    stage.cache.keep(&prefix, &prompt, [(0, Some(state(5, "scripted 1", 1)))]);
     assert_eq!(stage.look_up_for(Some(a), &prompt).unwrap().states.len(), 1);
     for other in [Some(b), None] {
         let prefix = stage.look_up_for(other, &[1, 2, 3, 4, 0]).unwrap();

@@ -86,11 +86,16 @@ impl Forest<'_> {
     /// The members can't go on.
     pub(super) async fn read(&self, contexts: &[&[u32]]) -> Result<Vec<Said>, Status> {
         let mut barred = self.down();
+        // What a second reading finds is what the first one has read.
+        let mut cached: Option<Vec<usize>> = None;
         loop {
             let mut passes = Vec::new();
             for context in contexts {
                 passes.push(self.pass(context, &barred).await?);
             }
+            let of_first =
+                cached.get_or_insert_with(|| passes.iter().map(|pass| pass.cached_tokens).collect());
+            passes.iter_mut().zip(of_first).for_each(|(pass, cached)| pass.cached_tokens = *cached);
             // Whoever is missing from anything.
             let nodes = || passes.iter().flat_map(|pass| &pass.nodes);
             let lost = nodes().flat_map(|(_, participation)| &participation.missing);

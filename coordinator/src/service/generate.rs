@@ -152,9 +152,7 @@ impl<L: Listener> Run<'_, L> {
                     self.next_token(&mut session, &mut prompt, &transcript, index).await?
                 }
             };
-            if index == 0 {
-                prompt.keep(&mut session);
-            }
+            prompt.keep_once(&mut session);
             unread = self.transcript.len();
             self.transcript.push(token.id);
             self.seen.add(token.id);
@@ -254,12 +252,10 @@ impl<L: Listener> Run<'_, L> {
         tokens: &[u32],
         index: u32,
     ) -> Result<(GeneratedToken, Participation), Status> {
-        let mut tokens = tokens;
+        let mut tokens = prompt.read_to_parting(session, tokens).await?;
         if index == 0 && self.weighting.is_adaptive() {
             evidence::read(session, tokens, &mut self.weighting, self.vocabulary.len() as usize).await?;
             tokens = &[];
-        } else if index == 0 {
-            tokens = prompt.read_to_parting(session, tokens).await?;
         }
         let generation = &self.generation;
         match generation.plan(self.vocabulary.len() as usize) {

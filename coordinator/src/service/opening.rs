@@ -63,11 +63,12 @@ impl Opening<'_> {
     ) -> (EnsembleSession, Prompt) {
         let Ensemble { common, roster, .. } = self.ensemble;
         let mut prefix = common.prefixes.look_up(self.call.caller(), roster, prompt);
+        let mut states = prefix.as_mut().map(|prefix| take(&mut prefix.states)).unwrap_or_default();
         // Where weights follow the text, every token of it has to be asked about.
-        let states = match &mut prefix {
-            Some(prefix) if !self.fusing.weighting.is_adaptive() => take(&mut prefix.states),
-            _ => BTreeMap::new(),
-        };
+        if let (Some(prefix), true) = (&mut prefix, self.fusing.weighting.is_adaptive()) {
+            states.clear();
+            prefix.parting = None;
+        }
         let terms = if prefix.is_some() { terms.keeping(prompt.len()) } else { terms };
         let mut session = self.begin_at(states, terms, barred);
         let cached = session.least_position();

@@ -65,13 +65,12 @@ async fn predict_by(
     let opening =
         Opening { ensemble, vocabulary, call, fusing: &prediction.fusing, plan, rejoin: Rejoin::Never };
     let (mut session, mut prompt) = opening.begin_for_one_answer_after(&prediction.prefix);
-    let (fusing, mut prefix) = (&prediction.fusing, prediction.prefix.as_slice());
+    let fusing = &prediction.fusing;
+    let mut prefix = prompt.read_to_parting(&mut session, &prediction.prefix).await?;
     let mut weighting = fusing.weighting.clone();
     if weighting.is_adaptive() {
         evidence::read(&mut session, prefix, &mut weighting, vocabulary_size).await?;
         prefix = &[];
-    } else {
-        prefix = prompt.read_to_parting(&mut session, prefix).await?;
     }
     let mut search = Search {
         fusion: fusing.fusion,

@@ -18,6 +18,8 @@ pub(super) struct Prompt {
     prefix: Option<Prefix>,
     /// Tokens that nobody has to read.
     cached: usize,
+    /// Whether the states at its end are kept.
+    is_kept: bool,
 }
 
 impl Prompt {
@@ -30,7 +32,7 @@ impl Prompt {
         if prefix.is_some() {
             cache.count(tokens, cached);
         }
-        Self { cache: Arc::clone(cache), prefix, cached }
+        Self { cache: Arc::clone(cache), prefix, cached, is_kept: false }
     }
 
     /// So many of its tokens nobody has to read, because states after them were kept.
@@ -58,7 +60,14 @@ impl Prompt {
         Ok(after)
     }
 
-    /// Keeps where the members stand.
+    /// Keeps where the members stand, the first time: at the end of the prompt, once something was asked about what follows it.
+    pub(super) fn keep_once(&mut self, session: &mut EnsembleSession) {
+        if !std::mem::replace(&mut self.is_kept, true) {
+            self.keep(session);
+        }
+    }
+
+    /// Keeps where the members stand, or stood a little before.
     pub(super) fn keep(&self, session: &mut EnsembleSession) {
         if let Some(prefix) = &self.prefix {
             let (tokens, states) = session.states();

@@ -94,8 +94,8 @@ pub(super) async fn search(
         let span = progress.ask(plan.kind());
         let (continuations, participation) = terms.step(&mut sequences).instrument(span).await?;
         progress.stepped();
-        if let (true, Some(first)) = (steps.is_empty(), sequences.first_mut()) {
-            prompt.keep(&mut first.session);
+        if let Some(first) = sequences.first_mut() {
+            prompt.keep_once(&mut first.session);
         }
         steps.push(participation);
         let kept = search.advance(continuations, |parent, id| terms.read(&sequences[parent].draft, id));

@@ -310,16 +310,13 @@ impl EnsembleSession {
         sessions.map(|session| session.position()).min().unwrap_or_default()
     }
 
-    /// Where each member in step, by its place, can be taken up again, and the tokens of which these states are.
-    pub(crate) fn states(&mut self) -> (Vec<u32>, Vec<(usize, Snapshot)>) {
-        let states: Vec<(usize, Snapshot)> = self
-            .places
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(index, place)| Some((index, place.in_step()?.snapshot()?.clone())))
-            .collect();
-        let longest = states.iter().map(|(_, state)| state.position()).max().unwrap_or_default();
-        (self.transcript.part(0..longest), states)
+    /// Where each member in step, by its place, can be taken up again, if it can, and the tokens of which these states are.
+    pub(crate) fn states(&mut self) -> (Vec<u32>, Vec<(usize, Option<Snapshot>)>) {
+        let places = self.places.iter_mut().enumerate();
+        let states = places.filter_map(|(index, place)| Some((index, place.in_step()?.snapshot().cloned())));
+        let states: Vec<(usize, Option<Snapshot>)> = states.collect();
+        let longest = states.iter().flat_map(|(_, state)| state).map(Snapshot::position).max();
+        (self.transcript.part(0..longest.unwrap_or_default()), states)
     }
 
     /// The most tokens of one feed that every member in step takes with this ask.
@@ -353,8 +350,9 @@ impl EnsembleSession {
 
     fn first_place(&self, index: usize, state: Option<Snapshot>) -> Place {
         let member = &self.roster.members[index];
-        let mut session = MemberSession::new(member, self.terms, state);
         let presence = member.presence();
+        // Who comes back later has to read what there is by then, of which this may be more.
+        let mut session = MemberSession::new(member, self.terms, state.filter(|_| presence.is_up()));
         if presence.is_up() {
             return match session.open(&self.transcript) {
                 Ok(()) => Place::InStep(session),

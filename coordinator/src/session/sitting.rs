@@ -149,6 +149,9 @@ impl Sitting {
         reading: &Reading,
     ) -> Result<Answer, ReplicaError> {
         let Reading { step, ask, .. } = reading;
+        if self.position > step.end {
+            return Err(ReplicaError::Lost { reason: "it is ahead of the session".to_owned() });
+        }
         let most = self.max_feed_tokens(&Ask::Nothing);
         let (before, left) = if ask.is_about_each() { (step.start, 0) } else { (step.end, most) };
         while self.position + left < before {

@@ -1,4 +1,4 @@
-//! [`Call`]: one call's span, how long it takes and how it ends.
+//! [`ObservedCall`]: one call's span, how long it takes and how it ends.
 //!
 //! Knows nothing about how it comes in, what is asked or answered.
 
@@ -15,7 +15,7 @@ use super::request_id::RequestId;
 use super::requests::{Requests, name_of};
 
 /// One call, from its arrival to its end: to its last byte, or to where its caller gave it up.
-pub(super) struct Call {
+pub(super) struct ObservedCall {
     requests: Arc<Requests>,
     method: Method,
     arrived: Instant,
@@ -53,7 +53,7 @@ fn span(method: Method, id: &RequestId, headers: &HeaderMap) -> Span {
     span
 }
 
-impl Call {
+impl ObservedCall {
     /// One that arrives now, with these headers.
     pub(super) fn arrived(
         requests: &Arc<Requests>,
@@ -80,7 +80,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for ObservedCall {
     fn drop(&mut self) {
         // Nobody gives up what has said how it ended.
         let code = self.code.unwrap_or(Code::Cancelled);

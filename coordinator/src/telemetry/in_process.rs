@@ -10,7 +10,7 @@ use futures::Stream;
 use tonic::{Code, Request, Response, Status};
 use tracing::Instrument;
 
-use super::call::Call;
+use super::call::ObservedCall;
 use super::method::Method;
 use super::request_id::RequestId;
 use super::requests::Requests;
@@ -18,7 +18,7 @@ use super::requests::Requests;
 /// An answer of many messages, which is over with the last one.
 pub(crate) struct ObservedStream<S> {
     stream: S,
-    call: Option<Call>,
+    call: Option<ObservedCall>,
 }
 
 /// Sees a call with one answer.
@@ -31,9 +31,9 @@ pub(crate) async fn observe_answer<Q, R, W>(
 where
     W: Future<Output = Result<Response<R>, Status>>,
 {
-    let (mut call, answered) = observe(requests, method, request, answer).await;
+    let (mut call, id, answered) = observe(requests, method, request, answer).await;
     call.end(answered.as_ref().map_or_else(Status::code, |_| Code::Ok));
-    answered
+    answered.map(|response| named(response, method, id))
 }
 
 /// Sees a call with an answer of many messages, to its end or to where nobody reads on.
@@ -46,9 +46,12 @@ pub(crate) async fn observe_stream<Q, S, W>(
 where
     W: Future<Output = Result<Response<S>, Status>>,
 {
-    let (mut call, answered) = observe(requests, method, request, answer).await;
+    let (mut call, id, answered) = observe(requests, method, request, answer).await;
     match answered {
-        Ok(response) => Ok(response.map(|stream| ObservedStream { stream, call: Some(call) })),
+        Ok(response) => {
+            let response = response.map(|stream| ObservedStream { stream, call: Some(call) });
+            Ok(named(response, method, id))
+        }
         Err(status) => {
             call.end(status.code());
             Err(status)
@@ -61,13 +64,22 @@ async fn observe<Q, T, W: Future<Output = T>>(
     method: Method,
     request: Request<Q>,
     answer: impl FnOnce(Request<Q>) -> W,
-) -> (Call, T) {
+) -> (ObservedCall, RequestId, T) {
     let headers = request.metadata().as_ref();
-    let call = Call::arrived(requests, method, &RequestId::of(headers), headers);
+    let id = RequestId::of(headers);
+    let call = ObservedCall::arrived(requests, method, &id, headers);
     let span = call.span().clone();
     let answering = span.in_scope(|| answer(request));
     let answered = answering.instrument(span).await;
-    (call, answered)
+    (call, id, answered)
+}
+
+/// Says what the request is called, where logs have it.
+fn named<T>(mut response: Response<T>, method: Method, id: RequestId) -> Response<T> {
+    if method.is_work() {
+        id.tell(response.metadata_mut().as_mut());
+    }
+    response
 }
 
 impl<T, S: Stream<Item = Result<T, Status>> + Unpin> Stream for ObservedStream<S> {

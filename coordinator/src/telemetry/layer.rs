@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use super::call::Call;
+use super::call::ObservedCall;
 use super::method::Method;
 use super::request_id::RequestId;
 use super::requests::Requests;
@@ -30,7 +30,7 @@ pub(crate) struct Observed<S> {
 /// The body of an answer, which says at its end how the call ended.
 pub(crate) struct ObservedBody<B> {
     body: B,
-    call: Option<Call>,
+    call: Option<ObservedCall>,
 }
 
 impl ObserveLayer {
@@ -63,7 +63,7 @@ where
     fn call(&mut self, request: http::Request<Q>) -> Self::Future {
         let method = Method::of(request.uri().path());
         let id = RequestId::of(request.headers());
-        let mut call = Call::arrived(&self.requests, method, &id, request.headers());
+        let mut call = ObservedCall::arrived(&self.requests, method, &id, request.headers());
         let span = call.span().clone();
         let answering = span.in_scope(|| self.service.call(request)).instrument(span);
         async move {

@@ -398,10 +398,6 @@ impl Replica for ScriptedReplica {
         self.state.lock().unwrap().discredited += 1;
     }
 
-    fn doubts(&self) -> u64 {
-        self.discredited() as u64
-    }
-
     fn traffic(&self, _: PlanKind) -> TrafficCounts {
         TrafficCounts::default()
     }

@@ -61,11 +61,30 @@ async fn the_other_calls_answer_once() {
 async fn the_ensemble_hears_who_asks() {
     let page = Served::start().await;
     page.get("/api/status").await;
-    let (authorization, peer) = page.ensemble.last_call.lock().unwrap().clone();
-    assert_eq!(authorization, None);
+    let (said, peer) = page.ensemble.last_call.lock().unwrap().clone();
+    assert!(said.is_empty(), "{said:?}");
     assert!(peer.is_some_and(|peer| peer.ip().is_loopback()), "{peer:?}");
-    page.ask("GET", "/api/status", &[("authorization", "Bearer open sesame")], "").await;
-    assert_eq!(page.ensemble.last_call.lock().unwrap().0.as_deref(), Some("Bearer open sesame"));
+    let headers = [
+        ("authorization", "Bearer open sesame"),
+        ("x-request-id", "mine"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("tracestate", "vendor=1"),
+    ];
+    page.ask("GET", "/api/status", &[&headers[..], &[("cookie", "of no interest")]].concat(), "").await;
+    let (said, _) = page.ensemble.last_call.lock().unwrap().clone();
+    for (name, value) in headers {
+        assert_eq!(said.get(name).unwrap(), value);
+    }
+    assert_eq!(said.len(), headers.len());
+}
+
+#[tokio::test]
+async fn an_answer_says_what_its_request_is_called_in_logs() {
+    let page = Served::start().await;
+    let answer = page.post("/api/score", r#"{"input": {"text": "abc"}}"#).await;
+    assert_eq!(answer.headers["x-request-id"], "score-1");
+    let answer = page.post("/api/predict", r#"{"prefix": {"text": "abc"}}"#).await;
+    assert!(answer.headers.get("x-request-id").is_none(), "where there is none, none is made up");
 }
 
 #[tokio::test]

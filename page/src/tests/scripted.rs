@@ -15,7 +15,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 pub(super) struct Scripted {
     pub(super) generations: Mutex<Vec<GenerateRequest>>,
     /// `authorization`, and the peer, of the last call.
-    pub(super) last_call: Mutex<(Option<String>, Option<std::net::SocketAddr>)>,
+    pub(super) last_call: Mutex<(tonic::metadata::MetadataMap, Option<std::net::SocketAddr>)>,
     /// Generations of "endless" that go on.
     pub(super) endless: watch::Sender<usize>,
 }
@@ -101,9 +101,7 @@ fn refusal(prompt: &str) -> Option<Status> {
 
 impl Shared {
     fn note<T>(&self, request: Request<T>) -> T {
-        let authorization =
-            request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
-        *self.0.last_call.lock().unwrap() = (authorization, request.remote_addr());
+        *self.0.last_call.lock().unwrap() = (request.metadata().clone(), request.remote_addr());
         request.into_inner()
     }
 }
@@ -151,7 +149,10 @@ impl Ensemble for Shared {
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreReply>, Status> {
         let text = text(self.note(request).input);
         let tokens = u32::try_from(text.len()).unwrap();
-        Ok(Response::new(ScoreReply { tokens, log_prob: Some(-2.5), ..ScoreReply::default() }))
+        let mut response =
+            Response::new(ScoreReply { tokens, log_prob: Some(-2.5), ..ScoreReply::default() });
+        response.metadata_mut().insert("x-request-id", "score-1".parse().unwrap());
+        Ok(response)
     }
 
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictReply>, Status> {

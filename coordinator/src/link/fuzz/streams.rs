@@ -18,6 +18,7 @@ use tonic_prost::ProstCodec;
 
 use super::LONGEST_SENTENCE;
 use super::answers::{VOCABULARY, answer, asks, check, feed};
+use crate::doubts::Doubts;
 use crate::link::{Attachment, Line};
 use crate::plan::Ask;
 use crate::traffic::Traffic;
@@ -76,7 +77,7 @@ fn answers(bytes: &[u8], piece: usize) -> Streaming<AnswerFrame> {
 
 /// Feeds wait, the stream comes and ends; how many of them were answered.
 async fn carry(asks: &[Ask], bytes: &[u8], piece: usize) -> usize {
-    let line = Line::new("alto", "http://alto:1");
+    let line = Line::new("alto", "http://alto:1", Doubts::default());
     let (attachment, _frames) = Attachment::new(VOCABULARY as u32, Arc::new(Traffic::new("alto")));
     (1..=SESSIONS).for_each(|session| drop(line.sessions().insert(session, None)));
     let waiting = (1..).zip(asks).map(|(session, ask)| attachment.feed(feed(session, ask.clone())));

@@ -118,7 +118,7 @@ impl Stage {
         let mut of_one: Vec<Arc<Member>> = NAMES.iter().zip(&members).map(of_one).collect();
         let student = ScriptedReplica::in_style(style, STUDENT, 9, vocabulary);
         of_one.push(Arc::new(Member::new(STUDENT, [Arc::clone(&student) as Arc<dyn Replica>], 0.0)));
-        let common = Common::new(&config.limits, &config.prefix_cache, crate::security::Security::default());
+        let common = Common::of_tests(&config);
         let member = |name: &str| of_one.iter().find(|member| member.name() == name).cloned();
         let ensemble = Arc::new(Ensemble::new(config.clone(), 1, member, common).unwrap());
         let (_, in_force) = watch::channel(Arc::clone(&ensemble));
