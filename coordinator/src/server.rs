@@ -214,6 +214,12 @@ where
     let ensemble = EnsembleService::new(ensembles);
     let inference = InferenceServer::new(InferenceService::new(ensemble.clone()));
     let inference = inference.max_decoding_message_size(largest);
+    let inference =
+        inference.accept_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Zstd);
+    let inference = match connections.compression.encoding() {
+        Some(encoding) => inference.send_compressed(encoding),
+        None => inference,
+    };
     let read_timeout = limits.read_timeout();
     let inference =
         MapRequestLayer::new(move |request| with_read_timeout(request, read_timeout)).named_layer(inference);

@@ -83,7 +83,7 @@ fn explained(failure: Status) -> Status {
     match failure.code() {
         Code::OutOfRange | Code::Internal | Code::Unimplemented => {
             let message = format!(
-                "it can't be read ({}); allowed: messages of this method, not packed, no longer than the server's limit",
+                "it can't be read ({}); allowed: messages of this method, no longer than the server's limit",
                 failure.message()
             );
             Refusal::new("request", message).into()

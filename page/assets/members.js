@@ -75,8 +75,10 @@ function update(card, { member, index, share }) {
 /** Shows who is in the ensemble, and how each of them is. */
 export function showMembers(status) {
   const members = status.members ?? [];
-  const total = members.reduce((sum, member) => sum + (member.weight ?? 0), 0);
-  const items = members.map((member, index) => ({ member, index, share: total > 0 ? (member.weight ?? 0) / total : 0 }));
+  // Who is not up has no share in what is answered now: the others' weights are renormalised.
+  const weightOf = (member) => (member.health === "UP" ? member.weight ?? 0 : 0);
+  const total = members.reduce((sum, member) => sum + weightOf(member), 0);
+  const items = members.map((member, index) => ({ member, index, share: total > 0 ? weightOf(member) / total : 0 }));
   if (status.fallback) {
     const member = { ...status.fallback, name: `${status.fallback.name} (fallback)` };
     items.push({ member, index: items.length, share: null });

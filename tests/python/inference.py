@@ -174,6 +174,18 @@ def streams(whole, chosen):
     client.stop_stream()
 
 
+def packed(whole, chosen):
+    # gRPC's own compression, as the client has it.
+    result = client.infer("ensemble", [text("ROMEO:")], parameters=chosen, compression_algorithm="gzip")
+    assert result.as_numpy("generated_text")[0] == whole
+    answers = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)), compression_algorithm="gzip")
+    client.async_stream_infer("ensemble", [text("ROMEO:")], parameters=chosen)
+    result, error = answers.get(timeout=60)
+    assert error is None and result.as_numpy("generated_text")[0] == whole
+    client.stop_stream()
+
+
 def statistics():
     stats = {stats.name: stats for stats in client.get_inference_statistics().model_stats}
     ensemble = stats["ensemble"]
@@ -188,6 +200,7 @@ predictions()
 batches()
 refusals()
 streams(whole, chosen)
+packed(whole, chosen)
 statistics()
 client.close()
 print("tritonclient: all is well")

@@ -14,8 +14,10 @@ pub mod namespace;
 pub mod process;
 pub mod python;
 pub mod running;
+mod skipped;
 
 pub use clients::{generate, joined_text, plans, score_text, text_input, until};
 pub use ensemble::{Ensemble, MemberProcess, PATIENT};
 pub use process::{Chorus, Ended, binary};
 pub use running::Running;
+pub use skipped::skipped;

@@ -28,7 +28,7 @@ impl Python {
         match &*PYTHON {
             Ok(python) => Some(python),
             Err(why) => {
-                eprintln!("{test}: skipped, {why}");
+                crate::skipped(test, why);
                 None
             }
         }

@@ -14,6 +14,7 @@ use std::{
 use chorus_tests::{
     Ensemble, PATIENT,
     python::{Python, scripts, succeed},
+    skipped,
 };
 use tempfile::TempDir;
 
@@ -88,7 +89,7 @@ async fn perf_analyzer_measures_it() {
     let test = "perf_analyzer_measures_it";
     let Some(python) = Python::or_skip(test) else { return };
     if !python.has("perf_analyzer", "perf-analyzer==2.60.0") {
-        eprintln!("{test}: skipped, PyPI has no perf_analyzer for this machine (it needs glibc 2.38)");
+        skipped(test, "PyPI has no perf_analyzer for this machine (it needs glibc 2.38)");
         return;
     }
     let ensemble = Ensemble::demo(PATIENT).await;

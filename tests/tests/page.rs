@@ -11,7 +11,7 @@ use chorus_net::testing::{Authority, Validity};
 use chorus_tests::{
     Chorus, MemberProcess, PATIENT,
     browser::{self, Browser},
-    models,
+    models, skipped,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -37,7 +37,7 @@ impl Shown {
     /// The same with more flags for the coordinator, without waiting for anything.
     async fn start_with(flags: &[String]) -> Option<Self> {
         let Some(program) = browser::installed() else {
-            eprintln!("skipped: no Chromium on the path, and CHROMIUM does not say where it is");
+            skipped("the page", "no Chromium on the path, and CHROMIUM does not say where it is");
             return None;
         };
         let members = models::DEMO.map(|name| MemberProcess::start(name, &models::demo(name)));

@@ -12,6 +12,7 @@ use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
     format::{absence, print, print_json},
     input_of, reply,
+    traced::traced,
 };
 use crate::{
     failure::warn,
@@ -56,7 +57,7 @@ pub(super) async fn run(
         let origin = &text.origin;
         async move {
             request.prompt = Some(input_of(prompt.to_owned()));
-            let answer = client.complete(request).await;
+            let answer = client.complete(traced(request)).await;
             let answer = answer.map_err(|status| sentence_of_status(&status, address));
             let answer = answer.with_context(|| format!("line {} of {origin} has no answer", index + 1))?;
             anyhow::Ok((prompt, answer.into_inner()))

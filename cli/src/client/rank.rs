@@ -12,6 +12,7 @@ use super::{
     format::{number, print, print_json, quoted, rule_name, table, warn_of_missing},
     fusion::FusionArgs,
     input_of, reply,
+    traced::traced,
 };
 use crate::text_file::{self, LARGEST_REQUEST, Text};
 use crate::values::number as any_number;
@@ -113,7 +114,7 @@ pub(crate) async fn run(arguments: RankArgs) -> anyhow::Result<()> {
     };
     let reply = connect(address)
         .await?
-        .rank(request)
+        .rank(traced(request))
         .await
         .map_err(|status| sentence_of_status(&status, address))?
         .into_inner();

@@ -18,7 +18,7 @@ fn passes(tool: &str, arguments: &[&str], folder: &Path) -> String {
             said.concat()
         }
         Err(_) => {
-            eprintln!("skipped: {tool} is not installed");
+            chorus_tests::skipped(tool, "it is not installed");
             String::new()
         }
     }

@@ -23,6 +23,7 @@ use super::{
     format::{number, print, print_json, rule_name, table, warn_of_missing},
     fusion::FusionArgs,
     reply,
+    traced::traced,
 };
 use crate::failure::UsageError;
 
@@ -145,7 +146,7 @@ impl Asking<'_> {
             let mut client = client.clone();
             let request = self.request(&text.text);
             async move {
-                let reply = client.classify(request).await;
+                let reply = client.classify(traced(request)).await;
                 Ok((text, reply.map_err(|status| sentence_of_status(&status, address))?.into_inner()))
             }
         });
