@@ -85,6 +85,15 @@ async fn answered<T>(
     }
 }
 
+/// Tokens of all elements that nobody had to read before what follows them was asked, where that was.
+fn cached_tokens(answers: &[Answers]) -> Option<i64> {
+    let of_generations = answers.iter().filter_map(|answers| answers.generation.as_ref()?.end.as_ref());
+    let of_generations = of_generations.map(|end| end.cached_prompt_tokens);
+    let of_predictions = answers.iter().filter_map(|answers| answers.prediction.as_ref());
+    let all = of_generations.chain(of_predictions.map(|prediction| prediction.cached_tokens));
+    all.map(i64::from).reduce(|sum, more| sum + more)
+}
+
 /// A failure as this protocol names things.
 pub(crate) fn in_own_words(failure: &Status, job: &Job, element: usize) -> Status {
     let place = (job.prompts.layout.elements() > 1).then_some(element);
@@ -121,6 +130,9 @@ pub(crate) fn response(
         // In the order of its rows.
         let members = participation::text(columns::scorers(answers).join(","));
         response.parameters.insert("members".to_owned(), members);
+    }
+    if let Some(cached) = cached_tokens(answers) {
+        response.parameters.insert("cached_tokens".to_owned(), participation::number(cached));
     }
     for output in outputs {
         tensor::encode(&columns::tensor(*output, job.prompts.layout, answers)?, &mut response);

@@ -69,6 +69,10 @@ impl Participation {
     }
 }
 
+pub(crate) fn number(value: i64) -> InferParameter {
+    InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(value)) }
+}
+
 pub(crate) fn text(value: String) -> InferParameter {
     InferParameter { parameter_choice: Some(ParameterChoice::StringParam(value)) }
 }

@@ -178,6 +178,9 @@ def packed(whole, chosen):
     # gRPC's own compression, as the client has it.
     result = client.infer("ensemble", [text("ROMEO:")], parameters=chosen, compression_algorithm="gzip")
     assert result.as_numpy("generated_text")[0] == whole
+    long = "First Citizen: Before we proceed any further, hear me speak. All: Speak, speak."
+    cached = [parameter(client.infer("ensemble", [text(long)], parameters=chosen), "cached_tokens") for _ in range(2)]
+    assert cached[0] == 0 and cached[1] > 16, cached
     answers = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)), compression_algorithm="gzip")
     client.async_stream_infer("ensemble", [text("ROMEO:")], parameters=chosen)
