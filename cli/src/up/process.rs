@@ -197,3 +197,15 @@ async fn pass_on_lines(name: String, stderr: ChildStderr) -> Option<String> {
     }
     last_error
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_one_process_is_for_none_of_these() {
+        let is_of_one = |name: &str| is_of_one(OsStr::new(name));
+        assert!(is_of_one("CHORUS_LISTEN") && is_of_one("CHORUS_WORKER_MODEL") && is_of_one("CHORUS_CONFIG"));
+        assert!(!is_of_one("CHORUS_LOG_FORMAT") && !is_of_one("RUST_LOG") && !is_of_one("OTEL_SERVICE_NAME"));
+    }
+}

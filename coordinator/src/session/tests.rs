@@ -16,7 +16,7 @@ use super::transcript::Transcript;
 use crate::member::Member;
 use crate::plan::{Ask, Plan, PlanKind};
 use crate::replica::{Answer, Replica, ReplicaError};
-use crate::testing::scripted_replica::{Act, ScriptedReplica};
+use crate::testing::scripted_replica::{Act, ScriptedReplica, snapshot};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SILENCE: Duration = Duration::from_millis(200);
@@ -107,6 +107,23 @@ async fn another_replica_goes_on_from_the_last_snapshot() {
     assert_eq!(stage.counts(), [1, 2, 0, 0]);
     stage.step(&[2]).await.unwrap();
     assert_eq!(stage.counts(), [1, 2, 0, 0], "it stays there");
+}
+
+/// Its numbers would be those of another text.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_ahead_of_the_session_does_not_answer() {
+    let mut stage = Stage::of(1);
+    let ahead = snapshot(7, &[1, 2, 3, 4, 5]);
+    stage.session = MemberSession::new(&stage.member, SessionTerms::of_tests(), Some(ahead));
+    let error = stage.step(&[1, 2, 3]).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        ReplicaError::Lost { reason: "it is ahead of the session".to_owned() }.to_string()
+    );
+    assert!(stage.replicas[0].feeds().is_empty(), "nothing is read");
+    // With the tokens that are in the state it goes on.
+    stage.step(&[4, 5]).await.unwrap();
+    stage.step(&[6]).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

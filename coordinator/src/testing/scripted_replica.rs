@@ -419,7 +419,7 @@ pub(crate) fn fingerprint(seed: u64) -> String {
 }
 
 /// Of a session that has read these tokens; they are its state.
-fn snapshot(seed: u64, tokens: &[u32]) -> Snapshot {
+pub(crate) fn snapshot(seed: u64, tokens: &[u32]) -> Snapshot {
     let state: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     let (checksum, position) = (crc32fast::hash(&state), tokens.len() as u64);
     let model_fingerprint = fingerprint(seed);

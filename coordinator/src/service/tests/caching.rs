@@ -131,6 +131,25 @@ async fn a_member_that_was_away_reads_all_and_only_it() {
     assert_eq!((read, cached), ([0; 3], 9));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_member_that_comes_back_in_the_middle_has_read_what_the_others_have() {
+    let stage = Stage::new(&format!("{CACHE}[quorum]\nmembers = 2\n")).await;
+    read_for(&stage, request(&PROMPT, 1, 7)).await;
+    stage.members[1].die();
+    // Of its prompt there is a state, too. It comes back with the fourth token.
+    let back = Arc::clone(&stage.members[1]);
+    stage.members[0].follow(move |read| {
+        if read == PROMPT.len() + 3 {
+            back.start();
+        }
+        Act::AnswerAfter(std::time::Duration::from_millis(100))
+    });
+    let replies = stage.generate(request(&PROMPT, 12, 7)).await.unwrap();
+    stage.assert_fused_in_process(&PROMPT, &replies);
+    let missing = missing(&replies);
+    assert_eq!((missing[0].as_slice(), missing[11].as_slice()), (&["bass"][..], &[][..]), "{missing:?}");
+}
+
 #[tokio::test]
 async fn some_of_the_members_go_on_from_what_all_have_read() {
     let stage = Stage::new(CACHE).await;
