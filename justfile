@@ -24,6 +24,10 @@ lint:
 ci:
     bash .ci/run
 
+# The recipes of deploy/ on small languages, from beginning to end.
+recipes PROGRAM="target/release/chorus":
+    .ci/recipes {{PROGRAM}}
+
 # What operators use, held against the tools that it is for; says what it skips.
 deploy PROGRAM="target/release/chorus":
     .ci/deploy {{PROGRAM}}

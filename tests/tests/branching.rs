@@ -8,7 +8,7 @@ use chorus_proto::v1::{
 };
 use chorus_tests::clients::EnsembleClient;
 use chorus_tests::{Chorus, Ensemble, PATIENT, text_input};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const CONTEXT: &str = "ROMEO:\nI ";
 const CANDIDATES: [&str; 6] = ["love thee", "love thee not", "love", "am dead", "am", "x"];
@@ -84,6 +84,108 @@ async fn what_a_search_finds_has_the_log_probability_that_it_says() {
     let alone = search(&client, BeamOptions { size: 1, length_penalty: None, n_best: None }, 12).await;
     assert_eq!(alone[0].text, greedy, "a beam of one is greedy");
     assert!(found[0].log_prob >= alone[0].log_prob, "{found:?} {alone:?}");
+}
+
+/// What several lists say together is what each says alone, whatever is in progress beside it; and a list may be long.
+#[tokio::test]
+async fn lists_of_candidates_are_ranked_one_by_one() {
+    let ensemble = Ensemble::demo(PATIENT).await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("--addr={}", ensemble.address);
+    let run = |words: &[&str]| {
+        let ended = Chorus::run([words, &[address.as_str()]].concat());
+        assert!(ended.status.success(), "{words:?}: {}", ended.stderr);
+        ended.stdout
+    };
+    let alone = |context: &str, candidates: &[String]| {
+        let path = folder.path().join("alone.txt");
+        std::fs::write(&path, candidates.join("\n")).unwrap();
+        let said = run(&["rank", path.to_str().unwrap(), "--context", context, "--json"]);
+        serde_json::from_str::<Value>(&said).unwrap()
+    };
+    // Three letters each, so that thousands share what they begin with.
+    let letters = "abdeghiklmnoprstuvwy";
+    let words = letters.chars().flat_map(|one| {
+        letters.chars().flat_map(move |two| letters.chars().map(move |three| format!("{one}{two}{three}")))
+    });
+    let words: Vec<String> = words.step_by(3).collect();
+    let few = CANDIDATES.map(str::to_owned).to_vec();
+    assert!(words.len() > 2500, "{}", words.len());
+    let lists = [("To ", &words), (CONTEXT, &few), ("JULIET:\n", &few)];
+    let written = lists
+        .map(|(context, candidates)| json!({ "context": context, "candidates": candidates }).to_string());
+    let path = folder.path().join("lists.jsonl");
+    std::fs::write(&path, written.join("\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let together = run(&["rank", "--lists", path, "--in-flight", "3", "--json"]);
+    let together: Vec<Value> = together.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(together.len(), lists.len());
+    for ((context, candidates), found) in lists.iter().zip(&together) {
+        assert_eq!(found["context"], *context);
+        let texts = |ranking: &Value| {
+            let of = |candidate: &Value| (candidate["text"].clone(), candidate["log_prob"].as_f64().unwrap());
+            ranking["candidates"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(found), texts(&alone(context, candidates)));
+        assert_eq!(texts(found).len(), candidates.len());
+    }
+    let read = |key: &str| together[0][key].as_u64().unwrap();
+    assert!(2 * read("computed_tokens") < read("total_tokens"), "{}", together[0]);
+    let best = run(&["rank", "--lists", path]);
+    let first = together.iter().map(|found| found["candidates"][0]["text"].as_str().unwrap());
+    assert_eq!(best.lines().collect::<Vec<_>>(), first.collect::<Vec<_>>());
+}
+
+/// What a search found is what its n-best list is ranked by: the same log-probabilities, so the same order.
+#[tokio::test]
+async fn n_best_lists_of_searches_are_lists_to_rank() {
+    let ensemble = Ensemble::demo(PATIENT).await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("--addr={}", ensemble.address);
+    let path = folder.path().join("lines");
+    std::fs::write(&path, "ROMEO: I\nJULIET: My\n").unwrap();
+    let path = path.to_str().unwrap();
+    let search = ["--beam", "6", "--n-best", "6", "--max-tokens", "8", "--json"];
+    let found = Chorus::run([&["generate", "--lines", path, &address][..], &search].concat());
+    assert!(found.status.success(), "{}", found.stderr);
+    let found: Vec<Value> = found.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lists = found.iter().map(|found| {
+        let candidate = |found: &Value| json!({ "text": found["text"], "tokens": found["tokens"] });
+        let candidates: Vec<Value> =
+            found["end"]["hypotheses"].as_array().unwrap().iter().map(candidate).collect();
+        json!({ "context": found["prompt"], "candidates": candidates }).to_string() + "\n"
+    });
+    std::fs::write(path, lists.collect::<String>()).unwrap();
+    let ranked = Chorus::run(["rank", "--lists", path, "--json", &address]);
+    assert!(ranked.status.success(), "{}", ranked.stderr);
+    for (line, found) in ranked.stdout.lines().zip(&found) {
+        let ranked: Value = serde_json::from_str(line).unwrap();
+        let numbers = |list: &Value| -> Vec<f64> {
+            list.as_array().unwrap().iter().map(|one| one["log_prob"].as_f64().unwrap()).collect()
+        };
+        let mut searched = numbers(&found["end"]["hypotheses"]);
+        searched.sort_by(|one, other| other.total_cmp(one));
+        let ranked = numbers(&ranked["candidates"]);
+        assert_eq!(ranked.len(), 6);
+        for (ranked, searched) in ranked.iter().zip(&searched) {
+            assert!((ranked - searched).abs() < 1e-9, "{ranked} {searched}");
+        }
+    }
+}
+
+#[test]
+fn lists_that_are_none_are_refused_before_anybody_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lists.jsonl");
+    std::fs::write(&path, "{\"candidates\": [\"a\"]}\nle chat\n").unwrap();
+    let refused = Chorus::run(["rank", "--lists", path.to_str().unwrap(), "--addr=127.0.0.1:9"]);
+    assert!(
+        !refused.status.success() && refused.stderr.contains("line 2: expected value"),
+        "{}",
+        refused.stderr
+    );
+    let both = Chorus::run(["rank", "--lists", "a", "b", "--addr=127.0.0.1:9"]);
+    assert_eq!(both.status.code(), Some(2), "{}", both.stderr);
 }
 
 #[tokio::test]

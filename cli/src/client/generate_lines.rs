@@ -4,20 +4,19 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use chorus_proto::v1::{CompleteReply, GenerateRequest, Participation};
+use chorus_proto::v1::{CompleteReply, GenerateRequest};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
-    format::{absence, print, print_json},
-    input_of, reply,
+    format::{print, print_json},
+    input_of,
+    many::{Degraded, in_flight},
+    reply,
     traced::traced,
 };
-use crate::{
-    failure::warn,
-    text_file::{self, LARGEST_DATA},
-};
+use crate::text_file::{self, LARGEST_DATA};
 
 /// What ends an answer in any case, so that each is one line.
 const LINE_END: &str = "\n";
@@ -64,26 +63,16 @@ pub(super) async fn run(
         }
     });
     let mut answers = std::pin::pin!(answers.buffered(arguments.in_flight));
-    let mut degraded = 0;
-    let mut first_absence = None;
+    let mut degraded = Degraded::default();
     while let Some((prompt, answer)) = answers.try_next().await? {
-        if let Some(participation) = answer.participation.as_ref().filter(|it| is_degraded(it)) {
-            degraded += 1;
-            first_absence.get_or_insert_with(|| absence(participation));
-        }
+        degraded.count(answer.participation.as_ref());
         match server.json {
             true => print_json(&object(prompt, &answer))?,
             false => print(&format!("{}\n", answer.text))?,
         }
     }
-    if let Some(absence) = first_absence {
-        warn(&format!("{degraded} answers are not of all members; the first was given {absence}"));
-    }
+    degraded.warn();
     Ok(())
-}
-
-fn is_degraded(participation: &Participation) -> bool {
-    !participation.missing.is_empty() || participation.fallback.is_some()
 }
 
 /// What `--json` prints for a line.
@@ -91,11 +80,6 @@ fn object(prompt: &str, answer: &CompleteReply) -> Value {
     let mut object = reply::complete(answer);
     object.insert("prompt".to_owned(), json!(prompt));
     Value::Object(object)
-}
-
-fn in_flight(argument: &str) -> Result<usize, String> {
-    let number = argument.parse().ok().filter(|number| (1..=1000).contains(number));
-    number.ok_or_else(|| "a whole number from 1 to 1000 is needed".to_owned())
 }
 
 #[cfg(test)]
@@ -108,13 +92,5 @@ mod tests {
         let object = object("the cat\t", &answer);
         assert_eq!(object["prompt"], "the cat\t");
         assert_eq!(object["text"], "le chat");
-    }
-
-    #[test]
-    fn the_number_in_flight_has_a_range() {
-        assert_eq!(in_flight("1"), Ok(1));
-        for wrong in ["0", "1001", "-1", "many"] {
-            assert!(in_flight(wrong).unwrap_err().contains("from 1 to 1000"));
-        }
     }
 }

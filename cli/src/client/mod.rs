@@ -11,6 +11,7 @@ mod fusion;
 mod generate;
 mod generate_lines;
 mod health;
+mod many;
 mod members;
 mod predict;
 mod rank;

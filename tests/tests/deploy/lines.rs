@@ -32,8 +32,12 @@ impl Line {
 }
 
 /// What the chart renders.
-pub(crate) const MANIFESTS: [&str; 3] =
-    ["kubernetes/chorus.yaml", "kubernetes/chorus-gpu.yaml", "kubernetes/chorus-tls.yaml"];
+pub(crate) const MANIFESTS: [&str; 4] = [
+    "kubernetes/chorus.yaml",
+    "kubernetes/chorus-gpu.yaml",
+    "kubernetes/chorus-tls.yaml",
+    "kubernetes/chorus-access.yaml",
+];
 
 pub(crate) fn all() -> Vec<Line> {
     let mut lines = Vec::new();
@@ -53,12 +57,19 @@ fn of_manifests(file: &str) -> Vec<Line> {
     let documents = documents(file);
     let config = documents.iter().find_map(|document| document["data"]["ensemble.toml"].as_str()).unwrap();
     let pods = documents.iter().filter(|document| document["kind"] == "Deployment");
-    pods.map(|document| {
+    let pods = pods.map(|document| {
         let container = &document["spec"]["template"]["spec"]["containers"][0];
         let origin = format!("{file}: {}", document["metadata"]["name"]);
         Line::new(origin, words(&container["args"])).with_config(config)
-    })
-    .collect()
+    });
+    pods.chain(of_notes(file)).collect()
+}
+
+/// What the head of a file of manifests says that can be asked in a pod.
+fn of_notes(file: &str) -> Vec<Line> {
+    let text = read(file);
+    let asked = text.lines().filter_map(|line| line.strip_prefix("#")?.split_once(" -- chorus "));
+    asked.map(|(_, words)| Line::new(format!("{file}: notes"), words.split(' '))).collect()
 }
 
 fn of_compose() -> Vec<Line> {

@@ -17,7 +17,7 @@ use crate::lines::Line;
 /// It is not understood, its configuration is refused, or it does not serve and drain.
 pub(crate) fn start(line: &Line) {
     let folder = TempDir::new().unwrap();
-    put_certificates(folder.path());
+    put_secrets(folder.path());
     let words = here(line, folder.path());
     let command = line.words[0].as_str();
     let on_cuda = words.iter().any(|word| word.starts_with("--device=cuda"));
@@ -33,7 +33,7 @@ pub(crate) fn start(line: &Line) {
             // What was understood may fail here, but not as wrong usage.
             let (code, said) = match command {
                 "worker" => (1, "needs a program built with CUDA"),
-                "health" => (1, "does not answer: connection refused"),
+                "health" | "status" => (1, "connection refused"),
                 "--help" => (0, ""),
                 other => panic!("{}: it is not known how to try {other}", line.origin),
             };
@@ -44,13 +44,18 @@ pub(crate) fn start(line: &Line) {
     }
 }
 
-/// Where pods find certificates.
-const CERTIFICATES: &str = "/tls/";
+/// Where pods find certificates and tokens.
+const SECRETS: [&str; 2] = ["/tls/", "/auth/"];
 
-/// The files of a Secret of the kind kubernetes.io/tls, as cert-manager fills it.
-fn put_certificates(folder: &Path) {
+/// The files of a Secret of the kind kubernetes.io/tls, as cert-manager fills it, and of one with tokens.
+fn put_secrets(folder: &Path) {
+    for secret in SECRETS {
+        fs::create_dir(folder.join(secret.trim_matches('/'))).unwrap();
+    }
+    let tokens =
+        "[[tokens]]\nname = 'us'\nscopes = ['read']\nsha256 = 'HASH'\n".replace("HASH", &"0f".repeat(32));
+    fs::write(folder.join("auth/tokens.toml"), tokens).unwrap();
     let folder = folder.join("tls");
-    fs::create_dir(&folder).unwrap();
     let authority = Authority::new("tests");
     let Identity { certificate, key } = authority.vouch(&["127.0.0.1"], Validity::Now);
     for (name, pem) in [("ca.crt", authority.pem()), ("tls.crt", certificate), ("tls.key", key)] {
@@ -58,8 +63,18 @@ fn put_certificates(folder: &Path) {
     }
 }
 
-fn with_certificates(text: &str, folder: &Path) -> String {
-    text.replace(CERTIFICATES, &format!("{}{CERTIFICATES}", folder.display()))
+/// Every path to one of them, at the beginning of `text` or after `"` or `=`, as a path in `folder`.
+fn with_secrets(text: &str, folder: &Path) -> String {
+    let folder = folder.display();
+    let text = if SECRETS.iter().any(|secret| text.starts_with(secret)) {
+        format!("{folder}{text}")
+    } else {
+        text.to_owned()
+    };
+    let places = SECRETS.iter().flat_map(|secret| ["\"", "="].map(|before| (before, secret)));
+    places.fold(text, |text, (before, secret)| {
+        text.replace(&format!("{before}{secret}"), &format!("{before}{folder}{secret}"))
+    })
 }
 
 /// The words with addresses, models and files that are here. What they replace has to be of the same kind.
@@ -68,8 +83,8 @@ fn here(line: &Line, folder: &Path) -> Vec<String> {
     let mut given = line.words.iter();
     while let Some(word) = given.next() {
         let option = word.split_once('=').map_or(word.as_str(), |(option, _)| option);
-        if !["--listen", "--metrics", "--addr", "--wait", "--model", "--config"].contains(&option) {
-            words.push(with_certificates(word, folder));
+        if !["--listen", "--http", "--metrics", "--addr", "--wait", "--model", "--config"].contains(&option) {
+            words.push(with_secrets(word, folder));
             continue;
         }
         let value = word.split_once('=').map(|(_, value)| value.to_owned());
@@ -80,16 +95,17 @@ fn here(line: &Line, folder: &Path) -> Vec<String> {
 }
 
 fn value_here(option: &str, value: &str, line: &Line, folder: &Path) -> String {
-    let is_address = || assert!(value.parse::<SocketAddr>().is_ok(), "{line:?}: {option} {value}");
+    let (scheme, address) = value.split_once("://").map_or(("", value), |_| value.split_at("https://".len()));
+    let is_address = || assert!(address.parse::<SocketAddr>().is_ok(), "{line:?}: {option} {value}");
     match option {
-        "--listen" | "--metrics" => {
+        "--listen" | "--http" | "--metrics" => {
             is_address();
             "127.0.0.1:0".to_owned()
         }
         // Nobody listens there.
         "--addr" => {
             is_address();
-            "127.0.0.1:9".to_owned()
+            format!("{scheme}127.0.0.1:9")
         }
         "--wait" => {
             assert!(value.parse::<u32>().is_ok(), "{line:?}: {option} {value}");
@@ -102,10 +118,10 @@ fn value_here(option: &str, value: &str, line: &Line, folder: &Path) -> String {
         _ => {
             let file = folder.join("ensemble.toml");
             let config = line.config.as_deref().unwrap_or_else(|| panic!("{line:?} has no file"));
-            let config = ["0.0.0.0:50051", "127.0.0.1:50051", "0.0.0.0:9464"]
+            let config = ["0.0.0.0:50051", "127.0.0.1:50051", "0.0.0.0:8080", "0.0.0.0:9464"]
                 .iter()
                 .fold(config.to_owned(), |config, address| config.replace(address, "127.0.0.1:0"));
-            fs::write(&file, with_certificates(&config, folder)).unwrap();
+            fs::write(&file, with_secrets(&config, folder)).unwrap();
             file.display().to_string()
         }
     }

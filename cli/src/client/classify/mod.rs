@@ -5,7 +5,6 @@ mod labels_file;
 mod tally;
 mod texts;
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -22,6 +21,7 @@ use super::{
     connect::{ConnectArgs, connect, sentence_of_status},
     format::{number, print, print_json, rule_name, table, warn_of_missing},
     fusion::FusionArgs,
+    many::{Degraded, in_flight},
     reply,
     traced::traced,
 };
@@ -86,8 +86,8 @@ pub(crate) struct ClassifyArgs {
     #[arg(long, value_name = "FILE", requires = "learn")]
     out: Option<PathBuf>,
     /// Texts that are asked about at a time
-    #[arg(long, value_name = "N", default_value = "32")]
-    in_flight: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = in_flight)]
+    in_flight: usize,
     #[command(flatten)]
     fusion: FusionArgs,
     #[command(flatten)]
@@ -115,7 +115,7 @@ pub(crate) async fn run(arguments: ClassifyArgs) -> anyhow::Result<()> {
         calibrated: arguments.learn.is_none(),
         fusion: arguments.fusion.options()?,
         connect: &arguments.connect,
-        in_flight: arguments.in_flight.get(),
+        in_flight: arguments.in_flight,
     };
     match (&arguments.text, &arguments.file, &arguments.test, &arguments.learn) {
         (Some(text), ..) => {
@@ -124,7 +124,14 @@ pub(crate) async fn run(arguments: ClassifyArgs) -> anyhow::Result<()> {
         }
         (_, Some(file), ..) => {
             let texts = texts::read(file, false, &labels)?;
-            asking.each(texts, |_, reply| asking.show_line(&reply)).await
+            let mut degraded = Degraded::default();
+            let show = |_: &LabelledText, reply: ClassifyReply| {
+                degraded.count(reply.participation.as_ref());
+                asking.show_line(&reply)
+            };
+            asking.each(texts, show).await?;
+            degraded.warn();
+            Ok(())
         }
         (_, _, Some(file), _) => asking.test(file).await,
         (_, _, _, Some(file)) => asking.learn(file, arguments.out.as_deref().unwrap_or(Path::new(""))).await,

@@ -97,6 +97,9 @@ grpc: { port: {{ index . 1 }}, service: {{ index . 2 }} }
 {{- define "chorus.ensemble" -}}
 listen = "0.0.0.0:{{ .Values.coordinator.port }}"
 metrics = "0.0.0.0:{{ .Values.metrics.port }}"
+{{- if .Values.page.enabled }}
+http = "0.0.0.0:{{ .Values.page.port }}"
+{{- end }}
 {{- if .Values.ensemble.weights }}
 weights = "weights.toml"
 {{- end }}
@@ -134,6 +137,12 @@ client_ca = "/tls/ca.crt"
 ca = "/tls/ca.crt"
 certificate = "/tls/tls.crt"
 key = "/tls/tls.key"
+{{- end }}
+{{- if .Values.auth.tokensSecret }}
+
+[auth]
+tokens = "/auth/tokens.toml"
+open_reflection = {{ .Values.auth.openReflection }}
 {{- end }}
 {{- with .Values.ensemble.extra }}
 
