@@ -64,13 +64,13 @@ pub(crate) fn run(arguments: ConfigArgs) -> anyhow::Result<()> {
     }
 }
 
-/// What is made of the configuration, and the variables in it.
+/// What is made of the configuration, and the variables in it over which no flag stands.
 fn read(
     arguments: ConfigurationArgs,
     make: impl FnOnce(&Config) -> anyhow::Result<String>,
 ) -> anyhow::Result<(String, Variables)> {
     let (file, flags) = arguments.split()?;
-    let variables = flags.variables.clone();
+    let variables = flags.variables_in_effect();
     let config = config(file.as_deref(), flags)?;
     config.check_secrets()?;
     warn_of_misspelt();

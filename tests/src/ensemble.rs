@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use crate::{clients::EnsembleClient, models, process::Chorus};
+use crate::{clients::EnsembleClient, metrics::metrics_listening, models, process::Chorus};
 
 /// Of a configuration: nobody is left out of an answer for being slow, as a member may be on a machine that has other work.
 pub const PATIENT: &str = "[resilience]\nearly_decision = false\ndegrade_after_ms = 60000\n";
@@ -87,18 +87,22 @@ pub struct Ensemble {
     pub members: Vec<MemberProcess>,
     pub address: SocketAddr,
     pub coordinator: Chorus,
+    /// Where the coordinator says what it counts.
+    pub metrics: SocketAddr,
     config: TempDir,
 }
 
-fn start_coordinator(config: &Path) -> (Chorus, SocketAddr) {
+/// A coordinator, where its metrics are and where it listens.
+fn start_coordinator(config: &Path) -> (Chorus, SocketAddr, SocketAddr) {
     let mut coordinator = Chorus::start(["coordinator".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    let metrics = metrics_listening(&mut coordinator);
     let address = coordinator.listening();
-    (coordinator, address)
+    (coordinator, metrics, address)
 }
 
 /// What a coordinator over these workers is configured with, and whatever else.
 fn config_text(workers: &[MemberProcess], extra: &str) -> String {
-    let mut text = String::from("listen = \"127.0.0.1:0\"\n");
+    let mut text = String::from("listen = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n");
     for (place, first) in workers.iter().enumerate() {
         let is_same = |worker: &&MemberProcess| worker.name == first.name;
         if workers[..place].iter().any(|worker| is_same(&worker)) {
@@ -153,13 +157,14 @@ impl Ensemble {
         let config = TempDir::new().expect("a temporary directory");
         let path = config.path().join("ensemble.toml");
         fs::write(&path, config_text(&members, extra)).expect("the config is written");
-        let (coordinator, address) = start_coordinator(&path);
-        Self { members, address, coordinator, config }
+        let (coordinator, metrics, address) = start_coordinator(&path);
+        Self { members, address, coordinator, metrics, config }
     }
 
     /// Another coordinator over the same workers, with the same configuration.
     pub fn second_coordinator(&self) -> (Chorus, SocketAddr) {
-        start_coordinator(&self.config.path().join("ensemble.toml"))
+        let (coordinator, _, address) = start_coordinator(&self.config.path().join("ensemble.toml"));
+        (coordinator, address)
     }
 
     pub async fn channel(&self) -> Channel {

@@ -49,6 +49,12 @@ pub async fn text(address: SocketAddr) -> String {
     body.to_owned()
 }
 
+/// What all samples of one metric at an address come to.
+pub async fn total(address: SocketAddr, name: &str) -> f64 {
+    let families = families(&text(address).await);
+    families.get(name).unwrap_or_else(|| panic!("{name} is not there")).samples.values().sum()
+}
+
 /// The metrics of a text, by name.
 pub fn families(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();

@@ -7,6 +7,7 @@ use chorus_proto::v1::{
     CompleteReply, FusionOptions, GenerateRequest, PredictRequest, Rule, SamplingOptions, StatusRequest,
 };
 use chorus_tests::clients::EnsembleClient;
+use chorus_tests::metrics::total;
 use chorus_tests::{Ensemble, PATIENT, text_input};
 
 const SHARED: &str =
@@ -89,4 +90,11 @@ async fn what_follows_a_kept_prompt_is_what_follows_it_to_the_bit() {
 
     let status = keeping.status(StatusRequest {}).await.unwrap().into_inner().prefix_cache.unwrap();
     assert!(status.cached_tokens > status.read_tokens && status.entries > 10, "{status:?}");
+    let counted = total(ensemble.metrics, "chorus_prefix_cache_tokens_total").await;
+    assert_eq!(counted, (status.cached_tokens + status.read_tokens) as f64);
+    assert_eq!(
+        total(without.metrics, "chorus_prefix_cache_tokens_total").await,
+        0.0,
+        "nothing is kept there"
+    );
 }

@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use chorus_net::testing::{Authority, Validity};
@@ -86,6 +87,12 @@ fn a_configuration_is_checked_with_everything_that_stands_over_it() {
     assert!(good.contains("1: alto") && good.contains("logit_max (threshold 0.5)"), "{good}");
     assert!(good.contains("CHORUS_FUSION_THRESHOLD"), "{good}");
 
+    let by_flag = [&check[..], &["--member", "voice=http://127.0.0.1:9", "--threshold", "0.4"]].concat();
+    let variables = [("CHORUS_MEMBERS", "a=http://127.0.0.1:9"), ("CHORUS_FUSION_THRESHOLD", "0.5")];
+    let good = printed(&by_flag, &[&variables[..], &[("CHORUS_LISTEN", "127.0.0.1:0")]].concat());
+    assert!(good.contains("1: voice") && good.contains("(threshold 0.4)"), "{good}");
+    assert!(good.contains("variables   CHORUS_LISTEN\n"), "only what no flag stands over: {good}");
+
     // What is shown is the same configuration, whole.
     let show = ["config", "show", "--config", file, "--max-sessions", "7"];
     let shown = printed(&show, &[("CHORUS_FUSION_RULE", "log_linear")]);
@@ -143,6 +150,31 @@ fn every_variable_is_listed_and_every_one_is_understood() {
         // No key takes this, and no file has this name.
         let (_, error) = refused(&check, &[(name, "~ ~")]);
         assert!(error.contains("~ ~") || error.contains(name), "{name}: {error}");
+    }
+}
+
+/// Every flag of the two processes that operators run stands in their notes.
+#[test]
+fn every_flag_of_the_servers_is_in_the_operating_notes() {
+    let notes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/README.md");
+    let notes = fs::read_to_string(notes).unwrap();
+    for command in ["worker", "coordinator"] {
+        let help = printed(&[command, "--help"], &[]);
+        let flags = help.lines().filter_map(|line| {
+            let line = line.trim_start();
+            let line = line.strip_prefix("-h, ").or_else(|| line.strip_prefix("-V, ")).unwrap_or(line);
+            line.starts_with("--").then(|| line.split([' ', ',', '=']).next().unwrap())
+        });
+        let flags: Vec<&str> = flags.filter(|flag| !["--help", "--version"].contains(flag)).collect();
+        assert!(flags.len() > 15, "{flags:?}");
+        let is_noted = |flag: &&&str| {
+            notes.match_indices(**flag).any(|(at, _)| {
+                !notes[at + flag.len()..]
+                    .starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-')
+            })
+        };
+        let missing: Vec<&&str> = flags.iter().filter(|flag| !is_noted(flag)).collect();
+        assert!(missing.is_empty(), "chorus {command}: {missing:?}");
     }
 }
 

@@ -85,6 +85,15 @@ async fn tritonclient_speaks_with_the_ensemble_and_each_member() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpcio_status_reads_what_was_wrong_with_a_request() {
+    let Some(python) = Python::or_skip("grpcio_status_reads_what_was_wrong_with_a_request") else { return };
+    let ensemble = Ensemble::demo(PATIENT).await;
+    let mut script = python.program("python");
+    let said = succeed(script.arg(scripts().join("rich_errors.py")).arg(ensemble.address.to_string()));
+    assert_eq!(said, "all is well\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn perf_analyzer_measures_it() {
     let test = "perf_analyzer_measures_it";
     let Some(python) = Python::or_skip(test) else { return };

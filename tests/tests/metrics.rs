@@ -13,8 +13,8 @@ use std::{
 };
 
 use chorus_proto::v1::{
-    DistributionsRequest, FusionOptions, GenerateRequest, PredictRequest, Rule, SamplingOptions,
-    TokenizerRequest,
+    BeamOptions, ClassifyRequest, DistributionsRequest, FusionOptions, GenerateRequest, Label,
+    PredictRequest, RankCandidate, RankRequest, Rule, SamplingOptions, TokenizerRequest,
 };
 use chorus_tests::{
     Chorus, MemberProcess,
@@ -92,6 +92,21 @@ impl Observed {
         let mut tokenizer = self.client.tokenizer(TokenizerRequest {}).await.unwrap().into_inner();
         while tokenizer.message().await.unwrap().is_some() {}
         self.client.complete(request(Some(-1.0), false)).await.unwrap_err();
+        let search = GenerateRequest {
+            prompt: prompt.clone(),
+            max_tokens: Some(5),
+            beam: Some(BeamOptions { size: 3, ..Default::default() }),
+            ..Default::default()
+        };
+        self.client.complete(search).await.unwrap();
+        let candidate = |text| RankCandidate { continuation: text_input(text), score: None };
+        let candidates = ["love thee", "love thee not", "am dead"].map(candidate).to_vec();
+        let rank = RankRequest { context: prompt, candidates, ..Default::default() };
+        self.client.rank(rank).await.unwrap();
+        let label = |name: &str| Label { name: name.to_owned(), template: format!("{name}: {{text}}") };
+        let labels = ["KING", "QUEEN"].map(label).to_vec();
+        let classify = ClassifyRequest { text: "I am thy father".to_owned(), labels, ..Default::default() };
+        self.client.classify(classify).await.unwrap();
     }
 }
 
@@ -185,12 +200,16 @@ fn assert_counts(coordinator: &BTreeMap<String, Family>, worker: &BTreeMap<Strin
     };
     for (sample, value) in [
         ("chorus_request_seconds_count{method=\"generate\",code=\"ok\"}", 2.0),
-        ("chorus_request_seconds_count{method=\"complete\",code=\"ok\"}", 1.0),
+        ("chorus_request_seconds_count{method=\"complete\",code=\"ok\"}", 2.0),
+        ("chorus_request_seconds_count{method=\"rank\",code=\"ok\"}", 1.0),
+        ("chorus_request_seconds_count{method=\"classify\",code=\"ok\"}", 1.0),
+        ("chorus_answers_total{method=\"rank\"}", 1.0),
+        ("chorus_answers_total{method=\"classify\"}", 1.0),
         ("chorus_request_seconds_count{method=\"complete\",code=\"invalid_argument\"}", 1.0),
         ("chorus_request_seconds_count{method=\"tokenizer\",code=\"ok\"}", 1.0),
         ("chorus_generated_tokens_total{plan=\"drawn\"}", 20.0),
         ("chorus_step_seconds_count{plan=\"drawn\"}", 20.0),
-        ("chorus_first_token_seconds_count", 3.0),
+        ("chorus_first_token_seconds_count", 4.0),
         ("chorus_answers_total{method=\"generate\"}", 2.0),
         ("chorus_degraded_answers_total{method=\"generate\"}", 0.0),
         ("chorus_member_replicas_up{member=\"alto\"}", 1.0),

@@ -1,17 +1,19 @@
 //! The page in a real browser, over a real ensemble: what is shown, streamed, walked through by keyboard, and when a worker dies.
 //!
-//! Where no Chromium is installed these tests say so and do nothing. With `AXE` set to the path of axe-core's `axe.min.js` the
-//! page is held against its rules, too. Pictures are written to `target/page`.
+//! Where no Chromium is installed these tests say so and do nothing. It is found on the path, or where `CHROMIUM` says. The page is held
+//! against the rules of axe-core, as PyPI has it. Pictures are written to `target/page`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{env, fs, path::Path};
+use std::{fs, path::Path};
 
 use chorus_net::testing::{Authority, Validity};
 use chorus_tests::{
     Chorus, MemberProcess, PATIENT,
     browser::{self, Browser},
-    models, skipped,
+    models,
+    python::{Python, succeed},
+    skipped,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -266,6 +268,7 @@ async fn it_fits_every_screen_in_light_and_dark() {
     let Some(mut shown) = Shown::start().await else { return };
     shown.generate(40).await;
     shown.browser.click("#token-3").await;
+    let axe = axe();
     for (name, width, height) in
         [("desk", 1360, 900), ("tablet", 820, 1100), ("phone", 360, 780), ("small", 320, 640)]
     {
@@ -280,7 +283,7 @@ async fn it_fits_every_screen_in_light_and_dark() {
                     .await;
                 let widths = browser.value("[document.documentElement.scrollWidth, innerWidth]").await;
                 assert!(widths[0].as_u64() <= widths[1].as_u64(), "{name}, {scheme}: {widths}");
-                check_by_axe(browser).await;
+                check_by_axe(browser, axe.as_deref()).await;
             }
             let ground = browser.value("getComputedStyle(document.body).backgroundColor").await;
             assert_eq!(ground == "rgb(18, 19, 22)", scheme == "dark", "{scheme}: {ground}");
@@ -294,10 +297,18 @@ fn pictures() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/page")
 }
 
+/// axe-core, where PyPI can be reached.
+fn axe() -> Option<String> {
+    let python = Python::or_skip("axe-core looks at the page")?;
+    let tell = "import axe_core_python; print(axe_core_python.__path__[0])";
+    let folder = succeed(python.program("python").args(["-c", tell]));
+    Some(fs::read_to_string(Path::new(folder.trim_end()).join("axe.min.js")).unwrap())
+}
+
 /// What axe-core finds wrong for those who see, hear or move otherwise.
-async fn check_by_axe(browser: &mut Browser) {
-    let Some(path) = env::var_os("AXE") else { return };
-    browser.value(&format!("{}; true", fs::read_to_string(path).unwrap())).await;
+async fn check_by_axe(browser: &mut Browser, axe: Option<&str>) {
+    let Some(axe) = axe else { return };
+    browser.value(&format!("{axe}; true")).await;
     let found = "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations.map(({id, nodes}) => [id, nodes.map((node) => node.html)]))";
     assert_eq!(browser.value(found).await, json!([]));
 }

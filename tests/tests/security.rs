@@ -12,7 +12,11 @@ use chorus_net::{
     Identity,
     testing::{Authority, Validity},
 };
-use chorus_tests::{Chorus, models, process::Ended};
+use chorus_tests::{
+    Chorus, PATIENT, models,
+    process::Ended,
+    python::{Python, scripts, succeed},
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -237,6 +241,34 @@ async fn tokens_are_for_what_they_are_for() {
     );
     assert!(members(&with("ops")).status.success());
     assert!(status(&with("ops")).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tritonclient_and_grpcio_come_with_certificates_and_tokens() {
+    let test = "tritonclient_and_grpcio_come_with_certificates_and_tokens";
+    let Some(python) = Python::or_skip(test) else { return };
+    let (folder, ca) = (Folder::new(), Authority::new("ours"));
+    folder.put("ca.pem", ca.pem());
+    for name in ["alto", "server", "us", "client"] {
+        folder.put_identity(name, &ca.vouch(&HERE, Validity::Now));
+    }
+    folder.put("tokens.toml", "[[tokens]]\nname = 'us'\nscopes = ['read']\ntoken = 'read-read-read-read'\n");
+    folder.put("token", "read-read-read-read");
+    let (_worker, worker) = folder.worker("alto", "alto");
+    let tables = format!("{TABLES}[auth]\ntokens = 'tokens.toml'\n{PATIENT}");
+    let (_coordinator, address, _) = folder.coordinator(&[worker], &tables);
+    let here = [
+        format!("--addr={address}"),
+        folder.flag("tls-ca", "ca.pem"),
+        folder.flag("tls-cert", "client.pem"),
+        folder.flag("tls-key", "client.key"),
+        folder.flag("token-file", "token"),
+    ];
+    until_first(&here, "the member up", is_up).await;
+    let mut script = python.program("python");
+    script.arg(scripts().join("secured.py")).arg(address.to_string());
+    script.args(["ca.pem", "client.pem", "client.key"].map(|name| folder.path(name)));
+    assert_eq!(succeed(script.arg("read-read-read-read")), "all is well\n");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use chorus_tests::{
     Ensemble, Running,
     clients::{EnsembleClient, recovery},
+    metrics::total,
     running::texts,
     score_text,
 };
@@ -28,6 +29,8 @@ async fn a_killed_replica_changes_no_token_and_costs_a_few() {
     let recovery = recovery(&mut client).await;
     assert!(recovery.takeovers >= 3, "{recovery:?}");
     assert!(recovery.recomputed_tokens < recovery.takeovers * SNAPSHOT_TOKENS, "{recovery:?}");
+    let counted = total(ensemble.metrics, "chorus_member_takeovers_total").await;
+    assert_eq!(counted, recovery.takeovers as f64);
     ensemble.members[..3].iter_mut().for_each(chorus_tests::MemberProcess::start_again);
     ensemble.until_replicas_up(6).await;
 }
@@ -41,7 +44,12 @@ async fn a_frozen_replica_changes_no_token() {
     running.until_each_has(30).await;
     ensemble.members[1].freeze();
     running.finish().await.assert_whole(&expected);
-    assert!(recovery(&mut client).await.hedges_won >= 1);
+    let recovery = recovery(&mut client).await;
+    assert!(recovery.hedges_won >= 1, "{recovery:?}");
+    let counted = total(ensemble.metrics, "chorus_member_hedges_won_total").await;
+    assert!(counted >= recovery.hedges_won as f64, "{counted} after {recovery:?}");
+    let hedges = total(ensemble.metrics, "chorus_member_hedges_total").await;
+    assert!(hedges >= counted, "{hedges} hedges, {counted} of them won");
     ensemble.members[1].thaw();
     ensemble.until_replicas_up(6).await;
 }

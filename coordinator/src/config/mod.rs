@@ -151,16 +151,37 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// The variables that count: no flag says something of their keys.
+    pub fn variables_in_effect(&self) -> Variables {
+        let single = [
+            ("listen", self.listen.is_some()),
+            ("metrics", self.metrics.is_some()),
+            ("admin", self.admin.is_some()),
+            ("http", self.http.is_some()),
+            ("weights", self.weights_file.is_some()),
+            ("auth.tokens", self.auth_tokens.is_some()),
+            ("fusion.rule", self.rule.is_some()),
+            ("fusion.threshold", self.threshold.is_some()),
+            ("quorum.members", self.quorum_members.is_some()),
+            ("quorum.weight", self.quorum_weight.is_some()),
+            ("limits.max_sessions", self.max_sessions.is_some()),
+        ];
+        self.variables.without(&[self.replaced(), given(&single)].concat())
+    }
+
     /// The keys that flags stand for as a whole.
     fn replaced(&self) -> Vec<&'static str> {
-        let all = [
+        given(&[
             ("tls", self.tls.is_some()),
             ("worker_tls", self.worker_tls.is_some()),
             ("fallback", self.fallback.is_some()),
             ("members", !self.members.is_empty()),
-        ];
-        all.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key).collect()
+        ])
     }
+}
+
+fn given(keys: &[(&'static str, bool)]) -> Vec<&'static str> {
+    keys.iter().filter(|(_, is_given)| *is_given).map(|(key, _)| *key).collect()
 }
 
 /// Why a configuration is none.

@@ -95,18 +95,12 @@ impl Variables {
 
     /// The names of those that say something of a key, or of what is below it.
     pub fn of_key<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        let is_of_it = move |variable: &&Variable| {
-            let own = variable.option.key();
-            own.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        self.0.iter().filter(is_of_it).map(|variable| variable.name.as_str())
+        self.0.iter().filter(move |variable| variable.is_of(key)).map(|variable| variable.name.as_str())
     }
 
     /// Those of other keys than these and what is below them.
     pub(super) fn without(&self, keys: &[&'static str]) -> Self {
-        let is_other = |variable: &&Variable| {
-            variable.option.path.first().is_none_or(|table| !keys.contains(&table.as_str()))
-        };
+        let is_other = |variable: &&Variable| !keys.iter().any(|key| variable.is_of(key));
         Self(self.0.iter().filter(is_other).cloned().collect())
     }
 
@@ -143,6 +137,12 @@ impl ConfigOption {
 }
 
 impl Variable {
+    /// Whether it says something of a key, or of what is below it.
+    fn is_of(&self, key: &str) -> bool {
+        let own = self.option.key();
+        own.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
     fn put_into(&self, table: &mut Table) -> Result<(), VariableError> {
         let value = self.value()?;
         let Some((last, tables)) = self.option.path.split_last() else {

@@ -4,6 +4,7 @@
 
 mod half_requests;
 mod members;
+mod pings;
 mod security;
 mod wire;
 
