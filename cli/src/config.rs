@@ -23,6 +23,14 @@ An empty variable is as good as none.";
 const SUBCOMMAND_EXAMPLES: &str = "\
 See `chorus config --help` for examples, and for what stands over what.";
 
+/// What is no key of the file, but of the process that reads it: the variable, and the flag that stands over it.
+const OF_PROCESS: [(&str, &str); 4] = [
+    ("CHORUS_CONFIG", "--config"),
+    ("CHORUS_THREADS", "--threads"),
+    ("CHORUS_LOG_FORMAT", "--log-format"),
+    ("RUST_LOG", "--log"),
+];
+
 /// Check a coordinator's configuration, and show what it comes to
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,7 +47,7 @@ enum Command {
     /// Print the configuration that results, every key of it, as a file
     #[command(after_help = SUBCOMMAND_EXAMPLES)]
     Show(Box<ConfigurationArgs>),
-    /// List the variables, each with the key that it stands over
+    /// List the variables, each with the key that it stands over, or the flag that stands over it
     #[command(after_help = SUBCOMMAND_EXAMPLES)]
     Variables,
 }
@@ -58,7 +66,8 @@ pub(crate) fn run(arguments: ConfigArgs) -> anyhow::Result<()> {
         }
         Command::Show(arguments) => print(&read(*arguments, |config| Ok(toml::to_string(config)?))?.0),
         Command::Variables => {
-            let rows = Variables::known().into_iter().map(|(name, key)| vec![name, key]);
+            let of_process = OF_PROCESS.map(|(name, flag)| (name.to_owned(), flag.to_owned()));
+            let rows = Variables::known().into_iter().chain(of_process).map(|(name, key)| vec![name, key]);
             print(&table(&["variable", "key"], &["variable", "key"], rows))
         }
     }

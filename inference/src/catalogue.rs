@@ -2,9 +2,10 @@
 //!
 //! Knows nothing about what is asked of them.
 
+use chorus_proto::Failure;
 use chorus_proto::v1::member_status::Health;
 use chorus_proto::v1::{FusionOptions, MemberStatus, Rule, StatusReply};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::outputs::{Described, Extent, INPUTS, Output};
 use crate::pb::model_metadata_response::TensorMetadata;
@@ -74,8 +75,8 @@ impl Catalogue {
 
 fn not_found(what: &str) -> Status {
     // The words by which Triton's clients know it.
-    let sentence = chorus_proto::shortened(&format!("Request for unknown model: {what}"), 600);
-    Status::not_found(sentence)
+    let sentence = format!("Request for unknown model: {what}");
+    Failure::of_code(Code::NotFound, "NOT_FOUND", sentence).into()
 }
 
 fn obstacle_of(member: &MemberStatus) -> Option<String> {

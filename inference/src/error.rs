@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-use chorus_proto::status;
-use chorus_proto::v1::ErrorCode;
+use chorus_proto::Failure;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 /// A caller's mistake: which tensor or parameter, what was wrong, what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,42 +31,67 @@ impl std::error::Error for Refusal {}
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        status(ErrorCode::InvalidArgument, refusal.to_string())
+        Failure::of_field(&refusal.field, &refusal.message).into()
     }
 }
 
 /// What `chorus.v1` calls a request's text or token ids.
 const INPUTS: [&str; 3] = ["prompt", "input", "prefix"];
 
-/// An ensemble's status with the names of this protocol: `input` is the tensor that has the input, `element` the place in a
-/// batch, where there is one. Code, details and metadata stay.
+/// An ensemble's status with the names of this protocol, in its sentence and in its details: `input` is the tensor that has the input,
+/// `element` the place in a batch, where there is one. Everything else stays.
 pub(crate) fn translated(failure: &Status, input: &str, element: Option<usize>) -> Status {
-    let said = failure.message();
-    let message = match said.split_once(": ") {
-        Some((field, rest)) if failure.code() == Code::InvalidArgument => {
-            let name = field.rsplit('.').next().unwrap_or(field);
-            let name = match name {
-                _ if INPUTS.contains(&field) => input,
-                _ if ["beam", "beam.size"].contains(&field) => "beam_size",
-                "log_probs" => "generated_logprobs",
-                name => name,
-            };
-            let place = element.map_or_else(String::new, |element| format!("[{element}]"));
-            format!("{name}{place}: {rest}")
-        }
-        _ => said.to_owned(),
+    let Some((field, rest)) = failure.message().split_once(": ") else { return failure.clone() };
+    if failure.code() != Code::InvalidArgument {
+        return failure.clone();
+    }
+    let name = match field.rsplit('.').next().unwrap_or(field) {
+        _ if INPUTS.contains(&field) => input,
+        _ if ["beam", "beam.size"].contains(&field) => "beam_size",
+        "log_probs" => "generated_logprobs",
+        name => name,
     };
-    Status::with_details_and_metadata(
-        failure.code(),
-        message,
-        failure.details().to_vec().into(),
-        failure.metadata().clone(),
-    )
+    let place = element.map_or_else(String::new, |element| format!("[{element}]"));
+    let told = failure.get_details_error_info().map(|info| info.metadata).unwrap_or_default();
+    let others = told.iter().filter(|(key, _)| *key != "field");
+    let renamed = others.fold(Failure::of_field(&format!("{name}{place}"), rest), |renamed, (key, value)| {
+        renamed.with(key, value)
+    });
+    let mut renamed = Status::from(renamed);
+    *renamed.metadata_mut() = failure.metadata().clone();
+    renamed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The field of `google.rpc.BadRequest`, and what `google.rpc.ErrorInfo` has.
+    fn details(status: &Status) -> (String, String, Vec<(String, String)>) {
+        let violation = status.get_details_bad_request().unwrap().field_violations.remove(0);
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_ARGUMENT", "chorus"));
+        let mut told: Vec<_> = info.metadata.into_iter().collect();
+        told.sort();
+        (violation.field, violation.description, told)
+    }
+
+    #[test]
+    fn programs_hear_the_same_names_as_people() {
+        let own = Status::from(Refusal::new("text", "it is missing; allowed: BYTES"));
+        let field = |name: &str| ("field".to_owned(), name.to_owned());
+        assert_eq!(own.message(), "text: it is missing; allowed: BYTES");
+        assert_eq!(
+            details(&own),
+            ("text".into(), "it is missing; allowed: BYTES".into(), vec![field("text")])
+        );
+
+        let theirs = Failure::of_field("sampling.top_p", "2 is too much").with("revision", "7");
+        let theirs = translated(&Status::from(theirs), "text", Some(2));
+        assert_eq!(theirs.message(), "top_p[2]: 2 is too much");
+        let told = vec![field("top_p[2]"), ("revision".into(), "7".into())];
+        assert_eq!(details(&theirs), ("top_p[2]".into(), "2 is too much".into(), told));
+    }
 
     #[test]
     fn what_an_ensemble_refuses_is_named_as_the_caller_called_it() {

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use chorus_proto::Failure;
+use chorus_proto::v1::ErrorCode;
 use chorus_proto::v1::ensemble_server::Ensemble;
 use futures::future::try_join_all;
 use tokio_util::task::AbortOnDropHandle;
@@ -42,7 +44,10 @@ pub(crate) async fn infer<E: Ensemble>(
         });
         let joined = tasks.map(async |task| match task.await {
             Ok(answers) => answers,
-            Err(error) => Err(Status::internal(format!("an element was not answered: {error}"))),
+            Err(error) => {
+                let message = format!("an element was not answered: {error}");
+                Err(Failure::new(ErrorCode::Internal, message).into())
+            }
         });
         try_join_all(joined).await?
     };

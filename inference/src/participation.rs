@@ -4,7 +4,8 @@
 
 use std::collections::HashMap;
 
-use chorus_proto::v1;
+use chorus_proto::Failure;
+use chorus_proto::v1::{self, ErrorCode};
 use tonic::Status;
 
 use crate::catalogue::Model;
@@ -33,7 +34,7 @@ impl Participation {
                 let reason = missing.iter().find(|missing| missing.name == model.name);
                 let reason = reason.map_or("others answered", |missing| missing.reason.as_str());
                 let message = format!("model '{}' did not answer: {reason}", model.name);
-                return Err(Status::unavailable(chorus_proto::shortened(&message, 600)));
+                return Err(Failure::new(ErrorCode::Unavailable, message).into());
             }
             // Nobody else was asked for anything.
             participants.retain(|name| *name == model.name);

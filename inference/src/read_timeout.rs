@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use chorus_proto::status;
+use chorus_proto::Failure;
 use chorus_proto::v1::ErrorCode;
 use http_body::Frame;
 use tokio::time::{Sleep, sleep};
@@ -93,10 +93,9 @@ impl http_body::Body for Timed {
         }
         let timeout = this.timeout;
         ready!(this.sleep.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(context));
-        Poll::Ready(Some(Err(status(
-            ErrorCode::DeadlineExceeded,
-            "request: its message did not come in time; allowed: pauses of limits.read_timeout_ms at most",
-        ))))
+        let message =
+            "request: its message did not come in time; allowed: pauses of limits.read_timeout_ms at most";
+        Poll::Ready(Some(Err(Failure::new(ErrorCode::DeadlineExceeded, message).into())))
     }
 }
 

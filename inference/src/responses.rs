@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use chorus_proto::status;
+use chorus_proto::Failure;
 use chorus_proto::v1::ErrorCode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +62,7 @@ impl Responses {
     pub(crate) async fn unread(&self) -> Status {
         self.unread.cancelled().await;
         let seconds = READER_PATIENCE.as_secs();
-        status(ErrorCode::DeadlineExceeded, format!("the client read no message for {seconds} s"))
+        let message = format!("the client read no message for {seconds} s");
+        Failure::new(ErrorCode::DeadlineExceeded, message).into()
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Knows nothing about how an ensemble answers.
 
+use chorus_proto::Failure;
 use chorus_proto::v1::StatusRequest;
 use chorus_proto::v1::ensemble_server::Ensemble;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::caller::Caller;
 use crate::catalogue::Model;
@@ -39,7 +40,7 @@ const NO_REPOSITORY: &str =
     "models are not loaded or unloaded here; members are changed with `chorus members`";
 
 fn unimplemented<T>(why: &str) -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(why))
+    Err(Failure::of_code(Code::Unimplemented, "UNIMPLEMENTED", why).into())
 }
 
 #[tonic::async_trait]

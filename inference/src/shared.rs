@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use chorus_proto::v1::StatusRequest;
+use chorus_proto::Failure;
 use chorus_proto::v1::ensemble_server::Ensemble;
+use chorus_proto::v1::{ErrorCode, StatusRequest};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -54,7 +55,7 @@ impl<E: Ensemble> Shared<E> {
         match &job.model.obstacle {
             Some(obstacle) if job.model.is_member => {
                 let message = format!("model '{}' is not ready: {obstacle}", job.model.name);
-                Err(Status::unavailable(chorus_proto::shortened(&message, 600)))
+                Err(Failure::new(ErrorCode::Unavailable, message).into())
             }
             // The ensemble says itself why it can't answer, or has its fallback do it.
             _ => Ok(Arc::new(job)),
@@ -73,7 +74,7 @@ impl<E: Ensemble> Shared<E> {
             Some(timeout) => tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
                 let message =
                     "timeout: the time that the request allows (its parameter, in microseconds) has passed";
-                Err(Status::deadline_exceeded(message))
+                Err(Failure::new(ErrorCode::DeadlineExceeded, message).into())
             }),
         };
         let elements = job.prompts.layout.elements();

@@ -5,8 +5,9 @@
 use std::slice;
 use std::sync::Arc;
 
+use chorus_proto::Failure;
 use chorus_proto::v1::ensemble_server::Ensemble;
-use chorus_proto::v1::{CompleteReply, GenerateReply};
+use chorus_proto::v1::{CompleteReply, ErrorCode, GenerateReply};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -152,7 +153,7 @@ async fn token_by_token<E: Ensemble>(
             let response = piece(job, &Answers { generation: Some(whole(reply)), ..Answers::default() })?;
             send(responses, response).await;
         }
-        Err(Status::internal("the generation ended without its last message"))
+        Err(Failure::new(ErrorCode::Internal, "the generation ended without its last message").into())
     };
     let (others, last) = tokio::try_join!(others, generation)?;
     let mut response = finally(piece(job, &Answers { generation: Some(whole(last)), ..others })?);

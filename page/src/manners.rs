@@ -4,6 +4,7 @@
 //! Knows nothing about what is asked.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -29,11 +30,11 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 
 /// From where a request may come.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Manners {
-    /// The page is served on a loopback address, so only by names of this machine: a name of somebody else's that was made to
-    /// point here would make another site's script one of this origin.
-    pub(crate) on_loopback: bool,
+    /// The names by which the page may be asked for, beside `localhost` and addresses: another name may be somebody else's that was made
+    /// to point here, which would make another site's script one of this origin. Nothing where TLS says who is meant.
+    pub(crate) hosts: Option<Arc<[String]>>,
 }
 
 /// Turns strangers away, and adds the headers to every answer.
@@ -49,11 +50,13 @@ pub(crate) async fn keep(State(manners): State<Manners>, request: Request, next:
 }
 
 impl Manners {
-    fn check(self, headers: &HeaderMap, uri: &Uri) -> Result<(), Failure> {
-        if self.on_loopback && !names_this_machine(headers, uri) {
+    fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Failure> {
+        if let Some(hosts) = &self.hosts
+            && !is_known(hosts, headers, uri)
+        {
             return Err(Failure::of_http(
                 StatusCode::MISDIRECTED_REQUEST,
-                "host: this page is served on a loopback address; allowed: localhost or a loopback address as its host",
+                "host: this page does not go by that name; allowed: localhost, an address, or a name of http_hosts",
             ));
         }
         if uri.path().starts_with("/api/") && is_of_another_site(headers) {
@@ -66,7 +69,7 @@ impl Manners {
     }
 }
 
-fn names_this_machine(headers: &HeaderMap, uri: &Uri) -> bool {
+fn is_known(hosts: &[String], headers: &HeaderMap, uri: &Uri) -> bool {
     let host = uri.authority().map(|authority| authority.as_str());
     let host = host.or_else(|| headers.get(HOST)?.to_str().ok());
     let Some(host) = host else {
@@ -77,8 +80,9 @@ fn names_this_machine(headers: &HeaderMap, uri: &Uri) -> bool {
         _ => host,
     };
     let name = name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
-    name == "localhost" || name.ends_with(".localhost") || name.parse().is_ok_and(is_loopback)
+    let is_listed = hosts.iter().any(|host| host.eq_ignore_ascii_case(&name));
+    // Nobody can make an address point elsewhere.
+    is_listed || name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 /// Browsers say where a script that asks comes from; programs say nothing.
@@ -91,33 +95,43 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn check(on_loopback: bool, path: &str, headers: &[(&'static str, &'static str)]) -> Option<StatusCode> {
+    fn check(
+        hosts: Option<&str>,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+    ) -> Option<StatusCode> {
         let headers = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        let checked = Manners { on_loopback }.check(&headers.collect(), &path.parse().unwrap());
+        let hosts = hosts.map(|hosts| hosts.split_whitespace().map(str::to_owned).collect());
+        let checked = Manners { hosts }.check(&headers.collect(), &path.parse().unwrap());
         checked.err().and_then(|failure| failure.http)
     }
 
     #[test]
-    fn on_loopback_only_names_of_this_machine_are_served() {
-        for host in
-            ["localhost", "localhost:8080", "127.0.0.1:1", "127.8.9.1", "[::1]:80", "[::1]", "a.LOCALHOST:2"]
-        {
-            assert_eq!(check(true, "/", &[("host", host)]), None, "{host}");
-        }
+    fn only_names_that_are_its_own_are_served_over_plain_text() {
+        let misdirected = Some(StatusCode::MISDIRECTED_REQUEST);
         for host in [
-            "evil.example",
-            "evil.example:8080",
-            "localhost.evil.example",
-            "10.0.0.1",
-            "127.0.0.1.evil.example",
-            "",
+            "localhost",
+            "localhost:8080",
+            "127.0.0.1:1",
+            "127.8.9.1",
+            "[::1]:80",
+            "[::1]",
+            "a.LOCALHOST:2",
+            "10.0.0.1:8080",
         ] {
-            assert_eq!(check(true, "/", &[("host", host)]), Some(StatusCode::MISDIRECTED_REQUEST), "{host}");
-            assert_eq!(check(false, "/", &[("host", host)]), None, "{host}");
+            assert_eq!(check(Some(""), "/", &[("host", host)]), None, "{host}");
         }
-        assert_eq!(check(true, "/", &[]), Some(StatusCode::MISDIRECTED_REQUEST));
+        for host in
+            ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", ""]
+        {
+            assert_eq!(check(Some(""), "/", &[("host", host)]), misdirected, "{host}");
+            assert_eq!(check(None, "/", &[("host", host)]), None, "TLS knows: {host}");
+        }
+        assert_eq!(check(Some("a.example chorus"), "/", &[("host", "Chorus:8080")]), None);
+        assert_eq!(check(Some("a.example chorus"), "/", &[("host", "b.example")]), misdirected);
+        assert_eq!(check(Some(""), "/", &[]), misdirected);
     }
 
     #[test]
@@ -126,8 +140,8 @@ mod tests {
             [("same-origin", false), ("none", false), ("same-site", true), ("cross-site", true)]
         {
             let status = refused.then_some(StatusCode::FORBIDDEN);
-            assert_eq!(check(false, "/api/status", &[("sec-fetch-site", site)]), status, "{site}");
-            assert_eq!(check(false, "/", &[("sec-fetch-site", site)]), None, "links to the page are fine");
+            assert_eq!(check(None, "/api/status", &[("sec-fetch-site", site)]), status, "{site}");
+            assert_eq!(check(None, "/", &[("sec-fetch-site", site)]), None, "links to the page are fine");
         }
     }
 }

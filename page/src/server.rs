@@ -41,12 +41,12 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page about `ensemble`. `on_loopback` says that it is served on a loopback address: then only requests for a name of
-    /// this machine are answered.
+    /// A page about `ensemble`. `hosts` are the names by which browsers may ask for it, beside `localhost` and addresses; nothing where it
+    /// is served over TLS, whose certificates have the names.
     ///
     /// # Errors
     /// Descriptors of `chorus.v1` that can't be used: a defect of the build.
-    pub fn new<E: Ensemble>(ensemble: E, on_loopback: bool) -> Result<Self, NoDescriptor> {
+    pub fn new<E: Ensemble>(ensemble: E, hosts: Option<&[String]>) -> Result<Self, NoDescriptor> {
         let api = Api { ensemble: Arc::new(ensemble), json: Json::new()? };
         let router = files::routes().fold(api::routes(), |router, (path, file)| router.route(path, file));
         let nothing = async || {
@@ -59,7 +59,10 @@ impl Page {
         let router = router
             .fallback(nothing)
             .method_not_allowed_fallback(wrong_method)
-            .layer(axum::middleware::from_fn_with_state(Manners { on_loopback }, manners::keep))
+            .layer(axum::middleware::from_fn_with_state(
+                Manners { hosts: hosts.map(Arc::from) },
+                manners::keep,
+            ))
             .with_state(api);
         Ok(Self { router })
     }

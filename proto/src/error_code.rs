@@ -44,7 +44,7 @@ pub fn error_code_of(code: Code) -> ErrorCode {
 
 /// The longest message of a status, in characters. Messages travel in a header, where clients allow 8 KiB, percent-encoded,
 /// and what a caller sent may stand in them.
-const LONGEST_MESSAGE: usize = 600;
+pub(crate) const LONGEST_MESSAGE: usize = 600;
 
 /// A gRPC status for an error code with a sentence for people. A sentence that is too long loses its middle: what was
 /// wrong stands at its beginning, what is allowed at its end.

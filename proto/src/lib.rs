@@ -1,8 +1,10 @@
-//! The wire: messages, the three services, and the one table between [`v1::ErrorCode`] and gRPC codes.
+//! The wire: messages, the three services, the one table between [`v1::ErrorCode`] and gRPC codes, and what a failure says beside
+//! its code.
 //!
 //! Knows nothing about how anything is served or computed: no tokio, no candle, no sockets.
 
 mod error_code;
+mod failure;
 mod logits;
 mod native;
 
@@ -10,6 +12,7 @@ mod native;
 mod fuzz;
 
 pub use error_code::{code_of, error_code_of, shortened, status};
+pub use failure::Failure;
 pub use logits::{
     LogitsError, logits_from_rows, logits_to_values, put_values, rounded, value_bytes, values_of,
 };

@@ -156,16 +156,30 @@ impl Browser {
 
     /// Clicks in the middle of an element, as a mouse does.
     pub async fn click(&mut self, selector: &str) {
-        let middle = format!(
-            "(() => {{ const element = document.querySelector({selector:?}); element.scrollIntoView({{block: 'center', \
-             behavior: 'instant'}}); const box = element.getClientRects()[0]; return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
-        );
-        let middle = self.value(&middle).await;
+        let middle = self.middle(selector).await;
         for kind in ["mousePressed", "mouseReleased"] {
             let event =
                 json!({"type": kind, "x": middle[0], "y": middle[1], "button": "left", "clickCount": 1});
             self.call("Input.dispatchMouseEvent", event).await;
         }
+    }
+
+    /// Touches the middle of an element for a moment.
+    pub async fn tap(&mut self, selector: &str) {
+        let middle = self.middle(selector).await;
+        let points = json!([{"x": middle[0], "y": middle[1]}]);
+        for (kind, points) in [("touchStart", points), ("touchEnd", json!([]))] {
+            self.call("Input.dispatchTouchEvent", json!({"type": kind, "touchPoints": points})).await;
+        }
+    }
+
+    /// Where the middle of an element is, once it can be seen.
+    async fn middle(&mut self, selector: &str) -> Value {
+        let middle = format!(
+            "(() => {{ const element = document.querySelector({selector:?}); element.scrollIntoView({{block: 'center', \
+             behavior: 'instant'}}); const box = element.getClientRects()[0]; return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
+        );
+        self.value(&middle).await
     }
 
     /// Presses a key such as `Tab` or `ArrowRight`; `with_control` as Ctrl does with it.

@@ -136,7 +136,7 @@ async fn lists_of_candidates_are_ranked_one_by_one() {
     assert_eq!(best.lines().collect::<Vec<_>>(), first.collect::<Vec<_>>());
 }
 
-/// What a search found is what its n-best list is ranked by: the same log-probabilities, so the same order.
+/// What a search found is what its n-best list is ranked by: the same log-probabilities, and the likeliest first.
 #[tokio::test]
 async fn n_best_lists_of_searches_are_lists_to_rank() {
     let ensemble = Ensemble::demo(PATIENT).await;
@@ -158,8 +158,13 @@ async fn n_best_lists_of_searches_are_lists_to_rank() {
     std::fs::write(path, lists.collect::<String>()).unwrap();
     let ranked = Chorus::run(["rank", "--lists", path, "--json", &address]);
     assert!(ranked.status.success(), "{}", ranked.stderr);
+    assert_eq!((ranked.stdout.lines().count(), found.len()), (2, 2));
     for (line, found) in ranked.stdout.lines().zip(&found) {
         let ranked: Value = serde_json::from_str(line).unwrap();
+        let likeliest = found["end"]["hypotheses"].as_array().unwrap().iter();
+        let of = |one: &&Value| one["log_prob"].as_f64().unwrap();
+        let likeliest = likeliest.max_by(|one, other| of(one).total_cmp(&of(other))).unwrap();
+        assert_eq!(ranked["candidates"][0]["text"], likeliest["text"]);
         let numbers = |list: &Value| -> Vec<f64> {
             list.as_array().unwrap().iter().map(|one| one["log_prob"].as_f64().unwrap()).collect()
         };
@@ -180,7 +185,7 @@ fn lists_that_are_none_are_refused_before_anybody_is_asked() {
     std::fs::write(&path, "{\"candidates\": [\"a\"]}\nle chat\n").unwrap();
     let refused = Chorus::run(["rank", "--lists", path.to_str().unwrap(), "--addr=127.0.0.1:9"]);
     assert!(
-        !refused.status.success() && refused.stderr.contains("line 2: expected value"),
+        !refused.status.success() && refused.stderr.contains("line 2: column 1: expected value"),
         "{}",
         refused.stderr
     );

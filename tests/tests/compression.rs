@@ -5,7 +5,11 @@
 use std::net::SocketAddr;
 
 use chorus_proto::v1::{DistributionsRequest, ensemble_client::EnsembleClient};
-use chorus_tests::{Ensemble, text_input};
+use chorus_tests::{
+    Ensemble, PATIENT,
+    python::{Python, scripts, succeed},
+    text_input,
+};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -71,4 +75,23 @@ async fn distributions_are_smaller_where_both_sides_want_it_and_the_same() {
             assert!(said == unpacked, "{what} in {word}: the answers differ");
         }
     }
+}
+
+/// gRPC libraries say by themselves what they can unpack, so a client of the Open Inference Protocol gets it without asking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_the_open_inference_protocol_are_packed_for_whoever_can_unpack_them() {
+    let test = "answers_of_the_open_inference_protocol_are_packed_for_whoever_can_unpack_them";
+    let Some(python) = Python::or_skip(test) else { return };
+    let mut told = Vec::new();
+    for word in ["none", "gzip"] {
+        let ensemble = Ensemble::demo(&format!("{PATIENT}[connections]\ncompression = '{word}'\n")).await;
+        let (address, counting) = counted(ensemble.address).await;
+        let mut script = python.program("python");
+        script.arg(scripts().join("rows.py")).arg(address.to_string());
+        let said = tokio::task::spawn_blocking(move || succeed(&mut script)).await.unwrap();
+        told.push((counting.await.unwrap(), said));
+    }
+    let [(plain, said), (packed, unpacked)] = &told[..] else { panic!("two") };
+    assert!(packed < plain, "{packed} of {plain} bytes");
+    assert_eq!(said, unpacked);
 }

@@ -146,7 +146,12 @@ fn every_variable_is_listed_and_every_one_is_understood() {
     let file = folder.path().join("ensemble.toml");
     fs::write(&file, FILE).unwrap();
     let check = ["config", "check", "--config", file.to_str().unwrap()];
-    for name in names.iter().map(|row| row[0]) {
+    let of_process: Vec<&str> =
+        names.iter().filter(|row| row[1].starts_with("--")).map(|row| row[1]).collect();
+    assert_eq!(of_process, ["--config", "--threads", "--log-format", "--log"]);
+    let help = printed(&["coordinator", "--help"], &[]);
+    assert!(of_process.iter().all(|flag| help.contains(flag)), "{help}");
+    for name in names.iter().filter(|row| !row[1].starts_with("--")).map(|row| row[0]) {
         // No key takes this, and no file has this name.
         let (_, error) = refused(&check, &[(name, "~ ~")]);
         assert!(error.contains("~ ~") || error.contains(name), "{name}: {error}");

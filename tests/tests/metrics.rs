@@ -17,9 +17,9 @@ use chorus_proto::v1::{
     PredictRequest, RankCandidate, RankRequest, Rule, SamplingOptions, TokenizerRequest,
 };
 use chorus_tests::{
-    Chorus, MemberProcess,
+    Chorus, Ensemble, MemberProcess, PATIENT,
     clients::{EnsembleClient, generate, members_up, score_text, text_input, until},
-    metrics::{Family, families, get, metrics_listening, text},
+    metrics::{Family, families, get, metrics_listening, text, total},
     models, skipped,
 };
 use tonic::transport::Channel;
@@ -41,17 +41,22 @@ struct Observed {
     client: EnsembleClient,
 }
 
+/// A worker of alto, and where it says what it counts.
+fn observed_worker() -> (MemberProcess, SocketAddr) {
+    let model = models::demo("alto");
+    let mut worker = Chorus::start([
+        "worker".as_ref(),
+        "--model".as_ref(),
+        model.as_os_str(),
+        "--metrics=127.0.0.1:0".as_ref(),
+    ]);
+    let metrics = metrics_listening(&mut worker);
+    (MemberProcess::of("alto", &model, worker), metrics)
+}
+
 impl Observed {
     async fn start() -> Self {
-        let model = models::demo("alto");
-        let mut worker = Chorus::start([
-            "worker".as_ref(),
-            "--model".as_ref(),
-            model.as_os_str(),
-            "--metrics=127.0.0.1:0".as_ref(),
-        ]);
-        let worker_metrics = metrics_listening(&mut worker);
-        let worker = MemberProcess::of("alto", &model, worker);
+        let (worker, worker_metrics) = observed_worker();
         let member = format!("--member=alto=http://{}", worker.address);
         let flags = ["coordinator", &member, "--metrics=127.0.0.1:0", "--listen=127.0.0.1:0"];
         let mut coordinator = Chorus::start(flags);
@@ -186,6 +191,36 @@ async fn the_tables_in_the_readme_are_what_is_exported_and_others_can_read_it() 
     let other = get(observed.coordinator_metrics, "/").await;
     assert!(other.starts_with("HTTP/1.1 404"), "{other}");
     assert_counts(&families(&coordinator), &families(&worker));
+}
+
+/// A generation of a member with two replicas leaves snapshots, of which both sides know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_are_counted_where_they_are_made_and_where_they_are_kept() {
+    let (workers, addresses): (Vec<_>, Vec<_>) = [observed_worker(), observed_worker()].into_iter().unzip();
+    let ensemble = Ensemble::over(workers, PATIENT);
+    ensemble.until_replicas_up(2).await;
+    let mut client = ensemble.client().await;
+    let request =
+        GenerateRequest { prompt: text_input("ROMEO:\n"), max_tokens: Some(80), ..Default::default() };
+    client.complete(request).await.unwrap();
+    let mut made = 0.0;
+    for address in addresses {
+        made += families(&text(address).await)["chorus_worker_snapshot_bytes"].samples["chorus_worker_snapshot_bytes_count"];
+    }
+    let kept = &families(&text(ensemble.metrics).await)["chorus_member_snapshot_bytes"].samples;
+    let kept = |what: &str| kept[&format!("chorus_member_snapshot_bytes_{what}{{member=\"alto\"}}")];
+    assert!(kept("count") >= 3.0 && made >= kept("count"), "{made} made, {} kept", kept("count"));
+    // The state of an LSTM: two vectors of its layers' width, as f32.
+    assert!(kept("sum") > 1000.0 * kept("count"), "{} bytes", kept("sum"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_to_spare_are_those_that_the_quorum_can_lose() {
+    let mut ensemble = Ensemble::demo("[quorum]\nmembers = 2\n").await;
+    assert_eq!(total(ensemble.metrics, "chorus_members_to_spare").await, 1.0);
+    ensemble.members[0].kill();
+    ensemble.until_up(2).await;
+    assert_eq!(total(ensemble.metrics, "chorus_members_to_spare").await, 0.0);
 }
 
 /// Some numbers that are known.

@@ -24,6 +24,8 @@ struct Shown {
     members: Vec<MemberProcess>,
     browser: Browser,
     origin: String,
+    /// Where the coordinator is administered.
+    admin: String,
     _coordinator: Chorus,
     _config: TempDir,
 }
@@ -47,12 +49,17 @@ impl Shown {
         let file = config.path().join("ensemble.toml");
         fs::write(&file, PATIENT).unwrap();
         let mut arguments: Vec<String> =
-            ["coordinator", "--listen=127.0.0.1:0", "--http=127.0.0.1:0"].map(str::to_owned).to_vec();
+            ["coordinator", "--listen=127.0.0.1:0", "--http=127.0.0.1:0", "--admin=127.0.0.1:0"]
+                .map(str::to_owned)
+                .to_vec();
         arguments.push(format!("--config={}", file.display()));
         let flag = |member: &MemberProcess| format!("--member={}=http://{}", member.name, member.address);
         arguments.extend(members.iter().map(flag));
         arguments.extend_from_slice(flags);
         let mut coordinator = Chorus::start(&arguments);
+        let admin = coordinator.read_until("address for operators", |line| {
+            line.strip_prefix("admin listening on ").map(|address| address.trim().to_owned())
+        });
         let page = coordinator.read_until("address of the page", |line| {
             line.strip_prefix("page listening on ").map(|address| address.trim().to_owned())
         });
@@ -62,7 +69,14 @@ impl Shown {
         browser.call("Security.setIgnoreCertificateErrors", json!({"ignore": true})).await;
         browser.on_screen(1360, 900, "light").await;
         browser.open(&format!("{origin}/")).await;
-        Some(Self { members: members.into(), browser, origin, _coordinator: coordinator, _config: config })
+        Some(Self {
+            members: members.into(),
+            browser,
+            origin,
+            admin,
+            _coordinator: coordinator,
+            _config: config,
+        })
     }
 
     /// Asks for so many tokens, and waits until they are there.
@@ -142,6 +156,17 @@ async fn members_are_shown_and_a_generation_is_walked_by_keyboard() {
     // The charts have the tokens, and say so to those who don't see them.
     browser.until("/[1-9]/.test(document.querySelector('#chart-tokens-desc').textContent.split('the highest')[1] ?? '')").await;
     browser.until("document.querySelector('#figures').innerText.includes('30')").await;
+    for chart in ["chart-first", "chart-next"] {
+        let told =
+            format!("/\\d/.test(document.querySelector('#{chart}-desc').textContent.split('now:')[1] ?? '')");
+        browser.until(&told).await;
+    }
+
+    // What an operator changes is seen without a reload.
+    let weighed = Chorus::run(["members", "weight", "alto=2", "--admin", &shown.admin]);
+    assert!(weighed.status.success(), "{}", weighed.stderr);
+    let share = "document.querySelector('.member[data-key=alto]').innerText.includes('2 (50 %)')";
+    shown.browser.until(share).await;
     shown.assert_clean();
 }
 
@@ -169,6 +194,7 @@ async fn a_vote_shows_votes_and_what_is_refused_names_its_field() {
     assert_eq!(browser.value("document.activeElement.id").await, "threshold");
     assert_eq!(browser.value("document.activeElement.getAttribute('aria-invalid')").await, "true");
     // A refusal is an error to the browser's log, too, and to nobody else.
+    check_by_axe(browser, axe().as_deref()).await;
     let problems = browser.problems();
     assert!(problems.len() == 1 && problems[0].to_string().contains("400"), "{problems:#?}");
 }
@@ -197,6 +223,7 @@ async fn a_worker_that_dies_is_down_and_missing_from_its_tokens() {
     browser.until("document.querySelector('.member[data-key=tenor] .badge').innerText === 'Down'").await;
     assert!(!browser.text(".member[data-key=tenor] .reason").await.is_empty());
     browser.until("document.querySelector('#state-word').innerText === 'Serving, degraded'").await;
+    check_by_axe(browser, axe().as_deref()).await;
     browser.picture(&pictures().join("degraded.png")).await;
     // Nobody works for a browser that has stopped.
     browser.until("document.querySelector('#figures').innerText.includes('0 of 128')").await;
@@ -227,6 +254,7 @@ async fn where_a_token_is_wanted_nothing_is_told_without_it() {
     browser.until("!document.querySelector('#failure').hidden").await;
     let failure = browser.text("#failure").await;
     assert!(failure.contains("there is no token") && failure.contains("UNAUTHENTICATED"), "{failure}");
+    check_by_axe(browser, axe().as_deref()).await;
     // Refusals leave the tokens' field within reach.
     let give = format!(
         "(() => {{ const field = document.getElementById('token'); field.value = '{token}'; field.dispatchEvent(new Event('change')); }})()"
@@ -284,6 +312,12 @@ async fn it_fits_every_screen_in_light_and_dark() {
                 let widths = browser.value("[document.documentElement.scrollWidth, innerWidth]").await;
                 assert!(widths[0].as_u64() <= widths[1].as_u64(), "{name}, {scheme}: {widths}");
                 check_by_axe(browser, axe.as_deref()).await;
+            }
+            if name == "phone" {
+                for token in [1, 2] {
+                    browser.tap(&format!("#token-{token}")).await;
+                    assert_eq!(browser.text("#inspector-title").await, format!("Token {}", token + 1));
+                }
             }
             let ground = browser.value("getComputedStyle(document.body).backgroundColor").await;
             assert_eq!(ground == "rgb(18, 19, 22)", scheme == "dark", "{scheme}: {ground}");

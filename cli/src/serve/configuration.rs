@@ -50,6 +50,9 @@ pub(crate) struct ConfigurationArgs {
     /// Where a page for browsers is served: members, charts and a playground (default: nowhere)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     http: Option<SocketAddr>,
+    /// A name by which browsers may reach the page over plain text, beside localhost and addresses; can be repeated
+    #[arg(long = "http-host", value_name = "NAME")]
+    http_hosts: Vec<String>,
     /// How the members' answers become one, where a request does not say (default: weighted_average)
     #[arg(long, value_parser = rule_parser())]
     rule: Option<Rule>,
@@ -83,6 +86,7 @@ impl ConfigurationArgs {
             metrics: self.metrics,
             admin: self.admin,
             http: self.http,
+            http_hosts: self.http_hosts,
             weights_file: self.weights,
             fallback: self.fallback,
             tls: self.tls.config()?,

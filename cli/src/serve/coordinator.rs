@@ -95,7 +95,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
     warn_of_plain_text(&config);
     warn_of_misspelt();
     let listener = listen(config.listen).await?;
-    let (admin, http) = (config.admin, config.http);
+    let (admin, http, http_hosts) = (config.admin, config.http, config.http_hosts.clone());
     let mut coordinator = Coordinator::new(config)?;
     if let Some(address) = admin {
         let listener = listen(address).await?;
@@ -109,7 +109,7 @@ pub(crate) async fn run(arguments: CoordinatorArgs) -> anyhow::Result<()> {
         let reloading = Hangups::new()?.reload(coordinator.handle());
         _reloading = Some(AbortOnDropHandle::new(tokio::spawn(reloading)));
     }
-    let page = page::serve(&coordinator, http, http_anywhere, shutdown.drain.clone()).await?;
+    let page = page::serve(&coordinator, http, &http_hosts, http_anywhere, shutdown.drain.clone()).await?;
     announce(&listener)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = coordinator.serve(incoming, shutdown.drain.clone().cancelled_owned());

@@ -20,7 +20,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// A page that is served, or none.
 pub(super) struct Served(Option<JoinHandle<()>>);
 
-/// Serves the page at its address, if it has one; `anywhere` says that it may choose one then: the usual one, or any other of
+/// Serves the page at its address, if it has one, and by these names; `anywhere` says that it may choose one then: the usual one, or any other of
 /// this machine's where that is taken.
 ///
 /// # Errors
@@ -28,6 +28,7 @@ pub(super) struct Served(Option<JoinHandle<()>>);
 pub(super) async fn serve(
     coordinator: &Coordinator,
     address: Option<SocketAddr>,
+    hosts: &[String],
     anywhere: bool,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Served> {
@@ -36,10 +37,9 @@ pub(super) async fn serve(
         None if anywhere => listen_anywhere().await?,
         None => return Ok(Served(None)),
     };
-    let on_loopback = listener.local_addr().context("can't tell the address")?.ip().is_loopback();
-    let page = Page::new(coordinator.ensemble(), on_loopback)?;
     // The page speaks HTTP/1.1.
     let tls = coordinator.tls().map(|tls| tls.for_http_1());
+    let page = Page::new(coordinator.ensemble(), tls.is_none().then_some(hosts))?;
     announce_as(PAGE_LISTENING, if tls.is_some() { SECURE } else { "" }, &listener)?;
     // Tokens are small, and wait for nothing.
     let incoming = transports(TcpIncoming::from(listener).with_nodelay(Some(true)), tls);

@@ -21,6 +21,7 @@ impl ConfigError {
             Self::Resilience(_) => "resilience",
             Self::PrefixCache(_) => "prefix_cache.min_tokens",
             Self::Telemetry(_) => "telemetry.otlp",
+            Self::Host(_) => "http_hosts",
         };
         Some(key.to_owned())
     }

@@ -74,6 +74,9 @@ pub struct Config {
     /// Where the page is served, for whoever serves one; nowhere where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<SocketAddr>,
+    /// The names by which browsers may reach the page over plain text, beside `localhost` and addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub http_hosts: Vec<String>,
     /// Where weights are that were learned, for whoever reads files and calls [`Config::learn`]; nowhere where absent.
     #[serde(rename = "weights", skip_serializing_if = "Option::is_none")]
     pub weights_file: Option<PathBuf>,
@@ -126,6 +129,8 @@ pub struct Overrides {
     pub admin: Option<SocketAddr>,
     /// In place of `http`.
     pub http: Option<SocketAddr>,
+    /// In place of `http_hosts`, if there are any.
+    pub http_hosts: Vec<String>,
     /// In place of `weights`.
     pub weights_file: Option<PathBuf>,
     /// In place of `[fallback]`.
@@ -153,20 +158,41 @@ pub struct Overrides {
 impl Overrides {
     /// The variables that count: no flag says something of their keys.
     pub fn variables_in_effect(&self) -> Variables {
+        // All of them are named, so that a new one is not forgotten.
+        let Self {
+            variables,
+            listen,
+            metrics,
+            admin,
+            http,
+            http_hosts,
+            weights_file,
+            auth_tokens,
+            rule,
+            threshold,
+            quorum_members,
+            quorum_weight,
+            max_sessions,
+            fallback: _,
+            tls: _,
+            worker_tls: _,
+            members: _,
+        } = self;
         let single = [
-            ("listen", self.listen.is_some()),
-            ("metrics", self.metrics.is_some()),
-            ("admin", self.admin.is_some()),
-            ("http", self.http.is_some()),
-            ("weights", self.weights_file.is_some()),
-            ("auth.tokens", self.auth_tokens.is_some()),
-            ("fusion.rule", self.rule.is_some()),
-            ("fusion.threshold", self.threshold.is_some()),
-            ("quorum.members", self.quorum_members.is_some()),
-            ("quorum.weight", self.quorum_weight.is_some()),
-            ("limits.max_sessions", self.max_sessions.is_some()),
+            ("listen", listen.is_some()),
+            ("metrics", metrics.is_some()),
+            ("admin", admin.is_some()),
+            ("http", http.is_some()),
+            ("http_hosts", !http_hosts.is_empty()),
+            ("weights", weights_file.is_some()),
+            ("auth.tokens", auth_tokens.is_some()),
+            ("fusion.rule", rule.is_some()),
+            ("fusion.threshold", threshold.is_some()),
+            ("quorum.members", quorum_members.is_some()),
+            ("quorum.weight", quorum_weight.is_some()),
+            ("limits.max_sessions", max_sessions.is_some()),
         ];
-        self.variables.without(&[self.replaced(), given(&single)].concat())
+        variables.without(&[self.replaced(), given(&single)].concat())
     }
 
     /// The keys that flags stand for as a whole.
@@ -187,6 +213,11 @@ fn given(keys: &[(&'static str, bool)]) -> Vec<&'static str> {
 /// Why a configuration is none.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// No name of a machine.
+    #[error(
+        "http_hosts: {0:?} is not allowed; allowed: names such as chorus.example.com, without scheme and port"
+    )]
+    Host(String),
     /// Not TOML, an unknown key, or a value of another kind. The source says in which line.
     #[error("the configuration can't be read")]
     Toml(#[from] toml::de::Error),
@@ -268,6 +299,7 @@ impl Default for Config {
             metrics: None,
             admin: None,
             http: None,
+            http_hosts: Vec::new(),
             weights_file: None,
             learned: None,
             fusion: Fusion::default(),
@@ -354,6 +386,9 @@ impl Config {
         self.metrics = flags.metrics.or(self.metrics);
         self.admin = flags.admin.or(self.admin);
         self.http = flags.http.or(self.http);
+        if !flags.http_hosts.is_empty() {
+            self.http_hosts = flags.http_hosts;
+        }
         self.weights_file = flags.weights_file.or(self.weights_file.take());
         self.fallback = flags.fallback.or(self.fallback.take());
         self.tls = flags.tls.or(self.tls.take());
@@ -367,6 +402,15 @@ impl Config {
         self.quorum.members = flags.quorum_members.unwrap_or(self.quorum.members);
         self.quorum.weight = flags.quorum_weight.unwrap_or(self.quorum.weight);
         self.limits.max_sessions = flags.max_sessions.unwrap_or(self.limits.max_sessions);
+    }
+
+    fn check_hosts(&self) -> Result<(), ConfigError> {
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_name = |host: &String| !host.is_empty() && host.bytes().all(is_of_name);
+        match self.http_hosts.iter().find(|host| !is_name(host)) {
+            Some(host) => Err(ConfigError::Host(host.clone())),
+            None => Ok(()),
+        }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -384,6 +428,7 @@ impl Config {
             return Err(ConfigError::QuorumWeight(weight));
         }
         self.limits.check()?;
+        self.check_hosts()?;
         self.check_security()?;
         self.connections.check()?;
         self.resilience.check()?;

@@ -51,6 +51,7 @@ fn complete() -> Config {
         metrics: Some(address()),
         admin: Some(address()),
         http: Some(address()),
+        http_hosts: vec!["chorus.example.com".to_owned()],
         weights_file: Some("weights.toml".into()),
         learned: None::<LearnedWeights>,
         fusion: Fusion::default(),

@@ -71,6 +71,7 @@ fn flags_override_the_file() {
         metrics: Some("0.0.0.0:4".parse().unwrap()),
         admin: Some("0.0.0.0:6".parse().unwrap()),
         http: Some("0.0.0.0:8".parse().unwrap()),
+        http_hosts: vec!["flag.example".to_owned()],
         weights_file: Some("flag.toml".into()),
         fallback: Some("flag=http://h:9".parse().unwrap()),
         tls: Some(TlsConfig { certificate: "flag.pem".into(), key: "flag.key".into(), client_ca: None }),
@@ -122,6 +123,7 @@ fn flags_override_the_file() {
     assert_eq!(admin, [Some(6), Some(5), None]);
     let http = [&config, &kept, &read(TWO).unwrap()].map(|config| config.http.map(|address| address.port()));
     assert_eq!(http, [Some(8), Some(7), None]);
+    assert_eq!(config.http_hosts, ["flag.example"]);
 }
 
 #[test]
@@ -179,6 +181,10 @@ fn what_can_t_be_is_refused_by_its_key() {
         ("[limits]\nmax_waiting = 4294967296", "invalid value"),
         ("[limits]\nstep_timeout_ms = 0", "limits.step_timeout_ms: 0 is not allowed"),
         ("[[members]]\nname = 'alto'\naddress = 'http://h:9'", "members: \"alto\" is there twice"),
+        (
+            "http_hosts = ['a.example', 'https://b.example']",
+            "http_hosts: \"https://b.example\" is not allowed",
+        ),
         (
             "[[members]]\nname = 'A B'\naddress = 'http://h:9'",
             "the name is \"A B\"; allowed: 1 to 64 characters",

@@ -173,6 +173,9 @@ impl Variable {
             }
             Value::Float(_) => self.value.parse().map(Value::Float).map_err(|_| not("a number")),
             Value::Boolean(_) => self.value.parse().map(Value::Boolean).map_err(|_| not("true or false")),
+            Value::Array(some) if some.iter().all(Value::is_str) => {
+                Ok(Value::Array(self.value.split_whitespace().map(Value::from).collect()))
+            }
             Value::Array(_) => self.members(),
             _ if self.value.contains(',') && self.option.path.last().is_some_and(|key| key == "address") => {
                 Ok(Value::Array(self.value.split(',').map(|part| Value::String(part.to_owned())).collect()))

@@ -50,7 +50,7 @@ impl Served {
         let ensemble = Arc::new(Scripted::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let page = Page::new(scripted::Shared(Arc::clone(&ensemble)), true).unwrap();
+        let page = Page::new(scripted::Shared(Arc::clone(&ensemble)), Some(&[])).unwrap();
         let shutdown = CancellationToken::new();
         let serving = page.serve(TcpIncoming::from(listener), shutdown.clone().cancelled_owned());
         Self { ensemble, address, shutdown, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }

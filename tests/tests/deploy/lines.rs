@@ -62,7 +62,15 @@ fn of_manifests(file: &str) -> Vec<Line> {
         let origin = format!("{file}: {}", document["metadata"]["name"]);
         Line::new(origin, words(&container["args"])).with_config(config)
     });
-    pods.chain(of_notes(file)).collect()
+    let probes = documents.iter().filter(|document| document["kind"] == "Deployment").flat_map(|document| {
+        let container = &document["spec"]["template"]["spec"]["containers"][0];
+        ["startupProbe", "readinessProbe", "livenessProbe"].into_iter().filter_map(move |probe| {
+            let mut command = words(&container[probe]["exec"]["command"]);
+            assert_eq!(command.next()?, PROGRAM, "{file}");
+            Some(Line::new(format!("{file}: {probe} of {}", document["metadata"]["name"]), command))
+        })
+    });
+    pods.chain(probes).chain(of_notes(file)).collect()
 }
 
 /// What the head of a file of manifests says that can be asked in a pod.

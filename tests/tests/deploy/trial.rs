@@ -95,7 +95,7 @@ fn here(line: &Line, folder: &Path) -> Vec<String> {
 }
 
 fn value_here(option: &str, value: &str, line: &Line, folder: &Path) -> String {
-    let (scheme, address) = value.split_once("://").map_or(("", value), |_| value.split_at("https://".len()));
+    let (scheme, address) = value.find("://").map_or(("", value), |at| value.split_at(at + 3));
     let is_address = || assert!(address.parse::<SocketAddr>().is_ok(), "{line:?}: {option} {value}");
     match option {
         "--listen" | "--http" | "--metrics" => {

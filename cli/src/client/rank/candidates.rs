@@ -5,8 +5,12 @@
 use anyhow::{Context as _, anyhow, bail};
 use chorus_proto::v1::{Input, RankCandidate, TokenIds, input};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::client::input_of;
+
+/// What a list looks like.
+const FORM: &str = "{\"context\": TEXT, \"candidates\": [TEXT or {\"text\", \"tokens\", \"score\"}, ...]}";
 
 /// What continues one context.
 #[derive(Debug, Default, PartialEq)]
@@ -18,8 +22,7 @@ pub(super) struct List {
 }
 
 /// One of a list: a text, or tokens, or tokens and the text that stands for them where they are shown.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "Written")]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Candidate {
     /// Absent where only tokens were given.
     pub(super) text: Option<String>,
@@ -27,14 +30,7 @@ pub(super) struct Candidate {
     score: Option<f64>,
 }
 
-/// A candidate of a JSON list.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Text(String),
-    Whole(Whole),
-}
-
+/// A candidate of a JSON list that is more than a text.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Whole {
@@ -48,16 +44,7 @@ struct Whole {
 #[serde(deny_unknown_fields)]
 struct Line {
     context: Option<String>,
-    candidates: Vec<Candidate>,
-}
-
-impl From<Written> for Candidate {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Text(text) => Self { text: Some(text), tokens: None, score: None },
-            Written::Whole(Whole { text, tokens, score }) => Self { text, tokens, score },
-        }
-    }
+    candidates: Vec<Value>,
 }
 
 impl Candidate {
@@ -70,11 +57,25 @@ impl Candidate {
         RankCandidate { continuation: Some(continuation), score: self.score }
     }
 
-    fn is_empty(&self) -> bool {
-        match &self.tokens {
+    /// A text by itself, or an object.
+    fn of_json(value: Value) -> anyhow::Result<Self> {
+        let Whole { text, tokens, score } = match value {
+            Value::String(text) => Whole { text: Some(text), tokens: None, score: None },
+            value => serde_path_to_error::deserialize(value).map_err(|error| {
+                match error.path().to_string().as_str() {
+                    "." => anyhow!("{}", error.inner()),
+                    path => anyhow!("{path}: {}", error.inner()),
+                }
+            })?,
+        };
+        let is_empty = match &tokens {
             Some(tokens) => tokens.is_empty(),
-            None => self.text.as_ref().is_none_or(String::is_empty),
+            None => text.as_ref().is_none_or(String::is_empty),
+        };
+        if is_empty {
+            bail!("it is empty; expected a text of at least one character, or at least one token");
         }
+        Ok(Self { text, tokens, score })
     }
 }
 
@@ -123,14 +124,17 @@ pub(super) fn of_lists(text: &str) -> anyhow::Result<Vec<List>> {
 
 fn of_list(line: &str) -> anyhow::Result<List> {
     let Line { context, candidates } = serde_json::from_str(line).map_err(|error| {
-        anyhow!("{error}; expected {{\"context\": TEXT, \"candidates\": [TEXT or {{\"text\", \"tokens\", \"score\"}}, ...]}}")
+        // The parser knows of one line only.
+        let said = error.to_string();
+        let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+        anyhow!("column {}: {said}; expected {FORM}", error.column())
     })?;
     if candidates.is_empty() {
         bail!("candidates: there are none; expected at least one");
     }
-    if let Some(index) = candidates.iter().position(Candidate::is_empty) {
-        bail!("candidates[{index}]: neither a text nor tokens; expected at least one character or token");
-    }
+    let candidate =
+        |(index, value)| Candidate::of_json(value).with_context(|| format!("candidates[{index}]"));
+    let candidates = candidates.into_iter().enumerate().map(candidate).collect::<anyhow::Result<_>>()?;
     Ok(List { context, candidates })
 }
 
@@ -184,12 +188,21 @@ mod tests {
     fn lists_that_are_none_are_named() {
         for (line, said) in [
             ("", "there are no lists"),
-            ("le chat", "line 1: expected value at line 1 column 1; expected {\"context\": TEXT"),
+            ("le chat", "line 1: column 1: expected value; expected {\"context\": TEXT"),
             (r#"{"candidates": []}"#, "line 1: candidates: there are none"),
-            (r#"{"candidates": ["a", ""]}"#, "line 1: candidates[1]: neither a text nor tokens"),
-            (r#"{"candidates": ["a", {"score": 1}]}"#, "line 1: candidates[1]: neither a text nor tokens"),
+            (r#"{"candidates": ["a", ""]}"#, "line 1: candidates[1]: it is empty"),
+            (r#"{"candidates": ["a", {"score": 1}]}"#, "line 1: candidates[1]: it is empty"),
+            (r#"{"candidates": [{"text": "a", "tokens": []}]}"#, "candidates[0]: it is empty"),
+            (r#"{"candidates": [{"text": "a", "scores": 1}]}"#, "candidates[0]: scores: unknown field"),
+            (
+                r#"{"candidates": [{"text": "a", "score": "-1"}]}"#,
+                "candidates[0]: score: invalid type: string",
+            ),
+            (r#"{"candidates": [{"text": "a", "tokens": [1.5]}]}"#, "candidates[0]: tokens[0]: invalid type"),
+            (r#"{"candidates": [7]}"#, "candidates[0]: invalid type: integer `7`"),
+            (r#"{"candidates": [{"text": "a", "score": 1e400}]}"#, "number out of range"),
             (r#"{"contexts": "a", "candidates": ["a"]}"#, "unknown field `contexts`"),
-            ("{\"candidates\": [\"a\"]}\n{}", "line 2: missing field `candidates`"),
+            ("{\"candidates\": [\"a\"]}\n{}", "missing field `candidates`"),
         ] {
             let error = format!("{:#}", of_lists(line).unwrap_err());
             assert!(error.contains(said), "{error}");

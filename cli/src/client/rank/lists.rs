@@ -1,5 +1,5 @@
 //! `chorus rank --lists`: every line of a file is a context with its candidates. Some are in progress at a time; the best of
-//! each comes in the order of the lists.
+//! each comes in the order of the lists. Knows nothing about what they are compared by.
 
 use std::path::{Path, PathBuf};
 
@@ -116,7 +116,7 @@ mod tests {
     fn the_best_is_printed_as_one_line() {
         assert_eq!(best(&list(), &won(0)).unwrap(), "le chat");
         for other in [1, 2] {
-            assert!(best(&list(), &won(other)).unwrap_err().to_string().contains("expected --json"));
+            assert!(best(&list(), &won(other)).unwrap_err().to_string().contains("--json"));
         }
     }
 

@@ -1,4 +1,5 @@
-//! `chorus rank`: candidates for a context, the best first; or for many contexts, the best of each.
+//! `chorus rank`: candidates for a context, the best first; or for many contexts, the best of each. Knows nothing about how they are
+//! scored.
 
 mod candidates;
 mod lists;
@@ -41,10 +42,10 @@ With --lists every line of the file is a context and its candidates,
 where a candidate is a text or {\"text\", \"tokens\", \"score\"}: tokens are what
 is looked at where they are given, and the text what is printed. For each line
 its best candidate is printed, in the order of the lines. The n-best lists of
-  chorus generate --lines sources.txt --beam 12 --n-best 12 --json
+  chorus generate --lines sources.txt --only alto --beam 12 --n-best 12 --json
 are such lists after
   jq -c '{context: .prompt, candidates: [.end.hypotheses[]
-          | {text, tokens, score: .log_prob}]}'
+          | {text, tokens, score}]}'
 
 With --json one object (with --lists, one for each list) with the keys
   rule
@@ -54,7 +55,8 @@ With --json one object (with --lists, one for each list) with the keys
   computed_tokens, total_tokens, cached_tokens
                          what each member read; what that would have been if
                          nothing was shared; what was kept from before
-  participants, missing  names; [{name, reason}]";
+  participants, missing  names; [{name, reason}]
+  context                with --lists, the list's";
 
 /// Rank candidates for a context by the ensemble's log-likelihood
 #[derive(Debug, clap::Args)]

@@ -1,4 +1,4 @@
-//! Connections on which nobody answers any more, and such on which too much is asked.
+//! Connections on which nobody answers any more, and such on which too much is asked. Knows nothing about what is served on them.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::TcpStream;
@@ -22,6 +22,8 @@ async fn relay(to: SocketAddr, silence: CancellationToken) -> SocketAddr {
 }
 
 async fn sessions(client: &mut EnsembleClient<Channel>) -> u32 {
+    // Others are to have their turn.
+    tokio::time::sleep(Duration::from_millis(20)).await;
     let status = client.status(StatusRequest {}).await.unwrap().into_inner();
     status.members.iter().map(|member| member.sessions).sum()
 }
@@ -31,7 +33,7 @@ async fn the_work_of_a_client_that_answers_no_ping_ends() {
     let worker = ScriptedWorker::start(&vocabulary(), 1, Manner::Silent);
     let coordinator = coordinator(
         &[&worker],
-        "[connections]\nkeepalive_ms = 50\nkeepalive_timeout_ms = 2000\n[limits]\nstep_timeout_ms = 600000\n\
+        "[connections]\nkeepalive_ms = 50\nkeepalive_timeout_ms = 10000\n[limits]\nstep_timeout_ms = 600000\n\
          [resilience]\ndegrade_after_ms = 600000\n",
     )
     .await;

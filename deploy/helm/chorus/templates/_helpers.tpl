@@ -93,12 +93,23 @@ grpc: { port: {{ index . 1 }}, service: {{ index . 2 }} }
 {{- end }}
 {{- end }}
 
+{{/* Where names are looked up, as a rule of a NetworkPolicy. */}}
+{{- define "chorus.names" -}}
+- to: {{ toYaml .dns | nindent 4 }}
+  ports:
+    - { protocol: UDP, port: 53 }
+    - { protocol: TCP, port: 53 }
+{{- end }}
+
 {{/* The coordinators' configuration. */}}
 {{- define "chorus.ensemble" -}}
 listen = "0.0.0.0:{{ .Values.coordinator.port }}"
 metrics = "0.0.0.0:{{ .Values.metrics.port }}"
 {{- if .Values.page.enabled }}
 http = "0.0.0.0:{{ .Values.page.port }}"
+{{- $name := include "chorus.name" . }}
+{{- $names := list $name (print $name "." .Release.Namespace) (print $name "." .Release.Namespace ".svc") }}
+http_hosts = {{ concat $names .Values.page.hosts | toJson }}
 {{- end }}
 {{- if .Values.ensemble.weights }}
 weights = "weights.toml"
