@@ -34,17 +34,31 @@ finish() {
     [ -z "$running" ] || kill $running 2>/dev/null || true
 }
 
+# Options, and the checksums of the files among them.
+described() {
+    local word
+    printf '%s\n' "$*"
+    for word; do
+        [ ! -f "$word" ] || cksum <"$word"
+    done
+}
+
 # train OUT OPTION...: a member in OUT. What was interrupted goes on; what is done is not done again.
 train() {
-    local out=$1 resume=() && shift
+    local out=$1 resume=() training && shift
     if [ -e "$out.trained" ] && [ -e "$out/model.safetensors" ]; then
-        [ "$(cat "$out.trained")" != "$*" ] || return 0
-        echo "$out was trained with other options: remove it, or choose another WORK" >&2
+        [ "$(cat "$out.trained")" != "$(described "$@")" ] || return 0
+        echo "$out was trained with other options or texts: remove it, or choose another WORK" >&2
         exit 1
     fi
-    [ ! -e "$out/checkpoint" ] || resume=(--resume)
-    "$chorus" train --out "$out" "$@" "${resume[@]}"
-    printf '%s' "$*" >"$out.trained"
+    [ ! -e "$out/checkpoint/checkpoint.safetensors" ] || resume=(--resume)
+    "$chorus" train --out "$out" "$@" "${resume[@]}" &
+    training=$!
+    # Whoever ends this shell means the program.
+    trap 'kill "$training" 2>/dev/null' TERM
+    wait "$training"
+    trap - TERM
+    described "$@" >"$out.trained"
 }
 
 # await_vocabulary OUT PID: until the member that process PID trains has the vocabulary that others are to have, too.
@@ -63,13 +77,12 @@ serve() {
     local word url rest
     coproc up { exec "$chorus" up --listen 127.0.0.1:0 --models "$1"; }
     # When it ends by itself bash forgets its name.
-    # shellcheck disable=SC2154  # coproc assigns it
-    ensemble=$up_PID
+    ensemble=${up_PID:-}
     address=
-    while read -r word url rest; do
+    while [ -n "${up[0]:-}" ] && read -r word url rest <&"${up[0]}"; do
         [ "$word" = ensemble ] && address=${url#http://}
         case $word in Ctrl-C) break ;; esac
-    done <&"${up[0]}"
+    done
     if [ -z "$address" ]; then
         echo "the ensemble did not start" >&2
         exit 1

@@ -80,7 +80,10 @@ fn is_known(hosts: &[String], headers: &HeaderMap, uri: &Uri) -> bool {
         _ => host,
     };
     let name = name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    let is_listed = hosts.iter().any(|host| host.eq_ignore_ascii_case(&name));
+    // A name with its root, as some resolvers are asked for it.
+    let rootless = |name: &str| name.strip_suffix('.').unwrap_or(name).to_owned();
+    let name = rootless(&name);
+    let is_listed = hosts.iter().any(|host| rootless(host).eq_ignore_ascii_case(&name));
     // Nobody can make an address point elsewhere.
     is_listed || name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
 }
@@ -130,6 +133,8 @@ mod tests {
             assert_eq!(check(None, "/", &[("host", host)]), None, "TLS knows: {host}");
         }
         assert_eq!(check(Some("a.example chorus"), "/", &[("host", "Chorus:8080")]), None);
+        assert_eq!(check(Some("a.example. chorus"), "/", &[("host", "a.example")]), None);
+        assert_eq!(check(Some("a.example"), "/", &[("host", "a.example.:80")]), None);
         assert_eq!(check(Some("a.example chorus"), "/", &[("host", "b.example")]), misdirected);
         assert_eq!(check(Some(""), "/", &[]), misdirected);
     }

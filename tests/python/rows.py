@@ -12,3 +12,4 @@ answer = client.infer("ensemble", [text], outputs=[triton.InferRequestedOutput("
 probs = answer.as_numpy("next_probs")
 assert probs.shape[0] == 64 and (probs > 0).any(), probs
 print(" ".join(map(str, probs.ravel())))
+client.close()

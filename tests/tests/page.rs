@@ -316,7 +316,11 @@ async fn it_fits_every_screen_in_light_and_dark() {
             if name == "phone" {
                 for token in [1, 2] {
                     browser.tap(&format!("#token-{token}")).await;
-                    assert_eq!(browser.text("#inspector-title").await, format!("Token {}", token + 1));
+                    let title = format!(
+                        "document.querySelector('#inspector-title').innerText === 'Token {}'",
+                        token + 1
+                    );
+                    browser.until(&title).await;
                 }
             }
             let ground = browser.value("getComputedStyle(document.body).backgroundColor").await;

@@ -62,6 +62,9 @@ pub(crate) struct UpArgs {
     /// 127.0.0.1:8080, or another port where that is taken)
     #[arg(long, value_name = "IP:PORT", value_parser = socket_address)]
     http: Option<SocketAddr>,
+    /// A name by which browsers may reach the page over plain text, beside localhost and addresses; can be repeated
+    #[arg(long = "http-host", value_name = "NAME")]
+    http_hosts: Vec<String>,
     /// Where the coordinator serves metrics for Prometheus, as plain HTTP (default: nowhere)
     #[arg(long, value_name = "IP:PORT", value_parser = known_socket_address)]
     metrics: Option<SocketAddr>,
@@ -102,6 +105,7 @@ impl UpArgs {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: None,
             http: None,
+            http_hosts: Vec::new(),
             metrics: None,
             config: None,
             weights: None,

@@ -52,6 +52,7 @@ pub(super) fn coordinator_spec(
     if let Some(metrics) = arguments.metrics {
         words.push(format!("--metrics={metrics}").into());
     }
+    words.extend(arguments.http_hosts.iter().map(|host| format!("--http-host={host}").into()));
     words.push(match arguments.http {
         Some(http) => format!("--http={http}").into(),
         None => "--http-anywhere".into(),
@@ -120,6 +121,7 @@ mod tests {
     fn the_page_is_where_it_was_said_or_anywhere() {
         let spec = |up: &[&str]| coordinator_spec(&arguments(up), &[], None, Path::new("chorus"));
         assert!(words(&spec(&["--http=0.0.0.0:80"])).contains(&"--http=0.0.0.0:80"));
+        assert!(words(&spec(&["--http-host=a", "--http-host=b"])).contains(&"--http-host=b"));
         assert!(words(&spec(&[])).contains(&"--http-anywhere"));
     }
 

@@ -108,7 +108,7 @@ metrics = "0.0.0.0:{{ .Values.metrics.port }}"
 {{- if .Values.page.enabled }}
 http = "0.0.0.0:{{ .Values.page.port }}"
 {{- $name := include "chorus.name" . }}
-{{- $names := list $name (print $name "." .Release.Namespace) (print $name "." .Release.Namespace ".svc") }}
+{{- $names := list $name (print $name "." .Release.Namespace) (print $name "." .Release.Namespace ".svc") (print $name "." .Release.Namespace ".svc.cluster.local") }}
 http_hosts = {{ concat $names .Values.page.hosts | toJson }}
 {{- end }}
 {{- if .Values.ensemble.weights }}
