@@ -3,6 +3,7 @@
 use std::error::Error as _;
 
 use super::*;
+use crate::fusion::Rule;
 
 const TWO: &str = "[[members]]\nname = 'alto'\naddress = 'http://h:1'\n[[members]]\nname = 'bass'\nweight = 2.0\naddress = 'http://h:2'\n";
 
