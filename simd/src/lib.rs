@@ -1,4 +1,5 @@
-//! exp, ln, σ and tanh on vectors, and what is built of them over rows of logits: log-sum-exps, mixtures and draws.
+//! exp, ln, σ and tanh on vectors, and what is built of them over rows of logits: log-sum-exps, mixtures, draws and what
+//! else may be wanted to be known of a row.
 //!
 //! Written once over [`pulp::Simd`] and compiled for every instruction set; [`instructions`] picks the widest one that
 //! the processor has (AVX-512, AVX2 with FMA, NEON, else scalars). Knows nothing about models, members or wires.
@@ -10,6 +11,7 @@ mod find;
 mod functions;
 mod logarithm;
 mod norm;
+mod reduction;
 mod scores;
 mod values;
 
@@ -20,6 +22,7 @@ pub use find::{find_above, find_ahead, for_each_within, largest};
 pub use functions::{decay, exp, map_in_place, sigmoid, tanh};
 pub use logarithm::{ln, power};
 pub use norm::{Norm, log_sum_exp, norm};
+pub use reduction::{Reduced, Reduction, Room};
 pub use scores::{maximum, softmax, weighted_sum};
 pub use values::Values;
 

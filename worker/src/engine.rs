@@ -433,10 +433,10 @@ impl<P: Predictor> Engine<P> {
         }
         let (mut rows, mut takers) = (Vec::with_capacity(running.len()), Vec::with_capacity(running.len()));
         for Running { session, job, tokens, .. } in running.iter_mut() {
-            let Chunk { tokens, want, intake } = job.chunk(*tokens);
+            let Chunk { tokens, want, reduction, intake } = job.chunk(*tokens);
             let wanted = want.rows(tokens.len());
             takers.push(Taker { intake, position: session.position, tokens: tokens.len(), wanted });
-            rows.push(Row { state: &mut session.state, tokens, want });
+            rows.push(Row { state: &mut session.state, tokens, want, reduction });
         }
         let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
         let _span = tracing::debug_span!("forward", sessions = rows.len(), tokens).entered();

@@ -6,11 +6,11 @@ use chorus_proto::{
     put_values, rounded,
     v1::{self, RowFormat, answer::Answer},
 };
-use chorus_simd::Norm;
+use chorus_simd::{Norm, Reduced};
 
 use crate::{
     operation::{Ask, Feed, Rows},
-    reduce,
+    predictor::Prediction,
 };
 
 /// What is kept of the distributions so far.
@@ -34,33 +34,29 @@ impl Gathering {
         self.distributions
     }
 
-    /// Takes in a distribution with finite logits; `target` is the token of the feed that is drawn from it.
-    pub(crate) fn receive(&mut self, ask: &Ask, logits: &[f32], norm: Norm, target: Option<u32>) {
+    /// Takes in what is known of a distribution whose norm is finite: the ask's own reduction of it.
+    pub(crate) fn receive(&mut self, ask: &Ask, prediction: &Prediction<'_>) {
+        let Prediction { norm, target, found, .. } = *prediction;
         self.distributions += 1;
-        let target = target.and_then(|target| logits.get(target as usize)).copied();
-        match ask {
-            Ask::Nothing => {}
-            Ask::Logits { format, .. } => self.keep_row(logits, norm, *format),
-            Ask::Targets => self.log_probs.extend(target.map(|logit| norm.log_prob(logit))),
-            Ask::Top { rows, k, log_threshold } => {
-                let top = reduce::top(logits, norm, *k, log_threshold.map(|threshold| threshold.get()));
-                self.counts.push(u32::try_from(top.len()).unwrap_or(u32::MAX));
-                self.ids.extend(top.iter().map(|(id, _)| *id));
-                put_values(&mut self.logits, top.iter().map(|(_, logit)| *logit), RowFormat::F32);
+        match (ask, found) {
+            (Ask::Logits { format, .. }, Reduced::Row(logits)) => self.keep_row(logits, norm, *format),
+            (Ask::Targets, _) => self.log_probs.extend(target.map(|logit| norm.log_prob(logit))),
+            (Ask::Top { rows, .. }, Reduced::Top { ids, logits }) => {
+                self.counts.push(u32::try_from(ids.len()).unwrap_or(u32::MAX));
+                self.ids.extend(ids);
+                put_values(&mut self.logits, logits.iter().copied(), RowFormat::F32);
                 if let (Rows::Each, Some(target)) = (rows, target) {
                     put_values(&mut self.target_logits, [target].into_iter(), RowFormat::F32);
                 }
                 self.norms.push(norm.largest, norm.log_sum);
             }
-            Ask::Ids(ids) => {
-                let logits: Vec<f32> = reduce::logits_of(logits, ids).collect();
-                put_values(&mut self.logits, logits.into_iter(), RowFormat::F32);
+            (Ask::Ids(_), Reduced::Ids(logits)) => {
+                put_values(&mut self.logits, logits.iter().copied(), RowFormat::F32);
                 self.norms.push(norm.largest, norm.log_sum);
             }
-            Ask::Draw { uniform } => {
-                self.drawn =
-                    u32::try_from(chorus_simd::draw(logits, norm, uniform.get())).unwrap_or(u32::MAX);
-            }
+            (Ask::Draw { .. }, Reduced::Drawn(token)) => self.drawn = token,
+            // Nothing is asked, or the predictor answers something else: then the answer is found to be too short.
+            _ => {}
         }
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chorus_model::{ForwardError, LanguageModel, State};
+use chorus_simd::Room;
 
 use crate::predictor::{Prediction, Predictor, PredictorError, Row, Want};
 
@@ -10,12 +11,13 @@ use crate::predictor::{Prediction, Predictor, PredictorError, Row, Want};
 pub(crate) struct HostedModel {
     model: LanguageModel,
     fresh_state: State,
+    room: Room,
 }
 
 impl HostedModel {
     pub(crate) fn new(model: LanguageModel) -> Result<Self, ForwardError> {
         let fresh_state = model.fresh_state()?;
-        Ok(Self { model, fresh_state })
+        Ok(Self { model, fresh_state, room: Room::default() })
     }
 
     /// Whether the same input gives the same bits, in whatever batch.
@@ -59,10 +61,11 @@ impl Predictor for HostedModel {
         rows: &mut [Row<'_, State>],
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<(), PredictorError> {
+        let asked: Vec<_> = rows.iter().map(|row| (row.want, row.tokens, row.reduction)).collect();
         let mut rows: Vec<_> = rows.iter_mut().map(model_row).collect();
         self.model.predict(&mut rows, &mut |prediction| {
             let chorus_model::Prediction { row, offset, logits, norm } = prediction;
-            receive(Prediction { row, offset, logits, norm });
+            receive(Prediction::reduced((row, offset), (logits, norm), asked[row], &mut self.room));
         })?;
         Ok(())
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chorus_proto::v1::{self, Failure};
+use chorus_simd::Reduction;
 use tokio::time::Instant;
 
 use crate::{
@@ -41,6 +42,7 @@ pub(crate) struct Demand {
 pub(crate) struct Chunk<'a> {
     pub(crate) tokens: &'a [u32],
     pub(crate) want: Want,
+    pub(crate) reduction: Reduction<'a>,
     pub(crate) intake: Intake<'a>,
 }
 
@@ -49,8 +51,6 @@ pub(crate) struct Chunk<'a> {
 pub(crate) struct Intake<'a> {
     feed: &'a Feed,
     gathering: &'a mut Gathering,
-    /// Tokens of the feed that were fed before.
-    consumed: usize,
     received: usize,
     failure: Option<Failure>,
 }
@@ -110,8 +110,8 @@ impl Job {
             Want::Next if tokens.len() < rest.len() => Want::Nothing,
             want => want,
         };
-        let intake = Intake { feed, gathering, consumed: *consumed, received: 0, failure: None };
-        Chunk { tokens, want, intake }
+        let intake = Intake { feed, gathering, received: 0, failure: None };
+        Chunk { tokens, want, reduction: feed.ask.reduction(), intake }
     }
 
     /// The spans of its feed.
@@ -145,8 +145,7 @@ impl Intake<'_> {
             self.failure.get_or_insert_with(|| failure::not_finite(position + offset as u64));
             return;
         }
-        let target = self.feed.tokens.get(self.consumed + prediction.offset).copied();
-        self.gathering.receive(&self.feed.ask, prediction.logits, prediction.norm, target);
+        self.gathering.receive(&self.feed.ask, prediction);
     }
 
     /// What was taken in, once the forward is over.
@@ -168,7 +167,7 @@ impl Intake<'_> {
 
 #[cfg(test)]
 mod tests {
-    use chorus_simd::norm;
+    use chorus_simd::{Room, norm};
     use proptest::prelude::*;
 
     use super::*;
@@ -191,10 +190,12 @@ mod tests {
 
     /// A forward of the next `tokens` tokens whose rows are these.
     fn forward(job: &mut Job, tokens: usize, rows: &[&[f32]], position: u64) -> Result<(), Failure> {
-        let Chunk { tokens: fed, want, mut intake } = job.chunk(tokens);
+        let Chunk { tokens: fed, want, reduction, mut intake } = job.chunk(tokens);
         let (count, wanted) = (fed.len(), want.rows(fed.len()));
+        let mut room = Room::default();
         for (offset, logits) in rows.iter().enumerate() {
-            let prediction = Prediction { row: 0, offset, logits, norm: norm(logits) };
+            let (logits, asked) = ((*logits, norm(logits)), (want, fed, reduction));
+            let prediction = Prediction::reduced((0, offset), logits, asked, &mut room);
             intake.receive(&prediction, position, count);
         }
         intake.finish(wanted)?;

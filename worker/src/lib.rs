@@ -20,7 +20,6 @@ mod operation;
 mod pace;
 mod predictor;
 mod probe;
-mod reduce;
 mod remembered;
 mod server;
 mod service;

@@ -12,6 +12,8 @@ use chorus_proto::{
     value_bytes,
 };
 
+use chorus_simd::Reduction;
+
 use crate::{failure, predictor::Want, traced::Traced};
 
 /// A session's address: the stream that it belongs to and the number that the coordinator chose.
@@ -133,6 +135,20 @@ impl Ask {
             },
             Self::Targets => Want::Each,
             Self::Ids(_) | Self::Draw { .. } => Want::Next,
+        }
+    }
+
+    /// What of each distribution is in the answer.
+    pub(crate) fn reduction(&self) -> Reduction<'_> {
+        match self {
+            Self::Nothing => Reduction::Norm,
+            Self::Logits { .. } => Reduction::Row,
+            Self::Targets => Reduction::Target,
+            Self::Top { k, log_threshold, .. } => {
+                Reduction::Top { k: *k, log_threshold: log_threshold.map(Real::get) }
+            }
+            Self::Ids(ids) => Reduction::Ids(ids),
+            Self::Draw { uniform } => Reduction::Draw { uniform: uniform.get() },
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use chorus_proto::v1::Failure;
-use chorus_simd::Norm;
+use chorus_simd::{Norm, Reduced, Reduction, Room};
 
 use crate::failure;
 
@@ -49,18 +49,35 @@ pub(crate) trait Predictor {
     ) -> Result<(), PredictorError>;
 }
 
-/// One distribution that a row wanted. The logits are the predictor's and gone after the call: whoever receives them
-/// keeps what it needs of them.
+/// What was wanted of one distribution. It is the predictor's and gone after the call: whoever receives it keeps what it
+/// needs of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Prediction<'a> {
     /// Which row of the forward.
     pub(crate) row: usize,
     /// Which of the distributions that the row wants, from 0.
     pub(crate) offset: usize,
-    /// One for each token of the vocabulary.
-    pub(crate) logits: &'a [f32],
-    /// That of these logits.
+    /// That of the row of logits; not finite where a logit is not, and then it is all that is known.
     pub(crate) norm: Norm,
+    /// The logit of the row's token that was drawn from this distribution, where the row wants [`Want::Each`].
+    pub(crate) target: Option<f32>,
+    /// By the row's reduction.
+    pub(crate) found: Reduced<'a>,
+}
+
+impl<'a> Prediction<'a> {
+    /// Reduces a whole row of logits, where a predictor has them at hand.
+    pub(crate) fn reduced(
+        (row, offset): (usize, usize),
+        (logits, norm): (&'a [f32], Norm),
+        (want, tokens, reduction): (Want, &[u32], Reduction<'_>),
+        room: &'a mut Room,
+    ) -> Self {
+        let token = tokens.get(offset).filter(|_| want == Want::Each);
+        let target = token.and_then(|token| logits.get(*token as usize)).copied();
+        let found = if norm.is_finite() { reduction.of(logits, norm, room) } else { Reduced::Norm };
+        Self { row, offset, norm, target, found }
+    }
 }
 
 /// One session's part of a forward.
@@ -70,6 +87,8 @@ pub(crate) struct Row<'a, S> {
     /// May be empty: then the state stays as it is.
     pub(crate) tokens: &'a [u32],
     pub(crate) want: Want,
+    /// What is wanted of each of these distributions.
+    pub(crate) reduction: Reduction<'a>,
 }
 
 /// The distributions that a [`Row`] wants.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use chorus_simd::{Norm, norm};
+use chorus_simd::{Norm, Reduced, Reduction, norm};
 use thiserror::Error;
 
 use crate::predictor::{Prediction, Predictor, Row, Want, guard};
@@ -103,13 +103,19 @@ impl Golden {
         let computed = guard(|| {
             let (mut before, mut after) = (predictor.fresh_state()?, predictor.fresh_state()?);
             let mut rows = [
-                Row { state: &mut before, tokens: &self.tokens, want: Want::Each },
-                Row { state: &mut after, tokens: &self.tokens, want: Want::Next },
+                Row { state: &mut before, tokens: &self.tokens, want: Want::Each, reduction: Reduction::Row },
+                Row { state: &mut after, tokens: &self.tokens, want: Want::Next, reduction: Reduction::Row },
             ];
-            predictor.forward(&mut rows, &mut |Prediction { row, offset, logits, norm }| {
+            predictor.forward(&mut rows, &mut |Prediction { row, offset, norm, found, .. }| {
                 let position = if row == 0 { offset } else { self.tokens.len() };
+                let logits = match found {
+                    Reduced::Row(logits) => logits.to_vec(),
+                    // All that is known of a row that is not finite.
+                    _ if !norm.is_finite() => vec![f32::NAN; self.vocabulary_size],
+                    _ => return,
+                };
                 if let Some(place) = answered.get_mut(position) {
-                    *place = Some((logits.to_vec(), norm));
+                    *place = Some((logits, norm));
                 }
             })
         });

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
-use chorus_simd::norm;
+use chorus_simd::{Room, norm};
 
 use crate::{
     predictor::{Prediction, Predictor, PredictorError, Row, Want},
@@ -138,7 +138,8 @@ impl Predictor for ScriptedDevice {
                 if manner == Manner::WrongNorm {
                     norm.log_sum += 0.1;
                 }
-                receive(Prediction { row: index, offset, logits: &logits, norm });
+                let asked = (row.want, row.tokens, row.reduction);
+                receive(Prediction::reduced((index, offset), (&logits, norm), asked, &mut Room::default()));
             };
             for (offset, &token) in row.tokens.iter().enumerate() {
                 if row.want == Want::Each {

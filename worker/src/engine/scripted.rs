@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use chorus_proto::logits_to_values;
-use chorus_simd::norm;
+use chorus_simd::{Room, norm};
 use v1::{ErrorCode, RowFormat, answer::Answer as Kind};
 
 pub(super) const MODEL: &str = "scripted";
@@ -64,7 +64,9 @@ fn forward_one(
 ) -> Result<(), PredictorError> {
     let mut predict = |offset, tokens: &[u32]| {
         let logits = logits_after(tokens);
-        receive(Prediction { row: index, offset, logits: &logits, norm: norm(&logits) });
+        let asked = (row.want, row.tokens, row.reduction);
+        let logits = (&logits[..], norm(&logits));
+        receive(Prediction::reduced((index, offset), logits, asked, &mut Room::default()));
     };
     for (offset, &token) in row.tokens.iter().enumerate() {
         assert_ne!(token, PANIC, "scripted panic");
