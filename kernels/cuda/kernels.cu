@@ -1,0 +1,30 @@
+// Every kernel by its name: one for each type of weights, and where a tile of rows is a number in the code, for each tile.
+#include "answers.cuh"
+#include "moves.cuh"
+#include "output.cuh"
+#include "recurrence.cuh"
+
+#define OF_TILE(type, W, rows)                                           \
+    KERNEL(lstm_rows_##type##_##rows, RowsArguments, 256, (lstm_rows<W, rows>))  \
+    KERNEL(scan_##type##_##rows, ScanArguments, 256, (scan<W, rows>))            \
+    KERNEL(project_##type##_##rows, ProjectArguments, 256, (project<W, rows>))
+
+#define OF_TYPE(type, W)                                \
+    OF_TILE(type, W, 1)                                 \
+    OF_TILE(type, W, 2)                                 \
+    OF_TILE(type, W, 4)                                 \
+    OF_TILE(type, W, 8)                                 \
+    KERNEL(load_##type, LoadArguments, 256, load<W>)    \
+    KERNEL(embed_##type, EmbedArguments, 256, embed<W>) \
+    KERNEL(cell_##type, CellArguments, 256, cell<W>)    \
+    KERNEL(select_##type, SelectArguments, 256, select<W>)
+
+OF_TYPE(f32, float)
+OF_TYPE(bf16, Bf16)
+OF_TYPE(f16, F16)
+KERNEL(begin_call, BeginArguments, 256, begin)
+KERNEL(find_answers, AnswersArguments, ANSWER_THREADS, answers)
+
+#ifndef __CUDACC__
+extern "C" const EmulatedKernel* chorus_emulated_kernels() { return EmulatedKernel::first(); }
+#endif

@@ -1,0 +1,61 @@
+// Numbers from one place to another: a call's own numbers onto the device, states out of their slots, embeddings, and the
+// hidden vectors whose logits are wanted. Knows nothing about what is computed from them.
+#pragma once
+
+#include "arguments.cuh"
+#include "numbers.cuh"
+#include "recurrence.cuh"
+
+/// The call's numbers from memory of the host, which the device reads by itself; and zero for what is counted.
+__device__ __forceinline__ void begin(const BeginArguments& a) {
+    const u32 thread = blockIdx.x * blockDim.x + threadIdx.x;
+    for (u32 word = thread; word < a.words; word += gridDim.x * blockDim.x) {
+        a.target[word] = a.source[word];
+    }
+    if (thread < a.counter_count) {
+        a.counters[thread] = 0;
+    }
+}
+
+/// h of every layer out of the slots.
+template <class W>
+__device__ __forceinline__ void load(const LoadArguments& a) {
+    const u32 row = blockIdx.x;
+    const u32 layer = blockIdx.y;
+    const float* source = in_slot(a.slots, a.from[row], a.slot_numbers, layer, a.padded);
+    W* target = static_cast<W*>(a.before) + (static_cast<size_t>(layer) * a.rows + row) * a.padded;
+    for (u32 index = threadIdx.x; index < a.padded; index += blockDim.x) {
+        target[index] = narrow<W>(source[index]);
+    }
+}
+
+template <class W>
+__device__ __forceinline__ void embed(const EmbedArguments& a) {
+    const u32 row = blockIdx.x;
+    const W* source = static_cast<const W*>(a.embedding) + static_cast<size_t>(a.tokens[row]) * a.depth;
+    W* target = static_cast<W*>(a.target) + static_cast<size_t>(row) * a.depth;
+    for (u32 index = threadIdx.x; index < a.depth; index += blockDim.x) {
+        target[index] = source[index];
+    }
+}
+
+/// Says of a source that it is a slot.
+constexpr u32 IS_SLOT = 0x80000000u;
+
+template <class W>
+__device__ __forceinline__ void select(const SelectArguments& a) {
+    const u32 row = blockIdx.x;
+    const u32 source = a.sources[row];
+    W* target = static_cast<W*>(a.target) + static_cast<size_t>(row) * a.padded;
+    if (source & IS_SLOT) {
+        const float* hidden = in_slot(a.slots, source & ~IS_SLOT, a.slot_numbers, a.layer, a.padded);
+        for (u32 index = threadIdx.x; index < a.padded; index += blockDim.x) {
+            target[index] = narrow<W>(hidden[index]);
+        }
+    } else {
+        const W* hidden = static_cast<const W*>(a.hidden) + static_cast<size_t>(source) * a.padded;
+        for (u32 index = threadIdx.x; index < a.padded; index += blockDim.x) {
+            target[index] = hidden[index];
+        }
+    }
+}

@@ -1,0 +1,54 @@
+// Four rows of weights times a few rows of activations, by one warp: what a step is made of while a batch is small and the
+// weights' way from memory is all that counts. Knows nothing about what the rows are.
+#pragma once
+
+#include "numbers.cuh"
+
+/// Adds the products of weight rows 0 to 3, `stride` numbers apart, with the activations to the lane's part of the sums.
+/// `depth` is a multiple of 8, and every row begins at 16 bytes.
+template <class W, int ROWS, class X>
+__device__ __forceinline__ void add_products(
+    float (&sums)[4][ROWS], const W* weights, int stride, int depth, const X* const (&rows)[ROWS]) {
+#pragma unroll 4
+    for (int start = lane() * PACK<W>; start < depth; start += WARP * PACK<W>) {
+        float part[4][PACK<W>];
+#pragma unroll
+        for (int row = 0; row < 4; row++) {
+            read(weights + row * stride + start, part[row]);
+        }
+#pragma unroll
+        for (int row = 0; row < ROWS; row++) {
+            float values[PACK<W>];
+            read_activations(rows[row] + start, values);
+#pragma unroll
+            for (int out = 0; out < 4; out++) {
+#pragma unroll
+                for (int index = 0; index < PACK<W>; index++) {
+                    sums[out][row] += part[out][index] * values[index];
+                }
+            }
+        }
+    }
+}
+
+/// The sum over all lanes, in each of them, in the same order whatever the batch.
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+    for (int distance = WARP / 2; distance > 0; distance /= 2) {
+        value += __shfl_xor_sync(ALL_LANES, value, distance);
+    }
+    return value;
+}
+
+/// The whole sums; lane r keeps those of row r.
+template <int ROWS>
+__device__ __forceinline__ void distribute(const float (&sums)[4][ROWS], float (&own)[4]) {
+#pragma unroll
+    for (int row = 0; row < ROWS; row++) {
+#pragma unroll
+        for (int out = 0; out < 4; out++) {
+            const float sum = warp_sum(sums[out][row]);
+            own[out] = lane() == row ? sum : own[out];
+        }
+    }
+}

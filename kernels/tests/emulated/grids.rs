@@ -1,0 +1,94 @@
+//! What the emulation refuses, and what it finds out about kernels that a device would hang on.
+
+use chorus_kernels::{
+    Address, BeginArguments, EmbedArguments, Grid, Kernel, ScanArguments, THREADS, Tile, WeightKind,
+    emulated::{EmulationError, launch},
+};
+
+fn begin(source: &[u32], target: &mut [u32], counters: &mut [u32]) -> BeginArguments {
+    BeginArguments {
+        source: Address(source.as_ptr() as u64),
+        target: Address(target.as_mut_ptr() as u64),
+        counters: Address(counters.as_mut_ptr() as u64),
+        words: source.len() as u32,
+        counter_count: counters.len() as u32,
+    }
+}
+
+#[test]
+fn every_word_is_copied_whatever_the_grid() {
+    let source: Vec<u32> = (0..1000).collect();
+    for blocks in [1, 2, 5] {
+        let (mut target, mut counters) = (vec![0; 1000], [7, 7, 7]);
+        let arguments = begin(&source, &mut target, &mut counters);
+        // SAFETY: the arguments are of these vectors.
+        unsafe { launch(Kernel::Begin, Grid::new((blocks, 1), THREADS), &arguments) }.unwrap();
+        assert_eq!((&target, counters), (&source, [0; 3]));
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_kernel_is_refused() {
+    let arguments = begin(&[], &mut [], &mut []);
+    // SAFETY: nothing runs.
+    let launch = |kernel, threads| unsafe { launch(kernel, Grid::new((1, 1), threads), &arguments) };
+    for threads in [0, 33, 2 * THREADS] {
+        let error = launch(Kernel::Begin, threads).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("{threads} threads in a block, allowed are whole warps, at most 256")
+        );
+    }
+    let other = launch(Kernel::Load(WeightKind::F32), THREADS).unwrap_err();
+    assert!(matches!(other, EmulationError::Arguments { found: 32, expected: 32.. }), "{other}");
+    let embed = size_of::<EmbedArguments>();
+    assert_eq!(embed, 32, "so an embedding's arguments would be taken");
+}
+
+/// The sequence is too short for numbers to matter: only the two blocks do, which wait for each other.
+#[test]
+fn blocks_that_wait_for_each_other_must_run_together() {
+    const HIDDEN: usize = 8;
+    let numbers = vec![0.25_f32; 4 * HIDDEN * HIDDEN];
+    let (before, mut after, mut carry) =
+        (vec![0.0_f32; HIDDEN], vec![0.0_f32; 2 * HIDDEN], vec![0.0_f32; HIDDEN]);
+    let mut slots = vec![0.0_f32; 2 * 2 * HIDDEN];
+    let (tokens, offsets, slot) = ([0_u32; 2], [0_u32, 1, 2], [[0_u32], [1]]);
+    let mut counter = [0_u32];
+    let arguments = ScanArguments {
+        weights: Address(numbers.as_ptr() as u64),
+        projected: Address(numbers.as_ptr() as u64),
+        table: Address::NONE,
+        bias: Address(numbers.as_ptr() as u64),
+        carry: Address(carry.as_mut_ptr() as u64),
+        slots: Address(slots.as_mut_ptr() as u64),
+        tokens: Address(tokens.as_ptr() as u64),
+        from: Address(slot[0].as_ptr() as u64),
+        to: Address(slot[1].as_ptr() as u64),
+        offsets: Address(offsets.as_ptr() as u64),
+        before: Address(before.as_ptr() as u64),
+        after: Address(after.as_mut_ptr() as u64),
+        counter: Address(counter.as_mut_ptr() as u64),
+        steps: 2,
+        hidden: HIDDEN as u32,
+        padded: HIDDEN as u32,
+        slot_numbers: 2 * HIDDEN as u32,
+        layer: 0,
+        units: 4,
+        is_kept: 0,
+    };
+    let kernel = Kernel::Scan(WeightKind::F32, Tile::of(1));
+    let grid = Grid::new((2, 1), 32);
+    // SAFETY: the arguments are of these vectors.
+    let error = unsafe { launch(kernel, grid, &arguments) }.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "block (0, 0) waits for ever: thread 0 for Ready, thread 1 for Block, thread 2 for Block, thread 3 for Block"
+    );
+    // SAFETY: nobody else holds it; the first launch left it behind.
+    unsafe { (arguments.counter.0 as *mut u32).write(0) };
+    // SAFETY: as above.
+    unsafe { launch(kernel, grid.cooperative(), &arguments) }.unwrap();
+    assert!(after.iter().all(|&h| h > 0.0) && slots[2 * HIDDEN..].iter().all(|&number| number > 0.0));
+    assert_eq!(slots[2 * HIDDEN..3 * HIDDEN], after[HIDDEN..]);
+}
