@@ -14,7 +14,8 @@ pub(crate) struct ComputeArgs {
     /// Threads that compute on the CPU (default: one for each processor)
     #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
-    /// Numbers of the weights on the CPU: f32 as in the file, or int8, faster and a little less exact
+    /// Numbers of the weights: f32 as in the file, or smaller, faster and a little less exact: int8 on the CPU, bf16 and
+    /// f16 on a GPU
     #[arg(long, value_name = "TYPE", default_value_t = Precision::F32)]
     pub(crate) precision: Precision,
     /// Quantise the weights while they are loaded: q8_0, q6k or q4k, the smaller the fewer bits they have (on the CPU)

@@ -354,3 +354,21 @@ unsafe impl Arguments for SelectArguments {}
 unsafe impl Arguments for ProjectArguments {}
 // SAFETY: as above.
 unsafe impl Arguments for AnswersArguments {}
+
+impl Answer {
+    /// Its size.
+    pub const WORDS: usize = size_of::<Self>() / size_of::<u32>();
+
+    /// From the words that a kernel wrote.
+    #[must_use]
+    pub fn from_words(words: &[u32; Self::WORDS]) -> Self {
+        let [low, high, largest, target, count, drawn] = *words;
+        Self {
+            log_sum: f64::from_bits(u64::from(high) << 32 | u64::from(low)),
+            largest: f32::from_bits(largest),
+            target: f32::from_bits(target),
+            count,
+            drawn,
+        }
+    }
+}

@@ -20,6 +20,7 @@ pub use grid::Grid;
 pub use kernel::{ANSWER_ROOM_BYTES, ANSWER_THREADS, IS_SLOT, Kernel, THREADS, Tile, WeightKind};
 
 #[cfg(feature = "cuda")]
+#[allow(unreachable_pub, reason = "generated")]
 mod ptx {
     include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 }

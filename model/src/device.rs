@@ -32,6 +32,34 @@ pub enum DeviceError {
     },
 }
 
+/// What a model runs on.
+#[derive(Debug, Clone)]
+pub enum Processor {
+    /// The processors of this machine.
+    Cpu,
+    /// A device that has kernels for it.
+    #[cfg(any(feature = "cuda", feature = "emulated"))]
+    Device(Device),
+}
+
+impl Processor {
+    /// Opens the one of that name: as [`open_device`] has them, and `emulated` where tests have built that.
+    ///
+    /// # Errors
+    /// There is no such name, or the device can't be opened.
+    pub fn open(name: &str) -> Result<Self, DeviceError> {
+        #[cfg(feature = "emulated")]
+        if name == "emulated" {
+            return Ok(Self::Device(Device::Cpu));
+        }
+        match open_device(name)? {
+            #[cfg(feature = "cuda")]
+            device @ Device::Cuda(_) => Ok(Self::Device(device)),
+            _ => Ok(Self::Cpu),
+        }
+    }
+}
+
 /// Opens the device of that name.
 ///
 /// ```
@@ -51,7 +79,8 @@ pub fn open_device(name: &str) -> Result<Device, DeviceError> {
     if !candle_core::utils::cuda_is_available() {
         return Err(DeviceError::NotBuilt { found });
     }
-    Device::new_cuda(ordinal).map_err(|source| DeviceError::Open { found, source })
+    // A stream of its own: whoever calls the model, from whatever thread, uses that one.
+    Device::new_cuda_with_stream(ordinal).map_err(|source| DeviceError::Open { found, source })
 }
 
 #[cfg(test)]

@@ -1,27 +1,31 @@
 //! A language model ready for inference: states go in with tokens, distributions come out.
 //!
-//! One call runs the rows of any number of sequences at any position as one packed block: on the CPU by the engine, on
-//! another device as plain tensor operations. Knows nothing about sessions, threads or where tokens come from.
+//! One call runs the rows of any number of sequences at any position as one packed block, on the CPU or on a device. Knows
+//! nothing about sessions, threads or where tokens come from.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Result as TensorResult, bail};
 use candle_nn::VarBuilder;
-use chorus_simd::norm;
+use chorus_simd::{Reduced, Reduction, Room};
 use chorus_text::Vocabulary;
 use thiserror::Error;
 
-use crate::batch::Batch;
+use crate::capacity::{Capacity, DeviceMemory};
 use crate::config::{Config, Start};
+use crate::device::Processor;
 use crate::directory::ModelParts;
 use crate::engine::Engine;
+#[cfg(any(feature = "cuda", feature = "emulated"))]
+use crate::gpu::{DeviceEngine, Launcher, Part};
 use crate::load_error::LoadError;
 use crate::network::Network;
 use crate::precision::Precision;
 use crate::quantization::Quantization;
-use crate::row::{Output, Prediction, Row, State, Want};
+use crate::row::{Answer, Output, Prediction, Row, State, Want};
 
 /// A model on a device. It has no state of its own: [`State`] is the caller's.
 pub struct LanguageModel {
@@ -35,8 +39,9 @@ pub struct LanguageModel {
 enum Backend {
     /// On the CPU. The lock guards the workspace: calls run one at a time.
     Engine(Box<Mutex<Engine>>),
-    /// On another device.
-    Tensors(Network),
+    /// On another device, likewise.
+    #[cfg(any(feature = "cuda", feature = "emulated"))]
+    Device(Box<Mutex<DeviceEngine>>),
 }
 
 /// Why nothing was computed. All states are as before.
@@ -69,6 +74,15 @@ pub enum ForwardError {
         /// What it is.
         value: f32,
     },
+    /// A state that stands somewhere else: it is another model's, or the same model's on another device.
+    #[error("a state is not of this model's device")]
+    ForeignState,
+    /// As many states are alive as the device has room for.
+    #[error("the device has room for {slots} states and no more is free")]
+    NoSlot {
+        /// Places of states.
+        slots: usize,
+    },
     /// The device failed.
     #[error("the model can't be computed")]
     Compute(#[from] candle_core::Error),
@@ -94,18 +108,15 @@ impl LanguageModel {
         Self::from_parts(parts, device, precision).map_err(LoadError::Device)
     }
 
-    /// From parts that fit together, as [`ModelParts::load`] and training make them.
+    /// From parts that fit together, as [`ModelParts::load`] and training make them. On a device with room for what is usual.
     ///
     /// # Errors
-    /// The device fails, or has no kernels for the precision or the quantization: those are for the CPU. Or a precision is
-    /// asked for of a quantised model, which has its own.
+    /// The device fails, or has no kernels for the precision or the quantization, or not the memory. Or a precision is asked
+    /// for of a quantised model, which has its own.
     pub fn from_parts(parts: ModelParts, device: &Device, precision: Precision) -> TensorResult<Self> {
-        let quantized = parts.quantized.clone();
-        let tensors = parts.tensors.into_iter().collect();
-        let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
-        let network = Network::new(&parts.config, &builder)?;
+        let network = network(&parts, device)?;
         let engine = |engine| Backend::Engine(Box::new(Mutex::new(engine)));
-        let backend = match (device, quantized) {
+        let backend = match (device, &parts.quantized) {
             (_, Some(quantized)) if precision != Precision::F32 => {
                 let quantization = quantized.quantization;
                 bail!(
@@ -113,14 +124,59 @@ impl LanguageModel {
                      allowed is f32"
                 )
             }
-            (Device::Cpu, Some(quantized)) => engine(Engine::quantized(&network, &quantized)?),
+            (Device::Cpu, Some(quantized)) => engine(Engine::quantized(&network, quantized)?),
             (Device::Cpu, None) => engine(Engine::new(&network, precision)?),
-            (_, Some(quantized)) => {
-                bail!("weights quantised as {} are for the CPU", quantized.quantization)
-            }
-            _ if precision == Precision::Int8 => bail!("precision int8 is for the CPU; allowed here is f32"),
-            _ => Backend::Tensors(network.arranged_for_inference()?),
+            #[cfg(feature = "cuda")]
+            _ => return Self::on_device(parts, device, precision, Capacity::default()),
+            #[cfg(not(feature = "cuda"))]
+            _ => bail!("there are no kernels for {device:?}"),
         };
+        Ok(Self { config: parts.config, vocabulary: parts.vocabulary, backend, device: device.clone() })
+    }
+
+    /// On a processor; on a device with room for so much.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::from_parts`].
+    pub fn on(
+        parts: ModelParts,
+        processor: &Processor,
+        precision: Precision,
+        #[cfg_attr(not(any(feature = "cuda", feature = "emulated")), expect(unused_variables))]
+        capacity: Capacity,
+    ) -> TensorResult<Self> {
+        match processor {
+            Processor::Cpu => Self::from_parts(parts, &Device::Cpu, precision),
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Processor::Device(device) => Self::on_device(parts, device, precision, capacity),
+        }
+    }
+
+    /// On a device, with room for so much. candle's CPU stands for the emulated device, where that is built.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::from_parts`].
+    #[cfg(any(feature = "cuda", feature = "emulated"))]
+    pub fn on_device(
+        parts: ModelParts,
+        device: &Device,
+        precision: Precision,
+        capacity: Capacity,
+    ) -> TensorResult<Self> {
+        let kind = match precision {
+            Precision::F32 => chorus_kernels::WeightKind::F32,
+            Precision::Bf16 => chorus_kernels::WeightKind::Bf16,
+            Precision::F16 => chorus_kernels::WeightKind::F16,
+            Precision::Int8 => bail!("precision int8 is for the CPU; allowed here are f32, bf16 and f16"),
+        };
+        if let Some(quantized) = &parts.quantized {
+            bail!("weights quantised as {} are for the CPU", quantized.quantization)
+        }
+        let launcher = Launcher::new(device)?;
+        DeviceEngine::check_memory(&launcher, &parts.config, kind, capacity)?;
+        let network = network(&parts, device)?;
+        let engine = DeviceEngine::new(launcher, &network, &parts.config, kind, capacity, device)?;
+        let backend = Backend::Device(Box::new(Mutex::new(engine)));
         Ok(Self { config: parts.config, vocabulary: parts.vocabulary, backend, device: device.clone() })
     }
 
@@ -141,7 +197,7 @@ impl LanguageModel {
 
     /// The state before a sequence's first token: zero, with the start token fed where the config has one.
     pub fn fresh_state(&self) -> Result<State, ForwardError> {
-        let mut state = State { values: vec![0.0; self.config.state_size()].into() };
+        let mut state = self.restore(&vec![0.0; self.config.state_size()])?;
         if let Start::Token(token) = self.config.start {
             self.predict(
                 &mut [Row { state: &mut state, tokens: &[token], want: Want::Nothing }],
@@ -151,17 +207,46 @@ impl LanguageModel {
         Ok(state)
     }
 
-    /// A state from its numbers ([`State::values`]), checked for size and finiteness.
+    /// A state from its numbers ([`LanguageModel::values`]), checked for size and finiteness.
     pub fn restore(&self, values: &[f32]) -> Result<State, ForwardError> {
-        self.check_size(values)?;
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(ForwardError::StateNotFinite { index, value: values[index] }),
-            None => Ok(State { values: values.into() }),
+        self.check_size(values.len())?;
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            return Err(ForwardError::StateNotFinite { index, value: values[index] });
+        }
+        match &self.backend {
+            Backend::Engine(_) => Ok(State::on_host(values)),
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(engine) => lock(engine).restore(values),
         }
     }
 
-    /// Feeds every row's tokens and hands every distribution that a row wants to `receive`, in the rows' order and in
-    /// order within a row.
+    /// The numbers of a state, `[layers, 2, hidden_size]`: what a snapshot holds. [`LanguageModel::restore`] takes them back.
+    ///
+    /// ```
+    /// use candle_core::Device;
+    /// use chorus_model::LanguageModel;
+    ///
+    /// let model = LanguageModel::load("../deploy/demo/alto".as_ref(), &Device::Cpu)?;
+    /// let state = model.fresh_state()?;
+    /// assert_eq!(model.restore(&model.values(&state)?)?, state);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The state is of another device, or the device fails.
+    pub fn values<'a>(&self, state: &'a State) -> Result<Cow<'a, [f32]>, ForwardError> {
+        match &self.backend {
+            Backend::Engine(_) => {
+                self.check_size(state.values().len())?;
+                Ok(Cow::Borrowed(state.values()))
+            }
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(engine) => Ok(Cow::Owned(lock(engine).values(state)?)),
+        }
+    }
+
+    /// Feeds every row's tokens and hands every distribution that a row wants to `receive`, in order within a row; on the CPU
+    /// in the rows' order, too.
     ///
     /// Rows of all lengths run together; the output layer runs over the wanted rows only, a block of them at a time.
     /// On an error no state has changed. On the CPU a call allocates nothing once one of its size has run.
@@ -192,12 +277,74 @@ impl LanguageModel {
             self.check_row(index, row)?;
         }
         match &self.backend {
-            Backend::Engine(engine) => {
-                // A call that panicked leaves numbers in the workspace that the next one writes again.
-                let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
-                engine.forward(rows, receive)?;
+            Backend::Engine(engine) => lock(engine).forward(rows, receive)?,
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(engine) => {
+                let whole = vec![Reduction::Row; rows.len()];
+                lock(engine).forward(&mut parts(rows, &whole), &mut |found| {
+                    if let Reduced::Row(logits) = found.reduced {
+                        let crate::gpu::Found { row, offset, norm, .. } = found;
+                        receive(Prediction { row, offset, logits, norm });
+                    }
+                })?;
             }
-            Backend::Tensors(network) => self.predict_with_tensors(network, rows, receive)?,
+        }
+        Ok(())
+    }
+
+    /// Feeds every row's tokens and hands over what its reduction says of every distribution that it wants, found where the
+    /// logits stand: of a device no more comes to the host. In order within a row. On an error no state has changed.
+    ///
+    /// ```
+    /// use candle_core::Device;
+    /// use chorus_model::{LanguageModel, Reduced, Reduction, Room, Row, Want};
+    ///
+    /// let model = LanguageModel::load("../deploy/demo/alto".as_ref(), &Device::Cpu)?;
+    /// let mut state = model.fresh_state()?;
+    /// let rows = &mut [Row { state: &mut state, tokens: &[40], want: Want::Next }];
+    /// let likeliest = [Reduction::Top { k: 3, log_threshold: None }];
+    /// model.answer(rows, &likeliest, &mut Room::default(), &mut |answer| {
+    ///     assert!(matches!(answer.found, Reduced::Top { ids: [_, _, _], .. }));
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`LanguageModel::predict`].
+    ///
+    /// # Panics
+    /// There is not one reduction for each row.
+    pub fn answer(
+        &self,
+        rows: &mut [Row<'_>],
+        reductions: &[Reduction<'_>],
+        room: &mut Room,
+        receive: &mut dyn FnMut(Answer<'_>),
+    ) -> Result<(), ForwardError> {
+        assert_eq!(rows.len(), reductions.len(), "there is a reduction for each row");
+        for (index, row) in rows.iter().enumerate() {
+            self.check_row(index, row)?;
+        }
+        match &self.backend {
+            Backend::Engine(engine) => {
+                let asked: Vec<_> = rows.iter().map(|row| (row.want, row.tokens)).collect();
+                lock(engine).forward(rows, &mut |prediction| {
+                    let Prediction { row, offset, logits, norm } = prediction;
+                    let (want, tokens) = asked[row];
+                    let token = tokens.get(offset).filter(|_| want == Want::Each);
+                    let target = token.and_then(|token| logits.get(*token as usize)).copied();
+                    let found =
+                        if norm.is_finite() { reductions[row].of(logits, norm, room) } else { Reduced::Norm };
+                    receive(Answer { row, offset, norm, target, found });
+                })?;
+            }
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(engine) => {
+                lock(engine).forward(&mut parts(rows, reductions), &mut |found| {
+                    let crate::gpu::Found { row, offset, norm, target, reduced } = found;
+                    receive(Answer { row, offset, norm, target, found: reduced });
+                })?;
+            }
         }
         Ok(())
     }
@@ -227,51 +374,71 @@ impl LanguageModel {
         Ok(outputs)
     }
 
-    /// Bytes of the weights as they are held in memory; on the CPU with the table of the first layer's projections.
+    /// Bytes of the weights as they are held in memory, with the table of the first layer's projections.
     pub fn weight_bytes(&self) -> u64 {
         match &self.backend {
-            Backend::Engine(engine) => {
-                engine.lock().unwrap_or_else(PoisonError::into_inner).weight_bytes() as u64
-            }
-            Backend::Tensors(_) => self.config.parameters() * size_of::<f32>() as u64,
+            Backend::Engine(engine) => lock(engine).weight_bytes() as u64,
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(engine) => lock(engine).memory().weights,
         }
     }
 
-    fn predict_with_tensors(
-        &self,
-        network: &Network,
-        rows: &mut [Row<'_>],
-        receive: &mut dyn FnMut(Prediction<'_>),
-    ) -> TensorResult<()> {
-        let batch = Batch::new(rows, self.config.layers, self.config.hidden_size);
-        let fed = batch.feed(network, &self.device)?;
-        let outputs = batch.outputs(network, &self.device, &fed)?;
-        for (index, state) in batch.states_after(&fed)? {
-            *rows[index].state = state;
+    /// What it takes of a device's memory; none on the CPU.
+    pub fn device_memory(&self) -> Option<DeviceMemory> {
+        match &self.backend {
+            Backend::Engine(_) => None,
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(engine) => Some(lock(engine).memory()),
         }
-        for (row, output) in outputs.iter().enumerate() {
-            for (offset, logits) in output.logits.chunks_exact(self.config.vocab_size).enumerate() {
-                receive(Prediction { row, offset, logits, norm: norm(logits) });
-            }
-        }
-        Ok(())
+    }
+
+    /// Whether the same input gives the same bits, in whatever batch.
+    pub fn repeats_itself(&self) -> bool {
+        matches!(self.backend, Backend::Engine(_))
     }
 
     fn check_row(&self, row: usize, request: &Row<'_>) -> Result<(), ForwardError> {
         let vocab_size = self.config.vocab_size;
-        match request.tokens.iter().find(|&&token| token as usize >= vocab_size) {
-            Some(&token) => Err(ForwardError::TokenOutOfVocabulary { row, token, vocab_size }),
-            None => self.check_size(&request.state.values),
+        if let Some(&token) = request.tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            return Err(ForwardError::TokenOutOfVocabulary { row, token, vocab_size });
+        }
+        match &self.backend {
+            Backend::Engine(_) => self.check_size(request.state.values().len()),
+            // The engine looks at the place, where the size is that of the table.
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(_) => Ok(()),
         }
     }
 
-    fn check_size(&self, values: &[f32]) -> Result<(), ForwardError> {
-        let (found, expected) = (values.len(), self.config.state_size());
+    fn check_size(&self, found: usize) -> Result<(), ForwardError> {
+        let expected = self.config.state_size();
         if found != expected {
             return Err(ForwardError::StateSize { found, expected });
         }
         Ok(())
     }
+}
+
+/// What a call that panicked left in a workspace is written again by the next one.
+fn lock<T>(engine: &Mutex<T>) -> MutexGuard<'_, T> {
+    engine.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The network of a model's tensors, on a device.
+fn network(parts: &ModelParts, device: &Device) -> TensorResult<Network> {
+    let tensors = parts.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    Network::new(&parts.config, &VarBuilder::from_tensors(tensors, DType::F32, device))
+}
+
+#[cfg(any(feature = "cuda", feature = "emulated"))]
+fn parts<'a>(rows: &'a mut [Row<'_>], reductions: &'a [Reduction<'_>]) -> Vec<Part<'a>> {
+    let part = |(row, reduction): (&'a mut Row<'_>, &'a Reduction<'_>)| Part {
+        state: &mut *row.state,
+        tokens: row.tokens,
+        want: row.want,
+        reduction: *reduction,
+    };
+    rows.iter_mut().zip(reductions).map(part).collect()
 }
 
 impl fmt::Debug for LanguageModel {
@@ -281,44 +448,5 @@ impl fmt::Debug for LanguageModel {
             .field("config", &self.config)
             .field("device", &self.device)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What runs on other devices, run on this one: the same answers and states as the engine's.
-    #[test]
-    fn tensor_operations_predict_what_the_engine_predicts() {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo/tenor");
-        let engine = LanguageModel::load(&directory, &Device::Cpu).unwrap();
-        let parts = ModelParts::load(&directory).unwrap();
-        let builder = VarBuilder::from_tensors(parts.tensors.into_iter().collect(), DType::F32, &Device::Cpu);
-        let network = Network::new(&parts.config, &builder).unwrap().arranged_for_inference().unwrap();
-        let (config, vocabulary) = (parts.config, parts.vocabulary);
-        let tensors =
-            LanguageModel { config, vocabulary, backend: Backend::Tensors(network), device: Device::Cpu };
-        let answers = |model: &LanguageModel| {
-            let mut states = vec![model.fresh_state().unwrap(); 3];
-            let tokens: [&[u32]; 3] = [&[40, 41, 42], &[], &[7]];
-            let wants = [Want::Each, Want::Next, Want::Next];
-            let rows = states.iter_mut().zip(tokens).zip(wants);
-            let mut rows: Vec<Row<'_>> =
-                rows.map(|((state, tokens), want)| Row { state, tokens, want }).collect();
-            let mut numbers = Vec::new();
-            let mut places = Vec::new();
-            let received = model.predict(&mut rows, &mut |prediction| {
-                places.push((prediction.row, prediction.offset));
-                numbers.extend_from_slice(prediction.logits);
-            });
-            received.unwrap();
-            states.iter().for_each(|state| numbers.extend_from_slice(state.values()));
-            (places, numbers)
-        };
-        let ((places, numbers), (other_places, others)) = (answers(&engine), answers(&tensors));
-        assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0)]);
-        assert_eq!((other_places, others.len()), (places, numbers.len()));
-        assert!(numbers.iter().zip(&others).all(|(one, other)| (one - other).abs() < 1e-4));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Knows nothing about networks between machines: no tokio, no tonic, no wire types.
 
-mod batch;
+mod block;
+mod capacity;
 mod cell;
 mod config;
 mod device;
@@ -14,6 +15,8 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 mod gguf;
+#[cfg(any(feature = "cuda", feature = "emulated"))]
+mod gpu;
 pub mod import;
 mod language_model;
 mod line;
@@ -32,11 +35,12 @@ mod threads;
 pub mod train;
 mod weights;
 
-pub use chorus_simd::{Norm, log_sum_exp};
+pub use capacity::{Capacity, DeviceMemory};
+pub use chorus_simd::{Norm, Reduced, Reduction, Room, log_sum_exp};
 pub use config::{
     Config, ConfigError, FORMAT, MAX_DIMENSION, MAX_LAYERS, MAX_NAME_CHARACTERS, MAX_VOCAB_SIZE, Start,
 };
-pub use device::{DeviceError, open_device};
+pub use device::{DeviceError, Processor, open_device};
 pub use directory::ModelParts;
 pub use evaluate::{Evaluation, evaluate, evaluate_in_lanes, evaluate_lines};
 pub use file_names::{CONFIG_FILE, QUANTIZED_WEIGHTS_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
@@ -47,6 +51,6 @@ pub use network::{Dropout, Network, NetworkState};
 pub use packing::{Packing, PackingError};
 pub use precision::{Precision, PrecisionError};
 pub use quantization::{Quantization, QuantizationError, QuantizeError};
-pub use row::{Output, Prediction, Row, State, Want};
+pub use row::{Answer, Output, Prediction, Row, State, Want};
 pub use threads::{ThreadsError, use_threads};
 pub use weights::{Tensors, WeightType, WeightsError};

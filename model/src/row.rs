@@ -1,13 +1,22 @@
 //! What goes into one inference call and comes out of it, row by row. Knows nothing about how a call is computed.
 
-use chorus_simd::Norm;
+use chorus_simd::{Norm, Reduced};
 
 /// One sequence's LSTM state: h and c of every layer, `[layers, 2, hidden_size]`. A clone is independent.
 ///
-/// The top layer's h is among them, so every state has a next-token distribution, a fresh one too.
+/// The top layer's h is among them, so every state has a next-token distribution, a fresh one too. On a device it stands in
+/// the device's memory, and only its place is here: [`crate::LanguageModel::values`] has the numbers of both.
 #[derive(Debug, Clone, PartialEq)]
-pub struct State {
-    pub(crate) values: Box<[f32]>,
+pub struct State(pub(crate) Place);
+
+/// Where a state stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Place {
+    /// Here.
+    Host(Box<[f32]>),
+    /// On a device.
+    #[cfg(any(feature = "cuda", feature = "emulated"))]
+    Slot(crate::gpu::Slot),
 }
 
 /// One sequence's part of a [`crate::LanguageModel::predict`].
@@ -45,6 +54,21 @@ pub struct Prediction<'a> {
     pub norm: Norm,
 }
 
+/// What is known of one distribution that a row asked for, lent: its reduction, and no more.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// Which row of the call.
+    pub row: usize,
+    /// Which of the row's distributions, from 0.
+    pub offset: usize,
+    /// The log-sum-exp of its logits; not finite where a logit is not, and then it is all that is known.
+    pub norm: Norm,
+    /// The logit of the row's token that was drawn from this distribution, where the row wants [`Want::Each`].
+    pub target: Option<f32>,
+    /// By the row's reduction.
+    pub found: Reduced<'a>,
+}
+
 /// What a row asked for, kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
@@ -53,8 +77,24 @@ pub struct Output {
 }
 
 impl State {
-    /// The numbers, `[layers, 2, hidden_size]`: what a snapshot holds. [`crate::LanguageModel::restore`] takes them back.
-    pub fn values(&self) -> &[f32] {
-        &self.values
+    pub(crate) fn on_host(values: impl Into<Box<[f32]>>) -> Self {
+        Self(Place::Host(values.into()))
+    }
+
+    /// The numbers, of a state that stands here; else none.
+    pub(crate) fn values(&self) -> &[f32] {
+        match &self.0 {
+            Place::Host(values) => values,
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Place::Slot(_) => &[],
+        }
+    }
+
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        match &mut self.0 {
+            Place::Host(values) => values,
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Place::Slot(_) => &mut [],
+        }
     }
 }

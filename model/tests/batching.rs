@@ -63,7 +63,11 @@ fn a_ragged_batch_with_mixed_wants_equals_its_rows_one_by_one() {
             };
             assert_eq!(outputs[index].logits.len(), rows * vocab_size);
             assert!(difference(&outputs[index].logits, &expected.logits) <= TOLERANCE, "row {index}");
-            assert!(difference(together[index].values(), alone[index].values()) <= TOLERANCE, "row {index}");
+            assert!(
+                difference(&model.values(&together[index]).unwrap(), &model.values(&alone[index]).unwrap())
+                    <= TOLERANCE,
+                "row {index}"
+            );
         }
     }
 }
@@ -99,7 +103,10 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size() {
                 bits(&steps.collect::<Vec<_>>()) == bits(&expected.logits),
                 "{form} {hidden_size} {vocab_size}"
             );
-            assert!(bits(stepwise.values()) == bits(alone.values()), "{form} {hidden_size} {vocab_size}");
+            assert!(
+                bits(&model.values(&stepwise).unwrap()) == bits(&model.values(&alone).unwrap()),
+                "{form} {hidden_size} {vocab_size}"
+            );
             for size in [2, 5, 7, 16, 64, 65, 100] {
                 let mut states: Vec<State> = (0..size).map(|row| state(&model, row * 5)).collect();
                 // The row in question in the middle, beside rows that end before it and after it.
@@ -114,7 +121,10 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size() {
                 let outputs = model.forward(&mut rows).unwrap();
                 let place = format!("{form} {hidden_size} {vocab_size} {size}");
                 assert!(bits(&outputs[mine].logits) == bits(&expected.logits), "{place}");
-                assert!(bits(states[mine].values()) == bits(alone.values()), "{place}");
+                assert!(
+                    bits(&model.values(&states[mine]).unwrap()) == bits(&model.values(&alone).unwrap()),
+                    "{place}"
+                );
             }
         }
     }
@@ -162,7 +172,7 @@ fn a_text_in_chunks_equals_the_text_at_once() {
             logits.extend(forward(&model, &mut state, chunk, Want::Each).logits);
         }
         assert!(difference(&logits, &expected) <= TOLERANCE);
-        assert!(difference(state.values(), whole.values()) <= TOLERANCE);
+        assert!(difference(&model.values(&state).unwrap(), &model.values(&whole).unwrap()) <= TOLERANCE);
     }
 }
 
@@ -203,9 +213,9 @@ fn a_failing_row_changes_no_state() {
 fn states_are_restored_from_their_numbers_only_where_they_fit() {
     let model = model(config());
     let state = state(&model, 3);
-    assert_eq!(model.restore(state.values()).unwrap(), state);
+    assert_eq!(model.restore(&model.values(&state).unwrap()).unwrap(), state);
     assert!(matches!(model.restore(&[0.0; 5]), Err(ForwardError::StateSize { found: 5, expected: 36 })));
-    let mut broken = state.values().to_vec();
+    let mut broken = model.values(&state).unwrap().into_owned();
     broken[7] = f32::NAN;
     assert!(matches!(model.restore(&broken), Err(ForwardError::StateNotFinite { index: 7, .. })));
     let mut foreign = common::model(Config { layers: 1, ..config() }).fresh_state().unwrap();

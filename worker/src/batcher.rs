@@ -62,6 +62,18 @@ struct Queue {
     waiting: VecDeque<Waiting>,
 }
 
+impl BatchLimits {
+    /// The defaults on the device of that name. A large device is busy with thousands of tokens only, and they take it no
+    /// longer than some dozens; all of its workspace is taken when the model is loaded.
+    #[must_use]
+    pub fn on(device: &str) -> Self {
+        match device {
+            "cpu" => Self::default(),
+            _ => Self { chunk_tokens: 256, tokens: 4096, logits: 1 << 26, ..Self::default() },
+        }
+    }
+}
+
 impl Default for BatchLimits {
     /// Six texts of 32 tokens: a tile of the engine's kernel takes six rows, and some hundred rows share all that there is to
     /// share. In larger forwards everybody waits for everybody, and the members that answer later for each other.

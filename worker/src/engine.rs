@@ -305,7 +305,8 @@ impl<P: Predictor> Engine<P> {
     /// A session as it stands.
     fn snapshot(&self, key: SessionKey) -> Option<v1::Snapshot> {
         let session = self.sessions.get(key)?;
-        let state = self.predictor.snapshot(&session.state);
+        // Whoever asked goes without one; the log has the reason.
+        let state = guard(|| self.predictor.snapshot(&session.state)).ok()?;
         self.metrics.snapshot(state.len());
         Some(snapshot::seal(&self.model_fingerprint, session.position, state))
     }

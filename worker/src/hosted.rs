@@ -4,7 +4,9 @@
 use std::{error::Error, fmt, iter::successors};
 
 use bytes::Bytes;
-use chorus_model::{LanguageModel, LoadError, ModelParts, Precision, Quantization};
+use chorus_model::{
+    Capacity, DeviceMemory, LanguageModel, LoadError, ModelParts, Precision, Processor, Quantization,
+};
 use chorus_net::ServerTls;
 use chorus_proto::{MAX_MESSAGE_BYTES, v1};
 
@@ -28,6 +30,7 @@ pub struct LoadedWorker {
     /// Plain text without it.
     pub(crate) tls: Option<ServerTls>,
     card: v1::ModelCard,
+    memory: Option<DeviceMemory>,
 }
 
 /// Loads the model directory onto the device and has it compute what is known. Takes its time: not for an async task.
@@ -36,12 +39,14 @@ pub struct LoadedWorker {
 /// The config, the device, the directory or the model itself can't be used; the error is one line for people.
 pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
     config.validate()?;
-    let device = chorus_model::open_device(&config.device)?;
+    let processor = Processor::open(&config.device)?;
     let parts = ModelParts::load_as(&config.model, config.quantize)?;
     let numbers = Numbers { precision: config.precision, quantization: parts.quantization() };
     let fingerprint = model_fingerprint(numbers, &parts)?;
     let golden = golden(numbers, &parts)?;
-    let model = LanguageModel::from_parts(parts, &device, config.precision).map_err(LoadError::Device)?;
+    let model = LanguageModel::on(parts, &processor, config.precision, capacity(&config));
+    let model = model.map_err(LoadError::Device)?;
+    let memory = model.device_memory();
     let limits = limits(&config, &model)?;
     let card = card(&config, numbers, &model, &limits, fingerprint);
     let tokenizer = Bytes::from(model.vocabulary().to_json().to_owned());
@@ -49,9 +54,15 @@ pub fn load(config: WorkerConfig) -> Result<LoadedWorker, WorkerError> {
     let golden = first_probe(golden, &mut predictor)?;
     tracing::info!(
         model = %config.model.display(), name = card.name, architecture = card.architecture, device = card.device,
-        "model loaded"
+        memory = memory.map(tracing::field::display), "model loaded"
     );
-    Ok(LoadedWorker { predictor, golden, tokenizer, limits, config, tls: None, card })
+    Ok(LoadedWorker { predictor, golden, tokenizer, limits, config, tls: None, card, memory })
+}
+
+/// The room that a worker needs on a device: for its sessions, and for the states of a probe and of every session's start.
+fn capacity(config: &WorkerConfig) -> Capacity {
+    let states = config.max_sessions as usize + 3;
+    Capacity { states, tokens: config.batch.tokens, logits: config.batch.logits }
 }
 
 /// In which numbers a model's weights are multiplied.
@@ -71,6 +82,7 @@ impl Numbers {
         match self {
             Self { quantization: Some(_), .. } | Self { precision: Precision::Int8, .. } => 0.2,
             Self { precision: Precision::F32, .. } => 1e-3,
+            Self { precision: Precision::Bf16 | Precision::F16, .. } => 0.1,
         }
     }
 }
@@ -88,6 +100,14 @@ impl LoadedWorker {
     /// What the worker will answer to Describe.
     pub fn card(&self) -> &v1::ModelCard {
         &self.card
+    }
+
+    /// What the model takes of its device's memory, in bytes of each part; nothing on the CPU.
+    pub(crate) fn device_memory(&self) -> Vec<(&'static str, u64)> {
+        let parts = |memory: DeviceMemory| {
+            [("weights", memory.weights), ("states", memory.states), ("workspace", memory.workspace)]
+        };
+        self.memory.map(parts).into_iter().flatten().collect()
     }
 
     /// To be served over TLS. What this is may be replaced while it serves.
@@ -218,6 +238,24 @@ mod tests {
                 assert!(furthest < numbers.tolerance() / 10.0, "{name} in {numbers}: {furthest}");
                 assert!(golden.pinned(answers).probe(&mut predictor).is_ok(), "the same bits");
             }
+        }
+    }
+
+    /// The kernels are those of devices, which sum in another order.
+    #[cfg(feature = "emulated")]
+    #[test]
+    fn the_demo_members_are_far_within_the_tolerances_on_a_device() {
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo/tenor");
+            let parts = ModelParts::load(&directory).unwrap();
+            let numbers = Numbers { precision, quantization: None };
+            let golden = golden(numbers, &parts).unwrap();
+            let capacity = Capacity { states: 8, tokens: 32, logits: 1 << 16 };
+            let processor = Processor::open("emulated").unwrap();
+            let model = LanguageModel::on(parts, &processor, precision, capacity).unwrap();
+            let mut predictor = HostedModel::new(model).unwrap();
+            let furthest = golden.furthest(&golden.probe(&mut predictor).unwrap());
+            assert!(furthest < numbers.tolerance() / 10.0, "{precision}: {furthest}");
         }
     }
 }

@@ -22,7 +22,7 @@ impl HostedModel {
 
     /// Whether the same input gives the same bits, in whatever batch.
     pub(crate) fn repeats_itself(&self) -> bool {
-        self.model.device().is_cpu()
+        self.model.repeats_itself()
     }
 }
 
@@ -37,8 +37,8 @@ impl Predictor for HostedModel {
         Ok(self.fresh_state.clone())
     }
 
-    fn snapshot(&self, state: &State) -> Bytes {
-        state.values().iter().flat_map(|value| value.to_le_bytes()).collect()
+    fn snapshot(&self, state: &State) -> Result<Bytes, PredictorError> {
+        Ok(self.model.values(state)?.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<State, PredictorError> {
@@ -61,11 +61,11 @@ impl Predictor for HostedModel {
         rows: &mut [Row<'_, State>],
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<(), PredictorError> {
-        let asked: Vec<_> = rows.iter().map(|row| (row.want, row.tokens, row.reduction)).collect();
+        let reductions: Vec<_> = rows.iter().map(|row| row.reduction).collect();
         let mut rows: Vec<_> = rows.iter_mut().map(model_row).collect();
-        self.model.predict(&mut rows, &mut |prediction| {
-            let chorus_model::Prediction { row, offset, logits, norm } = prediction;
-            receive(Prediction::reduced((row, offset), (logits, norm), asked[row], &mut self.room));
+        self.model.answer(&mut rows, &reductions, &mut self.room, &mut |answer| {
+            let chorus_model::Answer { row, offset, norm, target, found } = answer;
+            receive(Prediction { row, offset, norm, target, found });
         })?;
         Ok(())
     }

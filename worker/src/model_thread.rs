@@ -365,8 +365,8 @@ mod tests {
             Ok(Bomb)
         }
 
-        fn snapshot(&self, _: &Bomb) -> Bytes {
-            Bytes::new()
+        fn snapshot(&self, _: &Bomb) -> Result<Bytes, PredictorError> {
+            Ok(Bytes::new())
         }
 
         fn restore(&mut self, _: &[u8]) -> Result<Bomb, PredictorError> {
@@ -398,8 +398,8 @@ mod tests {
             self.state.take().ok_or_else(|| "there is one session".into())
         }
 
-        fn snapshot(&self, _: &Self::State) -> Bytes {
-            Bytes::new()
+        fn snapshot(&self, _: &Self::State) -> Result<Bytes, PredictorError> {
+            Ok(Bytes::new())
         }
 
         fn restore(&mut self, _: &[u8]) -> Result<Self::State, PredictorError> {
@@ -511,8 +511,8 @@ mod tests {
             Ok(())
         }
 
-        fn snapshot(&self, (): &()) -> Bytes {
-            Bytes::new()
+        fn snapshot(&self, (): &()) -> Result<Bytes, PredictorError> {
+            Ok(Bytes::new())
         }
 
         fn restore(&mut self, _: &[u8]) -> Result<(), PredictorError> {

@@ -7,7 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use chorus_proto::v1::Failure;
-use chorus_simd::{Norm, Reduced, Reduction, Room};
+#[cfg(test)]
+use chorus_simd::Room;
+use chorus_simd::{Norm, Reduced, Reduction};
 
 use crate::failure;
 
@@ -26,7 +28,10 @@ pub(crate) trait Predictor {
     fn fresh_state(&mut self) -> Result<Self::State, PredictorError>;
 
     /// A state as bytes, of which [`Predictor::restore`] makes the same one, to the bit.
-    fn snapshot(&self, state: &Self::State) -> Bytes;
+    ///
+    /// # Errors
+    /// The device can't be read.
+    fn snapshot(&self, state: &Self::State) -> Result<Bytes, PredictorError>;
 
     /// The state that these bytes are a snapshot of.
     ///
@@ -36,7 +41,7 @@ pub(crate) trait Predictor {
 
     /// A second state like this one, to the bit.
     fn fork(&mut self, state: &Self::State) -> Result<Self::State, PredictorError> {
-        let snapshot = self.snapshot(state);
+        let snapshot = self.snapshot(state)?;
         self.restore(&snapshot)
     }
 
@@ -66,7 +71,8 @@ pub(crate) struct Prediction<'a> {
 }
 
 impl<'a> Prediction<'a> {
-    /// Reduces a whole row of logits, where a predictor has them at hand.
+    /// Reduces a whole row of logits, as scripted predictors have them.
+    #[cfg(test)]
     pub(crate) fn reduced(
         (row, offset): (usize, usize),
         (logits, norm): (&'a [f32], Norm),

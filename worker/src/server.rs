@@ -117,6 +117,7 @@ where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let card = loaded.card().clone();
+    telemetry::device_memory(&loaded.device_memory());
     let LoadedWorker { predictor, golden, tokenizer, limits, config, tls, .. } = loaded;
     let fingerprint = card.model_fingerprint.clone();
     let engine =

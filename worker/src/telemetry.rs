@@ -17,6 +17,7 @@ const PROBES: &str = "chorus_worker_probes_total";
 const STREAMS: &str = "chorus_worker_streams";
 const SESSIONS: &str = "chorus_worker_sessions";
 const SESSIONS_LIMIT: &str = "chorus_worker_sessions_limit";
+const DEVICE_MEMORY: &str = "chorus_worker_device_memory_bytes";
 const FEEDS: &str = "chorus_worker_feeds_total";
 const WAITING: &str = "chorus_worker_feeds_waiting";
 const WAIT: &str = "chorus_worker_feed_wait_seconds";
@@ -91,6 +92,14 @@ pub(crate) fn describe(card: &ModelCard, max_sessions: u32) {
     ];
     metrics::gauge!(MODEL, &labels).set(1.0);
     metrics::gauge!(SESSIONS_LIMIT).set(f64::from(max_sessions));
+}
+
+/// Says what the model takes of its device's memory, in bytes of each part.
+pub(crate) fn device_memory(parts: &[(&'static str, u64)]) {
+    metrics::describe_gauge!(DEVICE_MEMORY, Unit::Bytes, "Memory of the device that the model takes");
+    for &(part, bytes) in parts {
+        metrics::gauge!(DEVICE_MEMORY, "part" => part).set(bytes as f64);
+    }
 }
 
 /// Whether what the device computes can be relied on, as it is known now.

@@ -9,7 +9,8 @@ use super::matrix::{Numbers, Scratch};
 use super::product::Activations;
 use super::projection::project;
 use super::weights::{Recurrent, TokenInput, Weights};
-use super::workspace::{Source, StateLayout, Wanted, Workspace};
+use super::workspace::{StateLayout, Workspace};
+use crate::block::{Source, Wanted};
 use crate::network::Network;
 use crate::precision::Precision;
 use crate::quantization::QuantizedMatrices;
@@ -56,7 +57,7 @@ impl Engine {
         rows: &mut [Row<'_>],
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<()> {
-        self.workspace.block.fill(rows);
+        self.workspace.block.fill(rows.iter().map(|row| (row.tokens, row.want)));
         if !self.workspace.block.order.is_empty() {
             self.reserve()?;
             self.load(rows)?;
@@ -95,7 +96,7 @@ impl Engine {
         for (layer, states) in self.workspace.states.iter().enumerate() {
             states.write("lstm-load", |states| {
                 for (place, &row) in order.iter().enumerate() {
-                    let values = &rows[row].state.values[2 * layer * size..][..2 * size];
+                    let values = &rows[row].state.values()[2 * layer * size..][..2 * size];
                     let (hidden, cell) = values.split_at(size);
                     let chunks = hidden.chunks(layout.lanes).zip(cell.chunks(layout.lanes));
                     for ((hidden, cell), place) in chunks.zip(layout.places(order.len(), place)) {
@@ -215,7 +216,7 @@ impl Engine {
                     |group: usize| (group * count + index) * lanes..(group * count + index + 1) * lanes;
                 match wanted.source {
                     Source::Before => {
-                        let hidden = &rows[wanted.row].state.values[before..][..hidden_size];
+                        let hidden = &rows[wanted.row].state.values()[before..][..hidden_size];
                         for (group, hidden) in hidden.chunks(lanes).enumerate() {
                             let slot = &mut selected[slot(group)];
                             slot[..hidden.len()].copy_from_slice(hidden);
@@ -274,7 +275,7 @@ impl Engine {
                 for (place, &row) in self.workspace.block.order.iter().enumerate() {
                     let step = rows[row].tokens.len() - 1;
                     let states = &states[layout.after(step)];
-                    let values = &mut rows[row].state.values[2 * layer * size..][..2 * size];
+                    let values = &mut rows[row].state.values_mut()[2 * layer * size..][..2 * size];
                     let (hidden, cell) = values.split_at_mut(size);
                     let chunks = hidden.chunks_mut(layout.lanes).zip(cell.chunks_mut(layout.lanes));
                     let places = layout.places(layout.packing.batch_sizes()[step], place);

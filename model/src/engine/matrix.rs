@@ -57,6 +57,9 @@ impl Matrix {
             Numbers::Tensors(Precision::Int8) => {
                 Int8Panels::pack(weight, columns, lanes, instructions).map(Self::Int8)
             }
+            Numbers::Tensors(precision @ (Precision::Bf16 | Precision::F16)) => {
+                bail!("precision {precision} is for CUDA devices; allowed on cpu are f32 and int8")
+            }
             Numbers::Blocks(quantized) => {
                 let Some(blocks) = quantized.blocks(name) else { bail!("the matrix {name} is in no blocks") };
                 let (rows, (_, depth)) = (blocks?, weight.dims2()?);

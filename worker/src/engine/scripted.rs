@@ -36,8 +36,8 @@ impl Predictor for Scripted {
         Ok(vec![])
     }
 
-    fn snapshot(&self, state: &Vec<u32>) -> Bytes {
-        state.iter().flat_map(|token| token.to_le_bytes()).collect()
+    fn snapshot(&self, state: &Vec<u32>) -> Result<Bytes, PredictorError> {
+        Ok(state.iter().flat_map(|token| token.to_le_bytes()).collect())
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<Vec<u32>, PredictorError> {

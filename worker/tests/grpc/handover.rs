@@ -4,7 +4,7 @@ use chorus_proto::v1::{self, ErrorCode};
 use chorus_worker::Precision;
 use tonic::Code;
 
-use crate::harness::{Worker, failure, feed, next, nothing, open, soon, values};
+use crate::harness::{Worker, assert_same, failure, feed, next, nothing, open, soon, values};
 
 pub(crate) fn open_at(session: u64, snapshot: v1::Snapshot) -> v1::Operation {
     let open = v1::Open { from: Some(v1::open::From::Snapshot(snapshot)) };
@@ -50,7 +50,7 @@ async fn a_worker_that_stops_hands_its_sessions_over_after_the_last_answer() {
     taking.send([open_at(1, handovers[0].snapshot.clone().unwrap()), open(2)]);
     let from_snapshot = taking.ask(feed(1, 1, &[6], next())).await;
     let from_start = taking.ask(feed(2, 1, &[3, 4, 5, 6], next())).await;
-    assert_eq!(values(&from_snapshot, 1), values(&from_start, 1));
+    assert_same(&values(&from_snapshot, 1), &values(&from_start, 1));
 }
 
 #[tokio::test]

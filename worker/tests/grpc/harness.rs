@@ -7,7 +7,7 @@ use chorus_proto::{
     MAX_MESSAGE_BYTES,
     v1::{self, Answer, AnswerFrame, ErrorCode, OperationFrame, answer, worker_client::WorkerClient},
 };
-use chorus_worker::{WorkerConfig, WorkerError};
+use chorus_worker::{Precision, WorkerConfig, WorkerError};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -53,8 +53,15 @@ impl Worker {
     }
 
     pub(crate) async fn start_on(directory: TempDir, set: impl FnOnce(&mut WorkerConfig)) -> Self {
-        let mut config = WorkerConfig::new(directory.path());
+        let mut config =
+            WorkerConfig { device: models::DEVICE.to_owned(), ..WorkerConfig::new(directory.path()) };
+        // A workspace for that many is made and zeroed.
+        config.batch.logits = config.batch.logits.min(1 << 22);
         set(&mut config);
+        if config.precision == Precision::Int8 || config.quantize.is_some() {
+            // What only the CPU has runs there.
+            config.device = "cpu".to_owned();
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -198,6 +205,31 @@ pub(crate) fn values(answer: &Answer, rows: usize) -> Vec<f32> {
         }
         other => panic!("logits were asked for, the answer is {other:?}"),
     }
+}
+
+/// Numbers are the same to the bit, on the CPU; on a device, which adds in another order for another batch, they are near.
+#[track_caller]
+pub(crate) fn assert_same(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let is_same = if models::ON_DEVICE {
+            (found - expected).abs() <= 1e-5
+        } else {
+            found.to_bits() == expected.to_bits()
+        };
+        assert!(is_same, "number {index} is {found}, expected is {expected}");
+    }
+}
+
+/// The same of a row's norm.
+#[track_caller]
+pub(crate) fn assert_norm_of(found: (f32, f64), row: &[f32]) {
+    let expected = chorus_simd::norm(row);
+    let allowed = if models::ON_DEVICE { 1e-6 } else { 0.0 };
+    assert!(
+        found.0 == expected.largest && (found.1 - expected.log_sum).abs() <= allowed,
+        "{found:?} {expected:?}"
+    );
 }
 
 pub(crate) fn norms(answer: &Answer) -> Vec<(f32, f64)> {

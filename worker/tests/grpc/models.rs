@@ -3,7 +3,9 @@
 use std::{ops::RangeInclusive, path::Path};
 
 use candle_core::{Device, Tensor};
-use chorus_model::{Config, FORMAT, LanguageModel, ModelParts, Start, Tensors, WeightType};
+use chorus_model::{
+    Capacity, Config, FORMAT, LanguageModel, ModelParts, Precision, Processor, Start, Tensors, WeightType,
+};
 use chorus_text::Vocabulary;
 
 /// The vocabulary's size in most tests.
@@ -56,9 +58,16 @@ pub(crate) fn write_overflowing(directory: &Path, at: RangeInclusive<u32>) {
     write_parts(directory, config, tensors);
 }
 
-/// The same model in this process.
+/// Where models run: these tests are built twice, and named after it where it is not the CPU.
+pub(crate) const DEVICE: &str = if ON_DEVICE { "emulated" } else { "cpu" };
+/// Whether that is a device.
+pub(crate) const ON_DEVICE: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"device");
+
+/// The same model in this process, on a processor like the worker's.
 pub(crate) fn load(directory: &Path) -> LanguageModel {
-    LanguageModel::load(directory, &Device::Cpu).unwrap()
+    let (parts, processor) = (ModelParts::load(directory).unwrap(), Processor::open(DEVICE).unwrap());
+    let capacity = Capacity { states: 64, tokens: 512, logits: 1 << 20 };
+    LanguageModel::on(parts, &processor, Precision::F32, capacity).unwrap()
 }
 
 /// Fixed tokens of a vocabulary.

@@ -31,6 +31,11 @@ fn quantized() -> TempDir {
     directory
 }
 
+/// Only the CPU has kernels for blocks.
+fn on_the_cpu(config: &mut WorkerConfig) {
+    config.device = "cpu".to_owned();
+}
+
 /// The error with its causes, as the command line prints it.
 fn refusal(config: WorkerConfig) -> String {
     let error = chorus_worker::load(config).unwrap_err();
@@ -42,7 +47,7 @@ fn refusal(config: WorkerConfig) -> String {
 #[tokio::test]
 async fn quantised_on_the_way_or_before_it_is_the_same_model() {
     let on_the_way = Worker::start_on(original(), |config| config.quantize = Some(Quantization::Q8_0)).await;
-    let before = Worker::start_on(quantized(), |_| {}).await;
+    let before = Worker::start_on(quantized(), on_the_cpu).await;
     let (mut first, mut second) = (on_the_way.attach().await, before.attach().await);
     first.send([open(1)]);
     let snapshot = first.ask(with_snapshot(feed(1, 1, &[3, 4, 5], nothing()))).await.snapshot.unwrap();
@@ -56,7 +61,7 @@ async fn quantised_on_the_way_or_before_it_is_the_same_model() {
 #[tokio::test]
 async fn the_original_is_another_model() {
     let (exact, coarse) =
-        (Worker::start_on(original(), |_| {}).await, Worker::start_on(quantized(), |_| {}).await);
+        (Worker::start_on(original(), on_the_cpu).await, Worker::start_on(quantized(), on_the_cpu).await);
     let (mut exact, mut coarse) = (exact.attach().await, coarse.attach().await);
     exact.send([open(1)]);
     let snapshot = exact.ask(with_snapshot(feed(1, 1, &[3], nothing()))).await.snapshot.unwrap();

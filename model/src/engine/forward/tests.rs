@@ -49,7 +49,7 @@ fn every_instruction_set_computes_what_the_tensor_operations_compute() -> Result
             for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Int8, 0.3)] {
                 let numbers = Numbers::Tensors(precision);
                 let mut engine = Engine::for_instructions(&network, numbers, instructions)?;
-                let mut state = State { values: vec![0.0; config.state_size()].into() };
+                let mut state = State::on_host(vec![0.0; config.state_size()]);
                 let mut off = 0.0f32;
                 let rows = &mut [Row { state: &mut state, tokens: &text, want: Want::Next }];
                 engine.forward(rows, &mut |prediction| {
@@ -109,7 +109,7 @@ fn quantised_weights_compute_what_the_numbers_compute_that_they_stand_for() -> R
             let mut first: Option<Vec<f32>> = None;
             for instructions in chorus_simd::all_instructions() {
                 let mut engine = Engine::for_instructions(&network, Numbers::Blocks(matrices), instructions)?;
-                let mut state = State { values: vec![0.0; state_size].into() };
+                let mut state = State::on_host(vec![0.0; state_size]);
                 let rows = &mut [Row { state: &mut state, tokens: &text, want: Want::Next }];
                 let mut found = Vec::new();
                 engine.forward(rows, &mut |prediction| found.extend_from_slice(prediction.logits))?;

@@ -1,0 +1,301 @@
+//! Launches on an NVIDIA device: kernels by their PTX, products by cuBLAS, and recorded launches as one CUDA graph. Everything
+//! goes through the one stream of candle's device. Knows nothing about what is computed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::cublas::{self, CudaBlas, result::gemm_ex};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaEvent, CudaFunction, CudaGraph, CudaStream, DeviceRepr, LaunchConfig, PinnedHostSlice, PushKernelArg,
+    result, sys,
+};
+use candle_core::{CudaDevice, Error, Result};
+use chorus_kernels::{Address, Arguments, Grid, Kernel, PTX, WeightKind};
+
+use super::{HostMemory, Product, Properties, Recording};
+
+/// Launches that are kept as graphs; more kinds of them than a server sees in its steady state.
+const RECORDINGS: usize = 512;
+/// Times that the same launches are made before they are recorded, which costs more than making them.
+const PATIENCE: u32 = 2;
+/// Memory in which cuBLAS may compute: what NVIDIA advises for Hopper, so that it takes none by itself, in a graph least of all.
+const BLAS_BYTES: usize = 32 << 20;
+/// Shared memory that every block may have without asking.
+const PLAIN_SHARED_BYTES: u32 = 48 << 10;
+
+/// A device, with what is kept of it between launches.
+#[derive(Debug)]
+pub(crate) struct Cuda {
+    stream: Arc<CudaStream>,
+    blas: Arc<CudaBlas>,
+    /// Held for cuBLAS.
+    _blas_memory: candle_core::cuda_backend::cudarc::driver::CudaSlice<u8>,
+    device: CudaDevice,
+    functions: RefCell<HashMap<Kernel, CudaFunction>>,
+    recorded: RefCell<HashMap<Recording, Recorded>>,
+    /// Whether launches are being recorded now.
+    is_recording: Cell<bool>,
+    properties: Properties,
+}
+
+/// Launches that were made before.
+enum Recorded {
+    Times(u32),
+    Graph(Graph),
+}
+
+/// A graph, launched by whoever holds the engine's lock.
+struct Graph(CudaGraph);
+
+// SAFETY: CUDA's graphs may be used from any thread, one at a time; the engine is behind a lock.
+unsafe impl Send for Graph {}
+
+impl std::fmt::Debug for Recorded {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Times(times) => formatter.debug_tuple("Times").field(times).finish(),
+            Self::Graph(_) => formatter.write_str("Graph"),
+        }
+    }
+}
+
+/// Page-locked memory of the host.
+#[derive(Debug)]
+pub(super) struct LockedMemory {
+    memory: PinnedHostSlice<u8>,
+    first: *mut u8,
+}
+
+// SAFETY: the memory is the value's own, and so is its address.
+unsafe impl Send for LockedMemory {}
+
+/// A kernel's struct as cudarc takes it.
+#[repr(transparent)]
+struct ByValue<A>(A);
+
+// SAFETY: kernels take it by value as it is.
+unsafe impl<A: Arguments> DeviceRepr for ByValue<A> {}
+
+impl Cuda {
+    pub(super) fn new(device: &CudaDevice) -> Result<Self> {
+        let (stream, blas) = (device.cuda_stream(), device.cublas_handle());
+        // SAFETY: whatever is in it.
+        let memory = unsafe { stream.alloc::<u8>(BLAS_BYTES) }.map_err(Error::wrap)?;
+        {
+            use candle_core::cuda_backend::cudarc::driver::DevicePtr;
+            let (address, _guard) = memory.device_ptr(&stream);
+            // SAFETY: the memory is held for as long as the handle is used here.
+            let status = unsafe {
+                cublas::sys::cublasSetWorkspace_v2(*blas.handle(), address as *mut c_void, BLAS_BYTES)
+            };
+            status.result().map_err(Error::wrap)?;
+        }
+        let attribute = |attribute| -> Result<u32> {
+            let value = stream.context().attribute(attribute).map_err(Error::wrap)?;
+            u32::try_from(value).map_err(Error::wrap)
+        };
+        use sys::CUdevice_attribute::{
+            CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+        };
+        let properties = Properties {
+            multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        };
+        Ok(Self {
+            stream,
+            blas,
+            _blas_memory: memory,
+            device: device.clone(),
+            functions: RefCell::default(),
+            recorded: RefCell::default(),
+            is_recording: Cell::new(false),
+            properties,
+        })
+    }
+
+    pub(super) fn properties(&self) -> Properties {
+        self.properties
+    }
+
+    /// Free bytes and all of them.
+    pub(super) fn free_bytes(&self) -> Result<(u64, u64)> {
+        let (free, all) = self.stream.context().mem_get_info().map_err(Error::wrap)?;
+        Ok((free as u64, all as u64))
+    }
+
+    pub(super) fn host_memory(&self, bytes: usize) -> Result<HostMemory> {
+        let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
+        // SAFETY: it is written before it is handed on.
+        let memory = unsafe { self.stream.context().alloc_pinned_with_flags::<u8>(bytes, flags) };
+        let mut memory = memory.map_err(Error::wrap)?;
+        let first = memory.as_mut_ptr().map_err(Error::wrap)?;
+        // SAFETY: there are so many bytes.
+        unsafe { first.write_bytes(0, bytes) };
+        Ok(HostMemory::locked(LockedMemory { memory, first }))
+    }
+
+    /// # Safety
+    /// As for [`super::Launcher::launch`].
+    pub(super) unsafe fn launch<A: Arguments>(
+        &self,
+        kernel: Kernel,
+        grid: Grid,
+        arguments: &A,
+    ) -> Result<()> {
+        let function = self.function(kernel)?;
+        let arguments = ByValue(*arguments);
+        let mut launch = self.stream.launch_builder(&function);
+        launch.arg(&arguments);
+        let config = LaunchConfig {
+            grid_dim: (grid.blocks.0, grid.blocks.1, 1),
+            block_dim: (grid.threads, 1, 1),
+            shared_mem_bytes: grid.shared_bytes,
+        };
+        // SAFETY: the caller's.
+        let launched = unsafe {
+            if grid.is_cooperative { launch.launch_cooperative(config) } else { launch.launch(config) }
+        };
+        launched.map(|_| ()).map_err(|error| Error::wrap(error).context(format!("kernel {kernel}")))
+    }
+
+    /// # Safety
+    /// As for [`super::Launcher::launch`].
+    pub(super) unsafe fn multiply(&self, product: &Product) -> Result<()> {
+        use cublas::sys::{
+            cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
+            cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T},
+            cudaDataType_t as Type,
+        };
+        let Product { kind, weights, outputs, depth, input, rows, sums, adds } = *product;
+        let number = match kind {
+            WeightKind::F32 => Type::CUDA_R_32F,
+            WeightKind::Bf16 => Type::CUDA_R_16BF,
+            WeightKind::F16 => Type::CUDA_R_16F,
+        };
+        let size = |size: usize| i32::try_from(size).map_err(Error::wrap);
+        let (outputs, depth, rows) = (size(outputs)?, size(depth)?, size(rows)?);
+        let (one, beta) = (1.0_f32, if adds { 1.0_f32 } else { 0.0 });
+        self.stream.context().bind_to_thread().map_err(Error::wrap)?;
+        // Of columns, as cuBLAS has it: sums[outputs, rows] = weightsᵀ[outputs, depth] input[depth, rows].
+        // SAFETY: the caller's; the sizes are those of the product.
+        let multiplied = unsafe {
+            gemm_ex(
+                *self.blas.handle(),
+                CUBLAS_OP_T,
+                CUBLAS_OP_N,
+                outputs,
+                rows,
+                depth,
+                (&raw const one).cast(),
+                weights.0 as *const c_void,
+                number,
+                depth,
+                input.0 as *const c_void,
+                number,
+                depth,
+                (&raw const beta).cast(),
+                sums.0 as *mut c_void,
+                Type::CUDA_R_32F,
+                outputs,
+                CUBLAS_COMPUTE_32F,
+                CUBLAS_GEMM_DFALT,
+            )
+        };
+        multiplied.map_err(Error::wrap)
+    }
+
+    /// Makes launches; from the third time on as one graph.
+    pub(super) fn run_recorded(&self, recording: Recording, launches: &dyn Fn() -> Result<()>) -> Result<()> {
+        {
+            let mut recorded = self.recorded.borrow_mut();
+            match recorded.get_mut(&recording) {
+                Some(Recorded::Graph(graph)) => return graph.0.launch().map_err(Error::wrap),
+                Some(Recorded::Times(times)) if *times < PATIENCE => *times += 1,
+                Some(Recorded::Times(_)) => {
+                    let graph = self.record(launches)?;
+                    graph.launch().map_err(Error::wrap)?;
+                    recorded.insert(recording, Recorded::Graph(Graph(graph)));
+                    return Ok(());
+                }
+                None => {
+                    if recorded.len() >= RECORDINGS {
+                        recorded.clear();
+                    }
+                    recorded.insert(recording, Recorded::Times(1));
+                }
+            }
+        }
+        launches()
+    }
+
+    fn record(&self, launches: &dyn Fn() -> Result<()>) -> Result<CudaGraph> {
+        // Other threads of the process, which may have other models, go on meanwhile.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(Error::wrap)?;
+        self.is_recording.set(true);
+        let made = launches();
+        self.is_recording.set(false);
+        // Ended in any case, or the stream would stay in this mode.
+        let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        let graph = self.stream.end_capture(flags).map_err(Error::wrap);
+        made?;
+        graph?.ok_or_else(|| Error::msg("CUDA recorded no graph"))
+    }
+
+    pub(super) fn finish(&self) -> Result<()> {
+        self.stream.synchronize().map_err(Error::wrap)
+    }
+
+    /// # Safety
+    /// As for [`super::Launcher::copy_out`].
+    pub(super) unsafe fn copy_out(&self, from: Address, to: &mut HostMemory, bytes: usize) -> Result<()> {
+        self.stream.context().bind_to_thread().map_err(Error::wrap)?;
+        // SAFETY: the caller's; the memory of the host is page-locked and has so many bytes, which the slice checks.
+        let copied = unsafe {
+            result::memcpy_dtoh_async(&mut to.bytes_mut()[..bytes], from.0, self.stream.cu_stream())
+        };
+        copied.map_err(Error::wrap)
+    }
+
+    /// # Safety
+    /// As for [`super::Launcher::copy_in`].
+    pub(super) unsafe fn copy_in(&self, from: &[f32], to: Address) -> Result<()> {
+        self.stream.context().bind_to_thread().map_err(Error::wrap)?;
+        // SAFETY: the caller's; the numbers are there until the copy is done.
+        unsafe { result::memcpy_htod_async(to.0, from, self.stream.cu_stream()) }.map_err(Error::wrap)?;
+        self.finish()
+    }
+
+    pub(super) fn mark(&self) -> Result<CudaEvent> {
+        self.stream.record_event(None).map_err(Error::wrap)
+    }
+
+    fn function(&self, kernel: Kernel) -> Result<CudaFunction> {
+        if let Some(function) = self.functions.borrow().get(&kernel) {
+            return Ok(function.clone());
+        }
+        let name = kernel.to_string();
+        let function = self.device.get_or_load_custom_func(&name, "chorus", PTX)?.into_cuda_function();
+        if self.properties.shared_bytes > PLAIN_SHARED_BYTES {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(attribute, self.properties.shared_bytes as i32).map_err(Error::wrap)?;
+        }
+        self.functions.borrow_mut().insert(kernel, function.clone());
+        Ok(function)
+    }
+}
+
+impl LockedMemory {
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: it was written when it was taken, and has so many bytes.
+        unsafe { std::slice::from_raw_parts(self.first, self.memory.num_bytes()) }
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and it is lent exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.first, self.memory.num_bytes()) }
+    }
+}

@@ -1,0 +1,231 @@
+//! What runs kernels: CUDA, or the emulation of it. Both are given the same launches and addresses. Knows nothing about what
+//! is computed.
+
+pub(super) mod address_of;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "emulated")]
+mod emulated;
+mod host_memory;
+
+use candle_core::{Device, Result};
+use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind};
+
+pub(super) use host_memory::HostMemory;
+
+/// Runs kernels on one device, in the order in which they are launched.
+#[derive(Debug)]
+pub(crate) enum Launcher {
+    /// An NVIDIA device.
+    #[cfg(feature = "cuda")]
+    Cuda(Box<cuda::Cuda>),
+    /// Thread by thread on the host.
+    #[cfg(feature = "emulated")]
+    Emulated(emulated::Emulated),
+}
+
+/// What a device is like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Properties {
+    /// Blocks that run at the same time at least.
+    pub(super) multiprocessors: u32,
+    /// Shared memory that a block may have.
+    pub(super) shared_bytes: u32,
+}
+
+/// `sums[rows, outputs] (+)= input[rows, depth] weights[outputs, depth]ᵀ`, sums in f32.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Product {
+    pub(super) kind: WeightKind,
+    pub(super) weights: Address,
+    pub(super) outputs: usize,
+    pub(super) depth: usize,
+    pub(super) input: Address,
+    pub(super) rows: usize,
+    pub(super) sums: Address,
+    /// Whether the products are added to what stands there.
+    pub(super) adds: bool,
+}
+
+/// Tells launches apart that are the same whenever they are made: with one address for each number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Recording {
+    /// Sequences.
+    pub(super) rows: usize,
+    /// Distributions.
+    pub(super) wanted: usize,
+}
+
+impl Launcher {
+    /// For a device of candle's; its CPU stands for the emulation.
+    pub(crate) fn new(device: &Device) -> Result<Self> {
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Self::Cuda(Box::new(cuda::Cuda::new(device)?))),
+            #[cfg(feature = "emulated")]
+            Device::Cpu => Ok(Self::Emulated(emulated::Emulated)),
+            other => candle_core::bail!("there are no kernels for {other:?}"),
+        }
+    }
+
+    /// What the device is like.
+    pub(super) fn properties(&self) -> Properties {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.properties(),
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => emulated::PROPERTIES,
+        }
+    }
+
+    /// Bytes of the device's memory that are free, and all of them; none where there is no bound.
+    pub(super) fn free_bytes(&self) -> Result<Option<(u64, u64)>> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.free_bytes().map(Some),
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => Ok(None),
+        }
+    }
+
+    /// Memory of the host that kernels read and write.
+    pub(super) fn host_memory(&self, bytes: usize) -> Result<HostMemory> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.host_memory(bytes),
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => Ok(HostMemory::plain(bytes)),
+        }
+    }
+
+    /// Launches a kernel.
+    ///
+    /// # Safety
+    /// All that the kernel reads and writes by these arguments is memory of the device, or of the host for kernels, until
+    /// [`Launcher::finish`], and nobody else uses it before.
+    pub(super) unsafe fn launch<A: Arguments>(
+        &self,
+        kernel: Kernel,
+        grid: Grid,
+        arguments: &A,
+    ) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            // SAFETY: the caller's.
+            Self::Cuda(cuda) => unsafe { cuda.launch(kernel, grid, arguments) },
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => {
+                // SAFETY: the caller's.
+                let launched = unsafe { chorus_kernels::emulated::launch(kernel, grid, arguments) };
+                launched.map_err(|error| candle_core::Error::msg(format!("kernel {kernel}: {error}")))
+            }
+        }
+    }
+
+    /// Multiplies.
+    ///
+    /// # Safety
+    /// As for [`Launcher::launch`].
+    pub(super) unsafe fn multiply(&self, product: &Product) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            // SAFETY: the caller's.
+            Self::Cuda(cuda) => unsafe { cuda.multiply(product) },
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => {
+                // SAFETY: the caller's.
+                unsafe { emulated::multiply(product) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes launches, or makes those again that were recorded under the same name: then they are one.
+    pub(super) fn run(&self, recording: Option<Recording>, launches: &dyn Fn() -> Result<()>) -> Result<()> {
+        match (self, recording) {
+            #[cfg(feature = "cuda")]
+            (Self::Cuda(cuda), Some(recording)) => cuda.run_recorded(recording, launches),
+            _ => launches(),
+        }
+    }
+
+    /// Waits until everything that was launched is done.
+    pub(super) fn finish(&self) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.finish(),
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => Ok(()),
+        }
+    }
+
+    /// Starts to copy memory of the device to the host's, behind what was launched.
+    ///
+    /// # Safety
+    /// So many bytes are memory of the device there.
+    pub(super) unsafe fn copy_out(&self, from: Address, to: &mut HostMemory, bytes: usize) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            // SAFETY: the caller's.
+            Self::Cuda(cuda) => unsafe { cuda.copy_out(from, to, bytes) },
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => {
+                // SAFETY: the caller's.
+                let source = unsafe { std::slice::from_raw_parts(from.0 as *const u8, bytes) };
+                to.bytes_mut()[..bytes].copy_from_slice(source);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies numbers of the host to memory of the device, and waits.
+    ///
+    /// # Safety
+    /// So many numbers are memory of the device there.
+    pub(super) unsafe fn copy_in(&self, from: &[f32], to: Address) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            // SAFETY: the caller's.
+            Self::Cuda(cuda) => unsafe { cuda.copy_in(from, to) },
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => {
+                // SAFETY: the caller's.
+                unsafe { std::slice::from_raw_parts_mut(to.0 as *mut f32, from.len()) }.copy_from_slice(from);
+                Ok(())
+            }
+        }
+    }
+
+    /// A mark behind everything that was launched so far.
+    pub(super) fn mark(&self) -> Result<Mark> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.mark().map(Mark::Cuda),
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => Ok(Mark::Passed),
+        }
+    }
+}
+
+/// A place in the order of launches.
+#[derive(Debug)]
+pub(super) enum Mark {
+    /// An event of CUDA's.
+    #[cfg(feature = "cuda")]
+    Cuda(candle_core::cuda_backend::cudarc::driver::CudaEvent),
+    /// Everything before is done.
+    #[cfg(feature = "emulated")]
+    Passed,
+}
+
+impl Mark {
+    /// Waits until the device has come there.
+    pub(super) fn wait(&self) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(event) => event.synchronize().map_err(candle_core::Error::wrap),
+            #[cfg(feature = "emulated")]
+            Self::Passed => Ok(()),
+        }
+    }
+}
