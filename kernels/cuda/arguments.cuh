@@ -69,6 +69,19 @@ struct EmbedArguments {
     u32 depth;
 };
 
+/// Rows of the table, from the products of embeddings.
+struct TabulateArguments {
+    /// [rows][numbers] f32.
+    const float* products;
+    /// [numbers].
+    const float* bias;
+    /// [rows][numbers] W.
+    void* table;
+    u32 rows;
+    /// 4 H.
+    u32 numbers;
+};
+
 /// One step of a layer whose products are there.
 struct CellArguments {
     /// [size][H][4]: the sums of all products.

@@ -16,6 +16,7 @@
     OF_TILE(type, W, 8)                                 \
     KERNEL(load_##type, LoadArguments, 256, load<W>)    \
     KERNEL(embed_##type, EmbedArguments, 256, embed<W>) \
+    KERNEL(tabulate_##type, TabulateArguments, 256, tabulate<W>) \
     KERNEL(cell_##type, CellArguments, 256, cell<W>)    \
     KERNEL(select_##type, SelectArguments, 256, select<W>)
 

@@ -39,6 +39,16 @@ __device__ __forceinline__ void embed(const EmbedArguments& a) {
     }
 }
 
+/// What the first layer's gates begin with, for a token in each row.
+template <class W>
+__device__ __forceinline__ void tabulate(const TabulateArguments& a) {
+    const u32 number = blockIdx.y * blockDim.x + threadIdx.x;
+    const size_t place = static_cast<size_t>(blockIdx.x) * a.numbers + number;
+    if (number < a.numbers) {
+        static_cast<W*>(a.table)[place] = narrow<W>(a.products[place] + a.bias[number]);
+    }
+}
+
 /// Says of a source that it is a slot.
 constexpr u32 IS_SLOT = 0x80000000u;
 

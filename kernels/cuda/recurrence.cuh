@@ -105,8 +105,8 @@ __device__ __forceinline__ void lstm_rows(const RowsArguments& a) {
 /// The cells of one step: a thread for each unit of each row.
 template <class W>
 __device__ __forceinline__ void cell(const CellArguments& a) {
-    const u32 unit = blockIdx.x * blockDim.x + threadIdx.x;
-    const u32 row = blockIdx.y;
+    const u32 unit = blockIdx.y * blockDim.x + threadIdx.x;
+    const u32 row = blockIdx.x;
     if (unit >= a.hidden) {
         return;
     }

@@ -142,6 +142,22 @@ pub struct EmbedArguments {
     pub depth: u32,
 }
 
+/// Of [`crate::Kernel::Tabulate`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct TabulateArguments {
+    /// `[rows][numbers]` f32.
+    pub products: Address,
+    /// `[numbers]`.
+    pub bias: Address,
+    /// `[rows][numbers]` W.
+    pub table: Address,
+    /// How many rows.
+    pub rows: u32,
+    /// 4 H.
+    pub numbers: u32,
+}
+
 /// Of [`crate::Kernel::Cell`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
@@ -344,6 +360,8 @@ unsafe impl Arguments for RowsArguments {}
 unsafe impl Arguments for LoadArguments {}
 // SAFETY: as above.
 unsafe impl Arguments for EmbedArguments {}
+// SAFETY: as above.
+unsafe impl Arguments for TabulateArguments {}
 // SAFETY: as above.
 unsafe impl Arguments for CellArguments {}
 // SAFETY: as above.

@@ -37,6 +37,8 @@ pub enum Kernel {
     Load(WeightKind),
     /// Embeddings of tokens.
     Embed(WeightKind),
+    /// Rows of the first layer's table.
+    Tabulate(WeightKind),
     /// The cells of a step.
     Cell(WeightKind),
     /// All steps of a layer.
@@ -102,6 +104,7 @@ impl fmt::Display for Kernel {
             Self::Project(kind, tile) => ("project", kind, Some(tile)),
             Self::Load(kind) => ("load", kind, None),
             Self::Embed(kind) => ("embed", kind, None),
+            Self::Tabulate(kind) => ("tabulate", kind, None),
             Self::Cell(kind) => ("cell", kind, None),
             Self::Select(kind) => ("select", kind, None),
         };

@@ -14,7 +14,7 @@ mod kernel;
 pub use arguments::{
     Address, Answer, AnswersArguments, Arguments, Ask, AskKind, BeginArguments, CellArguments,
     EmbedArguments, InputKind, LoadArguments, NO_TOKEN, ProjectArguments, RowsArguments, ScanArguments,
-    SelectArguments,
+    SelectArguments, TabulateArguments,
 };
 pub use grid::Grid;
 pub use kernel::{ANSWER_ROOM_BYTES, ANSWER_THREADS, IS_SLOT, Kernel, THREADS, Tile, WeightKind};

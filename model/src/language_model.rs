@@ -174,7 +174,7 @@ impl LanguageModel {
         }
         let launcher = Launcher::new(device)?;
         DeviceEngine::check_memory(&launcher, &parts.config, kind, capacity)?;
-        let network = network(&parts, device)?;
+        let network = network(&parts, &Device::Cpu)?;
         let engine = DeviceEngine::new(launcher, &network, &parts.config, kind, capacity, device)?;
         let backend = Backend::Device(Box::new(Mutex::new(engine)));
         Ok(Self { config: parts.config, vocabulary: parts.vocabulary, backend, device: device.clone() })

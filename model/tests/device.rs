@@ -1,4 +1,5 @@
-//! What runs on a device, run thread by thread on the host: the same answers as the CPU's, however a call is made.
+//! What runs on a device has the same answers as the CPU, however a call is made. The device is the one that
+//! `CHORUS_TEST_DEVICE` names (`cuda`, `cuda:1`); without it an emulated one, whose kernels run thread by thread on the host.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,7 +8,7 @@ mod common;
 use candle_core::Device;
 use chorus_model::{
     Capacity, Config, ForwardError, LanguageModel, ModelParts, Precision, Reduced, Reduction, Room, Row,
-    Start, State, Want, evaluate,
+    Start, State, Want, evaluate, open_device,
 };
 use proptest::prelude::*;
 
@@ -18,8 +19,15 @@ const SMALL: Capacity = Capacity { states: 24, tokens: 40, logits: 150 };
 /// Room for every call of these tests as a whole.
 const LARGE: Capacity = Capacity { states: 24, tokens: 256, logits: 1 << 16 };
 
+fn target() -> Device {
+    match std::env::var("CHORUS_TEST_DEVICE") {
+        Ok(name) => open_device(&name).unwrap(),
+        Err(_) => Device::Cpu,
+    }
+}
+
 fn device(config: Config, precision: Precision, capacity: Capacity) -> LanguageModel {
-    LanguageModel::on_device(parts(config), &Device::Cpu, precision, capacity).unwrap()
+    LanguageModel::on_device(parts(config), &target(), precision, capacity).unwrap()
 }
 
 /// With weights as large as training begins with: beyond, any rounding grows from step to step.
@@ -104,7 +112,7 @@ fn states(model: &LanguageModel, count: usize) -> Vec<State> {
 fn check(config: &Config, precision: Precision, capacity: Capacity, requests: &[(Vec<u32>, Want)]) {
     let parts = if precision == Precision::F32 { parts(config.clone()) } else { tame(config.clone()) };
     let cpu = LanguageModel::from_parts(parts.clone(), &Device::Cpu, Precision::F32).unwrap();
-    let device = LanguageModel::on_device(parts, &Device::Cpu, precision, capacity).unwrap();
+    let device = LanguageModel::on_device(parts, &target(), precision, capacity).unwrap();
     let tolerance = tolerance(precision);
     let ids: Vec<u32> = (0..config.vocab_size as u32).step_by(2).collect();
     // What is found may not hang on a last bit here: whole rows and norms, then what is picked by other means.
@@ -139,6 +147,44 @@ fn steps_of_few_and_of_many_rows_are_those_of_the_cpu() {
             check(&config, Precision::F32, LARGE, &requests);
         }
     }
+}
+
+/// From the third time on they are one graph, where the device has such.
+#[test]
+fn steps_that_are_made_again_and_again_are_those_of_the_cpu() {
+    let config = Config { vocab_size: 61, ..config() };
+    let parts = tame(config.clone());
+    let cpu = LanguageModel::from_parts(parts.clone(), &Device::Cpu, Precision::F32).unwrap();
+    let device = LanguageModel::on_device(parts, &target(), Precision::F32, LARGE).unwrap();
+    for rows in [1, 3, 20] {
+        let (mut own, mut others) = (states(&cpu, rows), states(&device, rows));
+        let mut reductions = vec![Reduction::Top { k: 2, log_threshold: None }; rows];
+        for step in 0..8 {
+            // What is asked changes from step to step, and so do the slots.
+            reductions[0] = if step % 2 == 0 { Reduction::Target } else { Reduction::Draw { uniform: 0.5 } };
+            let request = |row| (tokens(row + 100 * step, 1, config.vocab_size), Want::Next);
+            let requests: Vec<_> = (0..rows).map(request).collect();
+            let expected = answers(&cpu, &mut own, &requests, &reductions);
+            let found = answers(&device, &mut others, &requests, &reductions);
+            for ((.., what, expected), (.., other, found)) in expected.iter().zip(&found) {
+                assert_eq!(what, other, "step {step} of {rows}");
+                assert!(difference(expected, found) <= 2e-5, "step {step} of {rows}");
+            }
+            if step == 4 {
+                // A state that is kept aside is not written by the steps that follow.
+                let (kept, before) = (others[0].clone(), device.values(&others[0]).unwrap().into_owned());
+                answers(&device, &mut others, &requests, &reductions);
+                assert_eq!(device.values(&kept).unwrap(), before);
+                others[0] = kept;
+                others[1..].clone_from_slice(&states_like(&cpu, &device, &own)[1..]);
+            }
+        }
+    }
+}
+
+/// The same states on the device.
+fn states_like(cpu: &LanguageModel, device: &LanguageModel, states: &[State]) -> Vec<State> {
+    states.iter().map(|state| device.restore(&cpu.values(state).unwrap()).unwrap()).collect()
 }
 
 #[test]
@@ -242,7 +288,7 @@ fn a_demo_member_has_the_same_perplexity_on_a_device() {
     let expected = evaluate(&cpu, &text, &mut |_| {}).unwrap().perplexity().unwrap();
     for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.02), (Precision::F16, 2e-3)] {
         let parts = ModelParts::load(&directory).unwrap();
-        let device = LanguageModel::on_device(parts, &Device::Cpu, precision, Capacity::default()).unwrap();
+        let device = LanguageModel::on_device(parts, &target(), precision, Capacity::default()).unwrap();
         let found = evaluate(&device, &text, &mut |_| {}).unwrap().perplexity().unwrap();
         assert!((found / expected - 1.0).abs() < tolerance, "{precision}: {found}, {expected}");
     }
@@ -303,7 +349,7 @@ fn states_go_from_a_device_to_another_and_to_the_cpu() {
 #[test]
 fn what_a_device_has_no_kernels_for_is_refused() {
     let on_device = |parts, precision| {
-        LanguageModel::on_device(parts, &Device::Cpu, precision, SMALL).unwrap_err().to_string()
+        LanguageModel::on_device(parts, &target(), precision, SMALL).unwrap_err().to_string()
     };
     let error = on_device(parts(config()), Precision::Int8);
     assert!(
@@ -325,7 +371,7 @@ fn a_number_that_is_not_finite_is_told_of_its_row_alone() {
     let mut rows = embedding.to_vec2::<f32>().unwrap();
     rows[4][0] = f32::NAN;
     *embedding = candle_core::Tensor::new(rows, &Device::Cpu).unwrap();
-    let device = LanguageModel::on_device(parts, &Device::Cpu, Precision::F32, SMALL).unwrap();
+    let device = LanguageModel::on_device(parts, &target(), Precision::F32, SMALL).unwrap();
     let requests = [(vec![1], Want::Next), (vec![4], Want::Next), (vec![5], Want::Next)];
     let reductions = [Reduction::Top { k: 1, log_threshold: None }; 3];
     let mut states = vec![device.fresh_state().unwrap(); 3];

@@ -72,16 +72,35 @@ impl std::error::Error for EmulationError {}
 /// nobody else uses it meanwhile.
 pub unsafe fn launch<A: Arguments>(kernel: Kernel, grid: Grid, arguments: &A) -> Result<(), EmulationError> {
     let name = kernel.to_string();
-    let found = find(&name).ok_or(EmulationError::Unknown(name))?;
-    if found.argument_bytes != size_of::<A>() {
-        return Err(EmulationError::Arguments { found: size_of::<A>(), expected: found.argument_bytes });
+    let expected = argument_bytes(&name).ok_or_else(|| EmulationError::Unknown(name.clone()))?;
+    if expected != size_of::<A>() {
+        return Err(EmulationError::Arguments { found: size_of::<A>(), expected });
     }
+    // SAFETY: the arguments are of the kernel's type; the rest is the caller's.
+    unsafe { launch_named(&name, grid, std::ptr::from_ref(arguments).cast::<c_void>()) }
+}
+
+/// Bytes of the arguments of the kernel of that name, if there is one.
+#[must_use]
+pub fn argument_bytes(name: &str) -> Option<usize> {
+    find(name).map(|found| found.argument_bytes)
+}
+
+/// The same by the kernel's name.
+///
+/// # Errors
+/// As [`launch`].
+///
+/// # Safety
+/// As for [`launch`], and the arguments are the kernel's.
+pub unsafe fn launch_named(name: &str, grid: Grid, arguments: *const c_void) -> Result<(), EmulationError> {
+    let found = find(name).ok_or_else(|| EmulationError::Unknown(name.to_owned()))?;
     if grid.threads == 0 || grid.threads > found.threads || !grid.threads.is_multiple_of(32) {
         return Err(EmulationError::Threads { found: grid.threads, allowed: found.threads });
     }
     let body = || {
         // SAFETY: the arguments are of the kernel's type, and the caller vouches for what they point to.
-        unsafe { (found.run)(std::ptr::from_ref(arguments).cast::<c_void>()) }
+        unsafe { (found.run)(arguments) }
     };
     let all = (0..grid.blocks.1).flat_map(|y| (0..grid.blocks.0).map(move |x| (x, y)));
     if grid.is_cooperative {

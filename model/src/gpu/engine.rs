@@ -151,7 +151,7 @@ impl Regions {
 }
 
 impl DeviceEngine {
-    /// Puts a network, whose tensors are on the device, to where its kernels read it.
+    /// Puts a network, whose tensors are on the host, to where its kernels read it.
     ///
     /// # Errors
     /// The device has not the memory, which is said before anything is taken; or it fails.
@@ -165,7 +165,7 @@ impl DeviceEngine {
     ) -> TensorResult<Self> {
         let (sizes, rows) = (Sizes::new(config, kind), capacity.rows(config));
         let (regions, plan) = Regions::plan(sizes, kind, capacity, rows);
-        let weights = Weights::new(network, config, kind, device)?;
+        let weights = Weights::new(network, config, kind, (&launcher, device))?;
         let memory = Memory::take(&plan, device)?;
         let slots = u32::try_from(capacity.slots()).map_err(candle_core::Error::wrap)?;
         let room = Room {

@@ -225,7 +225,7 @@ impl Launches<'_> {
             next_size: packing.batch_sizes().get(step + 1).map_or(0, |&size| size as u32),
             is_first: (step == 0).into(),
         };
-        let grid = Grid::new(((sizes.hidden as u32).div_ceil(THREADS), span.len() as u32), THREADS);
+        let grid = Grid::new((span.len() as u32, (sizes.hidden as u32).div_ceil(THREADS)), THREADS);
         // SAFETY: as above.
         unsafe { self.launcher.launch(Kernel::Cell(self.weights.kind), grid, &arguments) }
     }

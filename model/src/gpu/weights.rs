@@ -2,9 +2,9 @@
 //! is not too large a table of what the first layer's gates begin with for every token. Knows nothing about states or calls.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use chorus_kernels::{Address, InputKind, WeightKind};
+use chorus_kernels::{Address, Grid, InputKind, Kernel, THREADS, TabulateArguments, WeightKind};
 
-use super::launcher::address_of;
+use super::launcher::{Launcher, Product, address_of};
 use crate::config::Config;
 use crate::network::{self, Network};
 
@@ -104,17 +104,23 @@ impl Sizes {
         let biases = self.layers * gates + self.outputs;
         let matrices = input + layers + self.outputs * self.padded;
         let kept = matrices * kind.bytes() + biases * size_of::<f32>();
-        // The file's own numbers, and a block of the table.
-        let block = TABLE_BLOCK.min(self.vocabulary) * gates * 3;
-        (kept as u64, (config.parameters() + block as u64) * size_of::<f32>() as u64)
+        // A block of the table with its embeddings, and the weights that it is made with.
+        let width = config.embedding_size.map_or(0, |size| size.next_multiple_of(8));
+        let block = TABLE_BLOCK.min(self.vocabulary) * (gates + width) + gates * width;
+        (kept as u64, (block * size_of::<f32>()) as u64)
     }
 }
 
 impl Weights {
-    /// Arranges a network whose tensors are on the device already, in f32.
-    pub(super) fn new(network: &Network, config: &Config, kind: WeightKind, device: &Device) -> Result<Self> {
+    /// Arranges a network, whose tensors are on the host in f32, and puts it on the device.
+    pub(super) fn new(
+        network: &Network,
+        config: &Config,
+        kind: WeightKind,
+        (launcher, device): (&Launcher, &Device),
+    ) -> Result<Self> {
         let sizes = Sizes::new(config, kind);
-        let make = Make { kind, sizes, device };
+        let make = Make { kind, sizes, launcher, device };
         let Some((first, others)) = network.layers.split_first() else {
             bail!("a network needs at least one layer")
         };
@@ -130,7 +136,7 @@ impl Weights {
         }
         let output_bias = match network.output.bias()? {
             Some(bias) => make.exact(&bias.pad_with_zeros(0, 0, sizes.outputs - sizes.vocabulary)?)?,
-            None => make.exact(&Tensor::zeros(sizes.outputs, DType::F32, device)?)?,
+            None => make.exact(&Tensor::zeros(sizes.outputs, DType::F32, &Device::Cpu)?)?,
         };
         Ok(Self { kind, input, layers, output, output_bias, sizes })
     }
@@ -179,6 +185,7 @@ impl Numbers {
 struct Make<'a> {
     kind: WeightKind,
     sizes: Sizes,
+    launcher: &'a Launcher,
     device: &'a Device,
 }
 
@@ -192,12 +199,17 @@ impl Make<'_> {
     }
 
     fn numbers(&self, tensor: &Tensor) -> Result<Numbers> {
-        // A copy, which nobody else holds.
-        Numbers::new(tensor.detach().to_dtype(self.dtype())?.contiguous()?.copy()?)
+        self.put(&tensor.detach().to_dtype(self.dtype())?)
     }
 
     fn exact(&self, tensor: &Tensor) -> Result<Numbers> {
-        Numbers::new(tensor.detach().contiguous()?.copy()?)
+        self.put(&tensor.detach())
+    }
+
+    /// On the device; a copy where that is the host itself, which nobody else holds then.
+    fn put(&self, tensor: &Tensor) -> Result<Numbers> {
+        let tensor = tensor.contiguous()?;
+        Numbers::new(if self.device.is_cpu() { tensor.copy()? } else { tensor.to_device(self.device)? })
     }
 
     /// Rows `[_, in]`, filled up with rows of zeros.
@@ -221,35 +233,63 @@ impl Make<'_> {
     }
 
     fn bias(&self, layer: &network::Layer) -> Result<Numbers> {
-        let bias = match layer.input.bias()? {
-            Some(bias) => bias.reshape((4, self.sizes.hidden))?.t()?,
-            None => Tensor::zeros((self.sizes.hidden, 4), DType::F32, self.device)?,
-        };
-        self.exact(&bias)
+        self.exact(&self.bias_of(layer)?)
     }
 
-    /// What the first layer's gates begin with for every token, a block of tokens after the other.
+    /// `[H, 4]`.
+    fn bias_of(&self, layer: &network::Layer) -> Result<Tensor> {
+        match layer.input.bias()? {
+            Some(bias) => bias.detach().reshape((4, self.sizes.hidden))?.t(),
+            None => Tensor::zeros((self.sizes.hidden, 4), DType::F32, &Device::Cpu),
+        }
+    }
+
+    /// What the first layer's gates begin with for every token: in f32, and rounded once at the end.
     fn table(&self, network: &Network, first: &network::Layer) -> Result<Numbers> {
         let Sizes { vocabulary, hidden, .. } = self.sizes;
-        let bias = first.input.bias()?;
-        let table = Tensor::zeros((vocabulary, hidden, 4), self.dtype(), self.device)?;
-        let weight = first.input.weight.detach().t()?;
-        for start in (0..vocabulary).step_by(TABLE_BLOCK) {
-            let count = TABLE_BLOCK.min(vocabulary - start);
-            let products = match &network.input {
-                network::Input::Embedding(embedding) => {
-                    embedding.detach().narrow(0, start, count)?.matmul(&weight)?
-                }
-                network::Input::OneHot => weight.narrow(0, start, count)?.contiguous()?,
+        let embedding = match &network.input {
+            network::Input::Embedding(embedding) => fill(embedding, 1)?,
+            network::Input::OneHot => {
+                // The columns of the weights, gate by gate.
+                let columns = first.input.weight.detach().t()?.reshape((vocabulary, 4, hidden))?;
+                let bias = self.bias_of(first)?.reshape((1, hidden, 4))?;
+                return self.numbers(&columns.transpose(1, 2)?.contiguous()?.broadcast_add(&bias)?);
+            }
+        };
+        let table = Numbers::new(Tensor::zeros((vocabulary, hidden, 4), self.dtype(), self.device)?)?;
+        let exact = Make { kind: WeightKind::F32, ..*self };
+        let (weights, bias) = (exact.gates(&first.input.weight)?, self.bias(first)?);
+        let (block, numbers) = (TABLE_BLOCK.min(vocabulary), 4 * hidden);
+        let products = Numbers::new(Tensor::zeros((block, numbers), DType::F32, self.device)?)?;
+        for start in (0..vocabulary).step_by(block) {
+            let rows = block.min(vocabulary - start);
+            let embeddings = exact.numbers(&embedding.narrow(0, start, rows)?)?;
+            let product = Product {
+                kind: WeightKind::F32,
+                weights: weights.numbers.address(),
+                outputs: weights.outputs,
+                depth: weights.depth,
+                input: embeddings.address(),
+                rows,
+                sums: products.address(),
+                adds: false,
             };
-            let gates = match &bias {
-                Some(bias) => products.broadcast_add(&bias.detach())?,
-                None => products,
+            let arguments = TabulateArguments {
+                products: products.address(),
+                bias: bias.address(),
+                table: table.address().plus(start * numbers * self.kind.bytes()),
+                rows: rows as u32,
+                numbers: numbers as u32,
             };
-            let gates = gates.reshape((count, 4, hidden))?.transpose(1, 2)?.to_dtype(self.dtype())?;
-            table.slice_set(&gates.contiguous()?, 0, start)?;
+            let grid = Grid::new((rows as u32, (numbers as u32).div_ceil(THREADS)), THREADS);
+            // SAFETY: all of it is held here until the device is done with it.
+            unsafe {
+                self.launcher.multiply(&product)?;
+                self.launcher.launch(Kernel::Tabulate(self.kind), grid, &arguments)?;
+            }
+            self.launcher.finish()?;
         }
-        Numbers::new(table)
+        Ok(table)
     }
 }
 

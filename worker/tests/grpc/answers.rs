@@ -8,7 +8,7 @@ use crate::{
         Worker, assert_norm_of, assert_same, close, draw, each, feed, ids, log_probs, next, next_in, norms,
         nothing, open, soon, targets, top, values,
     },
-    models::{DEVICE, ON_DEVICE, VOCABULARY, tokens},
+    models::{ON_DEVICE, VOCABULARY, device, tokens},
 };
 
 fn forward(model: &LanguageModel, state: &mut State, tokens: &[u32], want: Want) -> Vec<f32> {
@@ -195,7 +195,7 @@ async fn the_card_and_the_tokenizer_are_those_of_the_directory() {
     assert_eq!(card.vocabulary_size, VOCABULARY as u32);
     assert_eq!(card.vocabulary_fingerprint, model.vocabulary().fingerprint());
     assert_eq!(card.start.unwrap().start, Some(chorus_proto::v1::start::Start::Token(2)));
-    assert_eq!((card.end_token, card.device.as_str()), (Some(1), DEVICE));
+    assert_eq!((card.end_token, card.device.as_str()), (Some(1), device().as_str()));
     assert_eq!(card.parameters, model.config().parameters());
     let limits = card.limits.unwrap();
     assert_eq!((limits.max_sessions, limits.max_feed_tokens, limits.session_ttl_seconds), (5, 4096, 300));

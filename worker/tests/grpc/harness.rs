@@ -53,8 +53,7 @@ impl Worker {
     }
 
     pub(crate) async fn start_on(directory: TempDir, set: impl FnOnce(&mut WorkerConfig)) -> Self {
-        let mut config =
-            WorkerConfig { device: models::DEVICE.to_owned(), ..WorkerConfig::new(directory.path()) };
+        let mut config = WorkerConfig { device: models::device(), ..WorkerConfig::new(directory.path()) };
         // A workspace for that many is made and zeroed.
         config.batch.logits = config.batch.logits.min(1 << 22);
         set(&mut config);

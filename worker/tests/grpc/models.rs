@@ -58,14 +58,21 @@ pub(crate) fn write_overflowing(directory: &Path, at: RangeInclusive<u32>) {
     write_parts(directory, config, tensors);
 }
 
-/// Where models run: these tests are built twice, and named after it where it is not the CPU.
-pub(crate) const DEVICE: &str = if ON_DEVICE { "emulated" } else { "cpu" };
-/// Whether that is a device.
+/// Whether models run on a device: these tests are built twice, and once named after it.
 pub(crate) const ON_DEVICE: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"device");
+
+/// Where models run: on the device that `CHORUS_TEST_DEVICE` names, or on an emulated one.
+pub(crate) fn device() -> String {
+    if ON_DEVICE {
+        std::env::var("CHORUS_TEST_DEVICE").unwrap_or_else(|_| "emulated".to_owned())
+    } else {
+        "cpu".to_owned()
+    }
+}
 
 /// The same model in this process, on a processor like the worker's.
 pub(crate) fn load(directory: &Path) -> LanguageModel {
-    let (parts, processor) = (ModelParts::load(directory).unwrap(), Processor::open(DEVICE).unwrap());
+    let (parts, processor) = (ModelParts::load(directory).unwrap(), Processor::open(&device()).unwrap());
     let capacity = Capacity { states: 64, tokens: 512, logits: 1 << 20 };
     LanguageModel::on(parts, &processor, Precision::F32, capacity).unwrap()
 }
