@@ -64,6 +64,14 @@ compare-engines *ARGS:
 compare-servers *ARGS:
     benches/compare/compare servers {{ARGS}}
 
+# Everything that only a GPU can tell: builds with CUDA, tests on the device, measures beside cuDNN and under load.
+gpu-check *ARGS:
+    benches/gpu-check {{ARGS}}
+
+# The tests of devices against a CUDA driver without a device, where there is none; needs CUDA's compiler.
+gpu-rehearsal:
+    kernels/rehearsal/run
+
 # Kill, freeze and cut off workers of an ensemble under load: the README's table.
 chaos *ARGS:
     cargo run --release -- chaos {{ARGS}}

@@ -8,7 +8,8 @@ use chorus_model::{Precision, Quantization, use_threads};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Computing")]
 pub(crate) struct ComputeArgs {
-    /// The device that computes: cpu, cuda or cuda:N
+    /// The device that computes: cpu, cuda or cuda:N; several, as in cuda:0,cuda:1, where a command starts workers, which
+    /// are then spread over them
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
     /// Threads that compute on the CPU (default: one for each processor)
@@ -27,6 +28,12 @@ pub(crate) struct ComputeArgs {
 const MAX_THREADS: usize = 1024;
 
 impl ComputeArgs {
+    /// The device of one of several workers.
+    pub(crate) fn device_of(&self, worker: usize) -> &str {
+        let devices: Vec<&str> = self.device.split(',').collect();
+        devices.get(worker % devices.len()).copied().unwrap_or_default()
+    }
+
     /// Sizes this process's pool of threads, before anything computes.
     pub(crate) fn start(&self) -> anyhow::Result<()> {
         self.threads.map_or(Ok(()), |threads| Ok(use_threads(threads)?))

@@ -46,13 +46,15 @@ __device__ __forceinline__ void read(const W* address, float (&values)[PACK<W>])
     unpack(*reinterpret_cast<const uint4*>(address), values, W{});
 }
 
-/// The same numbers of activations, which may be in f32 where weights are not.
-template <int COUNT, class X>
+/// The same numbers of activations, which may be in f32 where weights are not; `IS_WRITTEN` where other blocks of the same
+/// launch have written them.
+template <bool IS_WRITTEN, int COUNT, class X>
 __device__ __forceinline__ void read_activations(const X* address, float (&values)[COUNT]) {
     float part[PACK<X>];
 #pragma unroll
     for (int start = 0; start < COUNT; start += PACK<X>) {
-        unpack(read_shared_by_blocks(reinterpret_cast<const uint4*>(address + start)), part, X{});
+        const uint4* raw = reinterpret_cast<const uint4*>(address + start);
+        unpack(IS_WRITTEN ? read_shared_by_blocks(raw) : *raw, part, X{});
 #pragma unroll
         for (int index = 0; index < PACK<X>; index++) {
             values[start + index] = part[index];

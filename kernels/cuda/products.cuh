@@ -6,7 +6,7 @@
 
 /// Adds the products of weight rows 0 to 3, `stride` numbers apart, with the activations to the lane's part of the sums.
 /// `depth` is a multiple of 8, and every row begins at 16 bytes.
-template <class W, int ROWS, class X>
+template <class W, int ROWS, bool IS_WRITTEN = false, class X>
 __device__ __forceinline__ void add_products(
     float (&sums)[4][ROWS], const W* weights, int stride, int depth, const X* const (&rows)[ROWS]) {
 #pragma unroll 4
@@ -19,7 +19,7 @@ __device__ __forceinline__ void add_products(
 #pragma unroll
         for (int row = 0; row < ROWS; row++) {
             float values[PACK<W>];
-            read_activations(rows[row] + start, values);
+            read_activations<IS_WRITTEN>(rows[row] + start, values);
 #pragma unroll
             for (int out = 0; out < 4; out++) {
 #pragma unroll

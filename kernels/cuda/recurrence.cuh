@@ -180,7 +180,7 @@ __device__ __forceinline__ void scan(const ScanArguments& a) {
                     rows[index] = before + static_cast<size_t>(row) * a.padded;
                 }
                 const W* own = weights + static_cast<size_t>(unit - first_unit) * 4 * a.padded;
-                add_products<W, ROWS>(sums, own, a.padded, a.padded, rows);
+                add_products<W, ROWS, true>(sums, own, a.padded, a.padded, rows);
                 float gates[4] = {};
                 distribute<ROWS>(sums, gates);
                 const u32 row = first + lane();

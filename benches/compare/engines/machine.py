@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def wait_until_quiet(patience: float, limit: float = 0.15) -> None:
         time.sleep(0.25)
         if others.cores(0.0) < limit:
             return
+
+
+def device_name() -> str:
+    """The first GPU, as its driver calls it."""
+    try:
+        asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown GPU"
 
 
 def name() -> str:

@@ -20,9 +20,14 @@ class Floor:
     gigabytes_per_second: float | None
     gigaflops: float | None
     measured_by: str
+    # On a device the higher of both bounds counts, whatever the batch: nothing is faster than either.
+    both: bool = False
 
     def microseconds(self, shape: Shape, work: Work, precision: str) -> float | None:
         """The least time that the machine allows for this work, where one bound clearly rules."""
+        if self.both and self.gigabytes_per_second and self.gigaflops:
+            read = shape.bytes_read(precision) / self.gigabytes_per_second / 1e3
+            return max(read, shape.flops(work.rows()) / self.gigaflops / 1e3)
         if work.rows() == 1 and self.gigabytes_per_second:
             return shape.bytes_read(precision) / self.gigabytes_per_second / 1e3
         if work.rows() >= FLOPS_BATCH and precision == "f32" and self.gigaflops:

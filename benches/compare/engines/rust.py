@@ -17,12 +17,13 @@ class BuildError(Exception):
     """The example can't be built, in cargo's words."""
 
 
-def build() -> list[str]:
+def build(on_device: bool) -> list[str]:
     """Builds the example with the workspace's features and gives the words that start it.
 
     Raises BuildError.
     """
-    command = ["cargo", "build", "--release", "--locked", "--workspace", "--example", EXAMPLE]
+    packages = ["-p", "chorus-model", "--features", "cuda"] if on_device else ["--workspace"]
+    command = ["cargo", "build", "--release", "--locked", *packages, "--example", EXAMPLE]
     command.append("--message-format=json-render-diagnostics")
     built = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
     if built.returncode != 0:
@@ -43,9 +44,9 @@ def given(words: str) -> list[str]:
     return shlex.split(words)
 
 
-def arguments(shape: Shape, weights: Path, threads: int, precision: str) -> list[str]:
+def arguments(shape: Shape, weights: Path, threads: int, precision: str, device: str) -> list[str]:
     return [
         *("--vocab", str(shape.vocabulary), "--embedding", str(shape.embedding)),
         *("--hidden", str(shape.hidden), "--layers", str(shape.layers)),
-        *("--weights", str(weights), "--threads", str(threads), "--precision", precision),
+        *("--weights", str(weights), "--threads", str(threads), "--precision", precision, "--device", device),
     ]

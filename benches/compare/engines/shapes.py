@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PRECISIONS = ("f32", "int8")
-BYTES_PER_WEIGHT = {"f32": 4, "int8": 1}
+PRECISIONS = ("f32", "int8", "bf16")
+BYTES_PER_WEIGHT = {"f32": 4, "int8": 1, "bf16": 2}
 
 
 @dataclass(frozen=True)

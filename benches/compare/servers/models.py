@@ -28,14 +28,14 @@ class Member:
     weight: float
 
 
-def write(folder: Path, seed: int) -> None:
+def write(folder: Path, seed: int, shape: Shape = SHAPE) -> None:
     """Writes one directory for each member; the same seed gives the same files."""
     for number, name in enumerate(NAMES):
         directory = folder / name
         directory.mkdir(parents=True)
-        weights.write(directory / "model.safetensors", SHAPE, seed + number)
-        (directory / "config.json").write_text(json.dumps(config(name, SHAPE), indent=2))
-        (directory / "tokenizer.json").write_text(json.dumps(tokenizer(SHAPE.vocabulary)))
+        weights.write(directory / "model.safetensors", shape, seed + number)
+        (directory / "config.json").write_text(json.dumps(config(name, shape), indent=2))
+        (directory / "tokenizer.json").write_text(json.dumps(tokenizer(shape.vocabulary)))
 
 
 def read(folder: Path) -> list[Member]:

@@ -36,8 +36,9 @@ impl LocalEnsemble {
         let program = this_program()?;
         let arguments = UpArgs::at_any_port(compute.clone());
         // All are started before the first is waited for: loading takes its time.
-        let specs =
-            models.iter().map(|model| worker_spec(&arguments, &model.name, model, models.len(), &program));
+        let specs = models.iter().enumerate().map(|(index, model)| {
+            worker_spec(&arguments, &model.name, model, (index, models.len()), &program)
+        });
         let mut workers =
             specs.map(|spec| Process::start(&spec, ANY_PORT)).collect::<anyhow::Result<Vec<Process>>>()?;
         let mut members = Vec::new();

@@ -67,7 +67,7 @@ impl Stage {
         for model in models {
             for number in 1..=replicas {
                 let name = format!("{}-{number}", model.name);
-                let spec = worker_spec(&arguments, &name, model, count, &program);
+                let spec = worker_spec(&arguments, &name, model, (started.len(), count), &program);
                 started.push((Process::start(&spec, ANY_PORT)?, spec));
             }
         }

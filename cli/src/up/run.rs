@@ -65,8 +65,9 @@ async fn live(
     let named = named_replicas(models, replicas);
     let listening: Vec<Listening> = named
         .iter()
-        .map(|(name, model)| {
-            let spec = worker_spec(arguments, name, model, named.len(), &program_path);
+        .enumerate()
+        .map(|(index, (name, model))| {
+            let spec = worker_spec(arguments, name, model, (index, named.len()), &program_path);
             workers.start(spec, WORKER_LISTEN)
         })
         .collect();

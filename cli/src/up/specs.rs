@@ -5,18 +5,18 @@ use std::{ffi::OsString, net::SocketAddr, path::Path};
 use super::{UpArgs, models::ModelDirectory, process::ProcessSpec};
 use crate::compute::share_of_threads;
 
-/// A worker process of this name for a model directory, one of `workers` on this machine.
+/// A worker process of this name for a model directory: which one it is, of how many on this machine.
 pub(crate) fn worker_spec(
     arguments: &UpArgs,
     name: &str,
     model: &ModelDirectory,
-    workers: usize,
+    (index, workers): (usize, usize),
     program: &Path,
 ) -> ProcessSpec {
     let mut words: Vec<OsString> = vec!["worker".into(), "--model".into(), model.path.clone().into()];
     let compute = &arguments.compute;
     let threads = share_of_threads(compute.threads, workers);
-    words.extend(["--device".into(), compute.device.clone().into()]);
+    words.extend(["--device".into(), compute.device_of(index).into()]);
     words.extend(["--threads".into(), threads.to_string().into()]);
     words.extend(match compute.quantize {
         Some(quantization) => ["--quantize".into(), quantization.to_string().into()],
@@ -99,7 +99,7 @@ mod tests {
             &arguments(&["--device=cuda:1", "--threads=7", "-v"]),
             "alto-2",
             &model,
-            3,
+            (1, 3),
             Path::new("chorus"),
         );
         let expected = [
@@ -111,10 +111,21 @@ mod tests {
         ];
         assert_eq!(words(&spec), [expected.as_flattened(), &["info"]].concat());
         assert_eq!(spec.name, "alto-2");
-        let spec = worker_spec(&arguments(&["--quantize=q4k"]), "alto", &model, 1, Path::new("chorus"));
+        let spec = worker_spec(&arguments(&["--quantize=q4k"]), "alto", &model, (0, 1), Path::new("chorus"));
         let numbers = words(&spec).into_iter().skip_while(|word| !word.starts_with("--quantize")).take(2);
         assert_eq!(numbers.collect::<Vec<_>>(), ["--quantize", "q4k"]);
         assert!(!words(&spec).contains(&"--precision"), "a worker takes one of them");
+    }
+
+    #[test]
+    fn workers_are_spread_over_devices() {
+        let model = ModelDirectory { name: "alto".into(), path: "demo/alto".into() };
+        let several = arguments(&["--device=cuda:0,cuda:2"]);
+        let device = |index| {
+            let spec = worker_spec(&several, "alto", &model, (index, 3), Path::new("chorus"));
+            words(&spec)[4].to_owned()
+        };
+        assert_eq!([0, 1, 2].map(device), ["cuda:0", "cuda:2", "cuda:0"]);
     }
 
     #[test]
