@@ -284,10 +284,10 @@ fn a_large_vocabulary_without_a_table_reads_its_embeddings() {
 fn a_demo_member_has_the_same_perplexity_on_a_device() {
     let directory = std::path::Path::new("../deploy/demo/tenor");
     let text: Vec<u32> = tokens(3, 200, 500);
-    let cpu = LanguageModel::load(&directory, &Device::Cpu).unwrap();
+    let cpu = LanguageModel::load(directory, &Device::Cpu).unwrap();
     let expected = evaluate(&cpu, &text, &mut |_| {}).unwrap().perplexity().unwrap();
     for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.02), (Precision::F16, 2e-3)] {
-        let parts = ModelParts::load(&directory).unwrap();
+        let parts = ModelParts::load(directory).unwrap();
         let device = LanguageModel::on_device(parts, &target(), precision, Capacity::default()).unwrap();
         let found = evaluate(&device, &text, &mut |_| {}).unwrap().perplexity().unwrap();
         assert!((found / expected - 1.0).abs() < tolerance, "{precision}: {found}, {expected}");
