@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use chorus_model::{Precision, Quantization, use_threads};
+use chorus_model::{Precision, Quantization, check_device, use_threads};
 
 /// What the commands that run models share.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,6 +28,14 @@ pub(crate) struct ComputeArgs {
 const MAX_THREADS: usize = 1024;
 
 impl ComputeArgs {
+    /// The names of several devices, each checked.
+    ///
+    /// # Errors
+    /// One of them is no device.
+    pub(crate) fn check_devices(&self) -> anyhow::Result<()> {
+        self.device.split(',').try_for_each(|name| Ok(check_device(name)?))
+    }
+
     /// The device of one of several workers.
     pub(crate) fn device_of(&self, worker: usize) -> &str {
         let devices: Vec<&str> = self.device.split(',').collect();

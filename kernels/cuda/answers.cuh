@@ -153,7 +153,8 @@ __device__ __forceinline__ u32 find_draw(
     const auto lower = [](u32 one, u32 other) { return one < other ? one : other; };
     const auto higher = [](u32 one, u32 other) { return one > other ? one : other; };
     // Whoever's tokens hold the place. The sums are rounded: where nobody's do, the last token that can be drawn is.
-    u32 holder = block_reduce(before + own > place ? threadIdx.x : none, room.words, lower);
+    // A thread without weight holds none, however its sum was rounded.
+    u32 holder = block_reduce(own > 0.0 && before + own > place ? threadIdx.x : none, room.words, lower);
     if (holder == none) {
         holder = block_reduce(own > 0.0 ? threadIdx.x : 0u, room.words, higher);
     }
@@ -164,7 +165,7 @@ __device__ __forceinline__ u32 find_draw(
             const float weight = expf(row[token] - largest);
             drawn = weight > 0.0f ? token : drawn;
             sum += static_cast<double>(weight);
-            if (sum > place) {
+            if (weight > 0.0f && sum > place) {
                 break;
             }
         }

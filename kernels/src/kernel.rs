@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Threads of a block of every kernel but the answers'.
+/// Threads of a block of every kernel but the answers', at most.
 pub const THREADS: u32 = 256;
 /// Threads of a block that finds answers.
 pub const ANSWER_THREADS: u32 = 512;

@@ -32,10 +32,11 @@ impl Default for Capacity {
 }
 
 impl Capacity {
-    /// Slots of the table: a call writes the states of its rows to slots beside those that it reads.
+    /// Slots of the table: a call writes the states of its rows to slots beside those that it reads, and one in parts keeps
+    /// those of its beginning until it has come to its end.
     #[cfg(any(feature = "cuda", feature = "emulated"))]
     pub(crate) fn slots(self) -> usize {
-        2 * self.states.max(1) + 8
+        3 * self.states.max(1) + 8
     }
 
     /// Rows of logits that are computed together.

@@ -68,19 +68,33 @@ impl Processor {
 /// ```
 pub fn open_device(name: &str) -> Result<Device, DeviceError> {
     let found = name.to_owned();
-    let ordinal = match name.split_once(':') {
-        None if name == "cpu" => return Ok(Device::Cpu),
-        None if name == "cuda" => 0,
-        Some(("cuda", ordinal)) if ordinal.bytes().all(|byte| byte.is_ascii_digit()) => {
-            ordinal.parse().map_err(|_| DeviceError::Unknown { found: found.clone() })?
-        }
-        _ => return Err(DeviceError::Unknown { found }),
-    };
+    let Some(ordinal) = ordinal(name)? else { return Ok(Device::Cpu) };
     if !candle_core::utils::cuda_is_available() {
         return Err(DeviceError::NotBuilt { found });
     }
     // A stream of its own: whoever calls the model, from whatever thread, uses that one.
     Device::new_cuda_with_stream(ordinal).map_err(|source| DeviceError::Open { found, source })
+}
+
+/// Whether there may be a device of that name, which is not opened.
+///
+/// # Errors
+/// There is no such name.
+pub fn check_device(name: &str) -> Result<(), DeviceError> {
+    if cfg!(feature = "emulated") && name == "emulated" { Ok(()) } else { ordinal(name).map(drop) }
+}
+
+/// Which GPU; none for the CPU.
+fn ordinal(name: &str) -> Result<Option<usize>, DeviceError> {
+    let unknown = || DeviceError::Unknown { found: name.to_owned() };
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(None),
+        None if name == "cuda" => Ok(Some(0)),
+        Some(("cuda", ordinal)) if ordinal.bytes().all(|byte| byte.is_ascii_digit()) => {
+            ordinal.parse().map(Some).map_err(|_| unknown())
+        }
+        _ => Err(unknown()),
+    }
 }
 
 #[cfg(test)]

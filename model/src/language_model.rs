@@ -58,6 +58,18 @@ pub enum ForwardError {
         /// V.
         vocab_size: usize,
     },
+    /// More logits are wanted of a distribution than it has.
+    #[error(
+        "row {row} asks for the logits of {found} tokens, allowed are at most {vocab_size}, one for each token"
+    )]
+    TooManyIds {
+        /// Which row of the call.
+        row: usize,
+        /// How many.
+        found: usize,
+        /// V.
+        vocab_size: usize,
+    },
     /// A state of another shape: it came from another model.
     #[error("a state of this model has {expected} numbers, but this one has {found}")]
     StateSize {
@@ -114,6 +126,10 @@ impl LanguageModel {
     /// The device fails, or has no kernels for the precision or the quantization, or not the memory. Or a precision is asked
     /// for of a quantised model, which has its own.
     pub fn from_parts(parts: ModelParts, device: &Device, precision: Precision) -> TensorResult<Self> {
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            return Self::on_device(parts, device, precision, Capacity::default());
+        }
         let network = network(&parts, device)?;
         let engine = |engine| Backend::Engine(Box::new(Mutex::new(engine)));
         let backend = match (device, &parts.quantized) {
@@ -126,9 +142,6 @@ impl LanguageModel {
             }
             (Device::Cpu, Some(quantized)) => engine(Engine::quantized(&network, quantized)?),
             (Device::Cpu, None) => engine(Engine::new(&network, precision)?),
-            #[cfg(feature = "cuda")]
-            _ => return Self::on_device(parts, device, precision, Capacity::default()),
-            #[cfg(not(feature = "cuda"))]
             _ => bail!("there are no kernels for {device:?}"),
         };
         Ok(Self { config: parts.config, vocabulary: parts.vocabulary, backend, device: device.clone() })
@@ -152,7 +165,8 @@ impl LanguageModel {
         }
     }
 
-    /// On a device, with room for so much. candle's CPU stands for the emulated device, where that is built.
+    /// On a device, with room for so much. candle's CPU stands for the emulated device, where that is built. A handle of a CUDA
+    /// device is for one model: another one gets its own from [`Processor::open`], with a stream of its own.
     ///
     /// # Errors
     /// As [`LanguageModel::from_parts`].
@@ -322,8 +336,11 @@ impl LanguageModel {
         receive: &mut dyn FnMut(Answer<'_>),
     ) -> Result<(), ForwardError> {
         assert_eq!(rows.len(), reductions.len(), "there is a reduction for each row");
-        for (index, row) in rows.iter().enumerate() {
+        for (index, (row, reduction)) in rows.iter().zip(reductions).enumerate() {
             self.check_row(index, row)?;
+            if let Reduction::Ids(ids) = reduction {
+                self.check_ids(index, ids)?;
+            }
         }
         match &self.backend {
             Backend::Engine(engine) => {
@@ -407,6 +424,17 @@ impl LanguageModel {
             // The engine looks at the place, where the size is that of the table.
             #[cfg(any(feature = "cuda", feature = "emulated"))]
             Backend::Device(_) => Ok(()),
+        }
+    }
+
+    fn check_ids(&self, row: usize, ids: &[u32]) -> Result<(), ForwardError> {
+        let vocab_size = self.config.vocab_size;
+        if ids.len() > vocab_size {
+            return Err(ForwardError::TooManyIds { row, found: ids.len(), vocab_size });
+        }
+        match ids.iter().find(|&&token| token as usize >= vocab_size) {
+            Some(&token) => Err(ForwardError::TokenOutOfVocabulary { row, token, vocab_size }),
+            None => Ok(()),
         }
     }
 

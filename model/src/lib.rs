@@ -40,7 +40,7 @@ pub use chorus_simd::{Norm, Reduced, Reduction, Room, log_sum_exp};
 pub use config::{
     Config, ConfigError, FORMAT, MAX_DIMENSION, MAX_LAYERS, MAX_NAME_CHARACTERS, MAX_VOCAB_SIZE, Start,
 };
-pub use device::{DeviceError, Processor, open_device};
+pub use device::{DeviceError, Processor, check_device, open_device};
 pub use directory::ModelParts;
 pub use evaluate::{Evaluation, evaluate, evaluate_in_lanes, evaluate_lines};
 pub use file_names::{CONFIG_FILE, QUANTIZED_WEIGHTS_FILE, TOKENIZER_FILE, WEIGHTS_FILE};

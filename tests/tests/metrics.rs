@@ -42,13 +42,15 @@ struct Observed {
 }
 
 /// A worker of alto, and where it says what it counts.
-fn observed_worker() -> (MemberProcess, SocketAddr) {
+fn observed_worker(device: &str) -> (MemberProcess, SocketAddr) {
     let model = models::demo("alto");
     let mut worker = Chorus::start([
         "worker".as_ref(),
         "--model".as_ref(),
         model.as_os_str(),
         "--metrics=127.0.0.1:0".as_ref(),
+        "--device".as_ref(),
+        device.as_ref(),
     ]);
     let metrics = metrics_listening(&mut worker);
     (MemberProcess::of("alto", &model, worker), metrics)
@@ -56,7 +58,8 @@ fn observed_worker() -> (MemberProcess, SocketAddr) {
 
 impl Observed {
     async fn start() -> Self {
-        let (worker, worker_metrics) = observed_worker();
+        // A worker on a device counts all that others do, and the device's memory.
+        let (worker, worker_metrics) = observed_worker("emulated");
         let member = format!("--member=alto=http://{}", worker.address);
         let flags = ["coordinator", &member, "--metrics=127.0.0.1:0", "--listen=127.0.0.1:0"];
         let mut coordinator = Chorus::start(flags);
@@ -196,7 +199,8 @@ async fn the_tables_in_the_readme_are_what_is_exported_and_others_can_read_it() 
 /// A generation of a member with two replicas leaves snapshots, of which both sides know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_are_counted_where_they_are_made_and_where_they_are_kept() {
-    let (workers, addresses): (Vec<_>, Vec<_>) = [observed_worker(), observed_worker()].into_iter().unzip();
+    let (workers, addresses): (Vec<_>, Vec<_>) =
+        [observed_worker("cpu"), observed_worker("cpu")].into_iter().unzip();
     let ensemble = Ensemble::over(workers, PATIENT);
     ensemble.until_replicas_up(2).await;
     let mut client = ensemble.client().await;

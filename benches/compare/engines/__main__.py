@@ -39,10 +39,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     arguments = parser.parse_args()
     on_device = arguments.device != "cpu"
-    arguments.length = arguments.length or (512 if on_device else 32)
+    if arguments.length is None:
+        arguments.length = 512 if on_device else 32
     arguments.shape = arguments.shape or ([MEDIUM, LARGE] if on_device else [SMALL, MEDIUM, LARGE])
     arguments.precision = arguments.precision or (["f32", "bf16"] if on_device else ["f32", "int8"])
     libraries = ON_DEVICE if on_device else LIBRARIES
+    allowed = ("f32", "bf16") if on_device else ("f32", "int8")
+    if any(precision not in allowed for precision in arguments.precision):
+        parser.error(f"--precision on {arguments.device} is {' or '.join(allowed)}")
     wrong = [name for name in arguments.library or () if name not in libraries]
     if wrong:
         parser.error(f"there is no {wrong[0]} on {arguments.device}")
@@ -85,7 +89,7 @@ def chorus(given: str | None, on_device: bool) -> list[str] | None:
 
 def compared(arguments: argparse.Namespace, program: list[str] | None) -> tuple[list[report.Cell], list[check.Check]]:
     pace = Pace(arguments.rounds, arguments.block, arguments.patience)
-    device = "" if arguments.device == "cpu" else f"{machine.device_name()}; "
+    device = "" if arguments.device == "cpu" else f"{machine.device_name(arguments.device)}; "
     print(f"{device}{machine.name()}; {arguments.threads} threads an engine; medians of {pace.rounds} rounds\n", flush=True)
     cells: list[report.Cell] = []
     checks: list[check.Check] = []
@@ -171,7 +175,7 @@ def measured_floors(engines: dict[tuple[str, str], Child], precision: str, on_de
         if child is not None:
             bandwidth = max(child.ask(f"bandwidth {FLOOR_REPEATS}")["gigabytes_per_second"])
             flops = max(child.ask(f"sgemm {FLOOR_REPEATS}")["gigaflops"])
-            print(f"by {library}: reads {bandwidth:.1f} GB/s, multiplies {flops:.1f} GFLOP/s in {precision}")
+            print(f"by {library}: reads {bandwidth:.1f} GB/s, multiplies {flops:.1f} GFLOP/s in {precision if on_device else 'f32'}")
             floors.append(report.Floor(bandwidth, flops, f"{library}'s floor", on_device))
     return floors
 

@@ -8,6 +8,8 @@ compared with it.
 from __future__ import annotations
 
 import argparse
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,17 +46,23 @@ class PyTorch:
 
     def prepare(self, mode: str, batch: int, length: int, carried: bool) -> protocol.Call:
         tokens = torch.from_numpy(random_tokens(self.shape.vocabulary, length, batch)).to(self.device)
-        state = self.zero_state(batch)
+        zero = state = self.zero_state(batch)
 
         def forward() -> torch.Tensor:
-            logits, after = self.network(tokens, state)
+            nonlocal state
+            logits, after = self.network(tokens, state if carried else zero)
+            state = after
+            return logits
+
+        def in_place() -> torch.Tensor:
+            # A recorded call goes on from where it wrote.
+            logits, after = self.network(tokens, zero)
             if carried:
-                # In place, so that a recorded call goes on, too.
-                for own, other in zip(state, after):
+                for own, other in zip(zero, after):
                     own.copy_(other)
             return logits
 
-        call = recorded(forward) if mode == "graph" else forward
+        call = recorded(in_place) if mode == "graph" else forward
 
         def timed() -> numpy.ndarray:
             logits = call()
@@ -126,8 +134,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    device = torch.device(arguments.device)
+    device = torch.device("cuda", torch.device(arguments.device).index or 0)
     torch.cuda.set_device(device)
+    # Where it is missing in this list, the weights are not made one piece, and cuDNN makes them so at every call.
+    torch.backends.cudnn.CUDNN_TENSOR_DTYPES.add(torch.bfloat16)
+    # That would be no comparison.
+    warnings.filterwarnings("error", message=".*not part of single contiguous chunk.*")
+    print(f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}", file=sys.stderr)
     with torch.inference_mode():
         protocol.serve(PyTorch(arguments.shape, arguments.weights, arguments.precision, device))
 

@@ -36,10 +36,11 @@ def wait_until_quiet(patience: float, limit: float = 0.15) -> None:
             return
 
 
-def device_name() -> str:
-    """The first GPU, as its driver calls it."""
+def device_name(device: str) -> str:
+    """The GPU of a name like `cuda` or `cuda:1`, as its driver calls it."""
+    number = device.partition(":")[2] or "0"
     try:
-        asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        asked = ["nvidia-smi", f"--id={number}", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         return "unknown GPU"

@@ -6,7 +6,7 @@ An engine is a child process. It prints `ready`, reads one command a line and an
     score B T REPEATS    the logits of T tokens of B sequences from a zero state    {"microseconds": [...], "checksum": x}
     logits TOKENS...     the logits after these tokens, from a zero state           {"logits": [...]}
     bandwidth REPEATS    read bandwidth                                             {"gigabytes_per_second": [...]}
-    sgemm REPEATS        f32 matrix multiplication                                  {"gigaflops": [...]}
+    sgemm REPEATS        matrix multiplication, on a device in the engine's own numbers, else in f32                                  {"gigaflops": [...]}
     quit                 ends the process
 
 While no command is there the engine blocks in a read, so that nothing of it runs while another is measured. Engines in

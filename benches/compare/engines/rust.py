@@ -45,8 +45,9 @@ def given(words: str) -> list[str]:
 
 
 def arguments(shape: Shape, weights: Path, threads: int, precision: str, device: str) -> list[str]:
+    on = () if device == "cpu" else ("--device", device)
     return [
         *("--vocab", str(shape.vocabulary), "--embedding", str(shape.embedding)),
         *("--hidden", str(shape.hidden), "--layers", str(shape.layers)),
-        *("--weights", str(weights), "--threads", str(threads), "--precision", precision, "--device", device),
+        *("--weights", str(weights), "--threads", str(threads), "--precision", precision, *on),
     ]

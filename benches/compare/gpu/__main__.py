@@ -30,6 +30,7 @@ class Cell:
     tokens_per_second: float
     first_token_ms: float
     inter_token_ms: float
+    inter_token_p99_ms: float
     failed: int
 
 
@@ -51,13 +52,16 @@ def main() -> int:
     arguments = parsed()
     devices = arguments.device or ["cuda", "cpu"]
     loads = arguments.concurrency or CONCURRENCY
-    print(f"{machine.device_name()}; {machine.name()}; three members of {arguments.shape}; medians of {arguments.rounds}\n")
+    names = [machine.device_name(device) for device in devices if device != "cpu"]
+    print(f"{', '.join(names)}; {machine.name()}; three members of {arguments.shape}; medians of {arguments.rounds}\n")
     rounds: list[list[Cell]] = []
     with tempfile.TemporaryDirectory(prefix="compare-gpu-") as folder:
         models.write(Path(folder) / "models", arguments.seed, arguments.shape)
+        # As many generations at a time as there are callers: a line would be measured else.
+        (Path(folder) / "ensemble.toml").write_text(f"[limits]\nmax_sessions = {2 * max(loads)}\n")
         # Whole ensembles in turns, so that none has all the quiet minutes.
         for _ in range(arguments.rounds):
-            rounds.append([cell for device in devices for cell in measured(arguments, Path(folder) / "models", device, loads)])
+            rounds.append([cell for device in devices for cell in measured(arguments, Path(folder), device, loads)])
     cells = [medians([each[index] for each in rounds]) for index in range(len(rounds[0]))]
     print(table(cells))
     if arguments.json:
@@ -67,7 +71,8 @@ def main() -> int:
 
 def measured(arguments: argparse.Namespace, folder: Path, device: str, loads: tuple[int, ...]) -> list[Cell]:
     """One ensemble from its start to its end."""
-    command = [str(arguments.chorus), "up", "--models", str(folder), "--listen", "127.0.0.1:0", "--device", device]
+    command = [str(arguments.chorus), "up", "--models", str(folder / "models"), "--config", str(folder / "ensemble.toml")]
+    command += ["--listen", "127.0.0.1:0", "--device", device]
     if device != "cpu":
         command += ["--precision", arguments.precision]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ensemble:
@@ -90,8 +95,8 @@ def listening(ensemble: subprocess.Popen[str]) -> str:
 
 def bench(arguments: argparse.Namespace, address: str, device: str, concurrency: int) -> Cell:
     command = [str(arguments.chorus), "bench", "--addr", address, "--concurrency", str(concurrency)]
-    command += ["--duration", f"{arguments.duration:g}s", "--warm-up", "1s", "--json"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    command += ["--duration", f"{round(1000 * arguments.duration)}ms", "--warm-up", "1s", "--json"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     report: dict[str, Any] = json.loads(answer.stdout)
     latency = report["latency_ms"]
     return Cell(
@@ -100,6 +105,7 @@ def bench(arguments: argparse.Namespace, address: str, device: str, concurrency:
         report["per_second"]["generated_tokens"],
         latency["first_token"]["p50"],
         latency["inter_token"]["p50"],
+        latency["inter_token"]["p99"],
         report["calls"]["failed"] + report["calls"]["degraded"],
     )
 
@@ -108,15 +114,15 @@ def medians(cells: list[Cell]) -> Cell:
     def middle(name: str) -> float:
         return median(getattr(cell, name) for cell in cells)
 
-    numbers = [middle(name) for name in ("tokens_per_second", "first_token_ms", "inter_token_ms")]
+    numbers = [middle(name) for name in ("tokens_per_second", "first_token_ms", "inter_token_ms", "inter_token_p99_ms")]
     return Cell(cells[0].device, cells[0].concurrency, *numbers, sum(cell.failed for cell in cells))
 
 
 def table(cells: list[Cell]) -> str:
-    lines = ["| device | generations at a time | tokens/s | first token, ms (p50) | between tokens, ms (p50) |"]
-    lines.append("|---|---|---|---|---|")
+    lines = ["| device | generations at a time | tokens/s | first token, ms (p50) | between tokens, ms (p50) | (p99) |"]
+    lines.append("|---|---|---|---|---|---|")
     for cell in cells:
-        numbers = f"{cell.tokens_per_second:.0f} | {cell.first_token_ms:.2f} | {cell.inter_token_ms:.2f}"
+        numbers = f"{cell.tokens_per_second:.0f} | {cell.first_token_ms:.2f} | {cell.inter_token_ms:.2f} | {cell.inter_token_p99_ms:.2f}"
         lines.append(f"| {cell.device} | {cell.concurrency} | {numbers} |")
     failed = sum(cell.failed for cell in cells)
     return "\n".join(lines + ([f"\n{failed} calls failed or were degraded"] if failed else []))

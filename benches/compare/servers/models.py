@@ -44,11 +44,18 @@ def read(folder: Path) -> list[Member]:
 
 
 def text(tokens: list[int]) -> str:
-    return "".join(chr(FIRST_CHARACTER + token) for token in tokens)
+    return "".join(character(token) for token in tokens)
+
+
+def character(token: int) -> str:
+    """Of a token; those of the large vocabularies are beyond the surrogates, which are no characters."""
+    number = FIRST_CHARACTER + token
+    return chr(number if number < 0xD800 else number + 0x800)
 
 
 def tokens(of: str) -> list[int]:
-    return [ord(character) - FIRST_CHARACTER for character in of]
+    numbers = [ord(letter) for letter in of]
+    return [number - FIRST_CHARACTER - (0x800 if number >= 0xE000 else 0) for number in numbers]
 
 
 def config(name: str, shape: Shape) -> dict[str, object]:
@@ -78,7 +85,7 @@ def tokenizer(vocabulary: int) -> dict[str, object]:
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": False,
-        "vocab": {chr(FIRST_CHARACTER + token): token for token in range(vocabulary)},
+        "vocab": {character(token): token for token in range(vocabulary)},
         "merges": [],
     }
     return {

@@ -67,11 +67,11 @@ struct LimitArgs {
     /// (default: 20)
     #[arg(long, value_name = "MS")]
     batch_duration: Option<u64>,
-    /// Tokens of one session in one forward (default: 32, on a GPU 256)
+    /// Tokens of one session in one forward (default: 32), on a GPU (default: 256)
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
     /// Tokens of all sessions in one forward, however fast the model is: more share nothing, and wait longer
-    /// (default: 192, on a GPU 4096)
+    /// (default: 192), on a GPU (default: 4096)
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
     /// Seconds between two looks at the device, which has to compute what is known; 0 looks only after something went
@@ -248,6 +248,8 @@ mod tests {
             defaults.batch.duration.as_millis() as u64,
             defaults.batch.chunk_tokens as u64,
             defaults.batch.tokens as u64,
+            BatchLimits::on("cuda").chunk_tokens as u64,
+            BatchLimits::on("cuda").tokens as u64,
             defaults.probe_interval.as_secs(),
             defaults.stuck_after.as_secs(),
             defaults.drain_timeout.as_secs(),

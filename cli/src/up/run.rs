@@ -28,6 +28,7 @@ const WORKER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net:
 /// # Errors
 /// There are no models, a process died before it listened, or the ensemble did not serve in time.
 pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<()> {
+    arguments.compute.check_devices()?;
     let mut models = models::find(arguments.models.as_deref())?;
     let fallback = models::fallback(arguments.fallback.as_deref(), &models)?;
     // It is hosted as the members are, and comes last.

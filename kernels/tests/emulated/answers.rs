@@ -130,6 +130,20 @@ fn the_ends_of_the_unit_interval_draw_the_first_and_the_last_possible_token() {
     }
 }
 
+/// The sums of threads without tokens are rounded in another order than those of the last with some.
+#[test]
+fn the_end_of_the_unit_interval_draws_a_token_of_the_vocabulary_whatever_is_rounded() {
+    for seed in 0..40_u32 {
+        let logit = |token: u32| {
+            (token.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 8) as f32 / (1 << 21) as f32
+        };
+        let row: Vec<f32> = (0..1700 + 13 * seed).map(logit).collect();
+        let ask = Ask { number: 1.0 - f64::EPSILON / 2.0, ..ask(AskKind::Draw) };
+        let drawn = find(&row, &vec![0.0; row.len()], ask, &[], true).answer.drawn;
+        assert!(drawn as usize + 20 > row.len() && (drawn as usize) < row.len(), "{drawn} of {}", row.len());
+    }
+}
+
 #[test]
 fn the_two_zeros_are_equally_likely_and_keep_their_signs() {
     let row = [-0.0, 0.0, -0.0];

@@ -41,7 +41,11 @@ pub(crate) struct DeviceEngine {
     parts: [PartMemory; 2],
     /// Whole rows on their way to the host, two copies in turns.
     rows: [HostMemory; 2],
+    /// A state on its way to the host.
+    state: HostMemory,
     held: DeviceMemory,
+    /// Whether launches of a call that did not come to its end may still use the host's memory.
+    is_unfinished: bool,
 }
 
 /// What a part of a call shares with the device.
@@ -185,8 +189,10 @@ impl DeviceEngine {
         let workspace = (plan.bytes() as u64).saturating_sub(states);
         Ok(Self {
             held: DeviceMemory { weights: weights.bytes(), states, workspace },
+            is_unfinished: false,
             parts: [part()?, part()?],
             rows: [row_memory()?, row_memory()?],
+            state: launcher.host_memory(sizes.slot() * size_of::<f32>())?,
             block: Block::default(),
             slots: Slots::new(slots),
             launcher,
@@ -214,9 +220,8 @@ impl DeviceEngine {
         let (_, plan) = Regions::plan(sizes, kind, capacity, rows);
         let needed =
             DeviceMemory { weights, states, workspace: (plan.bytes() as u64).saturating_sub(states) };
-        if let Some((free, all)) = launcher.free_bytes()?
-            && needed.total() + loading > free
-        {
+        let (free, all) = launcher.free_bytes()?;
+        if needed.total() + loading > free {
             let (loading, free, all) = (mebibytes(loading), mebibytes(free), mebibytes(all));
             bail!(
                 "it takes {needed} of the device's memory, and {loading} MiB more while it is loaded, but {free} of \
@@ -252,12 +257,13 @@ impl DeviceEngine {
         let slot = self.own(state)?;
         let Sizes { hidden, padded, .. } = self.weights.sizes;
         let numbers = self.weights.sizes.slot();
-        let mut copy = self.launcher.host_memory(numbers * size_of::<f32>())?;
-        self.memory.write("values", |memory| {
-            let bytes = numbers * size_of::<f32>();
+        let bytes = numbers * size_of::<f32>();
+        let offset = slot.index() as usize * bytes;
+        let Self { launcher, regions, memory, state: copy, .. } = self;
+        memory.write("values", |memory| {
             // SAFETY: it is a slot of the table.
-            unsafe { self.launcher.copy_out(self.slot(&slot, memory), &mut copy, bytes) }?;
-            self.launcher.finish()
+            unsafe { launcher.copy_out(regions.slots.at(memory).plus(offset), copy, bytes) }?;
+            launcher.finish()
         })?;
         let numbers = &copy.numbers::<f32>()[..numbers];
         Ok(numbers.chunks_exact(padded).flat_map(|vector| &vector[..hidden]).copied().collect())
@@ -327,9 +333,12 @@ impl DeviceEngine {
 
     /// One block; returns the new state of every row that was fed.
     fn run(&mut self, fed: &[Fed<'_>], receive: Receive<'_>) -> Result<Vec<(usize, Slot)>, ForwardError> {
+        self.settle()?;
         self.block.fill(fed.iter().map(|fed| (fed.tokens, fed.want)));
         let to = self.block.order.iter().map(|_| self.take()).collect::<Result<Vec<_>, _>>()?;
+        self.is_unfinished = true;
         self.compute(fed, &to, receive)?;
+        self.is_unfinished = false;
         Ok(self.block.order.iter().map(|&index| fed[index].row).zip(to).collect())
     }
 
@@ -494,6 +503,11 @@ impl DeviceEngine {
         receive(Found { row: fed.row, offset: fed.offset + offset, norm, target, reduced });
     }
 
+    /// Waits for what an error or a panic left behind.
+    fn settle(&mut self) -> TensorResult<()> {
+        if std::mem::take(&mut self.is_unfinished) { self.launcher.finish() } else { Ok(()) }
+    }
+
     fn take(&self) -> Result<Slot, ForwardError> {
         self.slots.take().ok_or(ForwardError::NoSlot { slots: self.slots.count() })
     }
@@ -508,6 +522,13 @@ impl DeviceEngine {
     fn slot(&self, slot: &Slot, memory: Address) -> Address {
         let bytes = self.weights.sizes.slot() * size_of::<f32>();
         self.regions.slots.at(memory).plus(slot.index() as usize * bytes)
+    }
+}
+
+impl Drop for DeviceEngine {
+    fn drop(&mut self) {
+        // A device that can't be waited for does nothing any more.
+        let _ = self.settle();
     }
 }
 

@@ -82,8 +82,7 @@ impl Launches<'_> {
             layer: sizes.layers as u32 - 1,
             rows: places.rows as u32,
         };
-        let blocks = (sizes.outputs / 4).div_ceil(THREADS as usize / 32) as u32;
-        let grid = Grid::new((blocks, places.rows.div_ceil(tile.rows() as usize) as u32), THREADS);
+        let grid = self.warps(sizes.outputs / 4, places.rows.div_ceil(tile.rows() as usize));
         // SAFETY: as above.
         unsafe { self.launcher.launch(Kernel::Project(self.weights.kind, tile), grid, &arguments) }
     }

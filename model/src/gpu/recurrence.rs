@@ -71,6 +71,14 @@ impl Launches<'_> {
         self.hidden(self.weights.layers.len() - 1)
     }
 
+    /// A warp for each of so many units, for each of so many tiles of rows. In blocks that are small enough to give every
+    /// multiprocessor some, and as much as the others.
+    pub(super) fn warps(&self, units: usize, tiles: usize) -> Grid {
+        let enough = 2 * self.properties.multiprocessors as usize;
+        let warps = [8, 4, 2].into_iter().find(|warps| units.div_ceil(*warps) * tiles >= enough).unwrap_or(1);
+        Grid::new((units.div_ceil(warps) as u32, tiles as u32), 32 * warps as u32)
+    }
+
     fn hidden(&self, layer: usize) -> Address {
         self.regions.hidden[layer % 2].at(self.memory)
     }
@@ -103,7 +111,7 @@ impl Launches<'_> {
             layer: index as u32,
             rows: rows as u32,
         };
-        let grid = Grid::new((warps(sizes.hidden), rows.div_ceil(tile.rows() as usize) as u32), THREADS);
+        let grid = self.warps(sizes.hidden, rows.div_ceil(tile.rows() as usize));
         // SAFETY: weights and memory are the engine's own; the slots of the call are of its table, and those that are
         // written are read by nobody.
         unsafe { self.launcher.launch(Kernel::Rows(self.weights.kind, tile), grid, &arguments) }
@@ -273,9 +281,4 @@ impl Launches<'_> {
         // SAFETY: as above.
         unsafe { self.launcher.launch(kernel, grid, &arguments) }
     }
-}
-
-/// Blocks that have a warp for each of so many units.
-fn warps(units: usize) -> u32 {
-    units.div_ceil(THREADS as usize / 32) as u32
 }

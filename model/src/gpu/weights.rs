@@ -206,10 +206,11 @@ impl Make<'_> {
         self.put(&tensor.detach())
     }
 
-    /// On the device; a copy where that is the host itself, which nobody else holds then.
+    /// On the device; where that is the host itself, nobody else holds it either.
     fn put(&self, tensor: &Tensor) -> Result<Numbers> {
-        let tensor = tensor.contiguous()?;
-        Numbers::new(if self.device.is_cpu() { tensor.copy()? } else { tensor.to_device(self.device)? })
+        // Of its own: of a part of a tensor candle would take the whole one along.
+        let tensor = tensor.force_contiguous()?;
+        Numbers::new(tensor.to_device(self.device)?)
     }
 
     /// Rows `[_, in]`, filled up with rows of zeros.

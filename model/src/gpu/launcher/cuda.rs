@@ -1,7 +1,7 @@
 //! Launches on an NVIDIA device: kernels by their PTX, products by cuBLAS, and recorded launches as one CUDA graph. Everything
 //! goes through the one stream of candle's device. Knows nothing about what is computed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -35,14 +35,14 @@ pub(crate) struct Cuda {
     device: CudaDevice,
     functions: RefCell<HashMap<Kernel, CudaFunction>>,
     recorded: RefCell<HashMap<Recording, Recorded>>,
-    /// Whether launches are being recorded now.
-    is_recording: Cell<bool>,
     properties: Properties,
 }
 
 /// Launches that were made before.
 enum Recorded {
     Times(u32),
+    /// The driver records no such launches.
+    Never,
     Graph(Graph),
 }
 
@@ -56,6 +56,7 @@ impl std::fmt::Debug for Recorded {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Times(times) => formatter.debug_tuple("Times").field(times).finish(),
+            Self::Never => formatter.write_str("Never"),
             Self::Graph(_) => formatter.write_str("Graph"),
         }
     }
@@ -110,7 +111,6 @@ impl Cuda {
             device: device.clone(),
             functions: RefCell::default(),
             recorded: RefCell::default(),
-            is_recording: Cell::new(false),
             properties,
         })
     }
@@ -214,12 +214,16 @@ impl Cuda {
             match recorded.get_mut(&recording) {
                 Some(Recorded::Graph(graph)) => return graph.0.launch().map_err(Error::wrap),
                 Some(Recorded::Times(times)) if *times < PATIENCE => *times += 1,
-                Some(Recorded::Times(_)) => {
-                    let graph = self.record(launches)?;
-                    graph.launch().map_err(Error::wrap)?;
-                    recorded.insert(recording, Recorded::Graph(Graph(graph)));
-                    return Ok(());
-                }
+                Some(Recorded::Times(_)) => match self.record(launches) {
+                    Ok(graph) => {
+                        graph.launch().map_err(Error::wrap)?;
+                        recorded.insert(recording, Recorded::Graph(Graph(graph)));
+                        return Ok(());
+                    }
+                    // Nothing was launched: what can't be recorded is made each time.
+                    Err(_) => drop(recorded.insert(recording, Recorded::Never)),
+                },
+                Some(Recorded::Never) => {}
                 None => {
                     if recorded.len() >= RECORDINGS {
                         recorded.clear();
@@ -235,9 +239,7 @@ impl Cuda {
         // Other threads of the process, which may have other models, go on meanwhile.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream.begin_capture(mode).map_err(Error::wrap)?;
-        self.is_recording.set(true);
         let made = launches();
-        self.is_recording.set(false);
         // Ended in any case, or the stream would stay in this mode.
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = self.stream.end_capture(flags).map_err(Error::wrap);

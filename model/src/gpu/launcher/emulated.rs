@@ -10,6 +10,9 @@ use super::{Product, Properties};
 #[derive(Debug)]
 pub(crate) struct Emulated;
 
+/// Its memory: more than any test needs that does not ask for too much.
+pub(super) const MEMORY_BYTES: u64 = 4 << 30;
+
 /// A small device: few enough blocks for a scan to take the host no time, and so little shared memory that some rows are
 /// staged and some are not.
 pub(super) const PROPERTIES: Properties = Properties { multiprocessors: 3, shared_bytes: 48 << 10 };

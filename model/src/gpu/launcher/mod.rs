@@ -78,13 +78,13 @@ impl Launcher {
         }
     }
 
-    /// Bytes of the device's memory that are free, and all of them; none where there is no bound.
-    pub(super) fn free_bytes(&self) -> Result<Option<(u64, u64)>> {
+    /// Bytes of the device's memory that are free, and all of them.
+    pub(super) fn free_bytes(&self) -> Result<(u64, u64)> {
         match self {
             #[cfg(feature = "cuda")]
-            Self::Cuda(cuda) => cuda.free_bytes().map(Some),
+            Self::Cuda(cuda) => cuda.free_bytes(),
             #[cfg(feature = "emulated")]
-            Self::Emulated(_) => Ok(None),
+            Self::Emulated(_) => Ok((emulated::MEMORY_BYTES, emulated::MEMORY_BYTES)),
         }
     }
 
