@@ -12,7 +12,7 @@ use chorus_model::{
 };
 use proptest::prelude::*;
 
-use common::{config, difference, model, parts, tokens};
+use common::{config, difference, model, parts, seeded_tensors, tokens};
 
 /// Room for little, so that calls are computed in parts.
 const SMALL: Capacity = Capacity { states: 24, tokens: 40, logits: 150 };
@@ -112,6 +112,16 @@ fn states(model: &LanguageModel, count: usize) -> Vec<State> {
 fn check(config: &Config, precision: Precision, capacity: Capacity, requests: &[(Vec<u32>, Want)]) {
     let is_tame = precision != Precision::F32 || config.hidden_size > 100;
     let parts = if is_tame { tame(config.clone()) } else { parts(config.clone()) };
+    check_parts(config, parts, precision, capacity, requests);
+}
+
+fn check_parts(
+    config: &Config,
+    parts: ModelParts,
+    precision: Precision,
+    capacity: Capacity,
+    requests: &[(Vec<u32>, Want)],
+) {
     let cpu = LanguageModel::from_parts(parts.clone(), &Device::Cpu, Precision::F32).unwrap();
     let device = LanguageModel::on_device(parts, &target(), precision, capacity).unwrap();
     let tolerance = tolerance(precision);
@@ -216,14 +226,18 @@ proptest! {
         biases in any::<(bool, bool)>(),
         lengths in prop::collection::vec((0_usize..9, 0_usize..3), 1..12),
         (most_tokens, logits) in (1_usize..40, 1_usize..200),
+        seed in 0_usize..1_000_000,
     ) {
         let config = Config {
             vocab_size, hidden_size, layers, embedding_size, lstm_bias: biases.0, output_bias: biases.1,
             start: Start::ZeroState, ..config()
         };
-        let request = |(row, &(length, want)): (usize, &(usize, usize))| (tokens(row, length, vocab_size), WANTS[want]);
+        let request = |(row, &(length, want)): (usize, &(usize, usize))| (tokens(seed + row, length, vocab_size), WANTS[want]);
         let requests: Vec<_> = lengths.iter().enumerate().map(request).collect();
-        check(&config, Precision::F32, Capacity { states: 24, tokens: most_tokens, logits }, &requests);
+        let mut parts = parts(config.clone());
+        parts.tensors = seeded_tensors(&config, seed);
+        let capacity = Capacity { states: 24, tokens: most_tokens, logits };
+        check_parts(&config, parts, Precision::F32, capacity, &requests);
     }
 }
 

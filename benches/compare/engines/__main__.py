@@ -123,7 +123,7 @@ def measured(
             contender
             for (library, of), child in engines.items()
             if of == precision
-            for contender in contenders(child, library, precision, work)
+            for contender in contenders(child, library, precision, work, arguments.device != "cpu")
         ]
         cells.append(report.Cell(shape, work, precision, compare(everyone, work, pace), floors))
     print(report.table(cells) + "\n", flush=True)

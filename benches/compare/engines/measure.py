@@ -70,12 +70,13 @@ class Pace:
     patience: float
 
 
-def contenders(child: Child, library: str, precision: str, work: Work) -> list[Contender]:
-    """Every mode in which an engine in Python can do this work; the Rust engine has no modes."""
+def contenders(child: Child, library: str, precision: str, work: Work, each: bool) -> list[Contender]:
+    """Every mode in which an engine in Python can do this work, `each` as a library of its own or the best one for all; the
+    Rust engine has no modes."""
     if library == "chorus":
         return [Contender(library, precision, None, child)]
     modes = child.ask(f"modes {work.kind}")["modes"]
-    return [Contender(library, precision, mode, child) for mode in modes]
+    return [Contender(f"{library} {mode}" if each else library, precision, mode, child) for mode in modes]
 
 
 def compare(everyone: list[Contender], work: Work, pace: Pace) -> list[Contender]:

@@ -116,7 +116,7 @@ def microseconds(contender: Contender | None) -> str:
     if contender is None:
         return "-"
     value = contender.microseconds
-    mode = f" ({contender.mode})" if contender.mode else ""
+    mode = f" ({contender.mode})" if contender.mode and contender.mode not in contender.library else ""
     return f"{value:.0f}{mode}" if value >= 1_000 else f"{value:.1f}{mode}"
 
 

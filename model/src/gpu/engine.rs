@@ -6,8 +6,9 @@ use chorus_simd::{Norm, Reduced, Reduction};
 
 use super::answers::{Asks, Room, found};
 use super::call::{Words, most_words};
-use super::launcher::{HostMemory, Launcher, Mark, Properties, Recording};
-use super::memory::{Memory, Plan, Region};
+use super::launcher::{HostMemory, Launcher, Mark, Recording};
+use super::launches::{Launches, Regions, most_ids};
+use super::memory::Memory;
 use super::output::{AnswerPlaces, OutputPlaces, slot_source};
 use super::recurrence::BlockPlaces;
 use super::slots::{Slot, Slots};
@@ -21,8 +22,6 @@ use crate::row::{Place, State, Want};
 
 /// Words of lists that a part of a call may ask for, at least: the answer to one ask always fits.
 const LIST_WORDS: usize = 1 << 18;
-/// Ids, likewise.
-const IDS: usize = 1 << 16;
 /// Bytes of whole rows that are copied to the host at a time, about.
 const ROW_BYTES: usize = 8 << 20;
 
@@ -55,40 +54,6 @@ struct PartMemory {
     /// [`Answer`]s, then lists.
     answers: HostMemory,
     asks: Asks,
-}
-
-/// Where everything is that a call computes in.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Regions {
-    /// `[slots][layers][h, c][padded]` f32.
-    pub(super) slots: Region,
-    pub(super) words: Region,
-    /// One for each layer.
-    pub(super) counters: Region,
-    /// `[tokens][input]`.
-    pub(super) embedded: Region,
-    /// `[tokens][H][4]` f32.
-    pub(super) gates: Region,
-    /// `[tokens][padded]`, of a layer and of the one below.
-    pub(super) hidden: [Region; 2],
-    /// `[layers][batch][padded]`.
-    pub(super) before: Region,
-    /// `[batch][padded]` f32.
-    pub(super) carry: Region,
-    /// `[rows][padded]`.
-    pub(super) selected: Region,
-    /// `[rows][outputs]` f32.
-    pub(super) logits: Region,
-}
-
-/// What launches need.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Launches<'a> {
-    pub(super) launcher: &'a Launcher,
-    pub(super) properties: Properties,
-    pub(super) weights: &'a Weights,
-    pub(super) regions: &'a Regions,
-    pub(super) memory: Address,
 }
 
 /// One sequence's part of a call.
@@ -134,26 +99,6 @@ struct Pending {
     wanted: std::ops::Range<usize>,
 }
 
-impl Regions {
-    fn plan(sizes: Sizes, kind: WeightKind, capacity: Capacity, rows: usize) -> (Self, Plan) {
-        let (tokens, weight, float) = (capacity.tokens, kind.bytes(), size_of::<f32>());
-        let mut plan = Plan::default();
-        let regions = Self {
-            slots: plan.region(capacity.slots() * sizes.slot() * float),
-            words: plan.region(most_words(tokens, rows, IDS.max(sizes.vocabulary)) * size_of::<u32>()),
-            counters: plan.region(sizes.layers * size_of::<u32>()),
-            embedded: plan.region(tokens * sizes.input * weight),
-            gates: plan.region(tokens * 4 * sizes.hidden * float),
-            hidden: [(); 2].map(|()| plan.region(tokens * sizes.padded * weight)),
-            before: plan.region(sizes.layers * tokens * sizes.padded * weight),
-            carry: plan.region(tokens * sizes.padded * float),
-            selected: plan.region(rows * sizes.padded * weight),
-            logits: plan.region(rows * sizes.outputs * float),
-        };
-        (regions, plan)
-    }
-}
-
 impl DeviceEngine {
     /// Puts a network, whose tensors are on the host, to where its kernels read it.
     ///
@@ -172,11 +117,8 @@ impl DeviceEngine {
         let weights = Weights::new(network, config, kind, (&launcher, device))?;
         let memory = Memory::take(&plan, device)?;
         let slots = u32::try_from(capacity.slots()).map_err(candle_core::Error::wrap)?;
-        let room = Room {
-            asks: rows,
-            ids: IDS.max(sizes.vocabulary),
-            list_words: LIST_WORDS.max(2 * sizes.vocabulary),
-        };
+        let room =
+            Room { asks: rows, ids: most_ids(sizes), list_words: LIST_WORDS.max(2 * sizes.vocabulary) };
         let words = most_words(capacity.tokens, rows, room.ids) * size_of::<u32>();
         let answers = rows * size_of::<Answer>() + room.list_words * size_of::<u32>();
         let part = || {

@@ -12,6 +12,7 @@ mod answers;
 mod call;
 mod engine;
 mod launcher;
+mod launches;
 mod memory;
 mod output;
 mod recurrence;

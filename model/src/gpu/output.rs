@@ -8,8 +8,8 @@ use chorus_kernels::{
 };
 
 use super::call::Place;
-use super::engine::Launches;
 use super::launcher::Product;
+use super::launches::Launches;
 
 /// A part of the wanted distributions, in the words of its call.
 #[derive(Debug, Clone, Copy)]

@@ -8,8 +8,8 @@ use chorus_kernels::{
 };
 
 use super::call::Place;
-use super::engine::Launches;
 use super::launcher::Product;
+use super::launches::Launches;
 use super::weights::{Input, Layer};
 use crate::packing::Packing;
 

@@ -40,8 +40,13 @@ pub(crate) fn values(seed: usize, count: usize) -> Vec<f32> {
 
 /// All tensors of a config with fixed values.
 pub(crate) fn tensors(config: &Config) -> Tensors {
+    seeded_tensors(config, 0)
+}
+
+/// All tensors of a config with values that depend on a seed.
+pub(crate) fn seeded_tensors(config: &Config, seed: usize) -> Tensors {
     let tensor = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
-        let values = values(index, shape.iter().product());
+        let values = values(seed + index, shape.iter().product());
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
     config.tensor_shapes().into_iter().enumerate().map(tensor).collect()
