@@ -60,8 +60,13 @@ def main() -> int:
         # As many generations at a time as there are callers: a line would be measured else.
         (Path(folder) / "ensemble.toml").write_text(f"[limits]\nmax_sessions = {2 * max(loads)}\n")
         # Whole ensembles in turns, so that none has all the quiet minutes.
-        for _ in range(arguments.rounds):
-            rounds.append([cell for device in devices for cell in measured(arguments, Path(folder), device, loads)])
+        try:
+            for _ in range(arguments.rounds):
+                rounds.append([cell for device in devices for cell in measured(arguments, Path(folder), device, loads)])
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            # What was wrong has been said by whoever found it.
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     cells = [medians([each[index] for each in rounds]) for index in range(len(rounds[0]))]
     print(table(cells))
     if arguments.json:
