@@ -13,7 +13,7 @@ fn main() -> Outcome {
 fn for_devices() -> Outcome {
     let directory = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     let built = cudaforge::KernelBuilder::new()
-        .source_files(["cuda/kernels.cu"])
+        .source_files(["cuda/any.cu", "cuda/f32.cu", "cuda/bf16.cu", "cuda/f16.cu"])
         .watch(["cuda"])
         .arg("-std=c++17")
         .arg("-O3")
@@ -32,12 +32,11 @@ fn for_the_host() -> Outcome {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .flags(["-x", "c++"])
         // Rounding is a device's: no sum is put into another order, and no product is fused here and not there.
         .flag("-ffp-contract=off")
         .flag_if_supported("-Wno-unknown-pragmas")
         .opt_level(2)
-        .file("cuda/kernels.cu")
+        .file("cuda/emulated.cpp")
         .try_compile("chorus_emulated_kernels")?;
     Ok(())
 }

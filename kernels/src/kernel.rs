@@ -94,6 +94,24 @@ impl Tile {
     }
 }
 
+impl Kernel {
+    /// The type of weights that it is for, if it is for one.
+    #[must_use]
+    pub fn weights(self) -> Option<WeightKind> {
+        match self {
+            Self::Begin | Self::Answers => None,
+            Self::Rows(kind, _)
+            | Self::Scan(kind, _)
+            | Self::Project(kind, _)
+            | Self::Load(kind)
+            | Self::Embed(kind)
+            | Self::Tabulate(kind)
+            | Self::Cell(kind)
+            | Self::Select(kind) => Some(kind),
+        }
+    }
+}
+
 impl fmt::Display for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, kind, tile) = match self {

@@ -1,6 +1,6 @@
 //! The kernels that run a model on a device, what they are given, and how the host of a test runs them.
 //!
-//! The source is CUDA C++ (`cuda/`). With the feature `cuda` nvcc compiles it to [`PTX`]; with `emulated` a C++ compiler
+//! The source is CUDA C++ (`cuda/`). With the feature `cuda` nvcc compiles it to PTX (`ptx`); with `emulated` a C++ compiler
 //! does, and [`emulated::launch`] runs a grid thread by thread on the host, so that every line of a kernel is tested where
 //! there is no device. Knows nothing about candle, model files, sessions or wires: addresses and shapes come from whoever
 //! launches.
@@ -25,6 +25,15 @@ mod ptx {
     include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 }
 
-/// All kernels as PTX, for the compute capability that they were built for.
+/// The module that has a kernel, as PTX for the compute capability that it was built for: its name, and the text. One for each
+/// type of weights, since a driver compiles all of a module at its first use.
 #[cfg(feature = "cuda")]
-pub const PTX: &str = ptx::KERNELS;
+#[must_use]
+pub fn ptx(kernel: Kernel) -> (&'static str, &'static str) {
+    match kernel.weights() {
+        None => ("chorus-any", ptx::ANY),
+        Some(WeightKind::F32) => ("chorus-f32", ptx::F32),
+        Some(WeightKind::Bf16) => ("chorus-bf16", ptx::BF16),
+        Some(WeightKind::F16) => ("chorus-f16", ptx::F16),
+    }
+}

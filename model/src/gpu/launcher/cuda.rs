@@ -12,7 +12,7 @@ use candle_core::cuda_backend::cudarc::driver::{
     result, sys,
 };
 use candle_core::{CudaDevice, Error, Result};
-use chorus_kernels::{Address, Arguments, Grid, Kernel, PTX, WeightKind};
+use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind, ptx};
 
 use super::{HostMemory, Product, Properties, Recording};
 
@@ -280,7 +280,8 @@ impl Cuda {
             return Ok(function.clone());
         }
         let name = kernel.to_string();
-        let function = self.device.get_or_load_custom_func(&name, "chorus", PTX)?.into_cuda_function();
+        let (module, text) = ptx(kernel);
+        let function = self.device.get_or_load_custom_func(&name, module, text)?.into_cuda_function();
         if self.properties.shared_bytes > PLAIN_SHARED_BYTES {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, self.properties.shared_bytes as i32).map_err(Error::wrap)?;

@@ -1,5 +1,6 @@
-// Every kernel by its name: one for each type of weights, and where a tile of rows is a number in the code, for each tile.
-#include "answers.cuh"
+// Every kernel of one type of weights by its name, and where a tile of rows is a number in the code, one for each tile.
+#pragma once
+
 #include "moves.cuh"
 #include "output.cuh"
 #include "recurrence.cuh"
@@ -19,13 +20,3 @@
     KERNEL(tabulate_##type, TabulateArguments, 256, tabulate<W>) \
     KERNEL(cell_##type, CellArguments, 256, cell<W>)    \
     KERNEL(select_##type, SelectArguments, 256, select<W>)
-
-OF_TYPE(f32, float)
-OF_TYPE(bf16, Bf16)
-OF_TYPE(f16, F16)
-KERNEL(begin_call, BeginArguments, 256, begin)
-KERNEL(find_answers, AnswersArguments, ANSWER_THREADS, answers)
-
-#ifndef __CUDACC__
-extern "C" const EmulatedKernel* chorus_emulated_kernels() { return EmulatedKernel::first(); }
-#endif
