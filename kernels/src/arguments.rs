@@ -352,7 +352,7 @@ pub struct AnswersArguments {
     pub is_staged: u32,
 }
 
-// SAFETY: a test holds the sizes against those of the C++ compiler.
+// SAFETY: the structs of the C++ side, field by field; the emulation compares the sizes at every launch.
 unsafe impl Arguments for BeginArguments {}
 // SAFETY: as above.
 unsafe impl Arguments for RowsArguments {}

@@ -5,7 +5,8 @@
 
 use std::num::NonZeroUsize;
 
-use crate::language_model::{ForwardError, LanguageModel};
+use crate::forward_error::ForwardError;
+use crate::language_model::LanguageModel;
 use crate::line::Line;
 use crate::row::{Row, Want};
 

@@ -12,6 +12,7 @@ mod engine;
 mod evaluate;
 mod file_names;
 mod files;
+mod forward_error;
 #[cfg(test)]
 mod fuzz;
 mod gguf;
@@ -44,7 +45,8 @@ pub use device::{DeviceError, Processor, check_device, open_device};
 pub use directory::ModelParts;
 pub use evaluate::{Evaluation, evaluate, evaluate_in_lanes, evaluate_lines};
 pub use file_names::{CONFIG_FILE, QUANTIZED_WEIGHTS_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
-pub use language_model::{ForwardError, LanguageModel};
+pub use forward_error::ForwardError;
+pub use language_model::LanguageModel;
 pub use line::Line;
 pub use load_error::{LoadError, SaveError};
 pub use network::{Dropout, Network, NetworkState};

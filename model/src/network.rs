@@ -146,26 +146,6 @@ impl Network {
         }
     }
 
-    /// The same network, cut off from any variables, with its weights laid out as products read them fastest:
-    /// what would be done for each call is done once.
-    pub fn arranged_for_inference(&self) -> Result<Self> {
-        let layer = |layer: &Layer| {
-            Ok(Layer {
-                input: layer.input.arranged_for_inference()?,
-                weight_hh: with_dense_columns(&layer.weight_hh)?,
-            })
-        };
-        Ok(Self {
-            input: match &self.input {
-                Input::Embedding(weight) => Input::Embedding(weight.detach()),
-                Input::OneHot => Input::OneHot,
-            },
-            layers: self.layers.iter().map(layer).collect::<Result<_>>()?,
-            output: self.output.arranged_for_inference()?,
-            hidden_size: self.hidden_size,
-        })
-    }
-
     /// The output layer: logits `[N, V]` of hidden vectors `[N, H]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.output.apply(hidden)
@@ -210,18 +190,6 @@ impl Affine {
             None => Ok(None),
         }
     }
-
-    fn arranged_for_inference(&self) -> Result<Self> {
-        Ok(Self {
-            weight: with_dense_columns(&self.weight)?,
-            biases: Vec::from_iter(self.bias()?.map(|bias| bias.detach())),
-        })
-    }
-}
-
-/// The same matrix with each column's elements one after the other in memory.
-fn with_dense_columns(matrix: &Tensor) -> Result<Tensor> {
-    matrix.detach().t()?.contiguous()?.t()
 }
 
 #[cfg(test)]

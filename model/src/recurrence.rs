@@ -236,7 +236,7 @@ impl CustomOp3 for Recurrence {
     }
 }
 
-/// The same, composed of plain tensor operations: the path for other devices, and the yardstick of the tests.
+/// The same, composed of plain tensor operations: where training would run on another device, and the yardstick of the tests.
 pub(crate) fn lstm_reference(
     x_gates: &Tensor,
     w_hh: &Tensor,

@@ -1,5 +1,5 @@
-//! What is wanted to be known of one distribution, and what is then known: pure functions of a row of logits, which are
-//! finite, and of its norm.
+//! What is wanted to be known of one distribution, and what is then known: pure functions of a row of logits and of its
+//! norm.
 //!
 //! Whoever computes a row reduces it where it stands, so that no more than the answer travels: from a device to the host,
 //! and from there over the wire. Knows nothing about sessions, feeds or how an answer travels.
@@ -36,7 +36,7 @@ pub enum Reduction<'a> {
 /// What is known of a distribution, lent by whoever computed it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Reduced<'a> {
-    /// Of [`Reduction::Norm`] and [`Reduction::Target`]: the target's logit comes beside it.
+    /// Of [`Reduction::Norm`] and [`Reduction::Target`], whose logit comes beside it, and of a row that is not finite.
     Norm,
     /// `[vocabulary]` logits.
     Row(&'a [f32]),
@@ -63,7 +63,8 @@ pub struct Room {
 }
 
 impl Reduction<'_> {
-    /// Reduces a row of finite logits whose norm this is. Tokens outside the vocabulary are left out.
+    /// Reduces a row whose norm this is; of one that is not finite nothing else is known. Tokens outside the vocabulary are left
+    /// out.
     ///
     /// ```
     /// use chorus_simd::{Reduced, Reduction, Room, norm};
@@ -77,6 +78,7 @@ impl Reduction<'_> {
     #[must_use]
     pub fn of<'a>(self, logits: &'a [f32], norm: Norm, room: &'a mut Room) -> Reduced<'a> {
         match self {
+            _ if !norm.is_finite() => Reduced::Norm,
             Self::Norm | Self::Target => Reduced::Norm,
             Self::Row => Reduced::Row(logits),
             Self::Top { k, log_threshold } => room.top(logits, norm, k, log_threshold),
@@ -230,5 +232,8 @@ mod tests {
         assert_eq!(reduced(Reduction::Row), format!("Row({row:?})"));
         assert_eq!(reduced(Reduction::Ids(&[2, 0, 9])), format!("Ids({:?})", [row[2], row[0]]));
         assert_eq!(reduced(Reduction::Draw { uniform: 0.95 }), "Drawn(2)");
+        let broken = [0.0, f32::NAN];
+        let top = Reduction::Top { k: 1, log_threshold: None };
+        assert_eq!(top.of(&broken, norm(&broken), &mut Room::default()), Reduced::Norm);
     }
 }

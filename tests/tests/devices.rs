@@ -5,7 +5,10 @@
 
 use chorus_proto::v1::{GenerateRequest, SamplingOptions};
 use chorus_tests::{
-    Chorus, Ensemble, MemberProcess, PATIENT, clients::EnsembleClient, generate, joined_text, models,
+    Chorus, Ensemble, MemberProcess, PATIENT, Running,
+    clients::{EnsembleClient, recovery},
+    generate, joined_text, models,
+    running::texts,
     score_text, text_input,
 };
 
@@ -61,24 +64,24 @@ async fn an_ensemble_on_devices_answers_what_it_answers_on_processors() {
     assert!((found.log_prob.unwrap() / expected.log_prob.unwrap() - 1.0).abs() < 1e-5, "{found:?}");
 }
 
+/// Generations that are on a device, since nobody else is there; then a processor comes, and the device is lost: nobody notices.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_processor_goes_on_where_a_device_was_lost() {
+    const TOKENS: u32 = 500;
     let undisturbed = ensemble(["cpu"; 3]).await;
-    let expected = text(&mut undisturbed.client().await, request(true, 60)).await;
+    let expected = texts(&undisturbed.client().await, TOKENS).await;
+    let mut spare = worker("alto", "cpu");
+    spare.kill();
     let others = ["bass", "tenor"].map(|name| worker(name, "cpu"));
-    let workers = [worker("alto", "emulated"), worker("alto", "cpu")].into_iter().chain(others).collect();
+    let workers = [worker("alto", "emulated"), spare].into_iter().chain(others).collect();
     let mut ensemble = Ensemble::over(workers, PATIENT);
-    ensemble.until_replicas_up(4).await;
+    ensemble.until_up(3).await;
     let mut client = ensemble.client().await;
-    let mut stream = client.generate(request(true, 60)).await.unwrap().into_inner();
-    let mut found = String::new();
-    while let Some(reply) = stream.message().await.unwrap() {
-        assert!(reply.participation.unwrap().missing.is_empty(), "nobody is missed");
-        found += &reply.text;
-        if found.len() > 20 {
-            // The one that has the session, or the one that does not: once each way is enough of both.
-            ensemble.members[0].kill();
-        }
-    }
-    assert_eq!(found, expected);
+    let mut running = Running::start(&client, TOKENS);
+    running.until_each_has(2).await;
+    ensemble.members[1].start_again();
+    ensemble.until_replicas_up(4).await;
+    ensemble.members[0].kill();
+    running.finish().await.assert_whole(&expected);
+    assert!(recovery(&mut client).await.takeovers > 0, "the sessions went on elsewhere");
 }

@@ -81,8 +81,7 @@ impl<'a> Prediction<'a> {
     ) -> Self {
         let token = tokens.get(offset).filter(|_| want == Want::Each);
         let target = token.and_then(|token| logits.get(*token as usize)).copied();
-        let found = if norm.is_finite() { reduction.of(logits, norm, room) } else { Reduced::Norm };
-        Self { row, offset, norm, target, found }
+        Self { row, offset, norm, target, found: reduction.of(logits, norm, room) }
     }
 }
 

@@ -16,7 +16,7 @@ use super::weights::{Sizes, Weights};
 use crate::block::{Block, Source, Wanted};
 use crate::capacity::{Capacity, DeviceMemory, mebibytes};
 use crate::config::Config;
-use crate::language_model::ForwardError;
+use crate::forward_error::ForwardError;
 use crate::network::Network;
 use crate::row::{Place, State, Want};
 

@@ -22,7 +22,7 @@ fn network(config: &Config) -> Result<Network> {
     Ok(network)
 }
 
-/// The tensor path is what training and other devices run; it knows nothing of panels.
+/// The tensor path is what training runs; it knows nothing of panels.
 #[test]
 fn every_instruction_set_computes_what_the_tensor_operations_compute() -> Result<()> {
     for (embedding_size, hidden_size, layers) in [(Some(5), 21, 3), (None, 33, 2), (Some(17), 16, 1)] {
