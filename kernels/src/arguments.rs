@@ -12,7 +12,7 @@ pub const NO_TOKEN: u32 = u32::MAX;
 ///
 /// # Safety
 /// The type is `repr(C)`, and its fields are those of the kernel's own struct.
-pub unsafe trait Arguments: Copy + 'static {}
+pub unsafe trait Arguments: Copy + Send + 'static {}
 
 impl Address {
     /// Nowhere.

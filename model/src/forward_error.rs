@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Why nothing was computed. All states are as before.
+/// Why nothing was computed. All states are as before, but for those of a call that was begun already.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ForwardError {
@@ -53,6 +53,12 @@ pub enum ForwardError {
         /// Places of states.
         slots: usize,
     },
+    /// A whole call while the answers of one in two halves are not taken in: both need the memory that they arrive in.
+    #[error("a call that was submitted has to be collected before")]
+    UnderWay,
+    /// Answers are to be taken in of a call that there is not.
+    #[error("no call was submitted whose answers could be collected")]
+    NothingSubmitted,
     /// The device failed.
     #[error("the model can't be computed")]
     Compute(#[from] candle_core::Error),

@@ -31,12 +31,12 @@ use crate::row::{Answer, Output, Prediction, Row, State, Want};
 pub struct LanguageModel {
     config: Config,
     vocabulary: Vocabulary,
-    backend: Backend,
+    pub(crate) backend: Backend,
     device: Device,
 }
 
 /// What computes.
-enum Backend {
+pub(crate) enum Backend {
     /// On the CPU. The lock guards the workspace: calls run one at a time.
     Engine(Box<Mutex<Engine>>),
     /// On another device, likewise.
@@ -279,13 +279,7 @@ impl LanguageModel {
         room: &mut Room,
         receive: &mut dyn FnMut(Answer<'_>),
     ) -> Result<(), ForwardError> {
-        assert_eq!(rows.len(), reductions.len(), "there is a reduction for each row");
-        for (index, (row, reduction)) in rows.iter().zip(reductions).enumerate() {
-            self.check_row(index, row)?;
-            if let Reduction::Ids(ids) = reduction {
-                self.check_ids(index, ids)?;
-            }
-        }
+        self.check_rows(rows, reductions)?;
         match &self.backend {
             Backend::Engine(engine) => {
                 let asked: Vec<_> = rows.iter().map(|row| (row.want, row.tokens)).collect();
@@ -301,16 +295,13 @@ impl LanguageModel {
             }
             #[cfg(any(feature = "cuda", feature = "emulated"))]
             Backend::Device(engine) => {
-                lock(engine).forward(&mut parts(rows, reductions), &mut |found| {
-                    let crate::gpu::Found { row, offset, norm, target, reduced } = found;
-                    receive(Answer { row, offset, norm, target, found: reduced });
-                })?;
+                lock(engine).forward(&mut parts(rows, reductions), &mut |found| receive(answer(found)))?;
             }
         }
         Ok(())
     }
 
-    /// The same, with all logits kept: memory grows with the rows wanted, `vocab_size` numbers for each.
+    /// As [`LanguageModel::predict`], with all logits kept: memory grows with the rows wanted, `vocab_size` numbers for each.
     ///
     /// ```
     /// use candle_core::Device;
@@ -358,6 +349,21 @@ impl LanguageModel {
         matches!(self.backend, Backend::Engine(_))
     }
 
+    pub(crate) fn check_rows(
+        &self,
+        rows: &[Row<'_>],
+        reductions: &[Reduction<'_>],
+    ) -> Result<(), ForwardError> {
+        assert_eq!(rows.len(), reductions.len(), "there is a reduction for each row");
+        for (index, (row, reduction)) in rows.iter().zip(reductions).enumerate() {
+            self.check_row(index, row)?;
+            if let Reduction::Ids(ids) = reduction {
+                self.check_ids(index, ids)?;
+            }
+        }
+        Ok(())
+    }
+
     fn check_row(&self, row: usize, request: &Row<'_>) -> Result<(), ForwardError> {
         let vocab_size = self.config.vocab_size;
         if let Some(&token) = request.tokens.iter().find(|&&token| token as usize >= vocab_size) {
@@ -392,7 +398,7 @@ impl LanguageModel {
 }
 
 /// What a call that panicked left in a workspace is written again by the next one.
-fn lock<T>(engine: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(engine: &Mutex<T>) -> MutexGuard<'_, T> {
     engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -403,7 +409,7 @@ fn network(parts: &ModelParts, device: &Device) -> TensorResult<Network> {
 }
 
 #[cfg(any(feature = "cuda", feature = "emulated"))]
-fn parts<'a>(rows: &'a mut [Row<'_>], reductions: &'a [Reduction<'_>]) -> Vec<Part<'a>> {
+pub(crate) fn parts<'a>(rows: &'a mut [Row<'_>], reductions: &'a [Reduction<'_>]) -> Vec<Part<'a>> {
     let part = |(row, reduction): (&'a mut Row<'_>, &'a Reduction<'_>)| Part {
         state: &mut *row.state,
         tokens: row.tokens,
@@ -411,6 +417,12 @@ fn parts<'a>(rows: &'a mut [Row<'_>], reductions: &'a [Reduction<'_>]) -> Vec<Pa
         reduction: *reduction,
     };
     rows.iter_mut().zip(reductions).map(part).collect()
+}
+
+#[cfg(any(feature = "cuda", feature = "emulated"))]
+pub(crate) fn answer(found: crate::gpu::Found<'_>) -> Answer<'_> {
+    let crate::gpu::Found { row, offset, norm, target, reduced } = found;
+    Answer { row, offset, norm, target, found: reduced }
 }
 
 impl fmt::Debug for LanguageModel {

@@ -18,6 +18,7 @@ mod fuzz;
 mod gguf;
 #[cfg(any(feature = "cuda", feature = "emulated"))]
 mod gpu;
+mod halves;
 pub mod import;
 mod language_model;
 mod line;

@@ -1,6 +1,8 @@
 //! What is asked of wanted distributions, as kernels take it, and what they found, as callers do. Knows nothing about how
 //! anything is found.
 
+use std::ops::Range;
+
 use chorus_kernels::{Answer, Ask, AskKind, NO_TOKEN};
 use chorus_simd::{Norm, Reduced, Reduction};
 
@@ -72,9 +74,11 @@ impl Asks {
         true
     }
 
-    /// Whether any row is asked for as a whole.
-    pub(super) fn has_rows(&self) -> bool {
-        self.asks.iter().any(|ask| ask.kind == AskKind::Row)
+    /// From the first to the last ask for a whole row; empty where there is none.
+    pub(super) fn rows(&self) -> Range<usize> {
+        let wants_row = |ask: &Ask| ask.kind == AskKind::Row;
+        let first = self.asks.iter().position(wants_row).unwrap_or(0);
+        first..self.asks.iter().rposition(wants_row).map_or(first, |last| last + 1)
     }
 }
 

@@ -32,8 +32,8 @@ pub(super) struct Regions {
     pub(super) carry: Region,
     /// `[rows][padded]`.
     pub(super) selected: Region,
-    /// `[rows][outputs]` f32.
-    pub(super) logits: Region,
+    /// `[rows][outputs]` f32, of a part and of the one whose rows are being copied.
+    pub(super) logits: [Region; 2],
 }
 
 /// What launches need.
@@ -44,6 +44,8 @@ pub(super) struct Launches<'a> {
     pub(super) weights: &'a Weights,
     pub(super) regions: &'a Regions,
     pub(super) memory: Address,
+    /// Which of the two logits.
+    pub(super) side: usize,
 }
 
 impl Regions {
@@ -60,7 +62,7 @@ impl Regions {
             before: plan.region(sizes.layers * tokens * sizes.padded * weight),
             carry: plan.region(tokens * sizes.padded * float),
             selected: plan.region(rows * sizes.padded * weight),
-            logits: plan.region(rows * sizes.outputs * float),
+            logits: [(); 2].map(|()| plan.region(rows * sizes.outputs * float)),
         };
         (regions, plan)
     }

@@ -3,7 +3,8 @@
 //! A state is a slot of a table in the device's memory. A step reads the slots of its rows and writes other ones, so that
 //! nothing is copied when a session is forked, no state is changed by a call that fails, and no kernel reads what another one
 //! of the same launch writes. All memory is taken once, when the model is loaded; a step allocates nothing, and its kernels
-//! read their tokens from the host's memory and write their answers to it by themselves. The sequence of launches is pure
+//! read their tokens from the host's memory and write their answers to it by themselves. That memory has two sides: while the
+//! device computes what one of them tells, the host takes in what has arrived in the other. The sequence of launches is pure
 //! bookkeeping over [`launcher::Launcher`], which is CUDA, or the emulation in which tests run the same kernels.
 //!
 //! Knows nothing about files, vocabularies or sessions.
@@ -11,14 +12,19 @@
 mod answers;
 mod call;
 mod engine;
+mod forward;
 mod launcher;
 mod launches;
 mod memory;
 mod output;
+mod part;
 mod recurrence;
+mod side;
 mod slots;
+mod submission;
 mod weights;
 
-pub(crate) use engine::{DeviceEngine, Found, Part};
+pub(crate) use engine::{DeviceEngine, Part};
 pub(crate) use launcher::Launcher;
+pub(crate) use side::Found;
 pub(crate) use slots::Slot;

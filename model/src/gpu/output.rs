@@ -126,7 +126,7 @@ impl Launches<'_> {
     }
 
     fn logits(&self) -> Address {
-        self.regions.logits.at(self.memory)
+        self.regions.logits[self.side].at(self.memory)
     }
 }
 

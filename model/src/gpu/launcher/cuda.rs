@@ -1,5 +1,6 @@
-//! Launches on an NVIDIA device: kernels by their PTX, products by cuBLAS, and recorded launches as one CUDA graph. Everything
-//! goes through the one stream of candle's device. Knows nothing about what is computed.
+//! Launches on an NVIDIA device: kernels by their PTX, products by cuBLAS, and recorded launches as one CUDA graph. They go
+//! through the one stream of candle's device; copies to the host go through another one, beside them. Knows nothing about what
+//! is computed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind, ptx};
 use super::{HostMemory, Product, Properties, Recording};
 
 /// Launches that are kept as graphs; more kinds of them than a server sees in its steady state.
-const RECORDINGS: usize = 512;
+const RECORDINGS: usize = 1024;
 /// Times that the same launches are made before they are recorded, which costs more than making them.
 const PATIENCE: u32 = 2;
 /// Memory in which cuBLAS may compute: what NVIDIA advises for Hopper, so that it takes none by itself, in a graph least of all.
@@ -29,6 +30,7 @@ const PLAIN_SHARED_BYTES: u32 = 48 << 10;
 #[derive(Debug)]
 pub(crate) struct Cuda {
     stream: Arc<CudaStream>,
+    copies: Arc<CudaStream>,
     blas: Arc<CudaBlas>,
     /// Held for cuBLAS.
     _blas_memory: candle_core::cuda_backend::cudarc::driver::CudaSlice<u8>,
@@ -105,6 +107,7 @@ impl Cuda {
             shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         };
         Ok(Self {
+            copies: stream.context().new_stream().map_err(Error::wrap)?,
             stream,
             blas,
             _blas_memory: memory,
@@ -248,18 +251,25 @@ impl Cuda {
     }
 
     pub(super) fn finish(&self) -> Result<()> {
-        self.stream.synchronize().map_err(Error::wrap)
+        self.stream.synchronize().and(self.copies.synchronize()).map_err(Error::wrap)
     }
 
     /// # Safety
     /// As for [`super::Launcher::copy_out`].
-    pub(super) unsafe fn copy_out(&self, from: Address, to: &mut HostMemory, bytes: usize) -> Result<()> {
-        self.stream.context().bind_to_thread().map_err(Error::wrap)?;
+    pub(super) unsafe fn copy_out(
+        &self,
+        after: &CudaEvent,
+        from: Address,
+        to: &mut HostMemory,
+        bytes: usize,
+    ) -> Result<CudaEvent> {
+        self.copies.wait(after).map_err(Error::wrap)?;
         // SAFETY: the caller's; the memory of the host is page-locked and has so many bytes, which the slice checks.
         let copied = unsafe {
-            result::memcpy_dtoh_async(&mut to.bytes_mut()[..bytes], from.0, self.stream.cu_stream())
+            result::memcpy_dtoh_async(&mut to.bytes_mut()[..bytes], from.0, self.copies.cu_stream())
         };
-        copied.map_err(Error::wrap)
+        copied.map_err(Error::wrap)?;
+        self.copies.record_event(None).map_err(Error::wrap)
     }
 
     /// # Safety

@@ -54,6 +54,8 @@ pub(super) struct Recording {
     pub(super) rows: usize,
     /// Distributions.
     pub(super) wanted: usize,
+    /// Which of the two sides of the host's memory.
+    pub(super) side: usize,
 }
 
 impl Launcher {
@@ -63,7 +65,7 @@ impl Launcher {
             #[cfg(feature = "cuda")]
             Device::Cuda(device) => Ok(Self::Cuda(Box::new(cuda::Cuda::new(device)?))),
             #[cfg(feature = "emulated")]
-            Device::Cpu => Ok(Self::Emulated(emulated::Emulated)),
+            Device::Cpu => Ok(Self::Emulated(emulated::Emulated::default())),
             other => candle_core::bail!("there are no kernels for {other:?}"),
         }
     }
@@ -114,10 +116,10 @@ impl Launcher {
             // SAFETY: the caller's.
             Self::Cuda(cuda) => unsafe { cuda.launch(kernel, grid, arguments) },
             #[cfg(feature = "emulated")]
-            Self::Emulated(_) => {
+            Self::Emulated(emulated) => {
                 // SAFETY: the caller's.
-                let launched = unsafe { chorus_kernels::emulated::launch(kernel, grid, arguments) };
-                launched.map_err(|error| candle_core::Error::msg(format!("kernel {kernel}: {error}")))
+                unsafe { emulated.launch(kernel, grid, arguments) };
+                Ok(())
             }
         }
     }
@@ -132,9 +134,9 @@ impl Launcher {
             // SAFETY: the caller's.
             Self::Cuda(cuda) => unsafe { cuda.multiply(product) },
             #[cfg(feature = "emulated")]
-            Self::Emulated(_) => {
+            Self::Emulated(emulated) => {
                 // SAFETY: the caller's.
-                unsafe { emulated::multiply(product) };
+                unsafe { emulated.multiply(product) };
                 Ok(())
             }
         }
@@ -149,32 +151,41 @@ impl Launcher {
         }
     }
 
-    /// Waits until everything that was launched is done.
+    /// Waits until everything that was launched is done, and every copy.
     pub(super) fn finish(&self) -> Result<()> {
         match self {
             #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.finish(),
             #[cfg(feature = "emulated")]
-            Self::Emulated(_) => Ok(()),
+            Self::Emulated(emulated) => emulated.finish(),
         }
     }
 
-    /// Starts to copy memory of the device to the host's, behind what was launched.
+    /// Starts to copy memory of the device to the host's when the device has come to a mark, beside what is launched behind it.
     ///
     /// # Safety
-    /// So many bytes are memory of the device there.
-    pub(super) unsafe fn copy_out(&self, from: Address, to: &mut HostMemory, bytes: usize) -> Result<()> {
-        match self {
+    /// So many bytes are memory of the device there, which nobody writes before the copy is done, and the host's memory is
+    /// there until then, and nobody uses it.
+    pub(super) unsafe fn copy_out(
+        &self,
+        after: &Mark,
+        from: Address,
+        to: &mut HostMemory,
+        bytes: usize,
+    ) -> Result<Mark> {
+        match (self, after) {
             #[cfg(feature = "cuda")]
-            // SAFETY: the caller's.
-            Self::Cuda(cuda) => unsafe { cuda.copy_out(from, to, bytes) },
-            #[cfg(feature = "emulated")]
-            Self::Emulated(_) => {
+            (Self::Cuda(cuda), Mark::Cuda(after)) => {
                 // SAFETY: the caller's.
-                let source = unsafe { std::slice::from_raw_parts(from.0 as *const u8, bytes) };
-                to.bytes_mut()[..bytes].copy_from_slice(source);
-                Ok(())
+                unsafe { cuda.copy_out(after, from, to, bytes) }.map(Mark::Cuda)
             }
+            #[cfg(feature = "emulated")]
+            (Self::Emulated(emulated), Mark::Emulated(after)) => {
+                // SAFETY: the caller's.
+                Ok(Mark::Emulated(unsafe { emulated.copy_out(*after, from, &mut to.bytes_mut()[..bytes]) }))
+            }
+            #[cfg(all(feature = "cuda", feature = "emulated"))]
+            _ => candle_core::bail!("a mark is of another device"),
         }
     }
 
@@ -188,7 +199,8 @@ impl Launcher {
             // SAFETY: the caller's.
             Self::Cuda(cuda) => unsafe { cuda.copy_in(from, to) },
             #[cfg(feature = "emulated")]
-            Self::Emulated(_) => {
+            Self::Emulated(emulated) => {
+                emulated.finish()?;
                 // SAFETY: the caller's.
                 unsafe { std::slice::from_raw_parts_mut(to.0 as *mut f32, from.len()) }.copy_from_slice(from);
                 Ok(())
@@ -202,30 +214,30 @@ impl Launcher {
             #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.mark().map(Mark::Cuda),
             #[cfg(feature = "emulated")]
-            Self::Emulated(_) => Ok(Mark::Passed),
+            Self::Emulated(emulated) => Ok(Mark::Emulated(emulated.mark())),
+        }
+    }
+
+    /// Waits until the device has come to a mark.
+    pub(super) fn wait(&self, mark: &Mark) -> Result<()> {
+        match (self, mark) {
+            #[cfg(feature = "cuda")]
+            (Self::Cuda(_), Mark::Cuda(event)) => event.synchronize().map_err(candle_core::Error::wrap),
+            #[cfg(feature = "emulated")]
+            (Self::Emulated(emulated), Mark::Emulated(mark)) => emulated.wait(*mark),
+            #[cfg(all(feature = "cuda", feature = "emulated"))]
+            _ => candle_core::bail!("a mark is of another device"),
         }
     }
 }
 
-/// A place in the order of launches.
+/// A place in the order of launches, or of copies.
 #[derive(Debug)]
 pub(super) enum Mark {
     /// An event of CUDA's.
     #[cfg(feature = "cuda")]
     Cuda(candle_core::cuda_backend::cudarc::driver::CudaEvent),
-    /// Everything before is done.
+    /// The emulation's.
     #[cfg(feature = "emulated")]
-    Passed,
-}
-
-impl Mark {
-    /// Waits until the device has come there.
-    pub(super) fn wait(&self) -> Result<()> {
-        match self {
-            #[cfg(feature = "cuda")]
-            Self::Cuda(event) => event.synchronize().map_err(candle_core::Error::wrap),
-            #[cfg(feature = "emulated")]
-            Self::Passed => Ok(()),
-        }
-    }
+    Emulated(emulated::Mark),
 }

@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod halves;
 
 use candle_core::Device;
 use chorus_model::{
-    Capacity, Config, ForwardError, LanguageModel, ModelParts, Precision, Reduced, Reduction, Room, Row,
-    Start, State, Want, evaluate, open_device,
+    Answer, Capacity, Config, ForwardError, LanguageModel, ModelParts, Precision, Reduced, Reduction, Room,
+    Row, Start, State, Want, evaluate, open_device,
 };
 use proptest::prelude::*;
 
@@ -61,33 +63,44 @@ fn answers(
     states: &mut [State],
     requests: &[(Vec<u32>, Want)],
     reductions: &[Reduction<'_>],
-) -> Vec<(usize, usize, String, Vec<f32>)> {
+) -> Vec<Told> {
     let rows = states.iter_mut().zip(requests);
     let mut rows: Vec<Row<'_>> =
         rows.map(|(state, (tokens, want))| Row { state, tokens, want: *want }).collect();
     let mut found = Vec::new();
-    let answered = model.answer(&mut rows, reductions, &mut Room::default(), &mut |answer| {
-        let mut numbers = vec![answer.norm.largest, answer.norm.log_sum as f32];
-        numbers.extend(answer.target);
-        let what = match answer.found {
-            Reduced::Norm => "norm".to_owned(),
-            Reduced::Row(row) => {
-                numbers.extend(row);
-                "row".to_owned()
-            }
-            Reduced::Top { ids, logits } => {
-                numbers.extend(logits);
-                format!("top {ids:?}")
-            }
-            Reduced::Ids(logits) => {
-                numbers.extend(logits);
-                "ids".to_owned()
-            }
-            Reduced::Drawn(token) => format!("drawn {token}"),
-        };
-        found.push((answer.row, answer.offset, what, numbers));
-    });
-    answered.unwrap();
+    model
+        .answer(&mut rows, reductions, &mut Room::default(), &mut |answer| found.push(told(answer)))
+        .unwrap();
+    in_order(found, requests)
+}
+
+/// Row and offset of an answer, what it is, and its numbers.
+type Told = (usize, usize, String, Vec<f32>);
+
+fn told(answer: Answer<'_>) -> Told {
+    let mut numbers = vec![answer.norm.largest, answer.norm.log_sum as f32];
+    numbers.extend(answer.target);
+    let what = match answer.found {
+        Reduced::Norm => "norm".to_owned(),
+        Reduced::Row(row) => {
+            numbers.extend(row);
+            "row".to_owned()
+        }
+        Reduced::Top { ids, logits } => {
+            numbers.extend(logits);
+            format!("top {ids:?}")
+        }
+        Reduced::Ids(logits) => {
+            numbers.extend(logits);
+            "ids".to_owned()
+        }
+        Reduced::Drawn(token) => format!("drawn {token}"),
+    };
+    (answer.row, answer.offset, what, numbers)
+}
+
+/// In the order of rows; within a row they are in order already.
+fn in_order(mut found: Vec<Told>, requests: &[(Vec<u32>, Want)]) -> Vec<Told> {
     let in_order = found.is_sorted_by_key(|(row, offset, ..)| (*row, *offset));
     let mut offsets = vec![0; requests.len()];
     for (row, offset, ..) in &found {

@@ -1,0 +1,111 @@
+//! A part of a call: as many of its wanted distributions as fit into a side of the host's memory, the first one with the block
+//! of tokens that is fed. What it tells the device, and that its launches are made. Knows nothing about which launches those
+//! are, nor who waits for them.
+
+use std::ops::Range;
+
+use super::call::Words;
+use super::engine::DeviceEngine;
+use super::launcher::Recording;
+use super::launches::Launches;
+use super::output::{OutputPlaces, slot_source};
+use super::recurrence::BlockPlaces;
+use super::side::{Asked, Side};
+use super::slots::Slot;
+use crate::block::{Block, Source, Wanted};
+use crate::forward_error::ForwardError;
+use crate::row::Want;
+use chorus_simd::Reduction;
+
+/// Tokens of a sequence that are fed together.
+#[derive(Debug, Clone)]
+pub(super) struct Fed<'a> {
+    /// Which row of the call.
+    pub(super) row: usize,
+    pub(super) from: Slot,
+    pub(super) tokens: &'a [u32],
+    pub(super) want: Want,
+    pub(super) reduction: Reduction<'a>,
+    /// Of the row's distributions the first that these tokens want.
+    pub(super) offset: usize,
+}
+
+impl DeviceEngine {
+    /// Takes as many wanted distributions, from one of the block's on, as fit into a side. How many those are.
+    pub(super) fn ask(&mut self, fed: &[Fed<'_>], start: usize, side: usize) -> usize {
+        let vocabulary = self.weights.sizes.vocabulary;
+        let Self { sides, block, .. } = self;
+        let side = &mut sides[side];
+        side.clear();
+        for wanted in &block.wanted[start..] {
+            let row = &fed[wanted.row];
+            let target = row.tokens.get(wanted.offset).copied().filter(|_| row.want == Want::Each);
+            let (offset, reduction) = (row.offset + wanted.offset, row.reduction);
+            if !side.ask(Asked { row: row.row, offset, reduction, target }, vocabulary) {
+                break;
+            }
+        }
+        side.asks.asks.len()
+    }
+
+    /// Makes the launches of what a side asks, of these wanted distributions; the first part's with those of the block.
+    pub(super) fn launch(
+        &mut self,
+        fed: &[Fed<'_>],
+        to: &[Slot],
+        wanted: Range<usize>,
+        side: usize,
+        is_first: bool,
+    ) -> Result<(), ForwardError> {
+        let Self { launcher, weights, regions, memory, block, sides, .. } = self;
+        let answer_places = sides[side].answer_places();
+        let Side { words: host_words, asks, .. } = &mut sides[side];
+        let packing = &block.packing;
+        let has_block = is_first && !block.order.is_empty();
+        let mut words = Words::new(host_words.numbers_mut::<u32>());
+        let block_places = has_block.then(|| BlockPlaces {
+            tokens: words.list(block.tokens.iter().copied()),
+            offsets: words.list(
+                (0..packing.steps())
+                    .map(|step| packing.span(step).start as u32)
+                    .chain([packing.rows() as u32]),
+            ),
+            from: words.list(block.order.iter().map(|&index| fed[index].from.index())),
+            to: words.list(to.iter().map(Slot::index)),
+        });
+        let sources = block.wanted[wanted.clone()].iter().map(|wanted| source(wanted, fed, block, to));
+        let output_places = (!wanted.is_empty()).then(|| OutputPlaces {
+            sources: words.list(sources.clone()),
+            asks: words.asks(&asks.asks),
+            ids: words.list(asks.ids.iter().copied()),
+            rows: wanted.len(),
+            are_slots: sources.clone().all(|source| source & chorus_kernels::IS_SLOT != 0),
+        });
+        let used = words.used();
+        let source = host_words.address();
+        // The launches of a step without ids are the same whenever it has as many rows.
+        let is_step = is_first && packing.steps() == 1 && asks.ids.is_empty();
+        let recording = is_step.then_some(Recording { rows: packing.batch(), wanted: wanted.len(), side });
+        let properties = launcher.properties();
+        memory.write("lstm", |memory| {
+            let launches = Launches { launcher, properties, weights, regions, memory, side };
+            launcher.run(recording, &|| {
+                launches.begin(source, used)?;
+                block_places.map_or(Ok(()), |places| launches.block(packing, places))?;
+                output_places.map_or(Ok(()), |places| launches.output(places, answer_places))
+            })
+        })?;
+        Ok(())
+    }
+}
+
+/// Where the hidden vector of a wanted distribution stands: states of sequences are in their slots.
+fn source(wanted: &Wanted, fed: &[Fed<'_>], block: &Block, to: &[Slot]) -> u32 {
+    match wanted.source {
+        Source::Before => slot_source(fed[wanted.row].from.index()),
+        Source::After { step, place } if step + 1 == block.packing.length(place) => {
+            slot_source(to[place].index())
+        }
+        Source::After { step, place } => block.packing.row(step, place) as u32,
+    }
+}
