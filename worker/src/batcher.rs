@@ -58,8 +58,21 @@ pub(crate) struct Batcher {
 
 #[derive(Debug, Default)]
 struct Queue {
-    job: Option<Job>,
+    current: Current,
     waiting: VecDeque<Waiting>,
+}
+
+/// What a session is at.
+#[derive(Debug, Default)]
+#[expect(clippy::large_enum_variant, reason = "there is a queue where there is a job, with few exceptions")]
+enum Current {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A job that waits for a forward.
+    InLine(Job),
+    /// A job that is in one.
+    Computing,
 }
 
 impl BatchLimits {
@@ -101,7 +114,7 @@ impl Batcher {
 
     /// Whether a session has a job.
     pub(crate) fn is_busy(&self, key: SessionKey) -> bool {
-        self.queues.get(&key).is_some_and(|queue| queue.job.is_some())
+        self.queues.get(&key).is_some_and(Queue::is_busy)
     }
 
     /// Queues an operation behind the session's others.
@@ -111,7 +124,7 @@ impl Batcher {
 
     /// The session's next operation; none while a job is under way.
     pub(crate) fn next(&mut self, key: SessionKey) -> Option<Waiting> {
-        let queue = self.queues.get_mut(&key).filter(|queue| queue.job.is_none())?;
+        let queue = self.queues.get_mut(&key).filter(|queue| !queue.is_busy())?;
         let next = queue.waiting.pop_front();
         if next.is_none() {
             self.queues.remove(&key);
@@ -121,12 +134,27 @@ impl Batcher {
 
     /// Puts a job at the end of its line: a new one, or one that goes on.
     pub(crate) fn enqueue(&mut self, key: SessionKey, job: Job) {
-        let line = if job.demand().tokens <= 1 { &mut self.short_line } else { &mut self.long_line };
-        line.push_back(key);
-        self.queues.entry(key).or_default().job = Some(job);
+        self.line(&job).push_back(key);
+        self.queues.entry(key).or_default().current = Current::InLine(job);
     }
 
-    /// Takes the jobs of the next forward of so many tokens out, each with the number of tokens that it may feed.
+    /// Puts jobs back to where they were taken from for a forward that is not to be yet.
+    pub(crate) fn put_back(&mut self, jobs: impl DoubleEndedIterator<Item = (SessionKey, Job)>) {
+        for (key, job) in jobs.rev() {
+            self.line(&job).push_front(key);
+            self.queues.entry(key).or_default().current = Current::InLine(job);
+        }
+    }
+
+    /// A session's job is in no forward any more, nor does it wait for one.
+    pub(crate) fn done(&mut self, key: SessionKey) {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.current = Current::Nothing;
+        }
+    }
+
+    /// Takes the jobs of the next forward of so many tokens out, each with the number of tokens that it may feed. A session is
+    /// busy until its job is in line again or [`Batcher::done`].
     pub(crate) fn next_batch(&mut self, tokens: usize) -> Vec<(SessionKey, Job, usize)> {
         let mut room =
             Room { tokens: tokens.clamp(1, self.limits.tokens.max(1)), rows: self.max_rows.max(1) };
@@ -143,7 +171,7 @@ impl Batcher {
     pub(crate) fn discard(&mut self, key: SessionKey) -> (Option<Job>, VecDeque<Waiting>) {
         self.short_line.retain(|&other| other != key);
         self.long_line.retain(|&other| other != key);
-        self.queues.remove(&key).map_or_else(Default::default, |queue| (queue.job, queue.waiting))
+        self.queues.remove(&key).map_or_else(Default::default, Queue::into_parts)
     }
 
     /// Gives up everything that anybody has waiting and under way; of each session in order, the sessions by their numbers.
@@ -151,7 +179,11 @@ impl Batcher {
         self.short_line.clear();
         self.long_line.clear();
         let queues = std::mem::take(&mut self.queues).into_iter();
-        let mut all: Vec<_> = queues.map(|(key, queue)| (key, queue.job, queue.waiting)).collect();
+        let all = queues.map(|(key, queue)| {
+            let (job, waiting) = queue.into_parts();
+            (key, job, waiting)
+        });
+        let mut all: Vec<_> = all.collect();
         all.sort_unstable_by_key(|(key, ..)| *key);
         all
     }
@@ -161,6 +193,39 @@ impl Batcher {
         self.short_line.retain(|key| key.stream != stream);
         self.long_line.retain(|key| key.stream != stream);
         self.queues.retain(|key, _| key.stream != stream);
+    }
+
+    fn line(&mut self, job: &Job) -> &mut VecDeque<SessionKey> {
+        if job.demand().tokens <= 1 { &mut self.short_line } else { &mut self.long_line }
+    }
+}
+
+impl Queue {
+    fn is_busy(&self) -> bool {
+        !matches!(self.current, Current::Nothing)
+    }
+
+    /// The job that waits for a forward.
+    fn job(&self) -> Option<&Job> {
+        match &self.current {
+            Current::InLine(job) => Some(job),
+            Current::Nothing | Current::Computing => None,
+        }
+    }
+
+    /// Takes that one out, to compute it.
+    fn take_job(&mut self) -> Option<Job> {
+        match std::mem::replace(&mut self.current, Current::Computing) {
+            Current::InLine(job) => Some(job),
+            other => {
+                self.current = other;
+                None
+            }
+        }
+    }
+
+    fn into_parts(mut self) -> (Option<Job>, VecDeque<Waiting>) {
+        (self.take_job(), self.waiting)
     }
 }
 
@@ -196,10 +261,10 @@ fn fill(
     room: &mut Room,
     limits: &BatchLimits,
 ) {
-    let demands = line.iter().filter_map(|key| queues.get(key)?.job.as_ref()).map(Job::demand);
+    let demands = line.iter().filter_map(|key| queues.get(key)?.job()).map(Job::demand);
     let shares = share(limits.chunk_tokens, room, demands);
     for (key, tokens) in line.drain(..shares.len()).zip(shares) {
-        if let Some(job) = queues.get_mut(&key).and_then(|queue| queue.job.take()) {
+        if let Some(job) = queues.get_mut(&key).and_then(Queue::take_job) {
             batch.push((key, job, tokens));
         }
     }

@@ -3,6 +3,7 @@
 //! Sans-IO: it owns the model and is called; time is an argument. Knows nothing about threads, channels or gRPC.
 
 use std::{
+    collections::VecDeque,
     fmt::Display,
     sync::{
         Arc,
@@ -18,17 +19,20 @@ use crate::{
     condition::Condition,
     credit::Credit,
     failure,
-    job::{Chunk, Finished, Intake, Job},
+    forward::Forward,
+    job::{Finished, Job},
     operation::{Feed, Operation, Origin, SessionKey},
     pace::Pace,
-    predictor::{Predictor, Row, guard},
+    predictor::{Predictor, guard},
     probe::Golden,
-    sessions::{Session, SessionTable, Step},
+    sessions::{SessionTable, Step},
     snapshot,
     soundness::Soundness,
     telemetry::EngineMetrics,
 };
 use chorus_proto::v1::{self, ErrorCode, Failure};
+
+pub(crate) use forwards::Begun;
 
 /// Bytes of answers that are kept for repeated steps, over all sessions: two of the largest answers, or one row of
 /// 16,000 logits for each of 1,000 sessions.
@@ -51,31 +55,14 @@ pub(crate) struct Engine<P: Predictor> {
     model_fingerprint: String,
     sessions: SessionTable<P::State>,
     batcher: Batcher,
+    /// What the device is at or has computed, the oldest first. The sessions stand behind it already, and are busy.
+    under_way: VecDeque<Forward>,
     pace: Pace,
     open_sessions: Arc<AtomicU32>,
     /// What the device must be able to compute at any time; without it nothing is ever probed.
     golden: Option<Golden>,
     soundness: Soundness,
     metrics: EngineMetrics,
-}
-
-/// A session and its job, taken out for a forward.
-struct Running<S> {
-    key: SessionKey,
-    session: Session<S>,
-    job: Job,
-    tokens: usize,
-}
-
-/// A job's part of a forward, while it runs.
-struct Taker<'a> {
-    intake: Intake<'a>,
-    /// Tokens that the session had consumed before.
-    position: u64,
-    /// Tokens that are fed.
-    tokens: usize,
-    /// Distributions that have to come.
-    wanted: usize,
 }
 
 impl<P: Predictor> Engine<P> {
@@ -94,6 +81,7 @@ impl<P: Predictor> Engine<P> {
             model_fingerprint,
             sessions,
             batcher,
+            under_way: VecDeque::new(),
             pace,
             open_sessions: Arc::default(),
             golden: None,
@@ -120,9 +108,14 @@ impl<P: Predictor> Engine<P> {
         self.metrics.standing(self.sessions.len(), waiting, remembered);
     }
 
-    /// Whether [`Engine::run_batch`] has anything to do.
+    /// Whether [`Engine::begin`] has anything to do.
     pub(crate) fn has_work(&self) -> bool {
         self.batcher.has_jobs()
+    }
+
+    /// How many forwards there are for [`Engine::collect`].
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.len()
     }
 
     /// As [`Engine::take_in`], of an operation that was read just now.
@@ -179,8 +172,10 @@ impl<P: Predictor> Engine<P> {
         self.golden.is_some() && self.soundness.is_due(now)
     }
 
-    /// Has the device read the golden sequence, which touches no session. One that fails loses them all.
+    /// Has the device read the golden sequence, which touches no session. One that fails loses them all. What is under way is
+    /// collected before.
     pub(crate) fn probe(&mut self, now: Instant, replies: &mut Vec<Reply>) {
+        self.collect_all(now, replies);
         let Some(golden) = &self.golden else {
             return;
         };
@@ -219,6 +214,9 @@ impl<P: Predictor> Engine<P> {
             return;
         };
         let failure = failure::unsound(reason);
+        for (key, job) in self.under_way.iter_mut().flat_map(Forward::give_up_all) {
+            replies.push(Reply::failed(key, job.step(), failure.clone(), job.abandon()));
+        }
         for (key, job, waiting) in self.batcher.discard_all() {
             replies.extend(job.map(|job| Reply::failed(key, job.step(), failure.clone(), job.abandon())));
             for Waiting { operation, credit, .. } in waiting {
@@ -236,48 +234,9 @@ impl<P: Predictor> Engine<P> {
     /// Drops a stream's sessions and what they wait for; nothing of it is answered.
     pub(crate) fn end_stream(&mut self, stream: u64) {
         self.batcher.discard_stream(stream);
+        self.under_way.iter_mut().for_each(|forward| forward.give_up_stream(stream));
         self.sessions.close_stream(stream);
         self.count();
-    }
-
-    /// Runs one forward over the next chunk of as many sessions as fit; returns how many tokens it fed.
-    pub(crate) fn run_batch(&mut self, now: Instant, replies: &mut Vec<Reply>) -> usize {
-        let mut running: Vec<Running<P::State>> = Vec::new();
-        let mut late = Vec::new();
-        for (key, job, tokens) in self.batcher.next_batch(self.pace.tokens()) {
-            // A session with a job is never closed and never expires before the job is done.
-            let Some(session) = self.sessions.take(key) else {
-                continue;
-            };
-            match job.expired(now) {
-                None => {
-                    if let Some(wait) = job.waited(now) {
-                        self.metrics.waited(wait);
-                    }
-                    running.push(Running { key, session, job, tokens });
-                }
-                // Whoever asked has given the session up.
-                Some(timeout) => {
-                    let failure = failure::late(key.session, timeout);
-                    replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
-                    late.push(key);
-                }
-            }
-        }
-        let tokens = running.iter().map(|running| running.tokens).sum();
-        self.metrics.batch(running.len(), tokens);
-        let results = self.forward(&mut running);
-        self.suspect_after(&results, now);
-        let keys: Vec<SessionKey> = running.iter().map(|running| running.key).chain(late).collect();
-        for (running, result) in running.into_iter().zip(results) {
-            self.put_back(running, result, now, replies);
-        }
-        // Only now, when all sessions are back and counted: what waited behind the jobs that are done.
-        for key in keys {
-            self.settle(key, now, replies);
-        }
-        self.count();
-        tokens
     }
 
     /// A model that fails or answers no numbers may have met an input that it can't take, or its device is out of order: the
@@ -405,65 +364,12 @@ impl<P: Predictor> Engine<P> {
         self.reply(key, &feed, answer, credit, replies);
     }
 
-    fn put_back(
-        &mut self,
-        running: Running<P::State>,
-        result: Result<(), Failure>,
-        now: Instant,
-        replies: &mut Vec<Reply>,
-    ) {
-        let Running { key, session, job, .. } = running;
-        match result {
-            Ok(()) => {
-                self.sessions.put(key, session);
-                self.proceed(key, job, now, replies);
-            }
-            Err(failure) => {
-                // The state can't be trusted any more, so the session ends.
-                tracing::warn!(stream = key.stream, session = key.session, failure.message, "session failed");
-                replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
-            }
-        }
-    }
-
-    /// One forward, and each session's share of it gathered in its job.
-    fn forward(&mut self, running: &mut [Running<P::State>]) -> Vec<Result<(), Failure>> {
-        let (sessions, batch_tokens) = (running.len(), running.iter().map(|running| running.tokens).sum());
-        for Running { job, tokens, .. } in running.iter_mut() {
-            job.traced().forward(sessions, batch_tokens, *tokens);
-        }
-        let (mut rows, mut takers) = (Vec::with_capacity(running.len()), Vec::with_capacity(running.len()));
-        for Running { session, job, tokens, .. } in running.iter_mut() {
-            let Chunk { tokens, want, reduction, intake } = job.chunk(*tokens);
-            let wanted = want.rows(tokens.len());
-            takers.push(Taker { intake, position: session.position, tokens: tokens.len(), wanted });
-            rows.push(Row { state: &mut session.state, tokens, want, reduction });
-        }
-        let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
-        let _span = tracing::debug_span!("forward", sessions = rows.len(), tokens).entered();
-        let computed = guard(|| {
-            self.predictor.forward(&mut rows, &mut |prediction| {
-                if let Some(Taker { intake, position, tokens, .. }) = takers.get_mut(prediction.row) {
-                    intake.receive(&prediction, *position, *tokens);
-                }
-            })
-        });
-        let results = takers.into_iter().map(|taker| computed.clone().and(taker.intake.finish(taker.wanted)));
-        let results = results.collect();
-        for Running { session, job, tokens, .. } in running {
-            session.position += *tokens as u64;
-            job.advance(*tokens);
-            let is_complete = job.is_complete();
-            if is_complete { job.traced().complete() } else { job.traced().computed() }
-        }
-        results
-    }
-
     /// Ends what a session has under way and waiting: each feed is answered as cancelled, in order.
     fn discard(&mut self, key: SessionKey, replies: &mut Vec<Reply>) {
-        let (job, waiting) = self.batcher.discard(key);
+        let computing = self.under_way.iter_mut().find_map(|forward| forward.give_up(key));
+        let (in_line, waiting) = self.batcher.discard(key);
         let failure = failure::discarded(key.session);
-        if let Some(job) = job {
+        if let Some(job) = computing.or(in_line) {
             replies.push(Reply::failed(key, job.step(), failure.clone(), job.abandon()));
         }
         for Waiting { operation, credit, .. } in waiting {
@@ -495,10 +401,14 @@ impl Reply {
     }
 }
 
+mod forwards;
+
 #[cfg(test)]
 mod fork_tests;
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod halves_tests;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]

@@ -12,12 +12,15 @@ pub(crate) struct HostedModel {
     model: LanguageModel,
     fresh_state: State,
     room: Room,
+    /// Whether it runs on a device, which computes by itself.
+    is_on_device: bool,
 }
 
 impl HostedModel {
     pub(crate) fn new(model: LanguageModel) -> Result<Self, ForwardError> {
         let fresh_state = model.fresh_state()?;
-        Ok(Self { model, fresh_state, room: Room::default() })
+        let is_on_device = model.device_memory().is_some();
+        Ok(Self { model, fresh_state, room: Room::default(), is_on_device })
     }
 
     /// Whether the same input gives the same bits, in whatever batch.
@@ -63,12 +66,32 @@ impl Predictor for HostedModel {
     ) -> Result<(), PredictorError> {
         let reductions: Vec<_> = rows.iter().map(|row| row.reduction).collect();
         let mut rows: Vec<_> = rows.iter_mut().map(model_row).collect();
-        self.model.answer(&mut rows, &reductions, &mut self.room, &mut |answer| {
-            let chorus_model::Answer { row, offset, norm, target, found } = answer;
-            receive(Prediction { row, offset, norm, target, found });
-        })?;
+        self.model
+            .answer(&mut rows, &reductions, &mut self.room, &mut |answer| receive(prediction(answer)))?;
         Ok(())
     }
+
+    fn submit(&mut self, rows: &mut [Row<'_, State>]) -> Result<bool, PredictorError> {
+        if !self.is_on_device {
+            return Ok(false);
+        }
+        let reductions: Vec<_> = rows.iter().map(|row| row.reduction).collect();
+        let mut rows: Vec<_> = rows.iter_mut().map(model_row).collect();
+        Ok(self.model.submit(&mut rows, &reductions)?)
+    }
+
+    fn wait(&mut self) -> Result<(), PredictorError> {
+        Ok(self.model.wait()?)
+    }
+
+    fn collect(&mut self, receive: &mut dyn FnMut(Prediction<'_>)) -> Result<(), PredictorError> {
+        Ok(self.model.collect(&mut |answer| receive(prediction(answer)))?)
+    }
+}
+
+fn prediction(answer: chorus_model::Answer<'_>) -> Prediction<'_> {
+    let chorus_model::Answer { row, offset, norm, target, found } = answer;
+    Prediction { row, offset, norm, target, found }
 }
 
 fn model_row<'a>(row: &'a mut Row<'_, State>) -> chorus_model::Row<'a> {

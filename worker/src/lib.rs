@@ -11,10 +11,13 @@ mod credit;
 mod engine;
 mod error;
 mod failure;
+mod forward;
 mod gathering;
 mod hosted;
 mod hosted_model;
 mod job;
+#[cfg(test)]
+mod kept_row;
 mod model_thread;
 mod operation;
 mod pace;

@@ -52,6 +52,23 @@ pub(crate) trait Predictor {
         rows: &mut [Row<'_, Self::State>],
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<(), PredictorError>;
+
+    /// The first half of a [`Predictor::forward`], for a device that computes while nobody waits for it. The states are those
+    /// after it at once. False: nothing has happened, and it takes a whole forward, with none under way.
+    fn submit(&mut self, _: &mut [Row<'_, Self::State>]) -> Result<bool, PredictorError> {
+        Ok(false)
+    }
+
+    /// Waits until everything that was submitted is computed. What was found may still be on its way.
+    fn wait(&mut self) -> Result<(), PredictorError> {
+        Ok(())
+    }
+
+    /// The second half, of the forward that was submitted first: waits for it, and calls `receive` as a forward does. After an
+    /// error its states are undefined.
+    fn collect(&mut self, _: &mut dyn FnMut(Prediction<'_>)) -> Result<(), PredictorError> {
+        Err("no forward was submitted".into())
+    }
 }
 
 /// What was wanted of one distribution. It is the predictor's and gone after the call: whoever receives it keeps what it

@@ -1,12 +1,16 @@
 //! A device that tests can break and mend while it runs: a predictor whose manner is set from outside.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex},
+};
 
 use bytes::Bytes;
 use chorus_simd::{Room, norm};
 
 use crate::{
+    kept_row::KeptRow,
     predictor::{Prediction, Predictor, PredictorError, Row, Want},
     probe::Golden,
 };
@@ -38,6 +42,21 @@ pub(crate) enum Manner {
 /// Its states are the tokens; its logits a function of them.
 pub(crate) struct ScriptedDevice {
     manners: Manners,
+    /// Forwards whose second half is to come; none where it has no halves.
+    submitted: Option<VecDeque<Submitted>>,
+}
+
+/// A forward with its number, as it was submitted.
+type Submitted = (usize, Vec<KeptRow<Vec<u32>>>);
+
+/// What it was told, for one that computes in halves: each with the number of the forward, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Submit(usize),
+    Wait,
+    Collect(usize),
+    /// As a whole.
+    Forward(usize),
 }
 
 /// Sets how a device computes, and tells what it did.
@@ -48,6 +67,7 @@ struct Script {
     manner: Manner,
     /// How many forwards have begun.
     forwards: usize,
+    told: Vec<Told>,
 }
 
 impl Manners {
@@ -61,18 +81,37 @@ impl Manners {
         self.0.0.lock().unwrap().forwards
     }
 
-    fn begin(&self) -> Manner {
+    /// What it was told since this was asked.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        std::mem::take(&mut self.0.0.lock().unwrap().told)
+    }
+
+    /// Counts a forward.
+    fn begin(&self) -> usize {
         let mut script = self.0.0.lock().unwrap();
         script.forwards += 1;
+        script.forwards
+    }
+
+    /// The manner, which is no longer stuck.
+    fn manner(&self, told: Told) -> Manner {
+        let mut script = self.0.0.lock().unwrap();
+        script.told.push(told);
         self.0.1.wait_while(script, |script| script.manner == Manner::Stuck).unwrap().manner
     }
 }
 
 impl ScriptedDevice {
     pub(crate) fn new() -> (Self, Manners) {
-        let script = Script { manner: Manner::Right, forwards: 0 };
+        let script = Script { manner: Manner::Right, forwards: 0, told: vec![] };
         let manners = Manners(Arc::new((Mutex::new(script), Condvar::new())));
-        (Self { manners: manners.clone() }, manners)
+        (Self { manners: manners.clone(), submitted: None }, manners)
+    }
+
+    /// One that computes forwards in halves; whole where they have three tokens or more.
+    pub(crate) fn in_halves() -> (Self, Manners) {
+        let (device, manners) = Self::new();
+        (Self { submitted: Some(VecDeque::new()), ..device }, manners)
     }
 
     /// What it answers about every position of these tokens while it computes right.
@@ -119,38 +158,67 @@ impl Predictor for ScriptedDevice {
         rows: &mut [Row<'_, Vec<u32>>],
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<(), PredictorError> {
-        let manner = self.manners.begin();
-        match manner {
-            Manner::Error => return Err("scripted error".into()),
-            Manner::Panic => panic!("scripted panic"),
-            _ => {}
-        }
-        for (index, row) in rows.iter_mut().enumerate() {
-            let mut predict = |offset, tokens: &[u32]| {
-                let mut logits = logits_after(tokens);
-                match manner {
-                    Manner::Mute => return,
-                    Manner::NotFinite => logits.fill(f32::NAN),
-                    Manner::Off { position, token, by } if position == tokens.len() => logits[token] += by,
-                    _ => {}
-                }
-                let mut norm = norm(&logits);
-                if manner == Manner::WrongNorm {
-                    norm.log_sum += 0.1;
-                }
-                let asked = (row.want, row.tokens, row.reduction);
-                receive(Prediction::reduced((index, offset), (&logits, norm), asked, &mut Room::default()));
-            };
-            for (offset, &token) in row.tokens.iter().enumerate() {
-                if row.want == Want::Each {
-                    predict(offset, row.state);
-                }
-                row.state.push(token);
-            }
-            if row.want == Want::Next {
-                predict(0, row.state);
-            }
-        }
+        let forward = self.manners.begin();
+        compute(self.manners.manner(Told::Forward(forward)), rows, receive)
+    }
+
+    fn submit(&mut self, rows: &mut [Row<'_, Vec<u32>>]) -> Result<bool, PredictorError> {
+        let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
+        let Some(submitted) = self.submitted.as_mut().filter(|_| tokens < 3) else { return Ok(false) };
+        let forward = self.manners.begin();
+        self.manners.0.0.lock().unwrap().told.push(Told::Submit(forward));
+        submitted.push_back((forward, rows.iter().map(KeptRow::of).collect()));
+        rows.iter_mut().for_each(|row| row.state.extend(row.tokens));
+        Ok(true)
+    }
+
+    fn wait(&mut self) -> Result<(), PredictorError> {
+        self.manners.manner(Told::Wait);
         Ok(())
     }
+
+    fn collect(&mut self, receive: &mut dyn FnMut(Prediction<'_>)) -> Result<(), PredictorError> {
+        let (forward, mut rows) = self.submitted.as_mut().and_then(VecDeque::pop_front).unwrap();
+        let mut rows: Vec<_> = rows.iter_mut().map(KeptRow::row).collect();
+        compute(self.manners.manner(Told::Collect(forward)), &mut rows, receive)
+    }
+}
+
+fn compute(
+    manner: Manner,
+    rows: &mut [Row<'_, Vec<u32>>],
+    receive: &mut dyn FnMut(Prediction<'_>),
+) -> Result<(), PredictorError> {
+    match manner {
+        Manner::Error => return Err("scripted error".into()),
+        Manner::Panic => panic!("scripted panic"),
+        _ => {}
+    }
+    for (index, row) in rows.iter_mut().enumerate() {
+        let mut predict = |offset, tokens: &[u32]| {
+            let mut logits = logits_after(tokens);
+            match manner {
+                Manner::Mute => return,
+                Manner::NotFinite => logits.fill(f32::NAN),
+                Manner::Off { position, token, by } if position == tokens.len() => logits[token] += by,
+                _ => {}
+            }
+            let mut norm = norm(&logits);
+            if manner == Manner::WrongNorm {
+                norm.log_sum += 0.1;
+            }
+            let asked = (row.want, row.tokens, row.reduction);
+            receive(Prediction::reduced((index, offset), (&logits, norm), asked, &mut Room::default()));
+        };
+        for (offset, &token) in row.tokens.iter().enumerate() {
+            if row.want == Want::Each {
+                predict(offset, row.state);
+            }
+            row.state.push(token);
+        }
+        if row.want == Want::Next {
+            predict(0, row.state);
+        }
+    }
+    Ok(())
 }

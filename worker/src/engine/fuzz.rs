@@ -40,10 +40,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(limits: OperationLimits, max_sessions: usize) -> Self {
+    fn new(predictor: Scripted, limits: OperationLimits, max_sessions: usize) -> Self {
         let batches =
             BatchLimits { chunk_tokens: 4, tokens: 12, logits: 20 * VOCABULARY, ..BatchLimits::default() };
-        let engine = Engine::new(Scripted::default(), MODEL.to_owned(), max_sessions, TTL, batches);
+        let engine = Engine::new(predictor, MODEL.to_owned(), max_sessions, TTL, batches);
         let (owed, answers) = (BTreeMap::new(), BTreeMap::new());
         Self { engine, limits, now: Instant::now(), owed, answers, applied: 0 }
     }
@@ -93,15 +93,22 @@ impl Bench {
         }
     }
 
+    /// The next forward is under way before the one before it is collected, where that goes.
     fn batch(&mut self) {
         let mut replies = Vec::new();
-        self.engine.run_batch(self.now, &mut replies);
+        let before = self.engine.under_way();
+        let begun = self.engine.begin(self.now, &mut replies);
+        (0..before).for_each(|_| self.engine.collect(self.now, &mut replies));
+        if begun == Begun::Blocked {
+            assert!(before > 0);
+            assert_ne!(self.engine.begin(self.now, &mut replies), Begun::Blocked);
+        }
         self.hear(replies);
     }
 
     fn idle(&mut self) {
         let mut left = 10_000;
-        while self.engine.has_work() {
+        while self.engine.has_work() || self.engine.under_way() > 0 {
             left -= 1;
             assert!(left > 0, "it never ends");
             self.batch();
@@ -186,8 +193,8 @@ fn check_sentence(answer: &v1::Answer) {
 
 #[test]
 fn whatever_comes_every_feed_has_one_answer_and_nothing_stays_behind() {
-    fuzz("worker: frames of operations", wire::script(), |script| {
-        let mut bench = Bench::new(LIMITS, 5);
+    fuzz("worker: frames of operations", (wire::script(), 0..9_usize), |(script, halves)| {
+        let mut bench = Bench::new(Scripted::in_halves(halves), LIMITS, 5);
         script.iter().for_each(|event| bench.take(event));
         let applied = bench.applied;
         bench.finish();
@@ -200,7 +207,7 @@ fn nobody_s_answers_depend_on_what_other_streams_send() {
     fuzz("worker: streams beside each other", wire::script(), |script| {
         let hear = |alone: bool| {
             // Room for whatever the others open, and time passes when nothing is under way: what is shared on purpose.
-            let mut bench = Bench::new(LIMITS_OF_GOOD_TOKENS, 10_000);
+            let mut bench = Bench::new(Scripted::default(), LIMITS_OF_GOOD_TOKENS, 10_000);
             for event in &script {
                 match event {
                     Event::Frame { stream, .. } | Event::End { stream } if alone && *stream != 0 => {}

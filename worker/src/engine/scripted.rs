@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::{
+    kept_row::KeptRow,
     operation::{Ask, Rows},
-    predictor::{Prediction, PredictorError, Want},
+    predictor::{Prediction, PredictorError, Row, Want},
 };
 use bytes::Bytes;
 use chorus_proto::logits_to_values;
@@ -23,6 +24,20 @@ pub(super) const TTL: Duration = Duration::from_secs(10);
 pub(super) struct Scripted {
     /// The tokens of every row of every forward.
     forwards: Vec<Vec<Vec<u32>>>,
+    /// Tokens of a forward that is computed in halves, at most; two of them may be under way.
+    halves: usize,
+    submitted: VecDeque<Vec<KeptRow<Vec<u32>>>>,
+}
+
+impl Scripted {
+    /// Computes forwards of up to so many tokens in halves.
+    pub(super) fn in_halves(tokens: usize) -> Self {
+        Self { halves: tokens, ..Self::default() }
+    }
+
+    fn note(&mut self, rows: &[Row<'_, Vec<u32>>]) {
+        self.forwards.push(rows.iter().map(|row| row.tokens.to_vec()).collect());
+    }
 }
 
 impl Predictor for Scripted {
@@ -52,8 +67,26 @@ impl Predictor for Scripted {
         rows: &mut [Row<'_, Vec<u32>>],
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<(), PredictorError> {
-        self.forwards.push(rows.iter().map(|row| row.tokens.to_vec()).collect());
+        assert!(self.submitted.is_empty(), "what is under way is collected before");
+        self.note(rows);
         rows.iter_mut().enumerate().try_for_each(|(index, row)| forward_one(index, row, receive))
+    }
+
+    fn submit(&mut self, rows: &mut [Row<'_, Vec<u32>>]) -> Result<bool, PredictorError> {
+        let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
+        if tokens > self.halves || self.submitted.len() == 2 || self.halves == 0 {
+            return Ok(false);
+        }
+        self.note(rows);
+        self.submitted.push_back(rows.iter().map(KeptRow::of).collect());
+        rows.iter_mut().for_each(|row| row.state.extend(row.tokens));
+        Ok(true)
+    }
+
+    fn collect(&mut self, receive: &mut dyn FnMut(Prediction<'_>)) -> Result<(), PredictorError> {
+        let mut rows = self.submitted.pop_front().expect("it was submitted");
+        let mut rows = rows.iter_mut().map(KeptRow::row).enumerate();
+        rows.try_for_each(|(index, mut row)| forward_one(index, &mut row, receive))
     }
 }
 
@@ -108,7 +141,11 @@ impl Harness {
     }
 
     pub(super) fn with(limits: BatchLimits, max_sessions: usize) -> Self {
-        let engine = Engine::new(Scripted::default(), MODEL.to_owned(), max_sessions, TTL, limits);
+        Self::of(Scripted::default(), limits, max_sessions)
+    }
+
+    pub(super) fn of(predictor: Scripted, limits: BatchLimits, max_sessions: usize) -> Self {
+        let engine = Engine::new(predictor, MODEL.to_owned(), max_sessions, TTL, limits);
         Self { engine, now: Instant::now(), replies: vec![] }
     }
 
@@ -128,6 +165,17 @@ impl Harness {
     /// One forward's replies, or those that needed none.
     pub(super) fn run_batch(&mut self) -> Vec<v1::Answer> {
         self.engine.run_batch(self.now, &mut self.replies);
+        self.replies.drain(..).map(|reply| reply.answer).collect()
+    }
+
+    /// The first half of one.
+    pub(super) fn begin(&mut self) -> Begun {
+        self.engine.begin(self.now, &mut self.replies)
+    }
+
+    /// The second half of the oldest; its replies.
+    pub(super) fn collect(&mut self) -> Vec<v1::Answer> {
+        self.engine.collect(self.now, &mut self.replies);
         self.replies.drain(..).map(|reply| reply.answer).collect()
     }
 

@@ -1,0 +1,175 @@
+//! Forwards: from the jobs that are next in their lines to their answers. A predictor that computes beside us has one under way
+//! while the answers of the one before are taken in.
+//!
+//! Knows nothing about how operations came to be jobs, nor when a forward is to begin.
+
+use chorus_proto::v1::Failure;
+use tokio::time::Instant;
+
+use super::{Engine, Reply};
+use crate::{
+    failure,
+    forward::{Forward, Share},
+    operation::SessionKey,
+    predictor::{Predictor, guard},
+    sessions::Session,
+};
+
+/// What became of the next batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// There is nothing to compute.
+    Nothing,
+    /// So many tokens were computed, and are answered.
+    Computed { tokens: usize },
+    /// The device is at so many tokens; [`Engine::collect`] answers.
+    UnderWay { tokens: usize },
+    /// It can't begin before everything that is under way is collected, and waits in its lines.
+    Blocked,
+}
+
+impl<P: Predictor> Engine<P> {
+    /// Begins a forward over the next chunk of as many sessions as fit, and where nobody but us computes it, ends it.
+    pub(crate) fn begin(&mut self, now: Instant, replies: &mut Vec<Reply>) -> Begun {
+        let (mut shares, mut sessions, mut late) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, job, tokens) in self.batcher.next_batch(self.pace.tokens()) {
+            // A session with a job is never closed and never expires before the job is done.
+            let Some(session) = self.sessions.take(key) else {
+                continue;
+            };
+            match job.expired(now) {
+                None => {
+                    shares.push(Share::new(key, job, tokens, session.position));
+                    sessions.push(session);
+                }
+                // Whoever asked has given the session up.
+                Some(timeout) => {
+                    let failure = failure::late(key.session, timeout);
+                    replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
+                    late.push(key);
+                }
+            }
+        }
+        let begun = match shares.is_empty() {
+            true => Begun::Nothing,
+            false => self.forward(Forward::new(shares), sessions, now, replies),
+        };
+        self.release(late, now, replies);
+        begun
+    }
+
+    /// Begins a forward of these sessions, which come back at once, and ends it where the predictor does not compute beside us.
+    fn forward(
+        &mut self,
+        mut forward: Forward,
+        mut sessions: Vec<Session<P::State>>,
+        now: Instant,
+        replies: &mut Vec<Reply>,
+    ) -> Begun {
+        let tokens = forward.tokens();
+        let _span = tracing::debug_span!("forward", sessions = sessions.len(), tokens).entered();
+        forward.trace_begin();
+        let (mut rows, mut intakes) = forward.rows(&mut sessions);
+        let submitted = guard(|| self.predictor.submit(&mut rows));
+        let is_blocked = submitted == Ok(false) && !self.under_way.is_empty();
+        let results = match submitted {
+            Ok(true) => None,
+            Ok(false) if is_blocked => None,
+            Ok(false) => {
+                let computed = guard(|| {
+                    self.predictor.forward(&mut rows, &mut |prediction| intakes.receive(&prediction))
+                });
+                Some(intakes.finish(&computed))
+            }
+            Err(failure) => Some(intakes.finish(&Err(failure))),
+        };
+        // All are back and counted before anybody goes on.
+        for (share, mut session) in forward.shares().zip(sessions) {
+            session.position += if is_blocked { 0 } else { share.tokens as u64 };
+            self.sessions.put(share.key, session);
+        }
+        if is_blocked {
+            self.batcher.put_back(forward.into_jobs());
+            return Begun::Blocked;
+        }
+        forward.jobs().filter_map(|job| job.waited(now)).for_each(|wait| self.metrics.waited(wait));
+        self.metrics.batch(forward.shares().len(), tokens);
+        match results {
+            None => {
+                self.under_way.push_back(forward);
+                Begun::UnderWay { tokens }
+            }
+            Some(results) => {
+                self.end(forward, results, now, replies);
+                Begun::Computed { tokens }
+            }
+        }
+    }
+
+    /// Waits until everything that is under way is computed. A device that fails is found out when it is collected.
+    pub(crate) fn wait(&mut self) {
+        let _ = guard(|| self.predictor.wait());
+    }
+
+    /// Ends the forward that has been under way for the longest time, and answers what it was for.
+    pub(crate) fn collect(&mut self, now: Instant, replies: &mut Vec<Reply>) {
+        let Some(mut forward) = self.under_way.pop_front() else { return };
+        let mut intakes = forward.intakes();
+        let computed = guard(|| self.predictor.collect(&mut |prediction| intakes.receive(&prediction)));
+        let results = intakes.finish(&computed);
+        self.end(forward, results, now, replies);
+    }
+
+    /// The same for all.
+    pub(crate) fn collect_all(&mut self, now: Instant, replies: &mut Vec<Reply>) {
+        while !self.under_way.is_empty() {
+            self.collect(now, replies);
+        }
+    }
+
+    /// One forward from its beginning to its end.
+    #[cfg(test)]
+    pub(crate) fn run_batch(&mut self, now: Instant, replies: &mut Vec<Reply>) {
+        self.begin(now, replies);
+        self.collect_all(now, replies);
+    }
+
+    /// Answers the jobs of a forward that is over, or lines them up for their next ones.
+    fn end(
+        &mut self,
+        forward: Forward,
+        results: Vec<Result<(), Failure>>,
+        now: Instant,
+        replies: &mut Vec<Reply>,
+    ) {
+        self.suspect_after(&results, now);
+        let mut ended = Vec::with_capacity(results.len());
+        for (key, job, result) in forward.computed(results) {
+            match result {
+                Ok(()) if !job.is_complete() => self.batcher.enqueue(key, job),
+                Ok(()) => {
+                    self.finish(key, job, now, replies);
+                    ended.push(key);
+                }
+                Err(failure) => {
+                    // The state can't be trusted any more, so the session ends.
+                    let (stream, session) = (key.stream, key.session);
+                    tracing::warn!(stream, session, failure.message, "session failed");
+                    self.sessions.take(key);
+                    replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
+                    ended.push(key);
+                }
+            }
+        }
+        self.release(ended, now, replies);
+    }
+
+    /// These sessions have no job any more: they go on with what waited behind it.
+    fn release(&mut self, keys: Vec<SessionKey>, now: Instant, replies: &mut Vec<Reply>) {
+        for key in keys {
+            self.batcher.done(key);
+            self.settle(key, now, replies);
+        }
+        self.count();
+    }
+}

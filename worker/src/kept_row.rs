@@ -1,0 +1,38 @@
+//! A row of a forward that scripted predictors compute later, when it is collected. Knows nothing about what they compute.
+
+use chorus_simd::Reduction;
+
+use crate::predictor::{Row, Want};
+
+/// All of a row, its state as it was.
+#[derive(Debug)]
+pub(crate) struct KeptRow<S> {
+    state: S,
+    tokens: Vec<u32>,
+    want: Want,
+    ids: Vec<u32>,
+    reduction: Reduction<'static>,
+}
+
+impl<S: Clone> KeptRow<S> {
+    pub(crate) fn of(row: &Row<'_, S>) -> Self {
+        let (ids, reduction) = match row.reduction {
+            Reduction::Norm => (vec![], Reduction::Norm),
+            Reduction::Target => (vec![], Reduction::Target),
+            Reduction::Row => (vec![], Reduction::Row),
+            Reduction::Top { k, log_threshold } => (vec![], Reduction::Top { k, log_threshold }),
+            Reduction::Ids(ids) => (ids.to_vec(), Reduction::Ids(&[])),
+            Reduction::Draw { uniform } => (vec![], Reduction::Draw { uniform }),
+        };
+        Self { state: row.state.clone(), tokens: row.tokens.to_vec(), want: row.want, ids, reduction }
+    }
+
+    pub(crate) fn row(&mut self) -> Row<'_, S> {
+        let Self { state, tokens, want, ids, reduction } = self;
+        let reduction = match reduction {
+            Reduction::Ids(_) => Reduction::Ids(ids),
+            other => *other,
+        };
+        Row { state, tokens, want: *want, reduction }
+    }
+}
