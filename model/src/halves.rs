@@ -43,9 +43,11 @@ impl LanguageModel {
     }
 
     /// The second half: waits for the oldest call that was submitted, and hands over what it has found, in order within a row.
+    /// That call is over then, whatever becomes of it.
     ///
     /// # Errors
-    /// There is none, or the device fails: then the call's states are worth nothing.
+    /// There is none, or the device fails: then the call's states are worth nothing, nor are those of calls that went on from
+    /// them.
     pub fn collect(&self, receive: &mut dyn FnMut(Answer<'_>)) -> Result<(), ForwardError> {
         match &self.backend {
             Backend::Engine(_) => {

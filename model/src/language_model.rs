@@ -27,7 +27,8 @@ use crate::precision::Precision;
 use crate::quantization::Quantization;
 use crate::row::{Answer, Output, Prediction, Row, State, Want};
 
-/// A model on a device. It has no state of its own: [`State`] is the caller's.
+/// A model on a device. States are the caller's ([`State`]). Its own are calls on a device that are under way
+/// ([`LanguageModel::submit`]): beside them no whole call is made, by nobody ([`ForwardError::UnderWay`]).
 pub struct LanguageModel {
     config: Config,
     vocabulary: Vocabulary,
@@ -113,7 +114,7 @@ impl LanguageModel {
     /// device is for one model: another one gets its own from [`Processor::open`], with a stream of its own.
     ///
     /// # Errors
-    /// As [`LanguageModel::from_parts`].
+    /// As [`LanguageModel::from_parts`], or the handle has a stream that others have, too.
     #[cfg(any(feature = "cuda", feature = "emulated"))]
     pub fn on_device(
         parts: ModelParts,

@@ -117,6 +117,17 @@ impl Batcher {
         self.queues.get(&key).is_some_and(Queue::is_busy)
     }
 
+    /// Whether anything waits behind a session's job.
+    pub(crate) fn has_waiting(&self, key: SessionKey) -> bool {
+        self.queues.get(&key).is_some_and(|queue| !queue.waiting.is_empty())
+    }
+
+    /// Whether nobody has anything waiting or under way.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queues.is_empty() && !self.has_jobs()
+    }
+
     /// Queues an operation behind the session's others.
     pub(crate) fn push(&mut self, key: SessionKey, waiting: Waiting) {
         self.queues.entry(key).or_default().waiting.push_back(waiting);
@@ -167,14 +178,14 @@ impl Batcher {
         batch
     }
 
-    /// Gives up everything that a session has waiting and under way, in order.
+    /// Gives up everything that a session has waiting, in order: its job, unless it is in a forward, and what comes behind it.
     pub(crate) fn discard(&mut self, key: SessionKey) -> (Option<Job>, VecDeque<Waiting>) {
         self.short_line.retain(|&other| other != key);
         self.long_line.retain(|&other| other != key);
         self.queues.remove(&key).map_or_else(Default::default, Queue::into_parts)
     }
 
-    /// Gives up everything that anybody has waiting and under way; of each session in order, the sessions by their numbers.
+    /// The same for everybody: of each session in order, the sessions by their numbers.
     pub(crate) fn discard_all(&mut self) -> Vec<(SessionKey, Option<Job>, VecDeque<Waiting>)> {
         self.short_line.clear();
         self.long_line.clear();

@@ -162,6 +162,12 @@ impl<P: Predictor> Engine<P> {
         [self.sessions.next_expiry(), probe].into_iter().flatten().min()
     }
 
+    /// Has the device probed as soon as it may be.
+    #[cfg(test)]
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        self.soundness.suspect(now);
+    }
+
     /// What is known of the device.
     pub(crate) fn condition(&self) -> &Condition {
         self.soundness.condition()

@@ -74,6 +74,13 @@ impl Forward {
         self.shares.iter().filter_map(|share| share.job.as_ref())
     }
 
+    /// Whether any job takes more than this forward.
+    pub(crate) fn goes_on(&self) -> bool {
+        let goes_on =
+            |share: &Share| share.job.as_ref().is_some_and(|job| job.demand().tokens > share.tokens);
+        self.shares.iter().any(goes_on)
+    }
+
     /// It begins, for those who trace it.
     pub(crate) fn trace_begin(&mut self) {
         let (sessions, batch_tokens) = (self.shares.len(), self.tokens());

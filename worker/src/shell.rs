@@ -164,47 +164,54 @@ impl<P: Predictor> Shell<P> {
     }
 
     /// Begins a forward, or runs one. While a device is at it, what it has computed before is taken in and delivered; its own
-    /// answers are when there is nothing else to begin with.
-    fn forward(&mut self, now: Instant) {
+    /// answers are when there is nothing else to begin with, or the thread is not ours.
+    fn forward(&mut self, on: TurnOn, now: Instant) {
+        let start = Instant::now();
+        if self.engine.goes_on() {
+            self.collect(now);
+        }
         let before = self.engine.under_way();
-        let mut start = Instant::now();
         let mut begun = self.begin(now);
         if before > 0 {
             (0..before).for_each(|_| self.engine.collect(now, &mut self.replies));
             self.deliver();
         }
         if begun == Begun::Blocked {
-            start = Instant::now();
             begun = self.begin(now);
         }
-        let tokens = match begun {
-            Begun::Nothing | Begun::Blocked => return,
-            Begun::Computed { tokens } => tokens,
-            Begun::UnderWay { tokens } => {
-                self.engine.wait();
-                tokens
+        if let Begun::UnderWay { .. } = begun {
+            self.engine.wait();
+        }
+        if let Begun::Computed { tokens } | Begun::UnderWay { tokens } = begun {
+            self.engine.note_pace(tokens, start.elapsed());
+            let is_next = self.engine.has_work() || !self.inbox.is_empty();
+            if on == TurnOn::LentThread || !is_next {
+                self.engine.collect_all(now, &mut self.replies);
             }
-        };
-        let took = start.elapsed();
-        self.engine.note_pace(tokens, took);
-        self.last_forward = Some(took);
-        if !self.engine.has_work() && self.inbox.is_empty() {
-            self.engine.collect_all(now, &mut self.replies);
+            self.last_forward = Some(start.elapsed());
         }
     }
 
     fn begin(&mut self, now: Instant) -> Begun {
         let span = tracing::debug_span!("batch");
-        self.asked.drain(..).for_each(|asked| {
-            span.follows_from(asked);
-        });
-        span.in_scope(|| self.engine.begin(now, &mut self.replies))
+        let begun = span.in_scope(|| self.engine.begin(now, &mut self.replies));
+        if let Begun::Computed { .. } | Begun::UnderWay { .. } = begun {
+            self.asked.drain(..).for_each(|asked| {
+                span.follows_from(asked);
+            });
+        }
+        begun
+    }
+
+    /// Takes in and delivers what is under way.
+    fn collect(&mut self, now: Instant) {
+        self.engine.collect_all(now, &mut self.replies);
+        self.deliver();
     }
 
     /// Runs a probe. How long it took says nothing about forwards for sessions.
     fn probe(&mut self, now: Instant) {
-        self.engine.collect_all(now, &mut self.replies);
-        self.deliver();
+        self.collect(now);
         self.engine.probe(now, &mut self.replies);
         self.board.publish(self.engine.condition());
     }
@@ -243,8 +250,7 @@ where
         }
         if self.take_round(now).is_break() {
             // What is computed is answered.
-            self.engine.collect_all(now, &mut self.replies);
-            self.deliver();
+            self.collect(now);
             self.is_over = true;
             return Turn::Over;
         }
@@ -255,7 +261,7 @@ where
             self.deliver();
         }
         if self.engine.has_work() || self.engine.under_way() > 0 {
-            self.forward(now);
+            self.forward(on, now);
             self.heed_board(now);
             self.deliver();
         } else {

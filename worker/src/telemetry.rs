@@ -239,7 +239,11 @@ fn describe_engine() {
         Unit::Seconds,
         "From when a feed was read to the first forward that it is in"
     );
-    metrics::describe_histogram!(FORWARD, Unit::Seconds, "One forward, with the answers that come of it");
+    metrics::describe_histogram!(
+        FORWARD,
+        Unit::Seconds,
+        "One forward; on the CPU with the answers that come of it"
+    );
     metrics::describe_histogram!(ROWS, Unit::Count, "Sessions in one forward");
     metrics::describe_histogram!(BATCH_TOKENS, Unit::Count, "Tokens in one forward");
     metrics::describe_counter!(TOKENS, Unit::Count, "Tokens that were computed");

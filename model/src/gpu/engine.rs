@@ -8,7 +8,7 @@ use chorus_kernels::{Address, WeightKind};
 use chorus_simd::Reduction;
 
 use super::answers::Room;
-use super::launcher::{HostMemory, Launcher};
+use super::launcher::{HostMemory, Lane, Launcher};
 use super::launches::{Regions, most_ids};
 use super::memory::Memory;
 use super::side::Side;
@@ -39,7 +39,7 @@ pub(crate) struct DeviceEngine {
     pub(super) sides: [Side; 2],
     /// Calls whose answers nobody has taken in yet, the oldest first; each has one of the sides.
     pub(super) submitted: VecDeque<Submission>,
-    /// A state on its way to the host.
+    /// A state on its way to the host, or from there.
     state: HostMemory,
     held: DeviceMemory,
     /// Whether launches of a call that did not come to its end may still use the host's memory.
@@ -130,40 +130,60 @@ impl DeviceEngine {
     pub(crate) fn restore(&mut self, values: &[f32]) -> Result<State, ForwardError> {
         let Sizes { hidden, padded, .. } = self.weights.sizes;
         let slot = self.take()?;
-        let mut numbers = Vec::with_capacity(self.weights.sizes.slot());
-        for vector in values.chunks(hidden) {
-            numbers.extend_from_slice(vector);
-            numbers.resize(numbers.len() + padded - hidden, 0.0);
+        let bytes = self.weights.sizes.slot() * size_of::<f32>();
+        let vectors = self.state.numbers_mut::<f32>().chunks_exact_mut(padded);
+        for (vector, numbers) in vectors.zip(values.chunks_exact(hidden)) {
+            let (own, padding) = vector.split_at_mut(hidden);
+            own.copy_from_slice(numbers);
+            padding.fill(0.0);
         }
-        self.memory.write("restore", |memory| {
+        // Behind all that was launched: the slot may have been another state's, which a call under way reads.
+        let restored = self.memory.write("restore", |memory| {
             // SAFETY: it is a slot of the table, and nobody else has it.
-            unsafe { self.launcher.copy_in(&numbers, self.slot(&slot, memory)) }
-        })?;
+            unsafe { self.launcher.copy_in(&self.state, self.slot(&slot, memory), bytes) }?;
+            self.launcher.wait(&self.launcher.mark()?)
+        });
+        self.heed(restored)?;
         Ok(State(Place::Slot(slot)))
     }
 
-    /// The numbers of a state.
+    /// The numbers of a state. Waits for the call that makes it, where that is under way, and for no other.
     pub(crate) fn values(&mut self, state: &State) -> Result<Vec<f32>, ForwardError> {
         let slot = self.own(state)?;
         let Sizes { hidden, padded, .. } = self.weights.sizes;
         let numbers = self.weights.sizes.slot();
         let bytes = numbers * size_of::<f32>();
         let offset = slot.index() as usize * bytes;
-        let Self { launcher, regions, memory, state: copy, .. } = self;
-        memory.write("values", |memory| {
-            // SAFETY: it is a slot of the table.
-            let copied = unsafe {
-                launcher.copy_out(&launcher.mark()?, regions.slots.at(memory).plus(offset), copy, bytes)
-            }?;
+        let Self { launcher, regions, memory, state: copy, submitted, .. } = self;
+        let made = submitted.iter().rev().find_map(|submission| submission.makes(&slot));
+        let copied = memory.write("values", |memory| {
+            let from = regions.slots.at(memory).plus(offset);
+            // SAFETY: it is a slot of the table, which nobody writes while somebody has it.
+            let copied = unsafe { launcher.copy_out(Lane::States, made, from, copy, bytes) }?;
             launcher.wait(&copied)
-        })?;
-        let numbers = &copy.numbers::<f32>()[..numbers];
+        });
+        self.heed(copied)?;
+        let numbers = &self.state.numbers::<f32>()[..numbers];
         Ok(numbers.chunks_exact(padded).flat_map(|vector| &vector[..hidden]).copied().collect())
     }
 
     /// Waits for what an error or a panic left behind.
     pub(super) fn settle(&mut self) -> TensorResult<()> {
-        if std::mem::take(&mut self.is_unfinished) { self.launcher.finish() } else { Ok(()) }
+        if self.is_unfinished {
+            let finished = self.launcher.finish();
+            self.heed(finished)?;
+            self.is_unfinished = false;
+        }
+        Ok(())
+    }
+
+    /// Where waiting fails, it may be for something else that was launched: nothing that is under way can be relied on.
+    pub(super) fn heed<T>(&mut self, waited: TensorResult<T>) -> TensorResult<T> {
+        if waited.is_err() {
+            self.is_unfinished = true;
+            self.submitted.iter_mut().for_each(Submission::lose);
+        }
+        waited
     }
 
     pub(super) fn take(&self) -> Result<Slot, ForwardError> {

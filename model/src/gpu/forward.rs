@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::engine::{DeviceEngine, Part};
-use super::launcher::Mark;
+use super::launcher::{Lane, Mark};
 use super::part::Fed;
 use super::side::Receive;
 use super::slots::Slot;
@@ -76,7 +76,7 @@ impl DeviceEngine {
     /// One block; returns the new state of every row that was fed.
     fn run(&mut self, fed: &[Fed<'_>], receive: Receive<'_>) -> Result<Vec<(usize, Slot)>, ForwardError> {
         self.settle()?;
-        self.block.fill(fed.iter().map(|fed| (fed.tokens, fed.want)));
+        self.fill(fed);
         let to = self.block.order.iter().map(|_| self.take()).collect::<Result<Vec<_>, _>>()?;
         self.is_unfinished = true;
         self.compute(fed, &to, receive)?;
@@ -162,7 +162,10 @@ impl DeviceEngine {
         let copied = memory.write("copy-rows", |memory| {
             let from = regions.logits[side].at(memory).plus(rows.start * row_bytes);
             // SAFETY: the logits of this part stand there, until the side is used again; so does what they are copied to.
-            unsafe { launcher.copy_out(computed, from, &mut sides[to].rows, rows.len() * row_bytes) }
+            unsafe {
+                let rows = (&mut sides[to].rows, rows.len() * row_bytes);
+                launcher.copy_out(Lane::Rows, Some(computed), from, rows.0, rows.1)
+            }
         })?;
         Ok(copied)
     }

@@ -22,6 +22,8 @@ mod recurrence;
 mod side;
 mod slots;
 mod submission;
+#[cfg(all(test, feature = "emulated"))]
+mod tests;
 mod weights;
 
 pub(crate) use engine::{DeviceEngine, Part};

@@ -31,6 +31,12 @@ pub(super) struct Fed<'a> {
 }
 
 impl DeviceEngine {
+    /// Takes in a block. Those who want whole rows come last, so that these stand one behind the other.
+    pub(super) fn fill(&mut self, fed: &[Fed<'_>]) {
+        self.block.fill(fed.iter().map(|fed| (fed.tokens, fed.want)));
+        self.block.wanted.sort_by_key(|wanted| matches!(fed[wanted.row].reduction, Reduction::Row));
+    }
+
     /// Takes as many wanted distributions, from one of the block's on, as fit into a side. How many those are.
     pub(super) fn ask(&mut self, fed: &[Fed<'_>], start: usize, side: usize) -> usize {
         let vocabulary = self.weights.sizes.vocabulary;

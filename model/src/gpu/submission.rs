@@ -6,6 +6,7 @@ use super::engine::{DeviceEngine, Part};
 use super::forward::fed;
 use super::launcher::Mark;
 use super::side::Receive;
+use super::slots::Slot;
 use crate::forward_error::ForwardError;
 use crate::row::{Place, State};
 
@@ -13,9 +14,25 @@ use crate::row::{Place, State};
 #[derive(Debug)]
 pub(super) struct Submission {
     side: usize,
+    /// The slots that it writes.
+    slots: Vec<u32>,
     computed: Mark,
     /// Behind the copy of whole rows, where there are any.
     copied: Option<Mark>,
+    /// Whether a device that it was on has failed.
+    is_lost: bool,
+}
+
+impl Submission {
+    /// Where a slot is written that this call makes.
+    pub(super) fn makes(&self, slot: &Slot) -> Option<&Mark> {
+        self.slots.contains(&slot.index()).then_some(&self.computed)
+    }
+
+    /// The device has failed.
+    pub(super) fn lose(&mut self) {
+        self.is_lost = true;
+    }
 }
 
 impl DeviceEngine {
@@ -32,7 +49,7 @@ impl DeviceEngine {
         self.settle()?;
         let longest = parts.iter().map(|part| part.tokens.len()).max().unwrap_or(0);
         let fed = fed(parts, 0, &states, 0..longest.max(1));
-        self.block.fill(fed.iter().map(|fed| (fed.tokens, fed.want)));
+        self.fill(&fed);
         let wanted = self.block.wanted.len();
         if self.ask(&fed, 0, side) < wanted {
             return Ok(false);
@@ -51,28 +68,31 @@ impl DeviceEngine {
         };
         self.is_unfinished = false;
         drop(fed);
+        let slots = to.iter().map(Slot::index).collect();
         // What was read is free again: whatever writes there is launched behind this.
         for (&row, slot) in self.block.order.iter().zip(to) {
             *parts[row].state = State(Place::Slot(slot));
         }
-        self.submitted.push_back(Submission { side, computed, copied });
+        self.submitted.push_back(Submission { side, slots, computed, copied, is_lost: false });
         Ok(true)
     }
 
     /// Waits until the device has computed all that was submitted. Whole rows may still be on their way.
-    pub(crate) fn wait(&self) -> Result<(), ForwardError> {
+    pub(crate) fn wait(&mut self) -> Result<(), ForwardError> {
         let last = self.submitted.back();
-        Ok(last.map_or(Ok(()), |submission| self.launcher.wait(&submission.computed))?)
+        let waited = last.map_or(Ok(()), |submission| self.launcher.wait(&submission.computed));
+        Ok(self.heed(waited)?)
     }
 
     /// Hands over what the oldest submitted call has found, once that is there. After an error its states are none.
     pub(crate) fn collect(&mut self, receive: Receive<'_>) -> Result<(), ForwardError> {
-        let Submission { side, computed, copied } =
+        let Submission { side, computed, copied, is_lost, .. } =
             self.submitted.pop_front().ok_or(ForwardError::NothingSubmitted)?;
+        if is_lost {
+            return Err(candle_core::Error::msg("the device failed while it was at this call").into());
+        }
         let arrived = self.launcher.wait(copied.as_ref().unwrap_or(&computed));
-        // Whatever has failed: its side is used again.
-        self.is_unfinished |= arrived.is_err();
-        arrived?;
+        self.heed(arrived)?;
         let (sizes, side) = (self.weights.sizes, &self.sides[side]);
         let (rows, count) = (side.asks.rows(), side.asks.asks.len());
         let copy = side.rows.numbers::<f32>();

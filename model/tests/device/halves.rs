@@ -26,15 +26,17 @@ fn call() -> impl Strategy<Value = Call> {
     })
 }
 
-fn reductions(rows: usize, seed: usize) -> Vec<Reduction<'static>> {
+/// Those that steps are recorded with have no ids.
+fn reductions(rows: usize, seed: usize, recorded: bool) -> Vec<Reduction<'static>> {
     let kinds = [
         Reduction::Draw { uniform: 0.3 },
         Reduction::Top { k: 2, log_threshold: Some(-1.5) },
         Reduction::Target,
         Reduction::Row,
-        Reduction::Ids(&[0, 2]),
         Reduction::Norm,
+        Reduction::Ids(&[0, 2]),
     ];
+    let kinds = &kinds[..if recorded { 5 } else { 6 }];
     (0..rows).map(|row| kinds[(row + seed) % kinds.len()]).collect()
 }
 
@@ -71,7 +73,7 @@ fn in_halves_and_as_a_whole(
     halves: &LanguageModel,
     whole: &LanguageModel,
     calls: &[Call],
-    seed: usize,
+    (seed, recorded): (usize, bool),
 ) -> usize {
     let (mut states, mut others) = (states(halves, STATES), states(whole, STATES));
     let mut under_way: VecDeque<(Requests, Vec<Told>)> = VecDeque::new();
@@ -81,7 +83,7 @@ fn in_halves_and_as_a_whole(
             (tokens(seed + row + 10 * number, length, halves.config().vocab_size), WANTS[want])
         };
         let requests: Requests = call.rows.iter().enumerate().map(request).collect();
-        let reductions = reductions(requests.len(), seed + number);
+        let reductions = reductions(requests.len(), seed + number, recorded);
         let range = call.first..call.first + requests.len();
         let expected = answers(whole, &mut others[range.clone()], &requests, &reductions);
         if submit(halves, &mut states[range.clone()], &requests, &reductions).unwrap() {
@@ -118,18 +120,18 @@ proptest! {
     ) {
         let capacity = Capacity { states: 24, tokens: most_tokens, logits };
         let [halves, whole] = [(); 2].map(|()| device(config(), Precision::F32, capacity));
-        let submitted = in_halves_and_as_a_whole(&halves, &whole, &calls, seed);
+        let submitted = in_halves_and_as_a_whole(&halves, &whole, &calls, (seed, false));
         prop_assert!(submitted > 0 || most_tokens < 256, "with room for all of them, some go in halves");
     }
 }
 
-/// From the third time on steps are graphs, one for each side of the host's memory.
+/// From the third time on steps are graphs, one for each side of the host's memory. They go on from each other's states.
 #[test]
 fn steps_in_halves_that_are_made_again_and_again_find_what_whole_ones_do() {
     let [halves, whole] = [(); 2].map(|()| device(config(), Precision::F32, LARGE));
-    let call = |step: usize| Call { first: step % 2 * 3, rows: vec![(1, 0); 3], collects: step > 0 };
-    let calls: Vec<Call> = (0..16).map(call).collect();
-    assert_eq!(in_halves_and_as_a_whole(&halves, &whole, &calls, 0), calls.len());
+    let call = |step: usize| Call { first: step / 12 * 2, rows: vec![(1, 0); 3], collects: step > 0 };
+    let calls: Vec<Call> = (0..24).map(call).collect();
+    assert_eq!(in_halves_and_as_a_whole(&halves, &whole, &calls, (0, true)), calls.len());
 }
 
 #[test]
@@ -204,6 +206,64 @@ fn answers_that_nobody_takes_in_harm_no_others() {
     let (own, other) = (halves.values(&states[0]).unwrap(), whole.values(&others[0]).unwrap());
     assert!(difference(&own, &other) <= 1e-5);
     drop(halves);
+}
+
+/// What is read by a call under way is written by nobody before, though its place is free for others.
+#[test]
+fn a_state_may_come_and_go_while_a_call_is_under_way() {
+    let [halves, whole] = [(); 2].map(|()| device(config(), Precision::F32, LARGE));
+    let requests = vec![(vec![1], Want::Next)];
+    let (mut own, mut other) = (states(&halves, 1), states(&whole, 1));
+    let numbers = whole.values(&states(&whole, 2)[1]).unwrap().into_owned();
+    for _ in 0..3 {
+        assert!(submit(&halves, &mut own, &requests, &[Reduction::Row]).unwrap());
+        // In the place that the call reads.
+        let restored = halves.restore(&numbers).unwrap();
+        let mut forks = [own[0].clone(), own[0].clone()];
+        let both = vec![(vec![2], Want::Next), (vec![3], Want::Next)];
+        assert!(submit(&halves, &mut forks, &both, &[Reduction::Row; 2]).unwrap());
+        let expected = answers(&whole, &mut other, &requests, &[Reduction::Row]);
+        same(&expected, &collect(&halves, &requests));
+        let mut others = [other[0].clone(), other[0].clone()];
+        same(&answers(&whole, &mut others, &both, &[Reduction::Row; 2]), &collect(&halves, &both));
+        assert!(difference(&halves.values(&restored).unwrap(), &numbers) <= 1e-6);
+    }
+}
+
+#[test]
+fn who_breaks_off_harms_no_call_that_is_under_way() {
+    let [halves, whole] = [(); 2].map(|()| device(config(), Precision::F32, LARGE));
+    let requests = vec![(vec![1], Want::Next), (vec![2], Want::Next)];
+    let reductions = [Reduction::Row, Reduction::Draw { uniform: 0.5 }];
+    let (mut states, mut others) = (states(&halves, 2), states(&whole, 2));
+    let expected: Vec<_> = (0..3).map(|_| answers(&whole, &mut others, &requests, &reductions)).collect();
+    assert!(submit(&halves, &mut states, &requests, &reductions).unwrap());
+    assert!(submit(&halves, &mut states, &requests, &reductions).unwrap());
+    let broken = catch_unwind(AssertUnwindSafe(|| halves.collect(&mut |_| panic!("scripted panic"))));
+    assert!(broken.is_err());
+    assert!(submit(&halves, &mut states, &requests, &reductions).unwrap());
+    same(&expected[1], &collect(&halves, &requests));
+    same(&expected[2], &collect(&halves, &requests));
+}
+
+#[test]
+fn without_a_place_for_a_state_nothing_happens_to_what_is_under_way() {
+    let device = device(config(), Precision::F32, Capacity { states: 1, ..SMALL });
+    let request = vec![(vec![3], Want::Next)];
+    let fresh = device.fresh_state().unwrap();
+    let mut state = vec![fresh.clone()];
+    assert!(submit(&device, &mut state, &request, &[Reduction::Norm]).unwrap());
+    let kept: Vec<State> =
+        std::iter::from_fn(|| device.restore(&device.values(&fresh).unwrap()).map(Some).unwrap_or_default())
+            .collect();
+    assert!(!kept.is_empty());
+    let before = state.clone();
+    let error = submit(&device, &mut state, &request, &[Reduction::Norm]).unwrap_err();
+    assert!(matches!(error, ForwardError::NoSlot { .. }) && state == before, "{error}");
+    let found = collect(&device, &request);
+    drop(kept);
+    let mut again = vec![fresh];
+    same(&answers(&device, &mut again, &request, &[Reduction::Norm]), &found);
 }
 
 #[test]

@@ -38,6 +38,22 @@ fn a_fork_outlives_a_session_that_is_closed_behind_it() {
     assert_eq!(next_row(&only(harness.run_all())), logits_after(&[6]));
 }
 
+/// Whoever of a forward is answered first: the others are done as well.
+#[test]
+fn a_fork_of_who_was_in_the_same_forward_is_of_its_end() {
+    for (first, second) in [(1, 2), (2, 1)] {
+        let mut harness = Harness::new();
+        for session in [first, second] {
+            harness.open(1, session);
+            harness.feed(1, session, 1, &[session as u32], Ask::Nothing);
+        }
+        harness.apply(1, 1, fork(2));
+        harness.run_all();
+        harness.feed(1, 1, 1, &[5], next());
+        assert_eq!(next_row(&only(harness.run_all())), logits_after(&[2, 5]));
+    }
+}
+
 #[test]
 fn what_is_not_there_or_computes_can_t_be_forked() {
     let mut harness = Harness::new();

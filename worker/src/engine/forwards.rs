@@ -31,30 +31,28 @@ pub(crate) enum Begun {
 impl<P: Predictor> Engine<P> {
     /// Begins a forward over the next chunk of as many sessions as fit, and where nobody but us computes it, ends it.
     pub(crate) fn begin(&mut self, now: Instant, replies: &mut Vec<Reply>) -> Begun {
-        let (mut shares, mut sessions, mut late) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shares, mut sessions, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for (key, job, tokens) in self.batcher.next_batch(self.pace.tokens()) {
-            // A session with a job is never closed and never expires before the job is done.
-            let Some(session) = self.sessions.take(key) else {
-                continue;
-            };
-            match job.expired(now) {
-                None => {
+            let failure = match (self.sessions.take(key), job.expired(now)) {
+                (Some(session), None) => {
                     shares.push(Share::new(key, job, tokens, session.position));
                     sessions.push(session);
+                    continue;
                 }
                 // Whoever asked has given the session up.
-                Some(timeout) => {
-                    let failure = failure::late(key.session, timeout);
-                    replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
-                    late.push(key);
-                }
-            }
+                (Some(_), Some(timeout)) => failure::late(key.session, timeout),
+                // A session with a job is never closed and never expires before the job is done.
+                (None, _) => failure::internal("the session is gone"),
+            };
+            replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
+            self.batcher.done(key);
+            over.push(key);
         }
         let begun = match shares.is_empty() {
             true => Begun::Nothing,
             false => self.forward(Forward::new(shares), sessions, now, replies),
         };
-        self.release(late, now, replies);
+        self.release(over, now, replies);
         begun
     }
 
@@ -104,6 +102,13 @@ impl<P: Predictor> Engine<P> {
                 Begun::Computed { tokens }
             }
         }
+    }
+
+    /// Whether a session that is under way has more to compute: with what it has found taken in, it may be in the next forward.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.under_way.iter().any(|forward| {
+            forward.goes_on() || forward.shares().any(|share| self.batcher.has_waiting(share.key))
+        })
     }
 
     /// Waits until everything that is under way is computed. A device that fails is found out when it is collected.
@@ -166,8 +171,9 @@ impl<P: Predictor> Engine<P> {
 
     /// These sessions have no job any more: they go on with what waited behind it.
     fn release(&mut self, keys: Vec<SessionKey>, now: Instant, replies: &mut Vec<Reply>) {
+        // First all of them: what waited may be about another one.
+        keys.iter().for_each(|key| self.batcher.done(*key));
         for key in keys {
-            self.batcher.done(key);
             self.settle(key, now, replies);
         }
         self.count();

@@ -114,6 +114,7 @@ impl Bench {
             self.batch();
         }
         assert!(self.owed.is_empty(), "without an answer: {:?}", self.owed);
+        assert!(self.engine.batcher.is_idle(), "somebody is busy with nothing");
     }
 
     fn end(&mut self, stream: u64) {
@@ -205,6 +206,7 @@ fn whatever_comes_every_feed_has_one_answer_and_nothing_stays_behind() {
 #[test]
 fn nobody_s_answers_depend_on_what_other_streams_send() {
     fuzz("worker: streams beside each other", wire::script(), |script| {
+        let script = without_forks(&script);
         let hear = |alone: bool| {
             // Room for whatever the others open, and time passes when nothing is under way: what is shared on purpose.
             let mut bench = Bench::new(Scripted::default(), LIMITS_OF_GOOD_TOKENS, 10_000);
@@ -226,4 +228,47 @@ fn nobody_s_answers_depend_on_what_other_streams_send() {
         assert_eq!(beside, alone);
         Verdict::of(!alone.is_empty())
     });
+}
+
+#[test]
+fn answers_in_halves_are_those_of_whole_forwards() {
+    fuzz("worker: forwards in halves", (wire::script(), 1..9_usize), |(script, halves)| {
+        let script = without_forks(&script);
+        let hear = |predictor: Scripted| {
+            let mut bench = Bench::new(predictor, LIMITS, 10_000);
+            for event in &script {
+                // What is discarded, or too late, depends on how far the others are.
+                if !matches!(event, Event::Batch) {
+                    bench.idle();
+                }
+                bench.take(event);
+            }
+            bench.idle();
+            bench.answers
+        };
+        let (whole, in_halves) = (hear(Scripted::default()), hear(Scripted::in_halves(halves)));
+        assert_eq!(whole, in_halves);
+        Verdict::of(!whole.is_empty())
+    });
+}
+
+/// Whether a session can be forked depends on how far its feeds are, so on what others feed.
+fn without_forks(script: &[Event]) -> Vec<Event> {
+    let is_fork = |operation: &v1::Operation| {
+        matches!(
+            operation.operation,
+            Some(v1::operation::Operation::Open(v1::Open { from: Some(v1::open::From::ForkOf(_)) }))
+        )
+    };
+    let without = |event: &Event| match event {
+        Event::Frame { stream, frame } => {
+            let bytes = OperationFrame::decode(&*frame.0).map_or(frame.0.clone(), |mut frame| {
+                frame.operations.retain(|operation| !is_fork(operation));
+                frame.encode_to_vec()
+            });
+            Event::Frame { stream: *stream, frame: chorus_fuzz::Encoded(bytes) }
+        }
+        other => other.clone(),
+    };
+    script.iter().map(without).collect()
 }

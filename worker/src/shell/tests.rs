@@ -284,11 +284,15 @@ fn what_a_device_found_is_delivered_before_it_computes_anything_as_a_whole() {
     let mut probed = in_halves();
     probed.ask([(1, feed(1)), (2, feed(1))]);
     probed.turn(TurnOn::OwnThread);
-    probed.shell.engine.found_unsound("suspect".into(), probed.now, &mut vec![]);
-    probed.now += INTERVAL;
+    probed.shell.engine.suspect(probed.now);
     probed.manners.told();
     probed.turn(TurnOn::OwnThread);
     assert_eq!(probed.manners.told()[..2], [Told::Collect(1), Told::Forward(2)]);
+    assert!(
+        matches!(probed.receiver.try_recv(), Ok(Ok(Delivery::Answers(replies))) if replies.len() == 1),
+        "by itself"
+    );
+    assert_eq!(probed.answers(), [(2, 1, None)]);
 
     let mut probed = in_halves();
     probed.shell.engine = {
@@ -304,6 +308,33 @@ fn what_a_device_found_is_delivered_before_it_computes_anything_as_a_whole() {
     assert_eq!(probed.manners.told(), [Told::Submit(1), Told::Collect(1), Told::Forward(2)]);
     assert!(matches!(probed.receiver.try_recv(), Ok(Ok(Delivery::Answers(replies))) if replies.len() == 1));
     assert_eq!(probed.answers(), [(2, 1, None)]);
+}
+
+/// Texts that are fed in chunks come together, however far they were apart.
+#[test]
+fn who_goes_on_is_in_the_next_forward_beside_all_others() {
+    let mut probed = in_halves();
+    let (device, manners) = ScriptedDevice::in_halves();
+    let limits = BatchLimits { chunk_tokens: 1, tokens: 2, ..BatchLimits::default() };
+    probed.shell.engine = Engine::new(device, String::new(), 8, Duration::from_secs(60), limits);
+    probed.manners = manners;
+    let text = || Operation::Feed(Feed::new(1, vec![1; 6], Ask::Nothing));
+    probed.ask([(1, text())]);
+    assert!(probed.shell.take_round(probed.now).is_continue());
+    assert_eq!(probed.shell.begin(probed.now), Begun::UnderWay { tokens: 1 });
+    probed.ask([(2, text())]);
+    while probed.turn(TurnOn::OwnThread) == Turn::More {}
+    assert_eq!(probed.answers(), [(1, 1, None), (2, 1, None)]);
+    assert_eq!(probed.manners.forwards(), 1 + 6);
+}
+
+/// A turn on a connection's thread leaves nothing for later that is computed.
+#[test]
+fn a_lent_thread_delivers_before_it_goes() {
+    let mut probed = in_halves();
+    probed.ask([(1, feed(1)), (2, feed(1))]);
+    assert_eq!(probed.turn(TurnOn::LentThread), Turn::More);
+    assert_eq!(probed.answers(), [(1, 1, None)]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(in crate::gpu) fn cuda(storage: &CudaStorage, dtype: DType, start: usize) ->
 
     fn first<T: CudaDType>(storage: &CudaStorage) -> Result<u64> {
         let stream = storage.device.cuda_stream();
-        // The guard would order other streams behind this use; the one for copies waits for marks.
+        // The guard would order other streams behind this use; those for copies wait for marks.
         let (address, _guard) = storage.as_cuda_slice::<T>()?.device_ptr(&stream);
         Ok(address)
     }

@@ -1,21 +1,21 @@
 //! Launches on an NVIDIA device: kernels by their PTX, products by cuBLAS, and recorded launches as one CUDA graph. They go
-//! through the one stream of candle's device; copies to the host go through another one, beside them. Knows nothing about what
+//! through the one stream of candle's device; copies to the host go through others, beside them. Knows nothing about what
 //! is computed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublas::{self, CudaBlas, result::gemm_ex};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaFunction, CudaGraph, CudaStream, DeviceRepr, LaunchConfig, PinnedHostSlice, PushKernelArg,
     result, sys,
 };
-use candle_core::{CudaDevice, Error, Result};
+use candle_core::{CudaDevice, Error, Result, bail};
 use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind, ptx};
 
-use super::{HostMemory, Product, Properties, Recording};
+use super::{HostMemory, Lane, Product, Properties, Recording};
 
 /// Launches that are kept as graphs; more kinds of them than a server sees in its steady state.
 const RECORDINGS: usize = 1024;
@@ -23,6 +23,8 @@ const RECORDINGS: usize = 1024;
 const PATIENCE: u32 = 2;
 /// Memory in which cuBLAS may compute: what NVIDIA advises for Hopper, so that it takes none by itself, in a graph least of all.
 const BLAS_BYTES: usize = 32 << 20;
+/// Up to here handles are no streams of their own: the context's default one, and that of each thread.
+const SHARED_STREAMS: usize = 2;
 /// Shared memory that every block may have without asking.
 const PLAIN_SHARED_BYTES: u32 = 48 << 10;
 
@@ -30,7 +32,9 @@ const PLAIN_SHARED_BYTES: u32 = 48 << 10;
 #[derive(Debug)]
 pub(crate) struct Cuda {
     stream: Arc<CudaStream>,
-    copies: Arc<CudaStream>,
+    /// By their lanes.
+    copies: [Arc<CudaStream>; 2],
+    events: EventPool,
     blas: Arc<CudaBlas>,
     /// Held for cuBLAS.
     _blas_memory: candle_core::cuda_backend::cudarc::driver::CudaSlice<u8>,
@@ -64,6 +68,16 @@ impl std::fmt::Debug for Recorded {
     }
 }
 
+/// Events that are in no use: one is made anew only where there is none.
+type EventPool = Arc<Mutex<Vec<CudaEvent>>>;
+
+/// An event that was recorded; back in the pool when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Event {
+    event: Option<CudaEvent>,
+    pool: EventPool,
+}
+
 /// Page-locked memory of the host.
 #[derive(Debug)]
 pub(super) struct LockedMemory {
@@ -84,6 +98,11 @@ unsafe impl<A: Arguments> DeviceRepr for ByValue<A> {}
 impl Cuda {
     pub(super) fn new(device: &CudaDevice) -> Result<Self> {
         let (stream, blas) = (device.cuda_stream(), device.cublas_handle());
+        if stream.cu_stream() as usize <= SHARED_STREAMS {
+            bail!("a model needs a CUDA device with a stream of its own, as open_device makes one");
+        }
+        // SAFETY: all launches are on one stream, copies on others wait for marks, and all is done before memory goes.
+        unsafe { device.disable_event_tracking() };
         // SAFETY: whatever is in it.
         let memory = unsafe { stream.alloc::<u8>(BLAS_BYTES) }.map_err(Error::wrap)?;
         {
@@ -106,8 +125,10 @@ impl Cuda {
             multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         };
+        let lane = || stream.context().new_stream().map_err(Error::wrap);
         Ok(Self {
-            copies: stream.context().new_stream().map_err(Error::wrap)?,
+            copies: [lane()?, lane()?],
+            events: EventPool::default(),
             stream,
             blas,
             _blas_memory: memory,
@@ -250,39 +271,62 @@ impl Cuda {
         graph?.ok_or_else(|| Error::msg("CUDA recorded no graph"))
     }
 
+    /// All streams, whatever one of them says.
     pub(super) fn finish(&self) -> Result<()> {
-        self.stream.synchronize().and(self.copies.synchronize()).map_err(Error::wrap)
+        let streams = [&self.stream].into_iter().chain(&self.copies);
+        // An error may be an old one of something that was dropped; then nothing was waited for.
+        let done = streams.map(|stream| stream.synchronize().or_else(|_| stream.synchronize()));
+        done.fold(Ok(()), Result::and).map_err(Error::wrap)
     }
 
     /// # Safety
     /// As for [`super::Launcher::copy_out`].
     pub(super) unsafe fn copy_out(
         &self,
-        after: &CudaEvent,
+        lane: Lane,
+        after: Option<&Event>,
         from: Address,
         to: &mut HostMemory,
         bytes: usize,
-    ) -> Result<CudaEvent> {
-        self.copies.wait(after).map_err(Error::wrap)?;
-        // SAFETY: the caller's; the memory of the host is page-locked and has so many bytes, which the slice checks.
-        let copied = unsafe {
-            result::memcpy_dtoh_async(&mut to.bytes_mut()[..bytes], from.0, self.copies.cu_stream())
+    ) -> Result<Event> {
+        let [rows, states] = &self.copies;
+        let stream = match lane {
+            Lane::Rows => rows,
+            Lane::States => states,
         };
+        if let Some(event) = after.and_then(|after| after.event.as_ref()) {
+            stream.wait(event).map_err(Error::wrap)?;
+        }
+        self.stream.context().bind_to_thread().map_err(Error::wrap)?;
+        // SAFETY: the caller's; the memory of the host is page-locked and has so many bytes, which the slice checks.
+        let copied =
+            unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[..bytes], from.0, stream.cu_stream()) };
         copied.map_err(Error::wrap)?;
-        self.copies.record_event(None).map_err(Error::wrap)
+        self.record_event(stream)
     }
 
     /// # Safety
     /// As for [`super::Launcher::copy_in`].
-    pub(super) unsafe fn copy_in(&self, from: &[f32], to: Address) -> Result<()> {
+    pub(super) unsafe fn copy_in(&self, from: &HostMemory, to: Address, bytes: usize) -> Result<()> {
         self.stream.context().bind_to_thread().map_err(Error::wrap)?;
-        // SAFETY: the caller's; the numbers are there until the copy is done.
-        unsafe { result::memcpy_htod_async(to.0, from, self.stream.cu_stream()) }.map_err(Error::wrap)?;
-        self.finish()
+        // SAFETY: the caller's; the memory of the host is page-locked.
+        let copied =
+            unsafe { result::memcpy_htod_async(to.0, &from.bytes()[..bytes], self.stream.cu_stream()) };
+        copied.map_err(Error::wrap)
     }
 
-    pub(super) fn mark(&self) -> Result<CudaEvent> {
-        self.stream.record_event(None).map_err(Error::wrap)
+    pub(super) fn mark(&self) -> Result<Event> {
+        self.record_event(&self.stream)
+    }
+
+    fn record_event(&self, stream: &CudaStream) -> Result<Event> {
+        let kept = self.events.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let event = match kept {
+            Some(event) => event,
+            None => stream.context().new_event(None).map_err(Error::wrap)?,
+        };
+        event.record(stream).map_err(Error::wrap)?;
+        Ok(Event { event: Some(event), pool: Arc::clone(&self.events) })
     }
 
     fn function(&self, kernel: Kernel) -> Result<CudaFunction> {
@@ -298,6 +342,18 @@ impl Cuda {
         }
         self.functions.borrow_mut().insert(kernel, function.clone());
         Ok(function)
+    }
+}
+
+impl Event {
+    pub(super) fn wait(&self) -> Result<()> {
+        self.event.as_ref().map_or(Ok(()), CudaEvent::synchronize).map_err(Error::wrap)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).extend(self.event.take());
     }
 }
 

@@ -5,7 +5,7 @@ pub(super) mod address_of;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "emulated")]
-mod emulated;
+pub(super) mod emulated;
 mod host_memory;
 
 use candle_core::{Device, Result};
@@ -70,6 +70,16 @@ impl Launcher {
         }
     }
 
+    /// The emulation, for tests of what it does when.
+    #[cfg(all(test, feature = "emulated"))]
+    pub(super) fn emulation(&self) -> &emulated::Emulated {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => panic!("tests of the emulation run on it"),
+            Self::Emulated(emulated) => emulated,
+        }
+    }
+
     /// What the device is like.
     pub(super) fn properties(&self) -> Properties {
         match self {
@@ -103,8 +113,8 @@ impl Launcher {
     /// Launches a kernel.
     ///
     /// # Safety
-    /// All that the kernel reads and writes by these arguments is memory of the device, or of the host for kernels, until
-    /// [`Launcher::finish`], and nobody else uses it before.
+    /// All that the kernel reads and writes by these arguments is memory of the device, or of the host for kernels, until the
+    /// device has come to a mark behind it, and the host uses none of it before.
     pub(super) unsafe fn launch<A: Arguments>(
         &self,
         kernel: Kernel,
@@ -161,48 +171,49 @@ impl Launcher {
         }
     }
 
-    /// Starts to copy memory of the device to the host's when the device has come to a mark, beside what is launched behind it.
+    /// Starts to copy memory of the device to the host's, beside all launches, and when the device has come to a mark if there is
+    /// one. Copies of a lane are made in order.
     ///
     /// # Safety
     /// So many bytes are memory of the device there, which nobody writes before the copy is done, and the host's memory is
     /// there until then, and nobody uses it.
     pub(super) unsafe fn copy_out(
         &self,
-        after: &Mark,
+        lane: Lane,
+        after: Option<&Mark>,
         from: Address,
         to: &mut HostMemory,
         bytes: usize,
     ) -> Result<Mark> {
-        match (self, after) {
+        match self {
             #[cfg(feature = "cuda")]
-            (Self::Cuda(cuda), Mark::Cuda(after)) => {
+            Self::Cuda(cuda) => {
                 // SAFETY: the caller's.
-                unsafe { cuda.copy_out(after, from, to, bytes) }.map(Mark::Cuda)
+                let copied = unsafe { cuda.copy_out(lane, after.and_then(Mark::cuda), from, to, bytes) };
+                copied.map(Mark::Cuda)
             }
             #[cfg(feature = "emulated")]
-            (Self::Emulated(emulated), Mark::Emulated(after)) => {
+            Self::Emulated(emulated) => {
+                let (after, to) = (after.and_then(Mark::emulated), &mut to.bytes_mut()[..bytes]);
                 // SAFETY: the caller's.
-                Ok(Mark::Emulated(unsafe { emulated.copy_out(*after, from, &mut to.bytes_mut()[..bytes]) }))
+                Ok(Mark::Emulated(unsafe { emulated.copy_out(lane, after, from, to) }))
             }
-            #[cfg(all(feature = "cuda", feature = "emulated"))]
-            _ => candle_core::bail!("a mark is of another device"),
         }
     }
 
-    /// Copies numbers of the host to memory of the device, and waits.
+    /// Starts to copy memory of the host to the device's, behind everything that was launched.
     ///
     /// # Safety
-    /// So many numbers are memory of the device there.
-    pub(super) unsafe fn copy_in(&self, from: &[f32], to: Address) -> Result<()> {
+    /// So many bytes are memory of the device there, and the host's memory is there until the copy is done, and nobody writes it.
+    pub(super) unsafe fn copy_in(&self, from: &HostMemory, to: Address, bytes: usize) -> Result<()> {
         match self {
             #[cfg(feature = "cuda")]
             // SAFETY: the caller's.
-            Self::Cuda(cuda) => unsafe { cuda.copy_in(from, to) },
+            Self::Cuda(cuda) => unsafe { cuda.copy_in(from, to, bytes) },
             #[cfg(feature = "emulated")]
             Self::Emulated(emulated) => {
-                emulated.finish()?;
                 // SAFETY: the caller's.
-                unsafe { std::slice::from_raw_parts_mut(to.0 as *mut f32, from.len()) }.copy_from_slice(from);
+                unsafe { emulated.copy_in(&from.bytes()[..bytes], to) };
                 Ok(())
             }
         }
@@ -222,7 +233,7 @@ impl Launcher {
     pub(super) fn wait(&self, mark: &Mark) -> Result<()> {
         match (self, mark) {
             #[cfg(feature = "cuda")]
-            (Self::Cuda(_), Mark::Cuda(event)) => event.synchronize().map_err(candle_core::Error::wrap),
+            (Self::Cuda(_), Mark::Cuda(event)) => event.wait(),
             #[cfg(feature = "emulated")]
             (Self::Emulated(emulated), Mark::Emulated(mark)) => emulated.wait(*mark),
             #[cfg(all(feature = "cuda", feature = "emulated"))]
@@ -231,13 +242,42 @@ impl Launcher {
     }
 }
 
-/// A place in the order of launches, or of copies.
+/// Copies that wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Whole rows, which are large.
+    Rows,
+    /// States, which wait for no rows.
+    States,
+}
+
+/// A place in the order of launches, or of the copies of a lane.
 #[derive(Debug)]
 pub(super) enum Mark {
     /// An event of CUDA's.
     #[cfg(feature = "cuda")]
-    Cuda(candle_core::cuda_backend::cudarc::driver::CudaEvent),
+    Cuda(cuda::Event),
     /// The emulation's.
     #[cfg(feature = "emulated")]
     Emulated(emulated::Mark),
+}
+
+impl Mark {
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&cuda::Event> {
+        match self {
+            Self::Cuda(event) => Some(event),
+            #[cfg(feature = "emulated")]
+            Self::Emulated(_) => None,
+        }
+    }
+
+    #[cfg(feature = "emulated")]
+    fn emulated(&self) -> Option<emulated::Mark> {
+        match self {
+            Self::Emulated(mark) => Some(*mark),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => None,
+        }
+    }
 }

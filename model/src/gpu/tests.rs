@@ -1,0 +1,146 @@
+//! What nobody sees from outside: who waits for what, and what is left when a device fails.
+#![allow(clippy::unwrap_used)]
+
+use candle_core::{Device, Tensor};
+use chorus_simd::Reduction;
+use chorus_text::Vocabulary;
+
+use super::launcher::{Lane, emulated::Emulated};
+use crate::language_model::{Backend, lock};
+use crate::{
+    Capacity, Config, FORMAT, ForwardError, LanguageModel, ModelParts, Precision, Row, Start, State, Want,
+};
+
+const VOCABULARY: usize = 6;
+const CAPACITY: Capacity = Capacity { states: 4, tokens: 16, logits: 16 * VOCABULARY };
+
+fn model() -> LanguageModel {
+    let config = Config {
+        format: FORMAT,
+        name: "small".to_owned(),
+        vocab_size: VOCABULARY,
+        embedding_size: Some(3),
+        hidden_size: 4,
+        layers: 2,
+        tied: false,
+        lstm_bias: true,
+        output_bias: true,
+        start: Start::ZeroState,
+        end: None,
+    };
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|place| (7 * place % 13) as f32 / 8.0 - 0.75).collect();
+        (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    };
+    let tensors = config.tensor_shapes().into_iter().map(tensor).collect();
+    let parts = ModelParts::new(config, Vocabulary::train_characters("abcdef").unwrap(), tensors);
+    LanguageModel::on_device(parts, &Device::Cpu, Precision::F32, CAPACITY).unwrap()
+}
+
+/// Does something with the emulation below a model.
+fn emulation<T>(model: &LanguageModel, with: impl FnOnce(&Emulated) -> T) -> T {
+    match &model.backend {
+        Backend::Device(engine) => with(lock(engine).launcher.emulation()),
+        Backend::Engine(_) => panic!("it is on a device"),
+    }
+}
+
+fn submit(model: &LanguageModel, state: &mut State, reduction: Reduction<'_>) -> Result<(), ForwardError> {
+    let row = Row { state, tokens: &[1, 2], want: Want::Next };
+    assert!(model.submit(&mut [row], &[reduction])?);
+    Ok(())
+}
+
+/// The norm after two tokens, computed as a whole.
+fn expected() -> f64 {
+    let model = model();
+    let mut state = model.fresh_state().unwrap();
+    let mut norm = 0.0;
+    let row = Row { state: &mut state, tokens: &[1, 2], want: Want::Next };
+    model.predict(&mut [row], &mut |prediction| norm = prediction.norm.log_sum_exp()).unwrap();
+    norm
+}
+
+fn collect(model: &LanguageModel) -> Result<f64, ForwardError> {
+    let mut norm = f64::NAN;
+    model.collect(&mut |answer| norm = answer.norm.log_sum_exp())?;
+    Ok(norm)
+}
+
+#[test]
+fn the_numbers_of_a_state_wait_for_the_call_that_makes_it_alone() {
+    let model = model();
+    emulation(&model, |device| device.be_late());
+    let waiting = || emulation(&model, |device| device.launches_waiting());
+    let fresh = model.fresh_state().unwrap();
+    let (mut one, mut other) = (fresh.clone(), fresh.clone());
+    submit(&model, &mut one, Reduction::Norm).unwrap();
+    collect(&model).unwrap();
+    submit(&model, &mut other, Reduction::Row).unwrap();
+    let before = waiting();
+    assert!(before > 0);
+    let numbers = model.values(&one).unwrap().into_owned();
+    model.values(&fresh).unwrap();
+    assert_eq!(waiting(), before, "the call under way has not run");
+    assert_eq!(model.values(&other).unwrap(), numbers);
+    assert_eq!(waiting(), 0);
+    collect(&model).unwrap();
+}
+
+#[test]
+fn waiting_is_for_everything_that_was_submitted() {
+    let model = model();
+    emulation(&model, |device| device.be_late());
+    let mut state = model.fresh_state().unwrap();
+    submit(&model, &mut state, Reduction::Norm).unwrap();
+    submit(&model, &mut state, Reduction::Norm).unwrap();
+    model.wait().unwrap();
+    assert_eq!(emulation(&model, |device| device.launches_waiting()), 0);
+}
+
+/// Whatever fails, and whenever: those who wait for it hear of it, and whoever comes later is served.
+#[test]
+fn a_failure_of_the_device_is_heard_and_leaves_nothing_behind() {
+    let expected = expected();
+    let lanes = [None, Some(Lane::Rows), Some(Lane::States)];
+    let mut failures = [0; 3];
+    for (lane, failures) in lanes.into_iter().zip(&mut failures) {
+        for good in 0..24 {
+            let model = model();
+            let fresh = model.fresh_state().unwrap();
+            emulation(&model, |device| device.fail(good, lane));
+            let (mut one, mut other) = (fresh.clone(), fresh.clone());
+            let mut hear = |result: Result<(), ForwardError>| match result {
+                Ok(()) => {}
+                Err(ForwardError::Compute(error)) => {
+                    let sentence = error.to_string();
+                    let expected = ["scripted failure", "the device failed while"];
+                    assert!(expected.iter().any(|expected| sentence.contains(expected)), "{sentence}");
+                    *failures += 1;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            hear(submit(&model, &mut one, Reduction::Row));
+            hear(submit(&model, &mut other, Reduction::Row));
+            hear(model.values(&fresh).map(drop));
+            hear(model.wait());
+            for _ in 0..2 {
+                match collect(&model) {
+                    Ok(norm) => assert!((norm - expected).abs() < 1e-5, "what goes well is right"),
+                    Err(ForwardError::NothingSubmitted) => {}
+                    Err(error) => hear(Err(error)),
+                }
+            }
+            emulation(&model, |device| device.fail(usize::MAX, lane));
+            let mut state = model.restore(&vec![0.0; model.config().state_size()]).unwrap();
+            submit(&model, &mut state, Reduction::Row).unwrap();
+            assert!((collect(&model).unwrap() - expected).abs() < 1e-5, "{lane:?} after {good}");
+            let mut norm = 0.0;
+            let row = Row { state: &mut state, tokens: &[1], want: Want::Next };
+            model.predict(&mut [row], &mut |prediction| norm = prediction.norm.log_sum_exp()).unwrap();
+            assert!(norm.is_finite());
+        }
+    }
+    assert!(failures.iter().all(|failures| *failures > 0), "{failures:?}");
+}
