@@ -275,8 +275,8 @@ impl Cuda {
     pub(super) fn finish(&self) -> Result<()> {
         let streams = [&self.stream].into_iter().chain(&self.copies);
         // An error may be an old one of something that was dropped; then nothing was waited for.
-        let done = streams.map(|stream| stream.synchronize().or_else(|_| stream.synchronize()));
-        done.fold(Ok(()), Result::and).map_err(Error::wrap)
+        let finish = |stream: &Arc<CudaStream>| stream.synchronize().or_else(|_| stream.synchronize());
+        streams.map(|stream| finish(stream).map_err(Error::wrap)).fold(Ok(()), Result::and)
     }
 
     /// # Safety
