@@ -7,7 +7,7 @@ use std::ptr;
 
 use half::{bf16, f16};
 
-use crate::graph::Stream;
+use crate::stream::Stream;
 use crate::{SUCCESS, fail};
 
 /// cuBLAS's codes and names of types.

@@ -1,4 +1,4 @@
-//! The device, its context, modules, events and launches. Knows nothing about memory or what a kernel computes.
+//! The device, its context, modules and launches. Knows nothing about memory or what a kernel computes.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -6,8 +6,8 @@ use std::ptr;
 
 use chorus_kernels::{Grid, emulated};
 
-use crate::graph::Stream;
-use crate::{CAPTURE_UNSUPPORTED, INVALID_VALUE, LAUNCH_FAILED, NOT_FOUND, SUCCESS, Unused, fail};
+use crate::stream::Stream;
+use crate::{INVALID_VALUE, LAUNCH_FAILED, NOT_FOUND, SUCCESS, Unused, fail};
 
 /// The attributes that are asked for, by CUDA's numbers.
 const MULTIPROCESSORS: c_uint = 16;
@@ -103,30 +103,10 @@ extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> c_int {
     SUCCESS
 }
 
+/// Called before there are streams, and for what they do it says nothing.
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSynchronize() -> c_int {
     SUCCESS
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuEventCreate(event: *mut *mut c_void, _: c_uint) -> c_int {
-    // SAFETY: the caller's, as in CUDA.
-    unsafe { put(event, handle()) }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuEventDestroy_v2(_: *mut c_void) -> c_int {
-    SUCCESS
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuEventSynchronize(_: *mut c_void) -> c_int {
-    SUCCESS
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuEventRecord(_: *mut c_void, stream: *const Stream) -> c_int {
-    if Stream::records(stream) { fail(CAPTURE_UNSUPPORTED, "an event in what is recorded") } else { SUCCESS }
 }
 
 #[unsafe(no_mangle)]

@@ -3,8 +3,8 @@
 //! emulation. So everything between the model and a real driver can be rehearsed: which functions are called, with which
 //! arguments, in which order, and what is recorded in a graph.
 //!
-//! Whatever is not here is left to the library behind it, whose stub fails. Memory is the host's own; a stream does at once
-//! what it is given, unless it records. `CHORUS_REHEARSAL_MEMORY` bounds the memory of the device, in bytes.
+//! Whatever is not here is left to the library behind it, whose stub fails. Memory is the host's own; a stream does what it is
+//! given when somebody waits for it, or earlier, by chance. `CHORUS_REHEARSAL_MEMORY` bounds the memory of the device, in bytes.
 //!
 //! The functions have the names and types of CUDA's, and none of them is called from Rust. Knows nothing about models.
 #![allow(clippy::missing_safety_doc, non_snake_case, reason = "the interface is CUDA's")]
@@ -13,6 +13,7 @@ mod blas;
 mod driver;
 mod graph;
 mod memory;
+mod stream;
 
 use std::ffi::{c_int, c_uint};
 

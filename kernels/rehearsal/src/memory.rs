@@ -1,12 +1,13 @@
 //! Memory of the device and page-locked memory of the host: both are the process's own. What is taken holds no zeros, so that
-//! whoever reads what nobody wrote finds out. Knows nothing about streams.
+//! whoever reads what nobody wrote finds out. What a stream does with it waits in the stream, unless the host's memory is not
+//! page-locked: that is copied at once, as in CUDA. Knows nothing about what is in it.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use crate::graph::Stream;
+use crate::stream::Stream;
 use crate::{CAPTURE_UNSUPPORTED, INVALID_VALUE, OUT_OF_MEMORY, SUCCESS, fail};
 
 /// CUDA's own allocations begin at a multiple of this.
@@ -59,8 +60,11 @@ unsafe extern "C" fn cuMemAllocAsync(address: *mut u64, bytes: usize, stream: *c
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemFreeAsync(address: u64, stream: *const Stream) -> c_int {
-    if Stream::records(stream) { CAPTURE_UNSUPPORTED } else { give_back(address) }
+extern "C" fn cuMemFreeAsync(address: u64, stream: *const Stream) -> c_int {
+    if Stream::records(stream) {
+        return CAPTURE_UNSUPPORTED;
+    }
+    Stream::give(stream, Box::new(move || give_back(address)))
 }
 
 #[unsafe(no_mangle)]
@@ -88,18 +92,36 @@ unsafe extern "C" fn cuMemsetD8Async(address: u64, value: u8, bytes: usize, stre
     if Stream::records(stream) {
         return CAPTURE_UNSUPPORTED;
     }
-    // SAFETY: the caller's, as in CUDA.
-    unsafe { (address as *mut u8).write_bytes(value, bytes) };
-    SUCCESS
+    let set = move || {
+        // SAFETY: the caller's, as in CUDA.
+        unsafe { (address as *mut u8).write_bytes(value, bytes) };
+        SUCCESS
+    };
+    Stream::give(stream, Box::new(set))
+}
+
+/// Whether these bytes are the device's or page-locked.
+fn is_ours(address: u64, bytes: usize) -> bool {
+    let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let end = address + bytes as u64;
+    taken.iter().any(|(&first, layout)| first <= address && end <= first + layout.size() as u64)
 }
 
 fn copy(to: u64, from: u64, bytes: usize, stream: *const Stream) -> c_int {
     if Stream::records(stream) {
         return fail(CAPTURE_UNSUPPORTED, "a copy in what is recorded");
     }
-    // SAFETY: the caller's, as in CUDA.
-    unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
-    SUCCESS
+    let copy = move || {
+        // SAFETY: the caller's, as in CUDA.
+        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
+        SUCCESS
+    };
+    let given = Stream::give(stream, Box::new(copy));
+    if is_ours(to, bytes) && is_ours(from, bytes) {
+        Stream::go_on(stream);
+        return given;
+    }
+    Stream::finish(stream)
 }
 
 #[unsafe(no_mangle)]

@@ -12,8 +12,9 @@ use super::weights::Sizes;
 use crate::forward_error::ForwardError;
 use crate::row::{Place, State, Want};
 
-/// Bytes of whole rows that are copied at a time, about: the first are taken in while the others are on their way.
-const PIECE_BYTES: usize = 8 << 20;
+/// Bytes of whole rows that are copied at a time, about: the first are taken in while the others are on their way. In tests of
+/// this crate two rows are a piece.
+const PIECE_BYTES: usize = if cfg!(test) { 64 } else { 8 << 20 };
 
 /// A part that was launched.
 struct Pending {

@@ -12,8 +12,8 @@ use super::call::most_words;
 use super::launcher::{HostMemory, Launcher};
 use super::output::AnswerPlaces;
 
-/// Bytes of whole rows that a side has room for, about; at least one row.
-const ROW_BYTES: usize = 32 << 20;
+/// Bytes of whole rows that a side has room for, about; at least one row. In tests of this crate eight rows are too many.
+const ROW_BYTES: usize = if cfg!(test) { 256 } else { 32 << 20 };
 
 /// A side, with the part that is on its way in it.
 #[derive(Debug)]

@@ -2,19 +2,24 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{Device, Tensor};
-use chorus_simd::Reduction;
+use chorus_simd::{Reduced, Reduction, Room};
 use chorus_text::Vocabulary;
 
 use super::launcher::{Lane, emulated::Emulated};
 use crate::language_model::{Backend, lock};
 use crate::{
-    Capacity, Config, FORMAT, ForwardError, LanguageModel, ModelParts, Precision, Row, Start, State, Want,
+    Answer, Capacity, Config, FORMAT, ForwardError, LanguageModel, ModelParts, Precision, Row, Start, State,
+    Want,
 };
 
 const VOCABULARY: usize = 6;
 const CAPACITY: Capacity = Capacity { states: 4, tokens: 16, logits: 16 * VOCABULARY };
 
 fn model() -> LanguageModel {
+    LanguageModel::on_device(parts(), &Device::Cpu, Precision::F32, CAPACITY).unwrap()
+}
+
+fn parts() -> ModelParts {
     let config = Config {
         format: FORMAT,
         name: "small".to_owned(),
@@ -34,8 +39,7 @@ fn model() -> LanguageModel {
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
     let tensors = config.tensor_shapes().into_iter().map(tensor).collect();
-    let parts = ModelParts::new(config, Vocabulary::train_characters("abcdef").unwrap(), tensors);
-    LanguageModel::on_device(parts, &Device::Cpu, Precision::F32, CAPACITY).unwrap()
+    ModelParts::new(config, Vocabulary::train_characters("abcdef").unwrap(), tensors)
 }
 
 /// Does something with the emulation below a model.
@@ -143,4 +147,52 @@ fn a_failure_of_the_device_is_heard_and_leaves_nothing_behind() {
         }
     }
     assert!(failures.iter().all(|failures| *failures > 0), "{failures:?}");
+}
+
+/// Rows of logits come in pieces, and among those who want none.
+#[test]
+fn whole_rows_arrive_whatever_comes_before_them() {
+    let (device, cpu) = (model(), LanguageModel::from_parts(parts(), &Device::Cpu, Precision::F32).unwrap());
+    for rows in [1, 2, 3, 9, 16] {
+        let tokens: Vec<[u32; 1]> = (0..rows).map(|row| [row % VOCABULARY as u32]).collect();
+        let reductions: Vec<_> =
+            (0..rows).map(|row| if row % 5 == 1 { Reduction::Norm } else { Reduction::Row }).collect();
+        let found = |model: &LanguageModel| {
+            let mut states = vec![model.fresh_state().unwrap(); rows as usize];
+            let mut rows: Vec<Row<'_>> = states
+                .iter_mut()
+                .zip(&tokens)
+                .map(|(state, tokens)| Row { state, tokens, want: Want::Next })
+                .collect();
+            let mut found = vec![vec![]; rows.len()];
+            let receive = &mut |answer: Answer<'_>| match answer.found {
+                Reduced::Row(row) => found[answer.row] = row.to_vec(),
+                _ => found[answer.row] = vec![answer.norm.log_sum_exp() as f32],
+            };
+            model.answer(&mut rows, &reductions, &mut Room::default(), receive).unwrap();
+            found
+        };
+        for (one, other) in found(&cpu).iter().flatten().zip(found(&device).iter().flatten()) {
+            assert!((one - other).abs() < 1e-5, "{rows} rows");
+        }
+    }
+}
+
+#[test]
+fn more_rows_than_a_side_has_room_for_are_for_a_whole_call() {
+    let model = model();
+    let submit = |rows: usize| {
+        let mut states = vec![model.fresh_state().unwrap(); rows];
+        let mut rows: Vec<Row<'_>> =
+            states.iter_mut().map(|state| Row { state, tokens: &[1], want: Want::Next }).collect();
+        // Who wants no whole row needs no room, wherever it stands.
+        let mut reductions = vec![Reduction::Row; rows.len()];
+        reductions[rows.len() / 2] = Reduction::Norm;
+        model.submit(&mut rows, &reductions).unwrap()
+    };
+    assert!(!submit(10));
+    assert!(submit(9));
+    let mut rows = 0;
+    model.collect(&mut |answer| rows += usize::from(matches!(answer.found, Reduced::Row(_)))).unwrap();
+    assert_eq!(rows, 8);
 }

@@ -266,6 +266,39 @@ fn without_a_place_for_a_state_nothing_happens_to_what_is_under_way() {
     same(&answers(&device, &mut again, &request, &[Reduction::Norm]), &found);
 }
 
+/// Whole rows that take their time to arrive, beside steps that take theirs.
+#[test]
+#[ignore = "takes a device"]
+fn large_calls_in_halves_find_what_whole_ones_do() {
+    let config = Config {
+        vocab_size: 33_278,
+        embedding_size: Some(650),
+        hidden_size: 650,
+        start: Start::ZeroState,
+        ..config()
+    };
+    let (rows, rounds) = if target().is_cpu() { (8, 2) } else { (96, 200) };
+    let capacity = Capacity { states: 300, ..Capacity::default() };
+    let on_device = || LanguageModel::on_device(tame(config.clone()), &target(), Precision::F32, capacity);
+    let (halves, whole) = (on_device().unwrap(), on_device().unwrap());
+    let (mut own, mut others) = (states(&halves, rows), states(&whole, rows));
+    let reductions = vec![Reduction::Row; rows];
+    let mut under_way: VecDeque<(Requests, Vec<Told>)> = VecDeque::new();
+    for round in 0..rounds {
+        let request = |row| (tokens(row + 1000 * round, 1, config.vocab_size), Want::Next);
+        let requests: Requests = (0..rows).map(request).collect();
+        assert!(submit(&halves, &mut own, &requests, &reductions).unwrap());
+        let expected = answers(&whole, &mut others, &requests, &reductions);
+        under_way.push_back((requests, expected));
+        if under_way.len() == 2
+            && let Some((requests, expected)) = under_way.pop_front()
+        {
+            same(&expected, &collect(&halves, &requests));
+        }
+    }
+    under_way.drain(..).for_each(|(requests, expected)| same(&expected, &collect(&halves, &requests)));
+}
+
 #[test]
 fn the_cpu_has_no_halves() {
     let cpu = model(config());
