@@ -162,12 +162,6 @@ impl<P: Predictor> Engine<P> {
         [self.sessions.next_expiry(), probe].into_iter().flatten().min()
     }
 
-    /// Has the device probed as soon as it may be.
-    #[cfg(test)]
-    pub(crate) fn suspect(&mut self, now: Instant) {
-        self.soundness.suspect(now);
-    }
-
     /// What is known of the device.
     pub(crate) fn condition(&self) -> &Condition {
         self.soundness.condition()
@@ -178,16 +172,23 @@ impl<P: Predictor> Engine<P> {
         self.golden.is_some() && self.soundness.is_due(now)
     }
 
-    /// Has the device read the golden sequence, which touches no session. One that fails loses them all. What is under way is
-    /// collected before.
+    /// Whether something went wrong since the last probe, so that what the device has found meanwhile waits for the next one.
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.golden.is_some() && self.soundness.is_suspected()
+    }
+
+    /// Has the device read the golden sequence, which touches no session. One that fails loses them all, and what was under
+    /// way is not answered with what it has found.
     pub(crate) fn probe(&mut self, now: Instant, replies: &mut Vec<Reply>) {
-        self.collect_all(now, replies);
+        let mut found = Vec::new();
+        self.collect_all(now, &mut found);
         let Some(golden) = &self.golden else {
-            return;
+            return replies.append(&mut found);
         };
         match golden.probe(&mut self.predictor) {
             Ok(_) => {
                 self.metrics.probed(true);
+                replies.append(&mut found);
                 if self.soundness.passed(now) {
                     tracing::info!("the device is sound again");
                 }
@@ -195,6 +196,8 @@ impl<P: Predictor> Engine<P> {
             Err(fault) => {
                 let reason = fault.to_string();
                 self.metrics.probed(false);
+                let failure = failure::unsound(&reason);
+                replies.extend(found.into_iter().map(|reply| reply.instead(&failure)));
                 if self.soundness.failed(&reason, now) {
                     tracing::error!(reason, "the device is not sound");
                     self.drop_everything(replies);
@@ -389,6 +392,12 @@ impl<P: Predictor> Engine<P> {
 impl Reply {
     fn failed(key: SessionKey, step: u64, failure: Failure, credit: Credit) -> Self {
         Self { stream: key.stream, answer: failure::answer(key.session, step, failure), credit }
+    }
+
+    /// The same session's step, answered by a failure.
+    fn instead(self, failure: &Failure) -> Self {
+        let v1::Answer { session, step, .. } = self.answer;
+        Self { answer: failure::answer(session, step, failure.clone()), ..self }
     }
 
     /// The failure of an operation, unless it is one that is not answered.

@@ -68,12 +68,19 @@ struct Script {
     /// How many forwards have begun.
     forwards: usize,
     told: Vec<Told>,
+    /// That of the next half or whole, and of no other.
+    once: Option<Manner>,
 }
 
 impl Manners {
     pub(crate) fn set(&self, manner: Manner) {
         self.0.0.lock().unwrap().manner = manner;
         self.0.1.notify_all();
+    }
+
+    /// For the next whole forward or second half alone.
+    pub(crate) fn set_once(&self, manner: Manner) {
+        self.0.0.lock().unwrap().once = Some(manner);
     }
 
     /// How many forwards have begun.
@@ -97,13 +104,18 @@ impl Manners {
     fn manner(&self, told: Told) -> Manner {
         let mut script = self.0.0.lock().unwrap();
         script.told.push(told);
+        if told != Told::Wait
+            && let Some(once) = script.once.take()
+        {
+            return once;
+        }
         self.0.1.wait_while(script, |script| script.manner == Manner::Stuck).unwrap().manner
     }
 }
 
 impl ScriptedDevice {
     pub(crate) fn new() -> (Self, Manners) {
-        let script = Script { manner: Manner::Right, forwards: 0, told: vec![] };
+        let script = Script { manner: Manner::Right, forwards: 0, told: vec![], once: None };
         let manners = Manners(Arc::new((Mutex::new(script), Condvar::new())));
         (Self { manners: manners.clone(), submitted: None }, manners)
     }

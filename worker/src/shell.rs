@@ -164,7 +164,7 @@ impl<P: Predictor> Shell<P> {
     }
 
     /// Begins a forward, or runs one. While a device is at it, what it has computed before is taken in and delivered; its own
-    /// answers are when there is nothing else to begin with, or the thread is not ours.
+    /// answers are when there is nothing else to begin with, or the thread is not ours, unless a probe has to tell first.
     fn forward(&mut self, on: TurnOn, now: Instant) {
         let start = Instant::now();
         if self.engine.goes_on() {
@@ -185,7 +185,7 @@ impl<P: Predictor> Shell<P> {
         if let Begun::Computed { tokens } | Begun::UnderWay { tokens } = begun {
             self.engine.note_pace(tokens, start.elapsed());
             let is_next = self.engine.has_work() || !self.inbox.is_empty();
-            if on == TurnOn::LentThread || !is_next {
+            if (on == TurnOn::LentThread || !is_next) && !self.engine.is_suspected() {
                 self.engine.collect_all(now, &mut self.replies);
             }
             self.last_forward = Some(start.elapsed());
@@ -211,7 +211,9 @@ impl<P: Predictor> Shell<P> {
 
     /// Runs a probe. How long it took says nothing about forwards for sessions.
     fn probe(&mut self, now: Instant) {
-        self.collect(now);
+        if !self.engine.is_suspected() {
+            self.collect(now);
+        }
         self.engine.probe(now, &mut self.replies);
         self.board.publish(self.engine.condition());
     }

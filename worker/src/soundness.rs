@@ -22,6 +22,8 @@ pub(crate) struct Soundness {
     /// Probes that an unsound device has passed in a row.
     passes: u32,
     due: Option<Instant>,
+    /// Whether the next probe is due because something went wrong.
+    is_suspected: bool,
 }
 
 impl Soundness {
@@ -50,11 +52,18 @@ impl Soundness {
     pub(crate) fn suspect(&mut self, now: Instant) {
         if self.condition == Condition::Sound {
             self.due = Some(now);
+            self.is_suspected = true;
         }
+    }
+
+    /// Whether something went wrong since the last probe.
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.is_suspected
     }
 
     /// A probe passed. True where the device is sound again by that.
     pub(crate) fn passed(&mut self, now: Instant) -> bool {
+        self.is_suspected = false;
         if self.condition == Condition::Sound {
             self.due_after(self.interval, now);
             return false;
@@ -71,6 +80,7 @@ impl Soundness {
 
     /// A probe failed. True where the device was sound until then; else the first reason stays.
     pub(crate) fn failed(&mut self, reason: &str, now: Instant) -> bool {
+        self.is_suspected = false;
         self.passes = 0;
         self.due_after(Some(UNSOUND_INTERVAL), now);
         self.condemn(reason.into())

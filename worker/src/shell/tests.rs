@@ -242,12 +242,16 @@ fn what_is_found_from_outside_ends_all_sessions_too_and_a_probe_brings_the_devic
 
 /// With a device that computes in halves, forwards of one token each, and two sessions.
 fn in_halves() -> Probed {
-    let mut probed = Probed::every(None);
+    in_halves_probed(None)
+}
+
+fn in_halves_probed(interval: Option<Duration>) -> Probed {
+    let mut probed = Probed::every(interval);
     let (device, manners) = ScriptedDevice::in_halves();
     let limits = BatchLimits { chunk_tokens: 1, tokens: 1, ..BatchLimits::default() };
     probed.shell.engine = Engine::new(device, String::new(), 8, Duration::from_secs(60), limits).probed(
         ScriptedDevice::golden(),
-        None,
+        interval,
         probed.now,
     );
     probed.manners = manners;
@@ -281,10 +285,10 @@ fn a_device_has_its_next_batch_before_what_it_found_is_taken_in() {
 /// A probe, and a batch that does not go in halves.
 #[test]
 fn what_a_device_found_is_delivered_before_it_computes_anything_as_a_whole() {
-    let mut probed = in_halves();
+    let mut probed = in_halves_probed(Some(INTERVAL));
     probed.ask([(1, feed(1)), (2, feed(1))]);
     probed.turn(TurnOn::OwnThread);
-    probed.shell.engine.suspect(probed.now);
+    probed.now += INTERVAL;
     probed.manners.told();
     probed.turn(TurnOn::OwnThread);
     assert_eq!(probed.manners.told()[..2], [Told::Collect(1), Told::Forward(2)]);
@@ -347,20 +351,28 @@ fn what_is_computed_when_a_worker_stops_is_answered() {
     assert_eq!(probed.answers(), [(1, 1, None)]);
 }
 
+/// What it has found beside something that went wrong is answered when a probe has told whether it can be relied on.
 #[test]
-fn a_device_that_fails_in_the_second_half_is_probed() {
+fn a_device_that_fails_in_the_second_half_is_probed_before_it_answers_anything_else() {
     for manner in [Manner::Error, Manner::Panic, Manner::Mute, Manner::NotFinite] {
-        let mut probed = in_halves();
-        probed.ask([(1, feed(1)), (2, feed(1))]);
-        probed.turn(TurnOn::OwnThread);
-        probed.manners.set(manner);
-        probed.turn(TurnOn::OwnThread);
-        let codes: Vec<_> = probed.answers().into_iter().map(|(_, _, code)| code.unwrap()).collect();
-        let expected = if manner == Manner::NotFinite { ErrorCode::NotFinite } else { ErrorCode::Internal };
-        assert_eq!(codes, [expected; 2], "{manner:?}");
-        probed.turn(TurnOn::OwnThread);
-        assert!(probed.board.reason().is_some_and(|reason| reason.contains("golden sequence")));
-        probed.manners.set(Manner::Right);
-        probed.until_sound();
+        for is_sound in [true, false] {
+            let mut probed = in_halves();
+            probed.ask([(1, feed(1)), (2, feed(1))]);
+            probed.turn(TurnOn::OwnThread);
+            // What it is told to collect next goes wrong, and nothing else.
+            probed.manners.set_once(manner);
+            probed.turn(TurnOn::OwnThread);
+            let failed = if manner == Manner::NotFinite { ErrorCode::NotFinite } else { ErrorCode::Internal };
+            assert_eq!(probed.answers(), [(1, 1, Some(failed))], "{manner:?}");
+            if !is_sound {
+                probed.manners.set(Manner::Off { position: 1, token: 3, by: 1e-4 });
+            }
+            probed.turn(TurnOn::OwnThread);
+            let verdict = (!is_sound).then_some(ErrorCode::Unavailable);
+            assert_eq!(probed.answers(), [(2, 1, verdict)], "{manner:?}");
+            assert_eq!(probed.board.reason().is_none(), is_sound);
+            probed.manners.set(Manner::Right);
+            probed.until_sound();
+        }
     }
 }
