@@ -45,7 +45,7 @@ fn quantizable() -> ModelParts {
     parts_of(Config { tied: true, ..sizes })
 }
 
-fn parts_of(config: Config) -> ModelParts {
+pub(crate) fn parts_of(config: Config) -> ModelParts {
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let values: Vec<f32> =
             (0..shape.iter().product()).map(|place| (7 * place % 13) as f32 / 8.0 - 0.75).collect();

@@ -6,6 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_uint, c_void};
 
+use chorus_kernels::emulated::Chance;
+
 use crate::{CAPTURE_UNSUPPORTED, INVALID_VALUE, SUCCESS, fail};
 
 /// Something that a stream does; more than once where it is recorded.
@@ -17,7 +19,7 @@ pub(crate) struct Stream {
     recorded: RefCell<Option<Vec<Work>>>,
     /// What has failed; from then on everything does.
     error: Cell<c_int>,
-    chance: Cell<u64>,
+    chance: Chance,
 }
 
 #[derive(Default)]
@@ -68,7 +70,7 @@ impl Stream {
     /// Does everything that it was given, or nothing, by chance.
     pub(crate) fn go_on(stream: *const Self) {
         if let Some(stream) = Self::of(stream)
-            && stream.happens()
+            && stream.chance.happens()
         {
             // Whoever waits is told of what fails.
             stream.run_to(stream.end());
@@ -113,7 +115,7 @@ impl Stream {
                 Some(Item::Work(work)) if self.error.get() == SUCCESS => work(),
                 // The other stream may be further by then.
                 Some(Item::Wait(Place { stream, end })) => {
-                    stream.run_to(if self.happens() { stream.end() } else { end })
+                    stream.run_to(if self.chance.happens() { stream.end() } else { end })
                 }
                 _ => SUCCESS,
             };
@@ -121,16 +123,6 @@ impl Stream {
                 self.error.set(code);
             }
         }
-    }
-
-    /// Once in four times (xorshift64).
-    fn happens(&self) -> bool {
-        let mut number = self.chance.get();
-        number ^= number << 13;
-        number ^= number >> 7;
-        number ^= number << 17;
-        self.chance.set(number);
-        number % 4 == 1
     }
 }
 
@@ -140,7 +132,7 @@ unsafe extern "C" fn cuStreamCreate(stream: *mut *const Stream, _: c_uint) -> c_
         queue: RefCell::default(),
         recorded: RefCell::default(),
         error: Cell::new(SUCCESS),
-        chance: Cell::new(0x9e37_79b9_7f4a_7c15),
+        chance: Chance::default(),
     };
     // SAFETY: the caller's, as in CUDA.
     unsafe { stream.write(Box::into_raw(Box::new(new))) };

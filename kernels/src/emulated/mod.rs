@@ -6,6 +6,7 @@
 //! kernels compute.
 
 mod block;
+mod chance;
 mod registry;
 mod thread;
 
@@ -13,6 +14,7 @@ use std::{ffi::c_void, fmt};
 
 use crate::{Arguments, Grid, Kernel};
 use block::Blocks;
+pub use chance::Chance;
 use registry::find;
 
 /// Why a grid could not run to its end. What the kernel wrote until then is written.

@@ -1,8 +1,6 @@
 //! A model on a device: its weights, its memory, and the states that it holds. Knows nothing about the arithmetic of any of it,
 //! nor how a call is cut.
 
-use std::collections::VecDeque;
-
 use candle_core::{Device, Result as TensorResult, bail};
 use chorus_kernels::{Address, WeightKind};
 use chorus_simd::Reduction;
@@ -13,7 +11,7 @@ use super::launches::{Regions, most_ids};
 use super::memory::Memory;
 use super::side::Side;
 use super::slots::{Slot, Slots};
-use super::submission::Submission;
+use super::submission::Submissions;
 use super::weights::{Sizes, Weights};
 use crate::block::Block;
 use crate::capacity::{Capacity, DeviceMemory, mebibytes};
@@ -37,8 +35,8 @@ pub(crate) struct DeviceEngine {
     pub(super) block: Block,
     /// Parts of calls on their way, in turns.
     pub(super) sides: [Side; 2],
-    /// Calls whose answers nobody has taken in yet, the oldest first; each has one of the sides.
-    pub(super) submitted: VecDeque<Submission>,
+    /// Each has one of the sides.
+    pub(super) submitted: Submissions,
     /// A state on its way to the host, or from there.
     state: HostMemory,
     held: DeviceMemory,
@@ -82,7 +80,7 @@ impl DeviceEngine {
             held: DeviceMemory { weights: weights.bytes(), states, workspace },
             is_unfinished: false,
             sides: [side()?, side()?],
-            submitted: VecDeque::with_capacity(2),
+            submitted: Submissions::default(),
             state: launcher.host_memory(sizes.slot() * size_of::<f32>())?,
             block: Block::default(),
             slots: Slots::new(slots),
@@ -155,7 +153,7 @@ impl DeviceEngine {
         let bytes = numbers * size_of::<f32>();
         let offset = slot.index() as usize * bytes;
         let Self { launcher, regions, memory, state: copy, submitted, .. } = self;
-        let made = submitted.iter().rev().find_map(|submission| submission.makes(&slot));
+        let made = submitted.makes(&slot);
         let copied = memory.write("values", |memory| {
             let from = regions.slots.at(memory).plus(offset);
             // SAFETY: it is a slot of the table, which nobody writes while somebody has it.
@@ -181,7 +179,7 @@ impl DeviceEngine {
     pub(super) fn heed<T>(&mut self, waited: TensorResult<T>) -> TensorResult<T> {
         if waited.is_err() {
             self.is_unfinished = true;
-            self.submitted.iter_mut().for_each(Submission::lose);
+            self.submitted.lose();
         }
         waited
     }

@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use super::engine::{DeviceEngine, Part};
 use super::launcher::{Lane, Mark};
-use super::part::Fed;
+use super::part::{Fed, fed};
 use super::side::Receive;
 use super::slots::Slot;
 use super::weights::Sizes;
 use crate::forward_error::ForwardError;
-use crate::row::{Place, State, Want};
+use crate::row::{Place, State};
 
 /// Bytes of whole rows that are copied at a time, about: the first are taken in while the others are on their way. In tests of
 /// this crate two rows are a piece.
-const PIECE_BYTES: usize = if cfg!(test) { 64 } else { 8 << 20 };
+const PIECE_BYTES: usize = if cfg!(test) { 32 } else { 8 << 20 };
 
 /// A part that was launched.
 struct Pending {
@@ -170,28 +170,4 @@ impl DeviceEngine {
         })?;
         Ok(copied)
     }
-}
-
-/// What a block feeds of each row: these of its tokens.
-pub(super) fn fed<'a>(
-    parts: &'a [Part<'_>],
-    first: usize,
-    states: &[Slot],
-    Range { start, end }: Range<usize>,
-) -> Vec<Fed<'a>> {
-    let fed = (first..).zip(parts).zip(states).filter_map(|((row, part), from)| {
-        let is_last = end >= part.tokens.len();
-        // Whoever has no tokens at all is in the first block.
-        if start > 0 && start >= part.tokens.len() {
-            return None;
-        }
-        let want = match part.want {
-            Want::Next if !is_last => Want::Nothing,
-            want => want,
-        };
-        let tokens = part.tokens.get(start..end.min(part.tokens.len())).unwrap_or(&[]);
-        let offset = if part.want == Want::Each { start } else { 0 };
-        Some(Fed { row, from: from.clone(), tokens, want, reduction: part.reduction, offset })
-    });
-    fed.collect()
 }

@@ -13,6 +13,7 @@ mod answers;
 mod call;
 mod engine;
 mod forward;
+mod halves;
 mod launcher;
 mod launches;
 mod memory;

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::call::Words;
-use super::engine::DeviceEngine;
+use super::engine::{DeviceEngine, Part};
 use super::launcher::Recording;
 use super::launches::Launches;
 use super::output::{OutputPlaces, slot_source};
@@ -114,4 +114,28 @@ fn source(wanted: &Wanted, fed: &[Fed<'_>], block: &Block, to: &[Slot]) -> u32 {
         }
         Source::After { step, place } => block.packing.row(step, place) as u32,
     }
+}
+
+/// What a block feeds of each row: these of its tokens.
+pub(super) fn fed<'a>(
+    parts: &'a [Part<'_>],
+    first: usize,
+    states: &[Slot],
+    Range { start, end }: Range<usize>,
+) -> Vec<Fed<'a>> {
+    let fed = (first..).zip(parts).zip(states).filter_map(|((row, part), from)| {
+        let is_last = end >= part.tokens.len();
+        // Whoever has no tokens at all is in the first block.
+        if start > 0 && start >= part.tokens.len() {
+            return None;
+        }
+        let want = match part.want {
+            Want::Next if !is_last => Want::Nothing,
+            want => want,
+        };
+        let tokens = part.tokens.get(start..end.min(part.tokens.len())).unwrap_or(&[]);
+        let offset = if part.want == Want::Each { start } else { 0 };
+        Some(Fed { row, from: from.clone(), tokens, want, reduction: part.reduction, offset })
+    });
+    fed.collect()
 }

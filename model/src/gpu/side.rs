@@ -13,7 +13,7 @@ use super::launcher::{HostMemory, Launcher};
 use super::output::AnswerPlaces;
 
 /// Bytes of whole rows that a side has room for, about; at least one row. In tests of this crate eight rows are too many.
-const ROW_BYTES: usize = if cfg!(test) { 256 } else { 32 << 20 };
+const ROW_BYTES: usize = if cfg!(test) { 128 } else { 32 << 20 };
 
 /// A side, with the part that is on its way in it.
 #[derive(Debug)]

@@ -1,18 +1,17 @@
 //! What nobody sees from outside: who waits for what, and what is left when a device fails.
 #![allow(clippy::unwrap_used)]
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use chorus_simd::{Reduced, Reduction, Room};
-use chorus_text::Vocabulary;
 
 use super::launcher::{Lane, emulated::Emulated};
+use crate::fuzz::{config, parts_of};
 use crate::language_model::{Backend, lock};
 use crate::{
-    Answer, Capacity, Config, FORMAT, ForwardError, LanguageModel, ModelParts, Precision, Row, Start, State,
-    Want,
+    Answer, Capacity, Config, ForwardError, LanguageModel, ModelParts, Precision, Row, Start, State, Want,
 };
 
-const VOCABULARY: usize = 6;
+const VOCABULARY: usize = 4;
 const CAPACITY: Capacity = Capacity { states: 4, tokens: 16, logits: 16 * VOCABULARY };
 
 fn model() -> LanguageModel {
@@ -20,26 +19,7 @@ fn model() -> LanguageModel {
 }
 
 fn parts() -> ModelParts {
-    let config = Config {
-        format: FORMAT,
-        name: "small".to_owned(),
-        vocab_size: VOCABULARY,
-        embedding_size: Some(3),
-        hidden_size: 4,
-        layers: 2,
-        tied: false,
-        lstm_bias: true,
-        output_bias: true,
-        start: Start::ZeroState,
-        end: None,
-    };
-    let tensor = |(name, shape): (String, Vec<usize>)| {
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|place| (7 * place % 13) as f32 / 8.0 - 0.75).collect();
-        (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
-    };
-    let tensors = config.tensor_shapes().into_iter().map(tensor).collect();
-    ModelParts::new(config, Vocabulary::train_characters("abcdef").unwrap(), tensors)
+    parts_of(Config { layers: 2, start: Start::ZeroState, ..config() })
 }
 
 /// Does something with the emulation below a model.

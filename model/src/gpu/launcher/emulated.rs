@@ -3,11 +3,12 @@
 //! it, or all of it has; a copy is made as soon as its mark is passed, or after everything else. What relies on more than it
 //! waited for is found out. Knows nothing about what is computed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 
 use candle_core::{Error, Result};
+use chorus_kernels::emulated::Chance;
 use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind};
 use half::{bf16, f16};
 
@@ -21,12 +22,12 @@ pub(super) const MEMORY_BYTES: u64 = 4 << 30;
 pub(super) const PROPERTIES: Properties = Properties { multiprocessors: 3, shared_bytes: 48 << 10 };
 
 /// What waits to be done. Whoever uses it takes turns, as the engine does.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Emulated {
     launches: RefCell<Queue>,
     /// By their lanes.
     copies: [RefCell<Queue>; 2],
-    chance: Cell<u64>,
+    chance: Chance,
 }
 
 /// A place in one of the queues: behind so many.
@@ -45,17 +46,6 @@ struct Queue {
     waiting: VecDeque<Work>,
     /// How many go well before one fails, where tests want that.
     good: Option<usize>,
-}
-
-impl Default for Emulated {
-    fn default() -> Self {
-        // Any seed but 0; the same for each device, so that a test that fails fails again.
-        Self {
-            launches: RefCell::default(),
-            copies: Default::default(),
-            chance: Cell::new(0x9e37_79b9_7f4a_7c15),
-        }
-    }
 }
 
 impl Emulated {
@@ -121,7 +111,7 @@ impl Emulated {
         match mark {
             Mark::Launches(place) => self.launches.borrow_mut().run_to(place)?,
             Mark::Copies(lane, place) => {
-                if self.happens() {
+                if self.chance.happens() {
                     self.launches.borrow_mut().run()?;
                 }
                 let mut copies = self.lane(lane).borrow_mut();
@@ -155,7 +145,7 @@ impl Emulated {
     /// Never does by itself what nobody waits for.
     #[cfg(test)]
     pub(in crate::gpu) fn be_late(&self) {
-        self.chance.set(0);
+        self.chance.never();
     }
 
     fn lane(&self, lane: Lane) -> &RefCell<Queue> {
@@ -168,12 +158,12 @@ impl Emulated {
 
     /// Does something that may be done by now, or nothing. What fails there is told to whoever waits next.
     fn go_on(&self) {
-        if self.happens() {
+        if self.chance.happens() {
             let mut launches = self.launches.borrow_mut();
             let end = launches.end();
             launches.try_to(end);
         }
-        if self.happens() {
+        if self.chance.happens() {
             let done = self.launches.borrow().done;
             for copies in &self.copies {
                 let mut copies = copies.borrow_mut();
@@ -181,16 +171,6 @@ impl Emulated {
                 copies.try_to(place);
             }
         }
-    }
-
-    /// Once in four times (xorshift64).
-    fn happens(&self) -> bool {
-        let mut number = self.chance.get();
-        number ^= number << 13;
-        number ^= number >> 7;
-        number ^= number << 17;
-        self.chance.set(number);
-        number % 4 == 1
     }
 }
 
