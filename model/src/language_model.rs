@@ -114,7 +114,7 @@ impl LanguageModel {
     /// device is for one model: another one gets its own from [`Processor::open`], with a stream of its own.
     ///
     /// # Errors
-    /// As [`LanguageModel::from_parts`], or the handle has a stream that others have, too.
+    /// As [`LanguageModel::from_parts`], or the handle has no stream of its own, but CUDA's default one or one for each thread.
     #[cfg(any(feature = "cuda", feature = "emulated"))]
     pub fn on_device(
         parts: ModelParts,
@@ -154,7 +154,7 @@ impl LanguageModel {
         &self.device
     }
 
-    /// The state before a sequence's first token: zero, with the start token fed where the config has one.
+    /// The state before a sequence's first token: zero, with the start token fed where the config has one, which is a whole call.
     pub fn fresh_state(&self) -> Result<State, ForwardError> {
         let mut state = self.restore(&vec![0.0; self.config.state_size()])?;
         if let Start::Token(token) = self.config.start {

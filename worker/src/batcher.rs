@@ -117,9 +117,10 @@ impl Batcher {
         self.queues.get(&key).is_some_and(Queue::is_busy)
     }
 
-    /// Whether anything waits behind a session's job.
-    pub(crate) fn has_waiting(&self, key: SessionKey) -> bool {
-        self.queues.get(&key).is_some_and(|queue| !queue.waiting.is_empty())
+    /// Whether a feed waits behind a session's job.
+    pub(crate) fn has_feed_waiting(&self, key: SessionKey) -> bool {
+        let is_feed = |waiting: &Waiting| matches!(waiting.operation, Operation::Feed(_));
+        self.queues.get(&key).is_some_and(|queue| queue.waiting.iter().any(is_feed))
     }
 
     /// Whether nobody has anything waiting or under way.

@@ -262,7 +262,8 @@ impl<P: Predictor> Engine<P> {
     pub(crate) fn hand_over(&self, stream: u64) -> Vec<v1::Handover> {
         let keys = self.sessions.of_stream(stream).filter(|key| !self.batcher.is_busy(*key));
         let handover = |key: SessionKey| {
-            let snapshot = self.snapshot(key).filter(|snapshot| snapshot.position > 0);
+            // Whoever asked goes without one; the log has the reason.
+            let snapshot = self.snapshot(key).ok().flatten().filter(|snapshot| snapshot.position > 0);
             Some(v1::Handover { session: key.session, snapshot: Some(snapshot?) })
         };
         let mut handovers: Vec<_> = keys.filter_map(handover).collect();
@@ -270,13 +271,12 @@ impl<P: Predictor> Engine<P> {
         handovers
     }
 
-    /// A session as it stands.
-    fn snapshot(&self, key: SessionKey) -> Option<v1::Snapshot> {
-        let session = self.sessions.get(key)?;
-        // Whoever asked goes without one; the log has the reason.
-        let state = guard(|| self.predictor.snapshot(&session.state)).ok()?;
+    /// A session as it stands; none where it is gone.
+    fn snapshot(&self, key: SessionKey) -> Result<Option<v1::Snapshot>, Failure> {
+        let Some(session) = self.sessions.get(key) else { return Ok(None) };
+        let state = guard(|| self.predictor.snapshot(&session.state))?;
         self.metrics.snapshot(state.len());
-        Some(snapshot::seal(&self.model_fingerprint, session.position, state))
+        Ok(Some(snapshot::seal(&self.model_fingerprint, session.position, state)))
     }
 
     /// Takes in how long a forward of so many tokens took: the next ones follow.
@@ -318,7 +318,7 @@ impl<P: Predictor> Engine<P> {
         let unusable = |reason: &dyn Display| failure::unusable_snapshot(key.session, reason);
         let state = snapshot::open(snapshot, &self.model_fingerprint).map_err(|error| unusable(&error))?;
         // What is wrong with a state is its sender's mistake, not the model's.
-        let restored = guard(|| Ok(self.predictor.restore(&state)))?;
+        let restored = guard(|| self.predictor.restore(&state))?;
         Ok((restored.map_err(|error| unusable(&error))?, position))
     }
 
@@ -336,7 +336,7 @@ impl<P: Predictor> Engine<P> {
             Ok(Step::Next) => self.proceed(key, job, now, replies),
             Ok(Step::Repeated(answer)) => {
                 let (feed, credit) = job.give_back();
-                self.reply(key, &feed, answer, credit, replies);
+                self.reply(key, (&feed, credit), answer, now, replies);
             }
             Err(failure) => {
                 replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
@@ -346,14 +346,17 @@ impl<P: Predictor> Engine<P> {
 
     /// Answers a feed after which the session stands where it does.
     fn reply(
-        &self,
+        &mut self,
         key: SessionKey,
-        feed: &Feed,
+        (feed, credit): (&Feed, Credit),
         answer: v1::answer::Answer,
-        credit: Credit,
+        now: Instant,
         replies: &mut Vec<Reply>,
     ) {
-        let snapshot = feed.snapshot.then(|| self.snapshot(key)).flatten();
+        let snapshot = if feed.snapshot { self.snapshot(key) } else { Ok(None) };
+        // Whoever asked goes without one; the log has the reason.
+        self.suspect_after(&[snapshot.as_ref().map(drop).map_err(Failure::clone)], now);
+        let snapshot = snapshot.ok().flatten();
         let answer = v1::Answer { session: key.session, step: feed.step, answer: Some(answer), snapshot };
         replies.push(Reply { stream: key.stream, answer, credit });
     }
@@ -370,7 +373,7 @@ impl<P: Predictor> Engine<P> {
     fn finish(&mut self, key: SessionKey, job: Job, now: Instant, replies: &mut Vec<Reply>) {
         let Finished { feed, answer, credit } = job.finish();
         self.sessions.remember(key, &feed, answer.clone(), now);
-        self.reply(key, &feed, answer, credit, replies);
+        self.reply(key, (&feed, credit), answer, now, replies);
     }
 
     /// Ends what a session has under way and waiting: each feed is answered as cancelled, in order.

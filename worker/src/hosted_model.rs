@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chorus_model::{ForwardError, LanguageModel, State};
 use chorus_simd::Room;
 
-use crate::predictor::{Prediction, Predictor, PredictorError, Row, Want};
+use crate::predictor::{Prediction, Predictor, PredictorError, Restored, Row, Want};
 
 /// A loaded model with the state at which every session starts.
 #[derive(Debug)]
@@ -44,15 +44,20 @@ impl Predictor for HostedModel {
         Ok(self.model.values(state)?.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<State, PredictorError> {
+    fn restore(&mut self, snapshot: &[u8]) -> Result<Restored<State>, PredictorError> {
         let (values, rest) = snapshot.as_chunks();
         if !rest.is_empty() {
-            return Err(
-                format!("a state has a multiple of 4 bytes, but this one has {}", snapshot.len()).into()
-            );
+            let bytes = snapshot.len();
+            return Ok(Err(format!("a state has a multiple of 4 bytes, but this one has {bytes}").into()));
         }
         let values: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-        Ok(self.model.restore(&values)?)
+        match self.model.restore(&values) {
+            Ok(state) => Ok(Ok(state)),
+            Err(error @ (ForwardError::StateSize { .. } | ForwardError::StateNotFinite { .. })) => {
+                Ok(Err(error.into()))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn fork(&mut self, state: &State) -> Result<State, PredictorError> {

@@ -337,7 +337,7 @@ mod tests {
         batcher::BatchLimits,
         credit::Credit,
         operation::{Ask, Feed, Operation, Origin},
-        predictor::{Prediction, PredictorError, Row},
+        predictor::{Prediction, PredictorError, Restored, Row},
         shell::Admitted,
     };
 
@@ -369,8 +369,8 @@ mod tests {
             Ok(Bytes::new())
         }
 
-        fn restore(&mut self, _: &[u8]) -> Result<Bomb, PredictorError> {
-            Ok(Bomb)
+        fn restore(&mut self, _: &[u8]) -> Result<Restored<Bomb>, PredictorError> {
+            Ok(Ok(Bomb))
         }
 
         fn forward(
@@ -402,8 +402,8 @@ mod tests {
             Ok(Bytes::new())
         }
 
-        fn restore(&mut self, _: &[u8]) -> Result<Self::State, PredictorError> {
-            self.fresh_state()
+        fn restore(&mut self, _: &[u8]) -> Result<Restored<Self::State>, PredictorError> {
+            self.fresh_state().map(Ok)
         }
 
         fn forward(
@@ -515,8 +515,8 @@ mod tests {
             Ok(Bytes::new())
         }
 
-        fn restore(&mut self, _: &[u8]) -> Result<(), PredictorError> {
-            Ok(())
+        fn restore(&mut self, _: &[u8]) -> Result<Restored<()>, PredictorError> {
+            Ok(Ok(()))
         }
 
         fn forward(

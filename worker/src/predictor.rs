@@ -16,6 +16,9 @@ use crate::failure;
 /// Why a model could not compute.
 pub(crate) type PredictorError = Box<dyn Error + Send + Sync>;
 
+/// A state, or why bytes are none of this model.
+pub(crate) type Restored<S> = Result<S, PredictorError>;
+
 /// Anything with a next-token distribution at every position of a sequence.
 pub(crate) trait Predictor {
     /// What a session remembers of its tokens.
@@ -33,16 +36,16 @@ pub(crate) trait Predictor {
     /// The device can't be read.
     fn snapshot(&self, state: &Self::State) -> Result<Bytes, PredictorError>;
 
-    /// The state that these bytes are a snapshot of.
+    /// The state that these bytes are a snapshot of, or what is wrong with them.
     ///
     /// # Errors
-    /// They are no state of this model.
-    fn restore(&mut self, snapshot: &[u8]) -> Result<Self::State, PredictorError>;
+    /// The device can't hold it.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<Restored<Self::State>, PredictorError>;
 
     /// A second state like this one, to the bit.
     fn fork(&mut self, state: &Self::State) -> Result<Self::State, PredictorError> {
         let snapshot = self.snapshot(state)?;
-        self.restore(&snapshot)
+        self.restore(&snapshot)?
     }
 
     /// Feeds every row's tokens to its state, and calls `receive` once for each distribution that a row wants, in order

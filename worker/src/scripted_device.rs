@@ -11,7 +11,7 @@ use chorus_simd::{Room, norm};
 
 use crate::{
     kept_row::KeptRow,
-    predictor::{Prediction, Predictor, PredictorError, Row, Want},
+    predictor::{Prediction, Predictor, PredictorError, Restored, Row, Want},
     probe::Golden,
 };
 
@@ -93,6 +93,11 @@ impl Manners {
         std::mem::take(&mut self.0.0.lock().unwrap().told)
     }
 
+    /// Whether states can be read and written.
+    fn holds(&self) -> Result<(), PredictorError> {
+        if self.0.0.lock().unwrap().manner == Manner::Error { Err("scripted error".into()) } else { Ok(()) }
+    }
+
     /// Counts a forward.
     fn begin(&self) -> usize {
         let mut script = self.0.0.lock().unwrap();
@@ -158,11 +163,13 @@ impl Predictor for ScriptedDevice {
     }
 
     fn snapshot(&self, state: &Vec<u32>) -> Result<Bytes, PredictorError> {
+        self.manners.holds()?;
         Ok(state.iter().flat_map(|token| token.to_le_bytes()).collect())
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<Vec<u32>, PredictorError> {
-        Ok(snapshot.as_chunks().0.iter().map(|token| u32::from_le_bytes(*token)).collect())
+    fn restore(&mut self, snapshot: &[u8]) -> Result<Restored<Vec<u32>>, PredictorError> {
+        self.manners.holds()?;
+        Ok(Ok(snapshot.as_chunks().0.iter().map(|token| u32::from_le_bytes(*token)).collect()))
     }
 
     fn forward(

@@ -28,6 +28,9 @@ use crate::{
 /// answer waits for longer than these and one forward take.
 const ROUND_OPERATIONS: usize = 4096;
 
+/// A look at a device that is done takes less.
+const WAITED: Duration = Duration::from_micros(20);
+
 /// What a stream is sent, or why it ends. The channel has no bound of its own: a stream's [`Credit`] bounds what can be in
 /// it.
 pub(crate) type ReplySender = mpsc::UnboundedSender<Result<Delivery, Status>>;
@@ -164,31 +167,52 @@ impl<P: Predictor> Shell<P> {
     }
 
     /// Begins a forward, or runs one. While a device is at it, what it has computed before is taken in and delivered; its own
-    /// answers are when there is nothing else to begin with, or the thread is not ours, unless a probe has to tell first.
+    /// answers are when there is nothing else to begin with, or the thread is not ours. Where something went wrong, nothing
+    /// happens before a probe.
     fn forward(&mut self, on: TurnOn, now: Instant) {
-        let start = Instant::now();
         if self.engine.goes_on() {
             self.collect(now);
         }
-        let before = self.engine.under_way();
-        let mut begun = self.begin(now);
-        if before > 0 {
-            (0..before).for_each(|_| self.engine.collect(now, &mut self.replies));
+        if self.engine.is_suspected() {
+            return;
+        }
+        let start = Instant::now();
+        match self.begin(now) {
+            Begun::Nothing => self.collect(now),
+            Begun::Blocked => {
+                self.collect(now);
+                if !self.engine.is_suspected() {
+                    self.forward(on, now);
+                }
+            }
+            Begun::Failed => self.last_forward = Some(start.elapsed()),
+            Begun::Computed { tokens } => {
+                let took = start.elapsed();
+                self.engine.note_pace(tokens, took);
+                self.last_forward = Some(took);
+            }
+            Begun::UnderWay { tokens } => {
+                self.beside_device(tokens, start, now);
+                let is_next = self.engine.has_work() || !self.inbox.is_empty();
+                if (on == TurnOn::LentThread || !is_next) && !self.engine.is_suspected() {
+                    self.collect(now);
+                }
+                self.last_forward = Some(start.elapsed());
+            }
+        }
+    }
+
+    /// Takes in and delivers what was computed before, while the device is at so many tokens since the start, and waits for it.
+    fn beside_device(&mut self, tokens: usize, start: Instant, now: Instant) {
+        if self.engine.under_way() > 1 {
+            self.engine.collect(now, &mut self.replies);
             self.deliver();
         }
-        if begun == Begun::Blocked {
-            begun = self.begin(now);
-        }
-        if let Begun::UnderWay { .. } = begun {
-            self.engine.wait();
-        }
-        if let Begun::Computed { tokens } | Begun::UnderWay { tokens } = begun {
+        let waits = Instant::now();
+        self.engine.wait();
+        // Where it has waited for us, nobody knows how long it took.
+        if waits.elapsed() > WAITED {
             self.engine.note_pace(tokens, start.elapsed());
-            let is_next = self.engine.has_work() || !self.inbox.is_empty();
-            if (on == TurnOn::LentThread || !is_next) && !self.engine.is_suspected() {
-                self.engine.collect_all(now, &mut self.replies);
-            }
-            self.last_forward = Some(start.elapsed());
         }
     }
 

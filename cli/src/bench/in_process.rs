@@ -36,9 +36,12 @@ impl InProcess {
     /// # Errors
     /// A model can't be loaded, or has another vocabulary than the first.
     pub(super) fn load(directories: &[ModelDirectory], compute: &ComputeArgs) -> anyhow::Result<Self> {
-        let device = open_device(&compute.device)?;
         let load = |directory: &ModelDirectory| {
-            LanguageModel::load_as(&directory.path, &device, compute.precision, compute.quantize)
+            // A handle for each: what one model launches waits for no other.
+            let device = open_device(&compute.device)?;
+            let model =
+                LanguageModel::load_as(&directory.path, &device, compute.precision, compute.quantize)?;
+            anyhow::Ok(model)
         };
         let models = directories.iter().map(load);
         let models: Vec<LanguageModel> = models.collect::<Result<_, _>>()?;

@@ -103,7 +103,7 @@ extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> c_int {
     SUCCESS
 }
 
-/// Called before there are streams, and for what they do it says nothing.
+/// Called before a device's first stream is made. Streams of other devices' handles are their own.
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSynchronize() -> c_int {
     SUCCESS

@@ -126,6 +126,7 @@ impl DeviceEngine {
 
     /// A state of these numbers, `[layers, 2, hidden_size]`.
     pub(crate) fn restore(&mut self, values: &[f32]) -> Result<State, ForwardError> {
+        self.settle()?;
         let Sizes { hidden, padded, .. } = self.weights.sizes;
         let slot = self.take()?;
         let bytes = self.weights.sizes.slot() * size_of::<f32>();
@@ -147,6 +148,7 @@ impl DeviceEngine {
 
     /// The numbers of a state. Waits for the call that makes it, where that is under way, and for no other.
     pub(crate) fn values(&mut self, state: &State) -> Result<Vec<f32>, ForwardError> {
+        self.settle()?;
         let slot = self.own(state)?;
         let Sizes { hidden, padded, .. } = self.weights.sizes;
         let numbers = self.weights.sizes.slot();

@@ -20,6 +20,8 @@ use crate::{
 pub(crate) enum Begun {
     /// There is nothing to compute.
     Nothing,
+    /// The model failed, which is answered.
+    Failed,
     /// So many tokens were computed, and are answered.
     Computed { tokens: usize },
     /// The device is at so many tokens; [`Engine::collect`] answers.
@@ -70,17 +72,14 @@ impl<P: Predictor> Engine<P> {
         let (mut rows, mut intakes) = forward.rows(&mut sessions);
         let submitted = guard(|| self.predictor.submit(&mut rows));
         let is_blocked = submitted == Ok(false) && !self.under_way.is_empty();
-        let results = match submitted {
-            Ok(true) => None,
-            Ok(false) if is_blocked => None,
-            Ok(false) => {
-                let computed = guard(|| {
-                    self.predictor.forward(&mut rows, &mut |prediction| intakes.receive(&prediction))
-                });
-                Some(intakes.finish(&computed))
-            }
-            Err(failure) => Some(intakes.finish(&Err(failure))),
+        let computed = match submitted {
+            Ok(false) if !is_blocked => Some(guard(|| {
+                self.predictor.forward(&mut rows, &mut |prediction| intakes.receive(&prediction))
+            })),
+            Ok(_) => None,
+            Err(failure) => Some(Err(failure)),
         };
+        let results = computed.as_ref().map(|computed| intakes.finish(computed));
         // All are back and counted before anybody goes on.
         for (share, mut session) in forward.shares().zip(sessions) {
             session.position += if is_blocked { 0 } else { share.tokens as u64 };
@@ -92,22 +91,22 @@ impl<P: Predictor> Engine<P> {
         }
         forward.jobs().filter_map(|job| job.waited(now)).for_each(|wait| self.metrics.waited(wait));
         self.metrics.batch(forward.shares().len(), tokens);
-        match results {
-            None => {
-                self.under_way.push_back(forward);
-                Begun::UnderWay { tokens }
-            }
-            Some(results) => {
-                self.end(forward, results, now, replies);
-                Begun::Computed { tokens }
-            }
+        let Some(results) = results else {
+            self.under_way.push_back(forward);
+            return Begun::UnderWay { tokens };
+        };
+        self.end(forward, results, now, replies);
+        if computed.is_some_and(|computed| computed.is_ok()) {
+            Begun::Computed { tokens }
+        } else {
+            Begun::Failed
         }
     }
 
     /// Whether a session that is under way has more to compute: with what it has found taken in, it may be in the next forward.
     pub(crate) fn goes_on(&self) -> bool {
         self.under_way.iter().any(|forward| {
-            forward.goes_on() || forward.shares().any(|share| self.batcher.has_waiting(share.key))
+            forward.goes_on() || forward.shares().any(|share| self.batcher.has_feed_waiting(share.key))
         })
     }
 

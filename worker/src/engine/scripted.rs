@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     kept_row::KeptRow,
     operation::{Ask, Rows},
-    predictor::{Prediction, PredictorError, Row, Want},
+    predictor::{Prediction, PredictorError, Restored, Row, Want},
 };
 use bytes::Bytes;
 use chorus_proto::logits_to_values;
@@ -55,11 +55,11 @@ impl Predictor for Scripted {
         Ok(state.iter().flat_map(|token| token.to_le_bytes()).collect())
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<Vec<u32>, PredictorError> {
-        match snapshot.as_chunks() {
+    fn restore(&mut self, snapshot: &[u8]) -> Result<Restored<Vec<u32>>, PredictorError> {
+        Ok(match snapshot.as_chunks() {
             (tokens, []) => Ok(tokens.iter().map(|token| u32::from_le_bytes(*token)).collect()),
             _ => Err("no whole number of tokens".into()),
-        }
+        })
     }
 
     fn forward(

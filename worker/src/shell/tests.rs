@@ -376,3 +376,73 @@ fn a_device_that_fails_in_the_second_half_is_probed_before_it_answers_anything_e
         }
     }
 }
+
+/// Nothing is computed as a whole, and on no thread, before the probe.
+#[test]
+fn a_suspected_device_computes_nothing_before_its_probe() {
+    let mut probed = in_halves();
+    let (device, manners) = ScriptedDevice::in_halves();
+    probed.shell.engine =
+        Engine::new(device, String::new(), 8, Duration::from_secs(60), BatchLimits::default()).probed(
+            ScriptedDevice::golden(),
+            None,
+            probed.now,
+        );
+    probed.manners = manners;
+    probed.ask([(1, feed(1))]);
+    assert!(probed.shell.take_round(probed.now).is_continue());
+    assert_eq!(probed.shell.begin(probed.now), Begun::UnderWay { tokens: 1 });
+    probed.manners.set_once(Manner::NotFinite);
+    // It does not go in halves, and begins when what is under way is collected.
+    probed.ask([(2, Operation::Feed(Feed::new(1, vec![1, 2, 3], Ask::Nothing)))]);
+    assert_eq!(probed.turn(TurnOn::LentThread), Turn::More);
+    assert_eq!(probed.turn(TurnOn::LentThread), Turn::More);
+    assert_eq!(probed.manners.told(), [Told::Submit(1), Told::Collect(1)]);
+    assert_eq!(probed.answers(), [(1, 1, Some(ErrorCode::NotFinite))]);
+    probed.turn(TurnOn::OwnThread);
+    // The golden sequence, then the text.
+    assert_eq!(probed.manners.told(), [Told::Forward(2), Told::Forward(3)]);
+    assert_eq!(probed.answers(), [(2, 1, None)]);
+}
+
+#[test]
+fn what_is_held_for_a_probe_is_not_taken_in_on_a_lent_thread() {
+    let mut probed = in_halves();
+    probed.ask([(1, feed(1)), (2, feed(1))]);
+    probed.turn(TurnOn::OwnThread);
+    probed.manners.set_once(Manner::NotFinite);
+    probed.turn(TurnOn::OwnThread);
+    assert_eq!(probed.answers().len(), 1);
+    assert_eq!(probed.turn(TurnOn::LentThread), Turn::More);
+    assert_eq!(probed.answers(), []);
+    probed.turn(TurnOn::OwnThread);
+    assert_eq!(probed.answers(), [(2, 1, None)]);
+}
+
+/// A device that can't hold a state is suspected, whoever sent it.
+#[test]
+fn a_device_that_can_t_take_or_give_a_state_is_probed() {
+    let mut probed = Probed::every(None);
+    let sealed = |position| crate::snapshot::seal("", position, vec![1, 0, 0, 0].into());
+    let open = |position| Operation::Open(Origin::Snapshot(Box::new(sealed(position))));
+    probed.ask([(1, open(1))]);
+    probed.turn(TurnOn::OwnThread);
+    assert_eq!(probed.answers(), []);
+    probed.manners.set(Manner::Error);
+    probed.ask([(2, open(1))]);
+    probed.turn(TurnOn::LentThread);
+    assert_eq!(probed.answers(), [(2, 0, Some(ErrorCode::Internal))]);
+    probed.turn(TurnOn::OwnThread);
+    assert!(probed.board.reason().is_some_and(|reason| reason.contains("golden sequence")));
+    probed.manners.set(Manner::Right);
+    probed.until_sound();
+    let wants_snapshot = Operation::Feed(Feed { snapshot: true, ..Feed::new(1, vec![], Ask::Nothing) });
+    probed.ask([(1, Operation::Open(Origin::Start)), (1, Operation::Open(Origin::Start))]);
+    probed.turn(TurnOn::OwnThread);
+    probed.manners.set(Manner::Error);
+    probed.ask([(1, wants_snapshot)]);
+    probed.turn(TurnOn::LentThread);
+    assert_eq!(probed.answers(), [(1, 1, None)], "without one");
+    probed.turn(TurnOn::OwnThread);
+    assert!(probed.board.reason().is_some());
+}
