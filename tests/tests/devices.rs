@@ -64,6 +64,34 @@ async fn an_ensemble_on_devices_answers_what_it_answers_on_processors() {
     assert!((found.log_prob.unwrap() / expected.log_prob.unwrap() - 1.0).abs() < 1e-5, "{found:?}");
 }
 
+/// Of every kind that asks a member for something else, side by side: while a device is at some, others are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_generations_at_once_are_those_of_processors() {
+    let (processors, devices) = (ensemble(["cpu"; 3]).await, ensemble(["emulated", "cpu", "cpu"]).await);
+    let (expected, found) = (processors.client().await, devices.client().await);
+    let kinds = [
+        SamplingOptions { temperature: Some(0.0), ..SamplingOptions::default() },
+        SamplingOptions::default(),
+        SamplingOptions { temperature: Some(0.8), top_p: Some(0.9), ..SamplingOptions::default() },
+        SamplingOptions { top_k: Some(5), repetition_penalty: Some(1.2), ..SamplingOptions::default() },
+    ];
+    let ask = async |client: &EnsembleClient| {
+        let generations = (0..16_usize).map(|number| {
+            let seed = Some(number as u64);
+            let asked = GenerateRequest {
+                prompt: text_input(&"ROMEO: But soft, what light"[..6 + number]),
+                max_tokens: Some(8 + number as u32 % 5),
+                sampling: Some(SamplingOptions { seed, ..kinds[number % kinds.len()].clone() }),
+                ..GenerateRequest::default()
+            };
+            let mut client = client.clone();
+            async move { text(&mut client, asked).await }
+        });
+        futures::future::join_all(generations).await
+    };
+    assert_eq!(ask(&found).await, ask(&expected).await);
+}
+
 /// Generations that are on a device, since nobody else is there; then a processor comes, and the device is lost: nobody notices.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_processor_goes_on_where_a_device_was_lost() {
