@@ -12,6 +12,9 @@ use chorus_tests::{
     score_text, text_input,
 };
 
+/// An emulated device takes seconds where a machine has much else to do.
+const SLOW: &str = "[limits]\nstep_timeout_ms = 120000\n";
+
 /// A worker of a demo member on a device.
 fn worker(name: &str, device: &str) -> MemberProcess {
     let model = models::demo(name);
@@ -21,13 +24,15 @@ fn worker(name: &str, device: &str) -> MemberProcess {
         model.as_os_str(),
         "--device".as_ref(),
         device.as_ref(),
+        "--stuck-after".as_ref(),
+        "120".as_ref(),
     ]);
     MemberProcess::of(name, &model, started)
 }
 
 async fn ensemble(devices: [&str; 3]) -> Ensemble {
     let workers = models::DEMO.into_iter().zip(devices).map(|(name, device)| worker(name, device));
-    let ensemble = Ensemble::over(workers.collect(), PATIENT);
+    let ensemble = Ensemble::over(workers.collect(), &[PATIENT, SLOW].concat());
     ensemble.until_up(3).await;
     ensemble
 }
@@ -89,7 +94,10 @@ async fn many_generations_at_once_are_those_of_processors() {
         });
         futures::future::join_all(generations).await
     };
-    assert_eq!(ask(&found).await, ask(&expected).await);
+    let (found, expected) = (ask(&found).await, ask(&expected).await);
+    for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert_eq!(found, expected, "generation {number}");
+    }
 }
 
 /// Generations that are on a device, since nobody else is there; then a processor comes, and the device is lost: nobody notices.
@@ -102,7 +110,7 @@ async fn a_processor_goes_on_where_a_device_was_lost() {
     spare.kill();
     let others = ["bass", "tenor"].map(|name| worker(name, "cpu"));
     let workers = [worker("alto", "emulated"), spare].into_iter().chain(others).collect();
-    let mut ensemble = Ensemble::over(workers, PATIENT);
+    let mut ensemble = Ensemble::over(workers, &[PATIENT, SLOW].concat());
     ensemble.until_up(3).await;
     let mut client = ensemble.client().await;
     let mut running = Running::start(&client, TOKENS);
