@@ -279,10 +279,14 @@ impl<P: Predictor> Engine<P> {
         Ok(Some(snapshot::seal(&self.model_fingerprint, session.position, state)))
     }
 
+    /// Counts a forward that took so long.
+    pub(crate) fn note_forward(&self, took: Duration) {
+        self.metrics.ran(took);
+    }
+
     /// Takes in how long a forward of so many tokens took: the next ones follow.
     pub(crate) fn note_pace(&mut self, tokens: usize, took: Duration) {
         self.pace.note(tokens, took);
-        self.metrics.ran(took);
     }
 
     /// Works off what a session has waiting, up to the first feed that needs the model.

@@ -185,9 +185,13 @@ impl<P: Predictor> Shell<P> {
                     self.forward(on, now);
                 }
             }
-            Begun::Failed => self.last_forward = Some(start.elapsed()),
+            Begun::Failed => {
+                self.engine.note_forward(start.elapsed());
+                self.last_forward = Some(start.elapsed());
+            }
             Begun::Computed { tokens } => {
                 let took = start.elapsed();
+                self.engine.note_forward(took);
                 self.engine.note_pace(tokens, took);
                 self.last_forward = Some(took);
             }
@@ -210,6 +214,7 @@ impl<P: Predictor> Shell<P> {
         }
         let waits = Instant::now();
         self.engine.wait();
+        self.engine.note_forward(start.elapsed());
         // Where it has waited for us, nobody knows how long it took.
         if waits.elapsed() > WAITED {
             self.engine.note_pace(tokens, start.elapsed());

@@ -242,7 +242,7 @@ fn describe_engine() {
     metrics::describe_histogram!(
         FORWARD,
         Unit::Seconds,
-        "One forward; on the CPU with the answers that come of it, on a GPU as far as it was waited for"
+        "One forward; on the CPU with the answers that come of it, on a GPU beside those of the one before"
     );
     metrics::describe_histogram!(ROWS, Unit::Count, "Sessions in one forward");
     metrics::describe_histogram!(BATCH_TOKENS, Unit::Count, "Tokens in one forward");
