@@ -16,8 +16,6 @@ mod gathering;
 mod hosted;
 mod hosted_model;
 mod job;
-#[cfg(test)]
-mod kept_row;
 mod model_thread;
 mod operation;
 mod pace;
@@ -37,6 +35,8 @@ mod watchdog;
 
 #[cfg(test)]
 mod scripted_device;
+#[cfg(test)]
+mod scripted_row;
 
 pub use batcher::BatchLimits;
 pub use chorus_model::{Precision, Quantization};

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use chorus_simd::{Room, norm};
 
 use crate::{
-    kept_row::KeptRow,
-    predictor::{Prediction, Predictor, PredictorError, Restored, Row, Want},
+    predictor::{Prediction, Predictor, PredictorError, Restored, Row},
     probe::Golden,
+    scripted_row::{KeptRow, read_tokens},
 };
 
 pub(crate) const VOCABULARY: usize = 16;
@@ -214,7 +214,8 @@ fn compute(
         _ => {}
     }
     for (index, row) in rows.iter_mut().enumerate() {
-        let mut predict = |offset, tokens: &[u32]| {
+        let asked = (row.want, row.tokens, row.reduction);
+        read_tokens(row, |offset, tokens| {
             let mut logits = logits_after(tokens);
             match manner {
                 Manner::Mute => return,
@@ -226,18 +227,8 @@ fn compute(
             if manner == Manner::WrongNorm {
                 norm.log_sum += 0.1;
             }
-            let asked = (row.want, row.tokens, row.reduction);
             receive(Prediction::reduced((index, offset), (&logits, norm), asked, &mut Room::default()));
-        };
-        for (offset, &token) in row.tokens.iter().enumerate() {
-            if row.want == Want::Each {
-                predict(offset, row.state);
-            }
-            row.state.push(token);
-        }
-        if row.want == Want::Next {
-            predict(0, row.state);
-        }
+        });
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 
 use super::*;
 use crate::{
-    kept_row::KeptRow,
     operation::{Ask, Rows},
-    predictor::{Prediction, PredictorError, Restored, Row, Want},
+    predictor::{Prediction, PredictorError, Restored, Row},
+    scripted_row::{KeptRow, read_tokens},
 };
 use bytes::Bytes;
 use chorus_proto::logits_to_values;
@@ -95,25 +95,16 @@ fn forward_one(
     row: &mut Row<'_, Vec<u32>>,
     receive: &mut dyn FnMut(Prediction<'_>),
 ) -> Result<(), PredictorError> {
-    let mut predict = |offset, tokens: &[u32]| {
+    assert!(!row.tokens.contains(&PANIC), "scripted panic");
+    if row.tokens.contains(&ERROR) {
+        return Err("scripted error".into());
+    }
+    let asked = (row.want, row.tokens, row.reduction);
+    read_tokens(row, |offset, tokens| {
         let logits = logits_after(tokens);
-        let asked = (row.want, row.tokens, row.reduction);
         let logits = (&logits[..], norm(&logits));
         receive(Prediction::reduced((index, offset), logits, asked, &mut Room::default()));
-    };
-    for (offset, &token) in row.tokens.iter().enumerate() {
-        assert_ne!(token, PANIC, "scripted panic");
-        if token == ERROR {
-            return Err("scripted error".into());
-        }
-        if row.want == Want::Each {
-            predict(offset, row.state);
-        }
-        row.state.push(token);
-    }
-    if row.want == Want::Next {
-        predict(0, row.state);
-    }
+    });
     Ok(())
 }
 

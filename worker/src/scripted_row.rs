@@ -1,4 +1,5 @@
-//! A row of a forward that scripted predictors compute later, when it is collected. Knows nothing about what they compute.
+//! Rows of a forward as scripted predictors read them, at once or later, when they are collected. Knows nothing about what they
+//! compute.
 
 use chorus_simd::Reduction;
 
@@ -34,5 +35,19 @@ impl<S: Clone> KeptRow<S> {
             other => *other,
         };
         Row { state, tokens, want: *want, reduction }
+    }
+}
+
+/// Reads a row whose state is the tokens themselves. Of each wanted distribution `predict` is told which of the row's it is, and
+/// the tokens before it.
+pub(crate) fn read_tokens(row: &mut Row<'_, Vec<u32>>, mut predict: impl FnMut(usize, &[u32])) {
+    for (offset, &token) in row.tokens.iter().enumerate() {
+        if row.want == Want::Each {
+            predict(offset, row.state);
+        }
+        row.state.push(token);
+    }
+    if row.want == Want::Next {
+        predict(0, row.state);
     }
 }
