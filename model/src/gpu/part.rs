@@ -89,7 +89,7 @@ impl DeviceEngine {
         });
         let used = words.used();
         let source = host_words.address();
-        // The launches of a step without ids are the same whenever it has as many rows.
+        // The launches of a step without ids are the same whenever it has as many rows on this side.
         let is_step = is_first && packing.steps() == 1 && asks.ids.is_empty();
         let recording = is_step.then_some(Recording { rows: packing.batch(), wanted: wanted.len(), side });
         let properties = launcher.properties();
