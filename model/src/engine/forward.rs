@@ -19,7 +19,7 @@ use crate::row::{Prediction, Row};
 /// Logits that are computed together, about: few enough for the second cache to hold what their reduction reads.
 const LOGITS: usize = 1 << 21;
 /// But at least so many rows where so many are wanted: they share one pass over the weights.
-const LOGIT_ROWS: usize = 48;
+const LOGIT_ROWS: usize = 96;
 
 /// A network's weights in panels, and the workspace that its calls share.
 #[derive(Debug)]
@@ -192,7 +192,9 @@ impl Engine {
         let vocab_size = self.weights.vocab_size;
         let most = (LOGITS / vocab_size).max(LOGIT_ROWS);
         let wanted = std::mem::take(&mut self.workspace.block.wanted);
-        for wanted in wanted.chunks(most) {
+        // In equal parts: a few rows that are left over would pass over all weights for themselves.
+        let parts = wanted.len().div_ceil(most).max(1);
+        for wanted in wanted.chunks(wanted.len().div_ceil(parts).max(1)) {
             self.select(wanted, rows)?;
             self.project_output(wanted.len())?;
             self.hand_over(wanted, receive)?;
