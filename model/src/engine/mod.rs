@@ -4,6 +4,7 @@
 //! has grown to its size. A row's numbers are the same to the bit alone and in a batch of any size, and however a text is
 //! cut into calls. Knows nothing about files, vocabularies or sessions.
 
+mod ahead;
 mod blocks;
 mod cells;
 mod eight_bits;

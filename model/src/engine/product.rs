@@ -6,6 +6,7 @@
 
 use pulp::Simd;
 
+use super::ahead::Ahead;
 use super::panels::VECTORS;
 
 /// The sums of one row with one panel.
@@ -17,6 +18,9 @@ pub(super) const BLOCK_ROWS: usize = 48;
 /// The depth of a part. An f32 sum's rounding error grows with its length: parts of 128 keep a model's logits within
 /// 5e-6 of the exact ones. And a part of a panel stays in the nearest caches while the rows pass over it.
 const PART: usize = 128;
+
+/// How far ahead of the arithmetic the first rows ask for weights, in bytes.
+const NEAR: usize = 8192;
 
 /// Rows of activations as the left side of products: `[depth / lanes][rows][stride]`, the first `lanes` numbers of each
 /// stride being the row's.
@@ -59,13 +63,18 @@ pub(super) fn add_product<S: Simd>(
             let count = share + usize::from(tile < larger);
             let sums = &mut sums[row..row + count];
             let place = Place { row: first + row, group: index * part };
+            // Rows of later blocks find the weights where those of the first have left them.
+            let ahead = match first {
+                0 => Ahead::of(weights, tile, tiles, weights.len(), NEAR),
+                _ => Ahead::NOTHING,
+            };
             match count {
-                1 => add_tile::<S, 1>(simd, sums, rows, place, weights),
-                2 => add_tile::<S, 2>(simd, sums, rows, place, weights),
-                3 => add_tile::<S, 3>(simd, sums, rows, place, weights),
-                4 => add_tile::<S, 4>(simd, sums, rows, place, weights),
-                5 => add_tile::<S, 5>(simd, sums, rows, place, weights),
-                _ => add_tile::<S, 6>(simd, sums, rows, place, weights),
+                1 => add_tile::<S, 1>(simd, sums, rows, place, weights, ahead),
+                2 => add_tile::<S, 2>(simd, sums, rows, place, weights, ahead),
+                3 => add_tile::<S, 3>(simd, sums, rows, place, weights, ahead),
+                4 => add_tile::<S, 4>(simd, sums, rows, place, weights, ahead),
+                5 => add_tile::<S, 5>(simd, sums, rows, place, weights, ahead),
+                _ => add_tile::<S, 6>(simd, sums, rows, place, weights, ahead),
             }
             row += count;
         }
@@ -87,6 +96,7 @@ fn add_tile<S: Simd, const ROWS: usize>(
     rows: &Activations<'_>,
     place: Place,
     weights: &[[S::f32s; VECTORS]],
+    mut ahead: Ahead,
 ) {
     let lanes = S::F32_LANES;
     let mut product = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
@@ -98,9 +108,7 @@ fn add_tile<S: Simd, const ROWS: usize>(
             *own = &values[row * rows.stride..][..lanes];
         }
         for (k, weights) in weights.iter().enumerate() {
-            if ROWS <= 2 {
-                prefetch(weights);
-            }
+            ahead.ask(weights);
             for (product, values) in product.iter_mut().zip(&by_row) {
                 let value = simd.splat_f32s(values[k]);
                 for (product, weight) in product.iter_mut().zip(weights) {
@@ -114,22 +122,4 @@ fn add_tile<S: Simd, const ROWS: usize>(
             *sum = simd.add_f32s(*sum, product);
         }
     }
-}
-
-/// How far ahead of the arithmetic weights are asked for, in bytes. With few rows the arithmetic waits for memory, and the
-/// processor's own guesses stop at the end of each page.
-const AHEAD: usize = 8192;
-
-/// Asks for the weights that come `AHEAD` bytes later.
-#[inline(always)]
-fn prefetch<T>(weights: &T) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..size_of::<T>()).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let address = std::ptr::from_ref(weights).cast::<i8>().wrapping_add(AHEAD + line);
-        // SAFETY: a prefetch reads nothing that the program sees, and no address makes it fail.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = weights;
 }

@@ -3,6 +3,7 @@
 //! The safe wall around the intrinsics: slices are cut to what a kernel reads before it runs.
 
 use super::{Panel, QuantizedRows};
+use crate::engine::ahead::Ahead;
 use crate::engine::kernel::Kernel;
 use crate::engine::panels::VECTORS;
 
@@ -13,9 +14,13 @@ struct Tile<'a, const ROWS: usize> {
     /// Each row's scale.
     scales: [f32; ROWS],
     panel: Panel<'a>,
+    ahead: Ahead,
     /// `[ROWS][4][lanes]`.
     sums: &'a mut [f32],
 }
+
+/// How far ahead of the arithmetic weights are asked for, in bytes.
+const NEAR: usize = 4096;
 
 impl Kernel {
     /// `sums[row] += rows[first + row] · panel`; `sums` is `[rows][4][lanes]`.
@@ -43,26 +48,40 @@ impl Kernel {
             let size = count / tiles + usize::from(tile < count % tiles);
             let (sums, others) = rest.split_at_mut(size * width);
             rest = others;
+            let times = panel.values.len() / (width * self.group());
+            // Rows of later blocks find the weights where those of the first have left them.
+            let ahead = match first {
+                0 => Ahead::of(panel.values, tile, tiles, times, NEAR),
+                _ => Ahead::NOTHING,
+            };
             match size {
-                1 => self.tile::<1>(rows, row, panel, sums),
-                2 => self.tile::<2>(rows, row, panel, sums),
-                3 => self.tile::<3>(rows, row, panel, sums),
-                4 => self.tile::<4>(rows, row, panel, sums),
-                5 => self.tile::<5>(rows, row, panel, sums),
-                _ => self.tile::<6>(rows, row, panel, sums),
+                1 => self.tile::<1>(rows, row, panel, ahead, sums),
+                2 => self.tile::<2>(rows, row, panel, ahead, sums),
+                3 => self.tile::<3>(rows, row, panel, ahead, sums),
+                4 => self.tile::<4>(rows, row, panel, ahead, sums),
+                5 => self.tile::<5>(rows, row, panel, ahead, sums),
+                _ => self.tile::<6>(rows, row, panel, ahead, sums),
             }
             row += size;
         }
     }
 
     #[inline(always)]
-    fn tile<const ROWS: usize>(self, rows: &QuantizedRows, first: usize, panel: Panel<'_>, sums: &mut [f32]) {
+    fn tile<const ROWS: usize>(
+        self,
+        rows: &QuantizedRows,
+        first: usize,
+        panel: Panel<'_>,
+        ahead: Ahead,
+        sums: &mut [f32],
+    ) {
         let depth = panel.values.len() / panel.scales.len();
         let rows: [(&[u8], f32); ROWS] = std::array::from_fn(|row| rows.row(first + row));
         let tile = Tile {
             rows: rows.map(|(values, _)| &values[..depth]),
             scales: rows.map(|(_, scale)| scale),
             panel,
+            ahead,
             sums,
         };
         match self {
@@ -82,7 +101,7 @@ impl Kernel {
 
 /// Any processor: the columns of one k are multiplied side by side.
 fn plain<const ROWS: usize>(tile: Tile<'_, ROWS>) {
-    let Tile { rows, scales, panel, sums } = tile;
+    let Tile { rows, scales, panel, sums, .. } = tile;
     let width = panel.scales.len();
     for ((row, scale), sums) in rows.iter().zip(scales).zip(sums.chunks_exact_mut(width)) {
         // A panel has at most four vectors of sixteen lanes.
@@ -108,9 +127,6 @@ mod x86 {
 
     use super::{Tile, VECTORS};
 
-    /// How far ahead of the arithmetic weights are asked for, in bytes.
-    const AHEAD: usize = 4096;
-
     /// A kernel over vectors of `$lanes` columns: how weights are loaded, activations spread, products added.
     macro_rules! kernel {
         (
@@ -125,7 +141,7 @@ mod x86 {
             $(#[$doc])*
             #[target_feature(enable = $features)]
             pub(super) fn $name<const ROWS: usize>(tile: Tile<'_, ROWS>) {
-                let Tile { rows, scales, panel, sums } = tile;
+                let Tile { rows, scales, panel, mut ahead, sums } = tile;
                 let starts = panel.starts.as_chunks::<$lanes>().0.as_chunks::<VECTORS>().0;
                 let groups = panel.values.as_chunks::<{ $lanes * $group }>().0.as_chunks::<VECTORS>().0;
                 let rows = rows.map(|row| row.as_chunks::<$group>().0);
@@ -135,10 +151,7 @@ mod x86 {
                     std::array::from_fn(|vector| unsafe { $load_integers(starts[0][vector].as_ptr().cast()) })
                 });
                 for (group, weights) in groups.iter().enumerate() {
-                    for line in (0..size_of_val(weights)).step_by(64) {
-                        let address = std::ptr::from_ref(weights).cast::<i8>();
-                        _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(AHEAD + line));
-                    }
+                    ahead.ask(weights);
                     let weights: [$integers; VECTORS] = std::array::from_fn(|vector| {
                         let $weights = weights[vector].as_ptr();
                         // SAFETY: each is as long as the vector that is read.
