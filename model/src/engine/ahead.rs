@@ -42,12 +42,18 @@ impl Ahead {
         Self { near, next, left: share, pace: share.div_ceil(times.max(1)) }
     }
 
-    /// Asks for a little, while these weights are multiplied.
+    /// Asks for what this tile needs itself a little later.
+    #[inline(always)]
+    pub(super) fn ask_near<T>(&self, weights: &T) {
+        let from = std::ptr::from_ref(weights).cast::<i8>().wrapping_add(self.near);
+        (0..size_of::<T>()).step_by(LINE).for_each(|at| prefetch::<true>(from.wrapping_add(at)));
+    }
+
+    /// Asks for its share, while these weights are multiplied.
     #[inline(always)]
     pub(super) fn ask<T>(&mut self, weights: &T) {
         if self.near > 0 {
-            let from = std::ptr::from_ref(weights).cast::<i8>().wrapping_add(self.near);
-            (0..size_of::<T>()).step_by(LINE).for_each(|at| prefetch::<true>(from.wrapping_add(at)));
+            self.ask_near(weights);
         }
         if self.left > 0 {
             (0..self.pace).for_each(|line| prefetch::<false>(self.next.wrapping_add(line * LINE)));

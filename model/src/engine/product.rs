@@ -108,7 +108,12 @@ fn add_tile<S: Simd, const ROWS: usize>(
             *own = &values[row * rows.stride..][..lanes];
         }
         for (k, weights) in weights.iter().enumerate() {
-            ahead.ask(weights);
+            // One or two rows do little else than wait for memory: they ask without looking whether they should.
+            if ROWS <= 2 {
+                ahead.ask_near(weights);
+            } else {
+                ahead.ask(weights);
+            }
             for (product, values) in product.iter_mut().zip(&by_row) {
                 let value = simd.splat_f32s(values[k]);
                 for (product, weight) in product.iter_mut().zip(weights) {
