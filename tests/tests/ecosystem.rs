@@ -93,6 +93,16 @@ async fn grpcio_status_reads_what_was_wrong_with_a_request() {
     assert_eq!(said, "all is well\n");
 }
 
+/// `just compare-servers` takes long and runs in no test; that it still speaks the protocol is found out here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_comparison_of_servers_speaks_the_protocol() {
+    let Some(python) = Python::or_skip("the_comparison_of_servers_speaks_the_protocol") else { return };
+    let ensemble = Ensemble::demo(PATIENT).await;
+    let (folder, mut script) = (TempDir::new().unwrap(), python.program("python"));
+    script.arg(scripts().join("comparison.py")).arg(ensemble.address.to_string()).arg(folder.path());
+    assert_eq!(succeed(&mut script), "all is well\n");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn perf_analyzer_measures_it() {
     let test = "perf_analyzer_measures_it";

@@ -8,10 +8,12 @@ from __future__ import annotations
 import member_pb2
 import numpy
 from chorus.v1 import ensemble_pb2 as v1
+from chorus.v1.request_pb2 import Input, TokenIds
 
 from servers import models
 from servers.hosted import SLOTS, Group
 from servers.models import SHAPE
+
 
 def frame(groups: list[Group]) -> member_pb2.Frame:
     return member_pb2.Frame(
@@ -51,14 +53,14 @@ def score_rows(message: member_pb2.Rows, lengths: list[int]) -> list[numpy.ndarr
     return [numpy.frombuffer(rows, numpy.float32).reshape(length, -1) for rows, length in pairs]
 
 
-def input_tokens(message: v1.Input) -> list[int]:
+def input_tokens(message: Input) -> list[int]:
     """The tokens of a `chorus.v1.Input`, which are text or ids."""
     return list(message.tokens.ids) if message.HasField("tokens") else models.tokens(message.text)
 
 
 def generate_request(prompt: list[int], count: int) -> v1.GenerateRequest:
     sampling = v1.SamplingOptions(temperature=0)
-    return v1.GenerateRequest(prompt=v1.Input(tokens=v1.TokenIds(ids=prompt)), max_tokens=count, sampling=sampling)
+    return v1.GenerateRequest(prompt=Input(tokens=TokenIds(ids=prompt)), max_tokens=count, sampling=sampling)
 
 
 def complete_reply(prompt: list[int], generated: list[int]) -> v1.CompleteReply:
@@ -68,7 +70,7 @@ def complete_reply(prompt: list[int], generated: list[int]) -> v1.CompleteReply:
 
 
 def score_request(tokens: list[int]) -> v1.ScoreRequest:
-    return v1.ScoreRequest(input=v1.Input(tokens=v1.TokenIds(ids=tokens)))
+    return v1.ScoreRequest(input=Input(tokens=TokenIds(ids=tokens)))
 
 
 def score_reply(tokens: list[int], log_probability: float) -> v1.ScoreReply:
