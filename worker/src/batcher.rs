@@ -7,17 +7,14 @@
 //! the forward that is under way and no other, as long as three quarters of a forward hold all that wait like it. Pure:
 //! knows nothing about states, models or time.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     credit::Credit,
     job::{Demand, Job},
-    operation::{Operation, SessionKey},
+    operation::{Operation, SessionKey, SessionMap},
     predictor::Want,
 };
 
@@ -47,7 +44,7 @@ pub(crate) struct Waiting {
 /// What each session has waiting and under way.
 #[derive(Debug)]
 pub(crate) struct Batcher {
-    queues: HashMap<SessionKey, Queue>,
+    queues: SessionMap<Queue>,
     /// Sessions with a job of one token at most, in the order in which they get on.
     short_line: VecDeque<SessionKey>,
     /// Sessions with a longer job, in the order in which they get the next chunks.
@@ -99,7 +96,7 @@ impl Batcher {
     pub(crate) fn new(limits: BatchLimits, vocabulary_size: usize) -> Self {
         let max_rows = limits.logits / vocabulary_size.max(1);
         let (short_line, long_line) = (VecDeque::new(), VecDeque::new());
-        Self { queues: HashMap::new(), short_line, long_line, limits, max_rows }
+        Self { queues: SessionMap::default(), short_line, long_line, limits, max_rows }
     }
 
     /// Whether there is anything to compute.
@@ -268,7 +265,7 @@ impl Room {
 /// Takes the first jobs of a line out, as far as the room goes.
 fn fill(
     batch: &mut Vec<(SessionKey, Job, usize)>,
-    queues: &mut HashMap<SessionKey, Queue>,
+    queues: &mut SessionMap<Queue>,
     line: &mut VecDeque<SessionKey>,
     room: &mut Room,
     limits: &BatchLimits,

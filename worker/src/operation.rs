@@ -23,6 +23,10 @@ pub(crate) struct SessionKey {
     pub(crate) session: u64,
 }
 
+/// Something of each session. Whoever is connected chooses the numbers, so the hash has a secret; it is looked up a dozen times
+/// a row, so it is not the standard library's.
+pub(crate) type SessionMap<T> = foldhash::HashMap<SessionKey, T>;
+
 /// A valid operation on a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {

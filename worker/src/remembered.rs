@@ -1,16 +1,16 @@
 //! The last answers of sessions, in case that a step is repeated: bounded by their bytes over all sessions together,
 //! the oldest forgotten first. Pure: knows nothing about steps, states or time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use chorus_proto::v1;
 
-use crate::operation::SessionKey;
+use crate::operation::{SessionKey, SessionMap};
 
 /// At most one answer for each session.
 #[derive(Debug)]
 pub(crate) struct RememberedAnswers {
-    answers: HashMap<SessionKey, Remembered>,
+    answers: SessionMap<Remembered>,
     /// Whose answers they are, oldest first.
     by_age: BTreeMap<u64, SessionKey>,
     next_age: u64,
@@ -27,7 +27,7 @@ struct Remembered {
 impl RememberedAnswers {
     /// Holds nothing yet, and never more than `max_bytes` bytes of answers.
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { answers: HashMap::new(), by_age: BTreeMap::new(), next_age: 0, bytes: 0, max_bytes }
+        Self { answers: SessionMap::default(), by_age: BTreeMap::new(), next_age: 0, bytes: 0, max_bytes }
     }
 
     /// The session's answer, if it is still kept.

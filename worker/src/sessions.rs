@@ -2,14 +2,14 @@
 //!
 //! Time is an argument. Knows nothing about what a state is, nor about what waits to be computed.
 
-use std::{collections::HashMap, hash::RandomState, time::Duration};
+use std::{hash::RandomState, time::Duration};
 
 use chorus_proto::v1::{self, Failure};
 use tokio::time::Instant;
 
 use crate::{
     failure,
-    operation::{Feed, SessionKey},
+    operation::{Feed, SessionKey, SessionMap},
     remembered::RememberedAnswers,
 };
 
@@ -37,7 +37,7 @@ pub(crate) enum Step {
 /// All sessions of all streams.
 #[derive(Debug)]
 pub(crate) struct SessionTable<S> {
-    sessions: HashMap<SessionKey, Session<S>>,
+    sessions: SessionMap<Session<S>>,
     /// Answers of the sessions' last steps; never of a session that is not here.
     answers: RememberedAnswers,
     digest_keys: RandomState,
@@ -52,7 +52,7 @@ impl<S> SessionTable<S> {
     pub(crate) fn new(max_sessions: usize, ttl: Duration, remembered_bytes: usize) -> Self {
         let answers = RememberedAnswers::new(remembered_bytes);
         let digest_keys = RandomState::new();
-        Self { sessions: HashMap::new(), answers, digest_keys, max_sessions, ttl, next_expiry: None }
+        Self { sessions: SessionMap::default(), answers, digest_keys, max_sessions, ttl, next_expiry: None }
     }
 
     /// Whether `key` can be opened; a session that is replaced makes its own room.
