@@ -3,7 +3,7 @@
 use chorus_proto::v1::{self, Participation};
 use serde::{Deserialize, Serialize};
 
-use crate::weights::shares;
+use crate::weights::shares_of;
 
 /// How many members, and what share of the total configured weight, must take part in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,9 +113,8 @@ impl Quorum {
                 missing: missing(members),
             });
         }
-        let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
         // Without any weight there is no share to fall short of.
-        let Some(shares) = shares(&weights) else {
+        let Some(shares) = shares_of(members.iter().map(|member| member.weight)) else {
             return Ok(());
         };
         let shares = members.iter().zip(shares).filter(|(member, _)| member.missing.is_none());

@@ -12,7 +12,7 @@ use chorus_proto::shortened;
 use chorus_proto::v1::{self, AnswerFrame, Operation, answer::Answer as Kind, operation};
 use prost::Message as _;
 use rustc_hash::FxHashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -127,7 +127,10 @@ impl Attachment {
             return;
         }
         match Arc::clone(&self.room_for_notices).try_acquire_owned() {
-            Ok(room) => self.enqueue(Operation { session, operation: Some(operation) }, room),
+            Ok(room) => {
+                let operation = Operation { session, operation: Some(operation) };
+                self.enqueue(QueuedOperation::new(operation, room));
+            }
             Err(_) => self.reset(Fault::Hung),
         }
     }
@@ -143,10 +146,10 @@ impl Attachment {
         let (reply, answer) = oneshot::channel();
         let registration = self.register(session, WaitingFeed { step, reply })?;
         let operation = operation::Operation::Feed(answer::wire_feed(feed));
-        let operation = Operation { session, operation: Some(operation) };
-        let sent = operation.encoded_len() as u64;
+        let operation = QueuedOperation::new(Operation { session, operation: Some(operation) }, room);
+        let sent = operation.bytes as u64;
         self.traffic.add(plan, TrafficCounts { sent, received: 0, tokens: tokens as u64, rows: rows as u64 });
-        self.enqueue(operation, room);
+        self.enqueue(operation);
         let answer = answer.await.map_err(|_| self.lost())?;
         drop(registration);
         let received = answer.encoded_len() as u64;
@@ -223,7 +226,7 @@ impl Attachment {
                         if let Some(condition) = frame.condition {
                             self.note_condition(&condition, line);
                         }
-                        frame.answers.into_iter().for_each(|answer| self.route(answer));
+                        self.route(frame.answers);
                         frame.handovers.into_iter().for_each(|handover| line.take_over(handover));
                     }
                     Ok(None) => return (Lost::Ended, "the worker ended the stream".to_owned()),
@@ -285,11 +288,11 @@ impl Attachment {
         (lost, said.to_owned())
     }
 
-    fn enqueue(&self, operation: Operation, room: OwnedSemaphorePermit) {
+    fn enqueue(&self, operation: QueuedOperation) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queue.as_ref() {
             // A receiver that is gone means that the stream ends: the waiting feeds hear of it from `end`.
-            let _ = queue.send(QueuedOperation { operation, _room: room });
+            let _ = queue.send(operation);
         }
     }
 
@@ -309,14 +312,21 @@ impl Attachment {
         Ok(Registration { attachment: self, session })
     }
 
-    fn route(&self, answer: v1::Answer) {
-        // Whatever it is about, the worker is at work.
+    /// Passes the answers of a frame on.
+    fn route(&self, answers: Vec<v1::Answer>) {
+        if answers.is_empty() {
+            return;
+        }
+        // Whatever they are about, the worker is at work.
         self.late.store(0, Ordering::Relaxed);
         self.heard.mark();
         self.is_owing.store(false, Ordering::Relaxed);
-        let Waiting::Attached(feeds) = &mut *self.waiting() else {
-            return;
-        };
+        if let Waiting::Attached(feeds) = &mut *self.waiting() {
+            answers.into_iter().for_each(|answer| self.pass_on(answer, feeds));
+        }
+    }
+
+    fn pass_on(&self, answer: v1::Answer, feeds: &mut FxHashMap<SessionId, WaitingFeed>) {
         let Some(waiting) = feeds.get(&answer.session) else {
             tracing::trace!(answer.session, answer.step, "nobody waits for this answer any more");
             return;
@@ -412,7 +422,7 @@ mod tests {
             let (attachment, _frames) = Attachment::new(8, Arc::new(Traffic::new("alto")));
             let (reply, mut heard) = oneshot::channel();
             let _registration = attachment.register(7, WaitingFeed { step: 1, reply }).unwrap();
-            attachment.route(answer(kind));
+            attachment.route(vec![answer(kind)]);
             assert_eq!(attachment.reset.is_cancelled(), broken);
             assert_eq!(heard.try_recv().is_ok(), !broken);
         }
@@ -423,7 +433,7 @@ mod tests {
         let (attachment, _frames) = Attachment::new(8, Arc::new(Traffic::new("alto")));
         for _ in 0..3 {
             (1..MOST_LATE).for_each(|_| attachment.late());
-            attachment.route(v1::Answer { session: 7, step: 1, ..v1::Answer::default() });
+            attachment.route(vec![v1::Answer { session: 7, step: 1, ..v1::Answer::default() }]);
         }
         assert!(!attachment.is_hung());
         (0..MOST_LATE).for_each(|_| attachment.late());

@@ -20,8 +20,16 @@ const OPERATION_FRAMING_BYTES: usize = 16;
 
 /// An operation on its way out; its room in the queue is free again when it is written.
 pub(super) struct QueuedOperation {
-    pub(super) operation: Operation,
-    pub(super) _room: OwnedSemaphorePermit,
+    operation: Operation,
+    /// As it is encoded.
+    pub(super) bytes: usize,
+    _room: OwnedSemaphorePermit,
+}
+
+impl QueuedOperation {
+    pub(super) fn new(operation: Operation, room: OwnedSemaphorePermit) -> Self {
+        Self { bytes: operation.encoded_len(), operation, _room: room }
+    }
 }
 
 /// The frames of one stream. Ends when every sender of the queue is gone and the queue is empty.
@@ -56,7 +64,7 @@ impl OperationFrames {
     fn pack(&mut self) -> OperationFrame {
         let (mut operations, mut bytes) = (Vec::new(), 0);
         while let Some(next) = self.ready.front() {
-            bytes += next.operation.encoded_len() + OPERATION_FRAMING_BYTES;
+            bytes += next.bytes + OPERATION_FRAMING_BYTES;
             if bytes > MAX_OPERATION_FRAME_BYTES && !operations.is_empty() {
                 break;
             }
@@ -84,7 +92,7 @@ mod tests {
             let feed = Feed { step: 1, tokens: vec![u32::MAX; tokens], ..Feed::default() };
             let operation = Some(operation::Operation::Feed(feed));
             let room = Arc::clone(&room).try_acquire_owned().unwrap();
-            QueuedOperation { operation: Operation { session, operation }, _room: room }
+            QueuedOperation::new(Operation { session, operation }, room)
         };
         // Twice as many bytes as fit, then more than as many operations as fit.
         (0..50).for_each(|session| assert!(sender.send(queued(session, 8192)).is_ok()));

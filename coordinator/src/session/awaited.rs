@@ -16,7 +16,7 @@ use crate::replica::{Answer, ReplicaError};
 
 /// A member's session, back from a step with its result.
 pub(super) struct Returned {
-    pub(super) session: MemberSession,
+    pub(super) session: Box<MemberSession>,
     pub(super) result: Result<Answer, ReplicaError>,
 }
 
@@ -50,7 +50,7 @@ impl Awaited {
     }
 
     /// Asks a member.
-    pub(super) fn ask(&mut self, index: usize, session: MemberSession, ask: Ask) {
+    pub(super) fn ask(&mut self, index: usize, session: Box<MemberSession>, ask: Ask) {
         let under_way = self.under_way(session, ask);
         self.members.push((index, Progress::Asked(under_way)));
     }
@@ -81,7 +81,7 @@ impl Awaited {
         (stragglers, self.boxes)
     }
 
-    fn under_way(&mut self, mut session: MemberSession, ask: Ask) -> UnderWay {
+    fn under_way(&mut self, mut session: Box<MemberSession>, ask: Ask) -> UnderWay {
         let (transcript, step) = (self.transcript.clone(), self.step.clone());
         self.boxes.hold(async move {
             let result = session.advance(&transcript, step, ask).await;

@@ -24,13 +24,13 @@ const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// A member on its way back into one session. Dropping it stops the way and closes what was open.
 pub(super) struct CatchUp {
-    arrival: oneshot::Receiver<Result<MemberSession, ReplicaError>>,
+    arrival: oneshot::Receiver<Result<Box<MemberSession>, ReplicaError>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl CatchUp {
     /// The way of a session that is open nowhere starts after `delay`.
-    pub(super) fn start(session: MemberSession, transcript: &Transcript, delay: Duration) -> Self {
+    pub(super) fn start(session: Box<MemberSession>, transcript: &Transcript, delay: Duration) -> Self {
         let (arrived, arrival) = oneshot::channel();
         let way = way_back(session, transcript.clone());
         let task = async move {
@@ -45,7 +45,7 @@ impl CatchUp {
     pub(super) fn poll_arrival(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<MemberSession, ReplicaError>> {
+    ) -> Poll<Result<Box<MemberSession>, ReplicaError>> {
         Pin::new(&mut self.arrival).poll(context).map(|arrived| {
             arrived.unwrap_or_else(|_| {
                 let reason = "its way back into the session was interrupted".to_owned();
@@ -56,7 +56,10 @@ impl CatchUp {
 }
 
 /// Tries until the member has caught up or refuses the session's tokens.
-async fn way_back(mut session: MemberSession, transcript: Transcript) -> Result<MemberSession, ReplicaError> {
+async fn way_back(
+    mut session: Box<MemberSession>,
+    transcript: Transcript,
+) -> Result<Box<MemberSession>, ReplicaError> {
     let member = Arc::clone(session.member());
     let mut delays = ExponentialBuilder::new()
         .with_min_delay(SHORTEST_DELAY)

@@ -28,7 +28,7 @@ const SHORT_FEED: usize = 8;
 pub(crate) struct MemberSession {
     member: Arc<Member>,
     terms: SessionTerms,
-    sitting: Option<Sitting>,
+    sitting: Option<Box<Sitting>>,
     /// Where it is taken up again while it is open nowhere.
     snapshot: Option<Snapshot>,
     /// The replica that was asked last.
@@ -41,12 +41,12 @@ pub(crate) struct MemberSession {
 }
 
 /// How one replica's reading went.
-type Read = (Sitting, Result<Answer, ReplicaError>);
+type Read = (Box<Sitting>, Result<Answer, ReplicaError>);
 
 impl MemberSession {
-    /// Open nowhere yet: the first reading opens it, where this was taken.
-    pub(super) fn new(member: &Arc<Member>, terms: SessionTerms, snapshot: Option<Snapshot>) -> Self {
-        Self {
+    /// Open nowhere yet: the first reading opens it, where this was taken. In a box, since it goes from step to step.
+    pub(super) fn new(member: &Arc<Member>, terms: SessionTerms, snapshot: Option<Snapshot>) -> Box<Self> {
+        Box::new(Self {
             member: Arc::clone(member),
             terms,
             sitting: None,
@@ -55,13 +55,13 @@ impl MemberSession {
             read: 0,
             clock: None,
             _counted: Counted::new(&member.sessions),
-        }
+        })
     }
 
     /// Another session of the member, where this one stands. Where this one is open nowhere, the other begins at the last
     /// snapshot, too.
-    pub(super) fn fork(&self) -> Self {
-        Self {
+    pub(super) fn fork(&self) -> Box<Self> {
+        Box::new(Self {
             member: Arc::clone(&self.member),
             sitting: self.sitting.as_ref().map(|sitting| sitting.fork(self.member.next_session())),
             snapshot: self.snapshot.clone(),
@@ -69,7 +69,7 @@ impl MemberSession {
             clock: None,
             _counted: Counted::new(&self.member.sessions),
             ..*self
-        }
+        })
     }
 
     /// Opens it at a replica, so that what the replica allows is known.
@@ -124,7 +124,7 @@ impl MemberSession {
         let member = Arc::clone(&self.member);
         let mut clock = self.clock.take().unwrap_or_else(|| Box::pin(sleep_until(until)));
         let answer = self.on_any_replica(transcript, &reading);
-        let answer = in_time(&mut clock, until, &member, silence, answer).await;
+        let answer = in_time(&mut clock, start, until, &member, silence, answer).await;
         self.clock = Some(clock);
         let answer = answer.ok_or(ReplicaError::Late { milliseconds: patience.as_millis() }).flatten();
         // Where it was open it was closed with the future that was dropped.
@@ -182,7 +182,7 @@ impl MemberSession {
             };
             let seat = self.sitting.as_ref().map(|sitting| Arc::clone(sitting.seat()));
             let had_snapshot = self.sitting.as_ref().is_some_and(|sitting| sitting.snapshot().is_some());
-            let was_new = self.sitting.as_ref().is_some_and(Sitting::is_new);
+            let was_new = self.sitting.as_ref().is_some_and(|sitting| sitting.is_new());
             self.leave();
             let Some(seat) = seat else {
                 // Nobody is left.
@@ -235,7 +235,7 @@ impl MemberSession {
     /// answer came from.
     async fn hedged(
         &self,
-        sitting: Sitting,
+        sitting: Box<Sitting>,
         transcript: &Transcript,
         reading: &Reading,
         failed: &[Arc<Seat>],
@@ -285,7 +285,7 @@ impl MemberSession {
         snapshot: Option<&Snapshot>,
         transcript: &Transcript,
         reading: &Reading,
-    ) -> Sitting {
+    ) -> Box<Sitting> {
         let Some(last) = asked.last() else {
             return pending().await;
         };
@@ -297,7 +297,7 @@ impl MemberSession {
             let other = self.member.choose(id, asked, silence)?;
             Sitting::open(&self.member, other, id, snapshot.cloned(), transcript, self.terms).ok()
         };
-        let hedge = |other: Sitting| {
+        let hedge = |other: Box<Sitting>| {
             self.member.counts.hedges.add(1);
             self.member.counts.recomputed_tokens.add(self.lacking(&other));
             other
@@ -330,7 +330,7 @@ impl MemberSession {
     }
 
     /// Opens the session at a replica that is up, none of `except`, where it can be taken up.
-    fn sit(&self, transcript: &Transcript, except: &[Arc<Seat>]) -> Result<Sitting, ReplicaError> {
+    fn sit(&self, transcript: &Transcript, except: &[Arc<Seat>]) -> Result<Box<Sitting>, ReplicaError> {
         let id = self.member.next_session();
         let Some(seat) = self.member.choose(id, except, self.terms.patience.silence) else {
             let reason = self.member.presence().reason().to_owned();
@@ -359,7 +359,7 @@ impl MemberSession {
 
     /// Where it can be taken up again now.
     pub(super) fn snapshot(&self) -> Option<&Snapshot> {
-        self.sitting.as_ref().map_or(self.snapshot.as_ref(), Sitting::snapshot)
+        self.sitting.as_ref().map_or(self.snapshot.as_ref(), |sitting| sitting.snapshot())
     }
 
     fn snapshot_position(&self) -> usize {
@@ -370,13 +370,14 @@ impl MemberSession {
 /// The answer, unless nothing comes from the member for so long; none where it is late.
 async fn in_time(
     clock: &mut Pin<Box<Sleep>>,
+    start: Instant,
     until: Instant,
     member: &Member,
     silence: Duration,
     answer: impl Future<Output = Result<Answer, ReplicaError>>,
 ) -> Option<Result<Answer, ReplicaError>> {
     let mut answer = pin!(answer);
-    let mut look_again = Instant::now() + silence;
+    let mut look_again = start + silence;
     loop {
         clock.as_mut().reset(look_again.min(until));
         tokio::select! {
@@ -395,7 +396,7 @@ async fn in_time(
     }
 }
 
-async fn read(mut sitting: Sitting, transcript: &Transcript, reading: &Reading) -> Read {
+async fn read(mut sitting: Box<Sitting>, transcript: &Transcript, reading: &Reading) -> Read {
     let result = sitting.read(transcript, reading).await;
     (sitting, result)
 }

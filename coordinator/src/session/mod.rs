@@ -243,7 +243,7 @@ impl EnsembleSession {
         let start = self.transcript.len();
         let step = start..self.transcript.extend(tokens);
         let mut awaited = self.send_out(step.clone(), ask);
-        let mut results: BTreeMap<usize, Result<Answer, ReplicaError>> = BTreeMap::new();
+        let mut results: Vec<(usize, Result<Answer, ReplicaError>)> = Vec::new();
         let begin = Instant::now();
         let mut patience = pin!(sleep(SHORTEST_PATIENCE));
         loop {
@@ -254,7 +254,7 @@ impl EnsembleSession {
                         break;
                     };
                     self.places[index] = Place::InStep(session);
-                    results.insert(index, result);
+                    results.push((index, result));
                     // As long again as this took.
                     let now = Instant::now();
                     patience.as_mut().reset(now + (now - begin).max(SHORTEST_PATIENCE));
@@ -273,7 +273,9 @@ impl EnsembleSession {
             self.places[index] = Place::Straggling(under_way);
         }
         self.boxes = boxes;
-        let answers = self.conclude(results.into_iter().collect(), step, |_| ask.clone()).await?;
+        // In member order, whoever was first.
+        results.sort_unstable_by_key(|(index, _)| *index);
+        let answers = self.conclude(results, step, |_| ask.clone()).await?;
         Ok(StepAnswers { _budget: budget, ..answers })
     }
 
@@ -294,11 +296,12 @@ impl EnsembleSession {
     fn can_do_without(
         &self,
         awaited: &[usize],
-        results: &BTreeMap<usize, Result<Answer, ReplicaError>>,
+        results: &[(usize, Result<Answer, ReplicaError>)],
         is_decided: impl Fn(&[(usize, &Answer)], &[usize]) -> bool,
     ) -> bool {
         let answers = results.iter().filter_map(|(index, result)| Some((*index, result.as_ref().ok()?)));
-        let answers: Vec<(usize, &Answer)> = answers.collect();
+        let mut answers: Vec<(usize, &Answer)> = answers.collect();
+        answers.sort_unstable_by_key(|(index, _)| *index);
         let participants: Vec<usize> = answers.iter().map(|(index, _)| *index).collect();
         !answers.is_empty()
             && self.roster.check_quorum(&self.participation_of(&participants)).is_ok()
@@ -348,7 +351,7 @@ impl EnsembleSession {
         self.way_back(session, presence.reason().to_owned(), Duration::ZERO)
     }
 
-    fn way_back(&self, session: MemberSession, reason: String, delay: Duration) -> Place {
+    fn way_back(&self, session: Box<MemberSession>, reason: String, delay: Duration) -> Place {
         match self.rejoin {
             Rejoin::Never => Place::Out { reason },
             Rejoin::Allowed => {

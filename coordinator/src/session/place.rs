@@ -11,7 +11,7 @@ use crate::replica::Presence;
 
 pub(super) enum Place {
     /// It answers every step.
-    InStep(MemberSession),
+    InStep(Box<MemberSession>),
     /// It still answers a step that was decided without it.
     Straggling(UnderWay),
     /// It was lost, or not up when the session began, and comes back in the background.
@@ -30,7 +30,7 @@ impl Default for Place {
 impl Place {
     pub(super) fn in_step(&mut self) -> Option<&mut MemberSession> {
         match self {
-            Self::InStep(session) => Some(session),
+            Self::InStep(session) => Some(&mut **session),
             Self::Straggling(_) | Self::CatchingUp { .. } | Self::Out { .. } => None,
         }
     }

@@ -58,7 +58,7 @@ impl Sitting {
         snapshot: Option<Snapshot>,
         transcript: &Transcript,
         terms: SessionTerms,
-    ) -> Result<Self, ReplicaError> {
+    ) -> Result<Box<Self>, ReplicaError> {
         let (origin, position) =
             (Origin::at(snapshot.as_ref()), snapshot.as_ref().map_or(0, Snapshot::position));
         seat.replica.open(id, origin);
@@ -66,7 +66,7 @@ impl Sitting {
         // session is unknown there.
         let card = seat.replica.card();
         let limits = card.as_ref().and_then(|card| card.limits).unwrap_or_default();
-        let sitting = Self {
+        let sitting = Box::new(Self {
             id,
             step: 0,
             position,
@@ -77,7 +77,7 @@ impl Sitting {
             prompt_tokens: terms.prompt_tokens,
             _counted: Counted::new(&seat.sessions),
             seat,
-        };
+        });
         match card {
             Some(card) if card.vocabulary_fingerprint != transcript.vocabulary() => {
                 tracing::debug!(member = member.name(), "another vocabulary");
@@ -88,16 +88,16 @@ impl Sitting {
     }
 
     /// Another session where this one stands, at the same replica. This one has no feed under way.
-    pub(super) fn fork(&self, id: SessionId) -> Self {
+    pub(super) fn fork(&self, id: SessionId) -> Box<Self> {
         self.seat.replica.open(id, Origin::Fork(self.id));
-        Self {
+        Box::new(Self {
             seat: Arc::clone(&self.seat),
             id,
             step: 0,
             snapshot: self.snapshot.clone(),
             _counted: Counted::new(&self.seat.sessions),
             ..*self
-        }
+        })
     }
 
     pub(super) fn seat(&self) -> &Arc<Seat> {

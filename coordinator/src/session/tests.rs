@@ -29,7 +29,7 @@ struct Stage {
     replicas: Vec<Arc<ScriptedReplica>>,
     member: Arc<Member>,
     transcript: Transcript,
-    session: MemberSession,
+    session: Box<MemberSession>,
 }
 
 impl Stage {
