@@ -9,7 +9,8 @@
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// How many tiles there must be for those behind the first to ask for what comes next: one alone is done before it comes.
+/// How many tiles there must be for them to ask for what comes next. One or two are done with their part before memory has
+/// delivered another, and what they ask for keeps what the first needs waiting.
 const TILES: usize = 3;
 
 /// What one tile asks for, line by line while it passes over its weights.
