@@ -26,13 +26,32 @@ pub(super) struct Ahead {
     pace: usize,
 }
 
-impl Ahead {
-    /// Asks for nothing.
-    pub(super) const NOTHING: Self = Self { near: 0, next: std::ptr::null(), left: 0, pace: 0 };
+/// One of the tiles that a block of rows is cut into.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tile {
+    /// The first row of the block.
+    pub(super) block: usize,
+    /// Which tile of the block.
+    pub(super) index: usize,
+    /// How many there are.
+    pub(super) tiles: usize,
+}
 
-    /// Of the tile `index` of `tiles`, which asks `times` times; what comes next stands behind `weights` and is as large.
+impl Ahead {
+    const NOTHING: Self = Self { near: 0, next: std::ptr::null(), left: 0, pace: 0 };
+
+    /// What a tile asks for in `times` times; what comes next stands behind `weights` and is as large. Rows of later blocks find
+    /// the weights where those of the first have left them.
     #[inline(always)]
-    pub(super) fn of<T>(weights: &[T], index: usize, tiles: usize, times: usize, near: usize) -> Self {
+    pub(super) fn of<T>(
+        weights: &[T],
+        Tile { block, index, tiles }: Tile,
+        times: usize,
+        near: usize,
+    ) -> Self {
+        if block > 0 {
+            return Self::NOTHING;
+        }
         let near = if index == 0 { near } else { 0 };
         if tiles < TILES {
             return Self { near, ..Self::NOTHING };
@@ -91,8 +110,8 @@ mod tests {
     fn asked_for(weights: &[[u8; LINE]], tiles: usize, times: usize) -> Vec<usize> {
         let behind = weights.as_ptr_range().end.addr();
         let mut lines = Vec::new();
-        for tile in 0..tiles {
-            let mut ahead = Ahead::of(weights, tile, tiles, times, 0);
+        for index in 0..tiles {
+            let mut ahead = Ahead::of(weights, Tile { block: 0, index, tiles }, times, 0);
             for weights in weights.iter().take(times) {
                 let first = (ahead.next.addr().wrapping_sub(behind)) / LINE;
                 let before = ahead.left;
@@ -117,7 +136,13 @@ mod tests {
     fn few_tiles_ask_for_what_the_first_needs_itself() {
         let weights = [[0; LINE]; 16];
         assert!(asked_for(&weights, 2, 16).is_empty());
-        let near = |tile| Ahead::of(&weights, tile, 2, 16, 4096).near;
+        let near = |index| Ahead::of(&weights, Tile { block: 0, index, tiles: 2 }, 16, 4096).near;
         assert_eq!((near(0), near(1)), (4096, 0));
+    }
+
+    #[test]
+    fn rows_of_later_blocks_ask_for_nothing() {
+        let ahead = Ahead::of(&[[0; LINE]; 16], Tile { block: 48, index: 0, tiles: 8 }, 16, 4096);
+        assert_eq!((ahead.near, ahead.left), (0, 0));
     }
 }

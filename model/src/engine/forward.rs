@@ -192,9 +192,7 @@ impl Engine {
         let vocab_size = self.weights.vocab_size;
         let most = (LOGITS / vocab_size).max(LOGIT_ROWS);
         let wanted = std::mem::take(&mut self.workspace.block.wanted);
-        // In equal parts: a few rows that are left over would pass over all weights for themselves.
-        let parts = wanted.len().div_ceil(most).max(1);
-        for wanted in wanted.chunks(wanted.len().div_ceil(parts).max(1)) {
+        for wanted in wanted.chunks(part(wanted.len(), most)) {
             self.select(wanted, rows)?;
             self.project_output(wanted.len())?;
             self.hand_over(wanted, receive)?;
@@ -291,6 +289,12 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// How many of `count` rows are computed together, at most `most`: in equal parts, since a few that are left over would pass
+/// over all weights for themselves.
+fn part(count: usize, most: usize) -> usize {
+    count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
 /// Runs every step of a layer's block, each from the gate input that `input` makes of its number.

@@ -6,7 +6,7 @@
 
 use pulp::Simd;
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Tile};
 use super::panels::VECTORS;
 
 /// The sums of one row with one panel.
@@ -63,11 +63,7 @@ pub(super) fn add_product<S: Simd>(
             let count = share + usize::from(tile < larger);
             let sums = &mut sums[row..row + count];
             let place = Place { row: first + row, group: index * part };
-            // Rows of later blocks find the weights where those of the first have left them.
-            let ahead = match first {
-                0 => Ahead::of(weights, tile, tiles, weights.len(), NEAR),
-                _ => Ahead::NOTHING,
-            };
+            let ahead = Ahead::of(weights, Tile { block: first, index: tile, tiles }, weights.len(), NEAR);
             match count {
                 1 => add_tile::<S, 1>(simd, sums, rows, place, weights, ahead),
                 2 => add_tile::<S, 2>(simd, sums, rows, place, weights, ahead),

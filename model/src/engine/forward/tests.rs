@@ -126,3 +126,20 @@ fn quantised_weights_compute_what_the_numbers_compute_that_they_stand_for() -> R
     }
     Ok(())
 }
+
+#[test]
+fn rows_are_computed_in_as_few_and_as_equal_parts_as_can_be() {
+    let parts = |count: usize, most| -> Vec<usize> {
+        let rows = vec![(); count];
+        rows.chunks(part(count, most)).map(<[()]>::len).collect()
+    };
+    assert_eq!(parts(64, 63), [32, 32]);
+    assert_eq!(parts(96, 96), [96]);
+    assert_eq!(parts(512, 96), [86, 86, 86, 86, 86, 82]);
+    assert!(parts(0, 96).is_empty());
+    for count in 1..300 {
+        let parts = parts(count, 63);
+        assert_eq!(parts.len(), count.div_ceil(63));
+        assert!(parts.iter().all(|rows| *rows <= 63));
+    }
+}

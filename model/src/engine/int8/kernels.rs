@@ -3,7 +3,7 @@
 //! The safe wall around the intrinsics: slices are cut to what a kernel reads before it runs.
 
 use super::{Panel, QuantizedRows};
-use crate::engine::ahead::Ahead;
+use crate::engine::ahead::{self, Ahead};
 use crate::engine::kernel::Kernel;
 use crate::engine::panels::VECTORS;
 
@@ -49,11 +49,8 @@ impl Kernel {
             let (sums, others) = rest.split_at_mut(size * width);
             rest = others;
             let times = panel.values.len() / (width * self.group());
-            // Rows of later blocks find the weights where those of the first have left them.
-            let ahead = match first {
-                0 => Ahead::of(panel.values, tile, tiles, times, NEAR),
-                _ => Ahead::NOTHING,
-            };
+            let place = ahead::Tile { block: first, index: tile, tiles };
+            let ahead = Ahead::of(panel.values, place, times, NEAR);
             match size {
                 1 => self.tile::<1>(rows, row, panel, ahead, sums),
                 2 => self.tile::<2>(rows, row, panel, ahead, sums),
