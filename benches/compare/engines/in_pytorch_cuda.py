@@ -11,6 +11,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
@@ -93,6 +94,19 @@ class PyTorch:
         return repeated(lambda: torch.mm(one, other, out=out)), CALLS * 2 * SIZE**3
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A graph, with all whose memory it uses: the tensors of `forward` go with it."""
+
+    graph: torch.cuda.CUDAGraph
+    forward: Callable[[], torch.Tensor]
+    logits: torch.Tensor
+
+    def __call__(self) -> torch.Tensor:
+        self.graph.replay()
+        return self.logits
+
+
 def recorded(forward: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     """The same as one CUDA graph."""
     side = torch.cuda.Stream()
@@ -105,11 +119,7 @@ def recorded(forward: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     with torch.cuda.graph(graph):
         logits = forward()
 
-    def replay() -> torch.Tensor:
-        graph.replay()
-        return logits
-
-    return replay
+    return Recorded(graph, forward, logits)
 
 
 def repeated(call: Callable[[], object]) -> Callable[[], None]:

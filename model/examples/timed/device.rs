@@ -1,22 +1,35 @@
 //! What a device copies and multiplies at most, by candle's own operations. Knows nothing about models.
 
+#[cfg(feature = "cuda")]
+use std::cell::RefCell;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 use chorus_model::Precision;
 
 /// Far more than any cache of a device holds.
+#[cfg(feature = "cuda")]
 const COPIED_BYTES: usize = 1 << 30;
 /// A square product of this size keeps every multiprocessor busy.
 const SIZE: usize = 8192;
 /// Calls between two looks at the clock.
 const CALLS: usize = 4;
 
-/// Reads and writes a gibibyte.
+/// Reads and writes a gibibyte, from memory that is there to memory that is there.
+#[cfg(feature = "cuda")]
 pub(crate) fn bandwidth(device: &Device, repeats: usize) -> Result<String> {
-    let values = Tensor::zeros(COPIED_BYTES / size_of::<f32>(), DType::F32, device)?;
-    let rates = rates(device, repeats, (2 * COPIED_BYTES) as f64, || values.copy().map(drop))?;
+    let cuda = device.as_cuda_device()?;
+    let values = cuda.alloc_zeros::<f32>(COPIED_BYTES / size_of::<f32>())?;
+    let target = RefCell::new(values.clone());
+    let copy = || cuda.memcpy_dtod(&values, &mut *target.borrow_mut());
+    let rates = rates(device, repeats, (2 * COPIED_BYTES) as f64, copy)?;
     Ok(format!("{{\"gigabytes_per_second\": {rates:?}}}"))
+}
+
+/// There is no device.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn bandwidth(device: &Device, _: usize) -> Result<String> {
+    candle_core::bail!("built without CUDA: nothing is known of {device:?}")
 }
 
 /// A square product in the model's own numbers.
