@@ -1,6 +1,10 @@
 //! One thread of a grid: a coroutine, who it is, and what it waits for. Knows nothing about the other threads.
 
-use std::{cell::Cell, ptr};
+use std::{
+    cell::Cell,
+    ptr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use corosensei::{Coroutine, CoroutineResult, Yielder, stack::DefaultStack};
 use half::f16;
@@ -61,9 +65,11 @@ struct Running {
 
 thread_local! {
     static RUNNING: Running = const { Running { identity: Cell::new(ptr::null()), yielder: Cell::new(ptr::null()) } };
-    /// Stacks of threads that have ended, for those that follow.
-    static STACKS: Cell<Vec<DefaultStack>> = const { Cell::new(Vec::new()) };
 }
+
+/// Stacks of threads that have ended, for those that follow, on whichever thread of the host: a system has only so many
+/// pieces of memory for a process.
+static STACKS: Mutex<Vec<DefaultStack>> = Mutex::new(Vec::new());
 
 impl Thread {
     /// A thread that has not begun. The body must live until it has ended or is forgotten.
@@ -92,12 +98,7 @@ impl Thread {
                 wait
             }
             CoroutineResult::Return(()) => {
-                let stack = coroutine.into_stack();
-                STACKS.with(|stacks| {
-                    let mut kept = stacks.take();
-                    kept.push(stack);
-                    stacks.set(kept);
-                });
+                stacks().push(coroutine.into_stack());
                 Wait::Over
             }
         };
@@ -109,13 +110,12 @@ impl Thread {
     }
 }
 
+fn stacks() -> MutexGuard<'static, Vec<DefaultStack>> {
+    STACKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn stack() -> std::io::Result<DefaultStack> {
-    let kept = STACKS.with(|stacks| {
-        let mut kept = stacks.take();
-        let stack = kept.pop();
-        stacks.set(kept);
-        stack
-    });
+    let kept = stacks().pop();
     kept.map_or_else(|| DefaultStack::new(STACK_BYTES), Ok)
 }
 
