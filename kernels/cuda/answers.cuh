@@ -11,8 +11,10 @@
 
 constexpr int ANSWER_THREADS = 512;
 constexpr int BINS = 256;
-/// Logits whose exponentials are added in f32 before the sum goes on in f64.
-constexpr u32 EXACT = 8;
+/// Packs of four logits that a thread asks for before it looks at one.
+constexpr int PACKS_AHEAD = 4;
+/// Packs whose exponentials are added in f32 before the sum goes on in f64.
+constexpr int EXACT = 2;
 
 /// Shared memory of a block beside the row: histograms of each warp, and room for what threads find out together.
 struct AnswerRoom {
@@ -175,54 +177,96 @@ __device__ __forceinline__ u32 find_draw(
     return room.bin;
 }
 
+/// What a thread knows of the logits that it has read: the largest one, infinite where one is not finite, and the sum of
+/// exp(logit - largest).
+struct Mass {
+    float largest;
+    double sum;
+};
+
+/// Reads a row once, every thread its packs of four, and puts it with its bias to `target`, if there is one. The sum is
+/// rescaled whenever a larger logit is found (Milakov and Gimelshein, "Online normalizer calculation for softmax").
+__device__ __forceinline__ Mass read_row(const AnswersArguments& a, const float* logits, float* target) {
+    const float4* source = reinterpret_cast<const float4*>(logits);
+    const float4* bias = reinterpret_cast<const float4*>(a.bias);
+    const u32 packs = a.outputs / 4;
+    Mass mass{-FLT_MAX, 0.0};
+    bool is_finite = true;
+    for (u32 first = threadIdx.x; first < packs; first += PACKS_AHEAD * blockDim.x) {
+        float4 raw[PACKS_AHEAD] = {}, added[PACKS_AHEAD] = {};
+#pragma unroll
+        for (int ahead = 0; ahead < PACKS_AHEAD; ahead++) {
+            const u32 pack = first + ahead * blockDim.x;
+            if (pack < packs) {
+                raw[ahead] = source[pack];
+                added[ahead] = bias[pack];
+            }
+        }
+        float values[PACKS_AHEAD][4];
+        float largest = mass.largest;
+#pragma unroll
+        for (int ahead = 0; ahead < PACKS_AHEAD; ahead++) {
+            const u32 pack = first + ahead * blockDim.x;
+            values[ahead][0] = raw[ahead].x + added[ahead].x;
+            values[ahead][1] = raw[ahead].y + added[ahead].y;
+            values[ahead][2] = raw[ahead].z + added[ahead].z;
+            values[ahead][3] = raw[ahead].w + added[ahead].w;
+            if (target && pack < packs) {
+                const float(&four)[4] = values[ahead];
+                reinterpret_cast<float4*>(target)[pack] = make_float4(four[0], four[1], four[2], four[3]);
+            }
+#pragma unroll
+            for (int index = 0; index < 4; index++) {
+                // What fills the last pack up is no logit.
+                const bool is_token = pack < packs && 4 * pack + index < a.vocabulary;
+                float& value = values[ahead][index];
+                value = is_token ? value : -INFINITY;
+                is_finite = is_finite && (!is_token || fabsf(value) <= FLT_MAX);
+                largest = value > largest ? value : largest;
+            }
+        }
+        if (largest > mass.largest) {
+            mass.sum *= static_cast<double>(expf(mass.largest - largest));
+            mass.largest = largest;
+        }
+#pragma unroll
+        for (int ahead = 0; ahead < PACKS_AHEAD; ahead += EXACT) {
+            float part = 0.0f;
+#pragma unroll
+            for (int index = 0; index < 4 * EXACT; index++) {
+                part += expf(values[ahead + index / 4][index % 4] - largest);
+            }
+            mass.sum += static_cast<double>(part);
+        }
+    }
+    mass.largest = is_finite ? mass.largest : INFINITY;
+    return mass;
+}
+
 __device__ __forceinline__ void answers(const AnswersArguments& a) {
     AnswerRoom& room = *shared_memory<AnswerRoom>();
     float* staged = reinterpret_cast<float*>(shared_memory<char>() + (sizeof(AnswerRoom) + 15) / 16 * 16);
     const u32 index = blockIdx.x;
     const Ask ask = a.asks[index];
     float* logits = a.logits + static_cast<size_t>(index) * a.outputs;
-    LogitRow row{logits, a.bias};
-    if (a.is_staged || ask.kind == ASK_ROW) {
-        float* target = a.is_staged ? staged : logits;
-        for (u32 token = threadIdx.x; token < a.vocabulary; token += blockDim.x) {
-            const float logit = row[token];
-            if (ask.kind == ASK_ROW) {
-                logits[token] = logit;
-            }
-            target[token] = logit;
-        }
-        row = LogitRow{target, nullptr};
-        __syncthreads();
-    }
-    const u32 each = ((a.vocabulary + blockDim.x - 1) / blockDim.x) | 1u;
-    const u32 start = threadIdx.x * each < a.vocabulary ? threadIdx.x * each : a.vocabulary;
-    const Share share{start, start + each < a.vocabulary ? start + each : a.vocabulary};
-
-    float own = -FLT_MAX;
-    bool is_finite = true;
-    for (u32 token = share.start; token < share.end; token++) {
-        const float logit = row[token];
-        is_finite = is_finite && fabsf(logit) <= FLT_MAX;
-        own = logit > own ? logit : own;
-    }
-    own = is_finite ? own : INFINITY;
+    float* target = ask.kind == ASK_ROW ? logits : a.is_staged ? staged : nullptr;
+    const Mass own = read_row(a, logits, target);
+    // The first wait of the reduction is for what the threads have put there, too.
     const float largest =
-        block_reduce(own, room.floats, [](float one, float other) { return one > other ? one : other; });
+        block_reduce(own.largest, room.floats, [](float one, float other) { return one > other ? one : other; });
+    const LogitRow row{target ? target : logits, target ? nullptr : a.bias};
     Answer answer{NAN, largest, 0.0f, 0, 0};
     if (largest <= FLT_MAX) {
-        double sum = 0.0;
-        for (u32 token = share.start; token < share.end; token += EXACT) {
-            float part = 0.0f;
-            for (u32 other = token; other < token + EXACT && other < share.end; other++) {
-                part += expf(row[other] - largest);
-            }
-            sum += static_cast<double>(part);
-        }
-        sum = block_reduce(sum, room.doubles, [](double one, double other) { return one + other; });
+        const double part = own.sum * static_cast<double>(expf(own.largest - largest));
+        const double sum =
+            block_reduce(part, room.doubles, [](double one, double other) { return one + other; });
         answer.log_sum = log(sum);
         if (ask.target != NO_TOKEN) {
             answer.target = row[ask.target];
         }
+        const u32 each = ((a.vocabulary + blockDim.x - 1) / blockDim.x) | 1u;
+        const u32 start = threadIdx.x * each < a.vocabulary ? threadIdx.x * each : a.vocabulary;
+        const Share share{start, start + each < a.vocabulary ? start + each : a.vocabulary};
         if (ask.kind == ASK_TOP) {
             answer.count = find_top(a, ask, answer, row, share, room);
         } else if (ask.kind == ASK_IDS) {

@@ -118,8 +118,6 @@ struct ScanArguments {
     /// [V][H][4] W, or none.
     const void* table;
     const float* bias;
-    /// [batch][padded]: c between the steps.
-    float* carry;
     float* slots;
     const u32* tokens;
     const u32* from;
@@ -139,8 +137,10 @@ struct ScanArguments {
     u32 layer;
     /// Units of one block.
     u32 units;
-    /// Whether a block keeps its weights in shared memory.
-    u32 is_kept;
+    /// How many of them have their weights in shared memory.
+    u32 kept;
+    /// Parts that a unit's products are computed in.
+    u32 parts;
 };
 
 struct SelectArguments {
@@ -217,6 +217,6 @@ struct AnswersArguments {
     u32 vocabulary;
     u32 outputs;
     u32 rows;
-    /// Whether a row fits into shared memory.
+    /// Whether a row is staged in shared memory, for who reads it more than once.
     u32 is_staged;
 };

@@ -44,8 +44,11 @@ std::uint16_t chorus_emulated_float_to_f16(float value);
 #define blockDim (chorus_emulated_thread()->block_size)
 #define gridDim (chorus_emulated_thread()->grid_size)
 
-#define KERNEL(name, Arguments, threads, body)                                                     \
-    static void emulated_##name(const void* a) { body(*static_cast<const Arguments*>(a)); }        \
+#define KERNEL_AHEAD(name, Arguments, threads, ahead, body)                                        \
+    static void emulated_##name(const void* a) {                                                   \
+        ahead(*static_cast<const Arguments*>(a));                                                  \
+        body(*static_cast<const Arguments*>(a));                                                   \
+    }                                                                                              \
     static const EmulatedKernel kernel_##name(#name, threads, sizeof(Arguments), emulated_##name);
 
 /// A kernel by its name, in a list that the host reads.
@@ -72,6 +75,7 @@ inline T* shared_memory() {
 
 inline void __syncthreads() { chorus_emulated_wait(BLOCK); }
 inline void __threadfence() {}
+inline void fetch(const void*) {}
 inline void pause() { chorus_emulated_wait(PAUSE); }
 
 template <class T>

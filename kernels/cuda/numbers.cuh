@@ -40,23 +40,14 @@ __device__ __forceinline__ void unpack(const uint4& raw, float (&values)[8], F16
     }
 }
 
-/// PACK<W> weights.
-template <class W>
-__device__ __forceinline__ void read(const W* address, float (&values)[PACK<W>]) {
-    // First all of it, so that it is one load.
-    const uint4 raw = *reinterpret_cast<const uint4*>(address);
-    unpack(raw, values, W{});
-}
-
-/// The same numbers of activations, which may be in f32 where weights are not; `IS_WRITTEN` where other blocks of the same
-/// launch have written them.
-template <bool IS_WRITTEN, int COUNT, class X>
-__device__ __forceinline__ void read_activations(const X* address, float (&values)[COUNT]) {
+/// COUNT numbers, which may be in f32 where weights are not.
+template <int COUNT, class X>
+__device__ __forceinline__ void read(const X* address, float (&values)[COUNT]) {
     float part[PACK<X>];
 #pragma unroll
     for (int start = 0; start < COUNT; start += PACK<X>) {
-        const uint4* place = reinterpret_cast<const uint4*>(address + start);
-        const uint4 raw = IS_WRITTEN ? read_shared_by_blocks(place) : *place;
+        // First all of it, so that it is one load.
+        const uint4 raw = *reinterpret_cast<const uint4*>(address + start);
         unpack(raw, part, X{});
 #pragma unroll
         for (int index = 0; index < PACK<X>; index++) {

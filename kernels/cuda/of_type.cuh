@@ -5,10 +5,10 @@
 #include "output.cuh"
 #include "recurrence.cuh"
 
-#define OF_TILE(type, W, rows)                                           \
-    KERNEL(lstm_rows_##type##_##rows, RowsArguments, 256, (lstm_rows<W, rows>))  \
-    KERNEL(scan_##type##_##rows, ScanArguments, 256, (scan<W, rows>))            \
-    KERNEL(project_##type##_##rows, ProjectArguments, 256, (project<W, rows>))
+#define OF_TILE(type, W, rows)                                                                             \
+    KERNEL_AHEAD(lstm_rows_##type##_##rows, RowsArguments, 256, fetch_for_rows<W>, (lstm_rows<W, rows>))   \
+    KERNEL(scan_##type##_##rows, ScanArguments, SCAN_THREADS, (scan<W, rows>))                             \
+    KERNEL_AHEAD(project_##type##_##rows, ProjectArguments, 256, fetch_for_project<W>, (project<W, rows>))
 
 #define OF_TYPE(type, W)                                \
     OF_TILE(type, W, 1)                                 \

@@ -6,8 +6,32 @@
 
 #include <cuda_fp16.h>
 
-#define KERNEL(name, Arguments, threads, body) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const Arguments a) { body(a); }
+#define KERNEL_AHEAD(name, Arguments, threads, ahead, body)                   \
+    extern "C" __global__ void __launch_bounds__(threads) name(const Arguments a) { \
+        let_next_launch_begin();                                              \
+        ahead(a);                                                             \
+        wait_for_launch_before();                                             \
+        body(a);                                                              \
+    }
+
+/// The launch behind this one may take what is free of the device from here on. All that it reads it waits for.
+__device__ __forceinline__ void let_next_launch_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// All launches before this one are done, and what they wrote is there.
+__device__ __forceinline__ void wait_for_launch_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// Into the cache that all multiprocessors share.
+__device__ __forceinline__ void fetch(const void* address) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
 
 /// The block's dynamic shared memory, aligned to 16 bytes.
 template <class T>
@@ -40,6 +64,13 @@ __device__ __forceinline__ unsigned short float_to_f16(float value) {
 #else
 #include "emulated.hpp"
 #endif
+
+/// A kernel whose launch begins with nothing.
+#define KERNEL(name, Arguments, threads, body) KERNEL_AHEAD(name, Arguments, threads, nothing, body)
+
+/// What a kernel does before the launch before it is done: it reads nothing but weights.
+template <class Arguments>
+__device__ __forceinline__ void nothing(const Arguments&) {}
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
 constexpr int WARP = 32;

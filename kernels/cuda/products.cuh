@@ -4,30 +4,61 @@
 
 #include "numbers.cuh"
 
+/// Packs of each weight row that a lane asks for before it multiplies: their way from memory is long, and registers are few.
+template <int ROWS>
+constexpr int AHEAD = ROWS <= 2 ? 4 : ROWS == 4 ? 2 : 1;
+
 /// Adds the products of weight rows 0 to 3, `stride` numbers apart, with the activations to the lane's part of the sums.
 /// `depth` is a multiple of 8, and every row begins at 16 bytes.
-template <class W, int ROWS, bool IS_WRITTEN = false, class X>
+template <class W, int ROWS, class X>
 __device__ __forceinline__ void add_products(
     float (&sums)[4][ROWS], const W* weights, int stride, int depth, const X* const (&rows)[ROWS]) {
-#pragma unroll 4
-    for (int start = lane() * PACK<W>; start < depth; start += WARP * PACK<W>) {
-        float part[4][PACK<W>];
+    constexpr int STEP = WARP * PACK<W>;
+    for (int first = lane() * PACK<W>; first < depth; first += AHEAD<ROWS> * STEP) {
+        uint4 raw[AHEAD<ROWS>][4];
 #pragma unroll
-        for (int row = 0; row < 4; row++) {
-            read(weights + row * stride + start, part[row]);
-        }
+        for (int ahead = 0; ahead < AHEAD<ROWS>; ahead++) {
+            const int start = first + ahead * STEP;
 #pragma unroll
-        for (int row = 0; row < ROWS; row++) {
-            float values[PACK<W>];
-            read_activations<IS_WRITTEN>(rows[row] + start, values);
-#pragma unroll
-            for (int out = 0; out < 4; out++) {
-#pragma unroll
-                for (int index = 0; index < PACK<W>; index++) {
-                    sums[out][row] += part[out][index] * values[index];
+            for (int row = 0; row < 4; row++) {
+                if (start < depth) {
+                    raw[ahead][row] = *reinterpret_cast<const uint4*>(weights + row * stride + start);
                 }
             }
         }
+#pragma unroll
+        for (int ahead = 0; ahead < AHEAD<ROWS>; ahead++) {
+            const int start = first + ahead * STEP;
+            if (start < depth) {
+                float part[4][PACK<W>];
+#pragma unroll
+                for (int row = 0; row < 4; row++) {
+                    unpack(raw[ahead][row], part[row], W{});
+                }
+#pragma unroll
+                for (int row = 0; row < ROWS; row++) {
+                    float values[PACK<W>];
+                    read(rows[row] + start, values);
+#pragma unroll
+                    for (int out = 0; out < 4; out++) {
+#pragma unroll
+                        for (int index = 0; index < PACK<W>; index++) {
+                            sums[out][row] += part[out][index] * values[index];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Asks for the beginnings of weight rows 0 to 3, a line a lane, for whoever multiplies with them soon.
+template <class W>
+__device__ __forceinline__ void fetch_rows(const W* weights, int stride, int depth) {
+    constexpr int LINE = 128 / static_cast<int>(sizeof(W));
+    const int start = lane() % 8 * LINE;
+    if (start < depth) {
+        fetch(weights + lane() / 8 * stride + start);
     }
 }
 

@@ -208,8 +208,6 @@ pub struct ScanArguments {
     pub table: Address,
     /// `[H, 4]`.
     pub bias: Address,
-    /// `[batch][padded]`: c between the steps.
-    pub carry: Address,
     /// All slots.
     pub slots: Address,
     /// The rows' tokens.
@@ -238,8 +236,10 @@ pub struct ScanArguments {
     pub layer: u32,
     /// Units of one block.
     pub units: u32,
-    /// Whether a block keeps its weights in shared memory.
-    pub is_kept: u32,
+    /// How many of them have their weights in shared memory.
+    pub kept: u32,
+    /// Parts that a unit's products are computed in.
+    pub parts: u32,
 }
 
 /// Of [`crate::Kernel::Select`].
@@ -348,7 +348,7 @@ pub struct AnswersArguments {
     pub outputs: u32,
     /// How many rows.
     pub rows: u32,
-    /// Whether a row fits into shared memory.
+    /// Whether a row is staged in shared memory, for who reads it more than once.
     pub is_staged: u32,
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Threads of a block of every kernel but the answers', at most.
 pub const THREADS: u32 = 256;
+/// Threads of a block of a scan.
+pub const SCAN_THREADS: u32 = 512;
 /// Threads of a block that finds answers.
 pub const ANSWER_THREADS: u32 = 512;
 /// Shared memory that such a block needs beside a staged row.

@@ -17,7 +17,9 @@ pub use arguments::{
     SelectArguments, TabulateArguments,
 };
 pub use grid::Grid;
-pub use kernel::{ANSWER_ROOM_BYTES, ANSWER_THREADS, IS_SLOT, Kernel, THREADS, Tile, WeightKind};
+pub use kernel::{
+    ANSWER_ROOM_BYTES, ANSWER_THREADS, IS_SLOT, Kernel, SCAN_THREADS, THREADS, Tile, WeightKind,
+};
 
 #[cfg(feature = "cuda")]
 #[allow(unreachable_pub, reason = "generated")]

@@ -13,9 +13,11 @@ use crate::{INVALID_VALUE, LAUNCH_FAILED, NOT_FOUND, SUCCESS, Unused, fail};
 const MULTIPROCESSORS: c_uint = 16;
 const SHARED_BYTES_AT_MOST: c_uint = 97;
 const MEMORY_POOLS: c_uint = 115;
+const COMPUTE_CAPABILITY_MAJOR: c_uint = 75;
 /// Those of a Hopper device, but for the multiprocessors: fewer of them make a scan quick.
 const DEVICE_MULTIPROCESSORS: c_int = 3;
 const DEVICE_SHARED_BYTES: c_int = 227 << 10;
+const DEVICE_COMPUTE_CAPABILITY_MAJOR: c_int = 9;
 /// What a block has without asking for more.
 const PLAIN_SHARED_BYTES: c_uint = 48 << 10;
 /// The attribute of a function that asks.
@@ -74,6 +76,7 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, 
         MULTIPROCESSORS => DEVICE_MULTIPROCESSORS,
         SHARED_BYTES_AT_MOST => DEVICE_SHARED_BYTES,
         MEMORY_POOLS => 1,
+        COMPUTE_CAPABILITY_MAJOR => DEVICE_COMPUTE_CAPABILITY_MAJOR,
         other => return fail(INVALID_VALUE, format_args!("attribute {other} is not known here")),
     };
     // SAFETY: the caller's, as in CUDA.
@@ -157,14 +160,14 @@ unsafe extern "C" fn cuFuncSetAttribute(function: *const c_void, attribute: c_ui
 unsafe fn launch(
     function: *const c_void,
     grid: Grid,
-    z: [c_uint; 4],
+    others: [c_uint; 3],
     stream: *const Stream,
     arguments: *const *const c_void,
 ) -> c_int {
     // SAFETY: what `cuModuleGetFunction` gave; a function is never given back here.
     let function: &'static Function = unsafe { &*function.cast() };
     let name = &function.name;
-    if z != [1; 4] || grid.blocks.0 == 0 || !(1..=65_535).contains(&grid.blocks.1) {
+    if others != [1; 3] || grid.blocks.0 == 0 || !(1..=65_535).contains(&grid.blocks.1) {
         return fail(INVALID_VALUE, format_args!("{name} has no such grid: {grid:?}"));
     }
     if grid.shared_bytes > function.shared_bytes.get() {
@@ -189,42 +192,54 @@ unsafe fn launch(
     )
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuLaunchKernel(
-    function: *const c_void,
-    x: c_uint,
-    y: c_uint,
-    z: c_uint,
-    threads: c_uint,
-    threads_y: c_uint,
-    threads_z: c_uint,
-    shared: c_uint,
+/// How a grid is launched, field by field as CUDA has it.
+#[repr(C)]
+struct LaunchConfig {
+    blocks: [c_uint; 3],
+    threads: [c_uint; 3],
+    shared_bytes: c_uint,
     stream: *const Stream,
+    attributes: *const LaunchAttribute,
+    attribute_count: c_uint,
+}
+
+/// One of its attributes; the value is the first word of a union of 64 bytes.
+#[repr(C)]
+struct LaunchAttribute {
+    id: c_uint,
+    padding: c_uint,
+    value: [c_int; 16],
+}
+
+/// Ids of attributes: all blocks run at the same time; the launch may begin before the one before it is done, which here no
+/// launch does.
+const COOPERATIVE: c_uint = 2;
+const BEGINS_EARLY: c_uint = 6;
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuLaunchKernelEx(
+    config: *const LaunchConfig,
+    function: *const c_void,
     arguments: *const *const c_void,
     _: *const c_void,
 ) -> c_int {
-    let grid = Grid::new((x, y), threads).with_shared(shared);
     // SAFETY: the caller's, as in CUDA.
-    unsafe { launch(function, grid, [z, threads_y, threads_z, 1], stream, arguments) }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuLaunchCooperativeKernel(
-    function: *const c_void,
-    x: c_uint,
-    y: c_uint,
-    z: c_uint,
-    threads: c_uint,
-    threads_y: c_uint,
-    threads_z: c_uint,
-    shared: c_uint,
-    stream: *const Stream,
-    arguments: *const *const c_void,
-) -> c_int {
-    if x.saturating_mul(y) > DEVICE_MULTIPROCESSORS as c_uint {
+    let LaunchConfig { blocks: [x, y, z], threads, shared_bytes, stream, attributes, attribute_count } =
+        unsafe { &*config };
+    let mut grid = Grid::new((*x, *y), threads[0]).with_shared(*shared_bytes);
+    for index in 0..*attribute_count as usize {
+        // SAFETY: as above: there are so many.
+        match unsafe { &*attributes.add(index) } {
+            LaunchAttribute { id: COOPERATIVE, value: [1, ..], .. } => grid = grid.cooperative(),
+            LaunchAttribute { id: BEGINS_EARLY, value: [1, ..], .. } => {}
+            LaunchAttribute { id, value, .. } => {
+                return fail(INVALID_VALUE, format_args!("attribute {id} of a launch can't be {}", value[0]));
+            }
+        }
+    }
+    if grid.is_cooperative && x.saturating_mul(*y) > DEVICE_MULTIPROCESSORS as c_uint {
         return fail(720, format_args!("{x} times {y} blocks don't run at the same time here"));
     }
-    let grid = Grid::new((x, y), threads).with_shared(shared).cooperative();
-    // SAFETY: the caller's, as in CUDA.
-    unsafe { launch(function, grid, [z, threads_y, threads_z, 1], stream, arguments) }
+    // SAFETY: as above.
+    unsafe { launch(function, grid, [*z, threads[1], threads[2]], *stream, arguments) }
 }

@@ -15,11 +15,19 @@ struct Found {
     logits: Vec<f32>,
 }
 
+/// Numbers as a device's memory has them: from 16 bytes on, filled up to packs of four with what nobody may take for one.
+fn packs(numbers: &[f32]) -> Vec<u128> {
+    let mut packs = vec![0; numbers.len().div_ceil(4)];
+    let room: &mut [f32] = bytemuck::cast_slice_mut(&mut packs);
+    room.fill(f32::NAN);
+    room[..numbers.len()].copy_from_slice(numbers);
+    packs
+}
+
 /// One row, whose logits are the sums of these numbers and biases.
 fn find(numbers: &[f32], bias: &[f32], ask: Ask, ids: &[u32], is_staged: bool) -> Found {
-    let outputs = numbers.len().next_multiple_of(4);
-    let mut logits = numbers.to_vec();
-    logits.resize(outputs, f32::NAN);
+    let (mut logits, bias) = (packs(numbers), packs(bias));
+    let outputs = 4 * logits.len();
     let (mut answer, mut lists) = ([Answer::default()], vec![0; 2 * ROOM as usize]);
     let arguments = AnswersArguments {
         logits: Address(logits.as_mut_ptr() as u64),
@@ -33,11 +41,11 @@ fn find(numbers: &[f32], bias: &[f32], ask: Ask, ids: &[u32], is_staged: bool) -
         rows: 1,
         is_staged: is_staged.into(),
     };
-    let staged = if is_staged { 4 * numbers.len() as u32 } else { 0 };
+    let staged = if is_staged { 4 * outputs as u32 } else { 0 };
     let grid = Grid::new((1, 1), ANSWER_THREADS).with_shared(ANSWER_ROOM_BYTES + staged);
     // SAFETY: the arguments are of these vectors.
     unsafe { launch(Kernel::Answers, grid, &arguments) }.unwrap();
-    logits.truncate(numbers.len());
+    let logits = bytemuck::cast_slice(&logits)[..numbers.len()].to_vec();
     Found { answer: answer[0], lists, logits }
 }
 

@@ -17,9 +17,9 @@ fn begin(source: &[u32], target: &mut [u32], counters: &mut [u32]) -> BeginArgum
 
 #[test]
 fn every_word_is_copied_whatever_the_grid() {
-    let source: Vec<u32> = (0..1000).collect();
+    let source: Vec<u32> = (0..1003).collect();
     for blocks in [1, 2, 5] {
-        let (mut target, mut counters) = (vec![0; 1000], [7, 7, 7]);
+        let (mut target, mut counters) = (vec![0; 1003], [7, 7, 7]);
         let arguments = begin(&source, &mut target, &mut counters);
         // SAFETY: the arguments are of these vectors.
         unsafe { launch(Kernel::Begin, Grid::new((blocks, 1), THREADS), &arguments) }.unwrap();
@@ -49,9 +49,9 @@ fn what_does_not_fit_the_kernel_is_refused() {
 #[test]
 fn blocks_that_wait_for_each_other_must_run_together() {
     const HIDDEN: usize = 8;
+    const UNITS: usize = 4;
     let numbers = vec![0.25_f32; 4 * HIDDEN * HIDDEN];
-    let (before, mut after, mut carry) =
-        (vec![0.0_f32; HIDDEN], vec![0.0_f32; 2 * HIDDEN], vec![0.0_f32; HIDDEN]);
+    let (before, mut after) = (vec![0.0_f32; HIDDEN], vec![0.0_f32; 2 * HIDDEN]);
     let mut slots = vec![0.0_f32; 2 * 2 * HIDDEN];
     let (tokens, offsets, slot) = ([0_u32; 2], [0_u32, 1, 2], [[0_u32], [1]]);
     let mut counter = [0_u32];
@@ -60,7 +60,6 @@ fn blocks_that_wait_for_each_other_must_run_together() {
         projected: Address(numbers.as_ptr() as u64),
         table: Address::NONE,
         bias: Address(numbers.as_ptr() as u64),
-        carry: Address(carry.as_mut_ptr() as u64),
         slots: Address(slots.as_mut_ptr() as u64),
         tokens: Address(tokens.as_ptr() as u64),
         from: Address(slot[0].as_ptr() as u64),
@@ -74,11 +73,14 @@ fn blocks_that_wait_for_each_other_must_run_together() {
         padded: HIDDEN as u32,
         slot_numbers: 2 * HIDDEN as u32,
         layer: 0,
-        units: 4,
-        is_kept: 0,
+        units: UNITS as u32,
+        kept: 1,
+        parts: 2,
     };
     let kernel = Kernel::Scan(WeightKind::F32, Tile::of(1));
-    let grid = Grid::new((2, 1), 32);
+    // The hidden vector, four gates of each part of a unit, and one unit's weights.
+    let shared = size_of::<f32>() * (HIDDEN + 2 * UNITS * 4 + 4 * HIDDEN);
+    let grid = Grid::new((2, 1), 32).with_shared(shared as u32);
     // SAFETY: the arguments are of these vectors.
     let error = unsafe { launch(kernel, grid, &arguments) }.unwrap_err();
     assert_eq!(

@@ -10,6 +10,7 @@ use chorus_kernels::{
 use super::call::Place;
 use super::launcher::Product;
 use super::launches::Launches;
+use super::recurrence::few_rows;
 
 /// A part of the wanted distributions, in the words of its call.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +21,20 @@ pub(super) struct OutputPlaces {
     pub(super) ids: Place,
     /// How many distributions; at least one.
     pub(super) rows: usize,
-    /// Whether all hidden vectors stand in slots.
-    pub(super) are_slots: bool,
+    pub(super) selection: Selection,
+    /// Whether somebody wants of a row what can't be found by reading it once.
+    pub(super) are_read_again: bool,
+}
+
+/// Where the hidden vectors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Selection {
+    /// In slots, and nowhere else.
+    Slots,
+    /// The block's, one after the other as they are wanted.
+    Block,
+    /// Here and there.
+    Mixed,
 }
 
 /// Where answers go, in memory of the host that the device writes.
@@ -34,12 +47,16 @@ pub(super) struct AnswerPlaces {
 impl Launches<'_> {
     /// Logits of the rows, and what is asked of them.
     pub(super) fn output(&self, places: OutputPlaces, answers: AnswerPlaces) -> Result<()> {
-        let few = places.rows <= Tile::LARGEST;
-        if few && places.are_slots {
-            self.project_few(places, Address::NONE)?;
+        let few = places.rows <= few_rows(self.weights.kind);
+        let selected = match places.selection {
+            Selection::Slots if few => Address::NONE,
+            Selection::Block => self.top_hidden(),
+            Selection::Slots | Selection::Mixed => self.select(places)?,
+        };
+        if few {
+            self.project_few(places, selected)?
         } else {
-            let selected = self.select(places)?;
-            if few { self.project_few(places, selected)? } else { self.project_many(places, selected)? }
+            self.project_many(places, selected)?
         }
         self.answers(places, answers)
     }
@@ -105,8 +122,8 @@ impl Launches<'_> {
 
     fn answers(&self, places: OutputPlaces, answers: AnswerPlaces) -> Result<()> {
         let sizes = self.weights.sizes;
-        let staged = ANSWER_ROOM_BYTES as usize + sizes.vocabulary * size_of::<f32>();
-        let is_staged = staged <= self.properties.shared_bytes as usize;
+        let staged = ANSWER_ROOM_BYTES as usize + sizes.outputs * size_of::<f32>();
+        let is_staged = places.are_read_again && staged <= self.properties.shared_bytes as usize;
         let arguments = AnswersArguments {
             logits: self.logits(),
             bias: self.weights.output_bias.address(),

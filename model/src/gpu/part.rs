@@ -8,13 +8,15 @@ use super::call::Words;
 use super::engine::{DeviceEngine, Part};
 use super::launcher::Recording;
 use super::launches::Launches;
-use super::output::{OutputPlaces, slot_source};
-use super::recurrence::BlockPlaces;
+use super::output::{OutputPlaces, Selection, slot_source};
+use super::recurrence::{BlockPlaces, is_few};
 use super::side::{Asked, Side};
 use super::slots::Slot;
 use crate::block::{Block, Source, Wanted};
 use crate::forward_error::ForwardError;
+use crate::packing::Packing;
 use crate::row::Want;
+use chorus_kernels::AskKind;
 use chorus_simd::Reduction;
 
 /// Tokens of a sequence that are fed together.
@@ -79,19 +81,32 @@ impl DeviceEngine {
             from: words.list(block.order.iter().map(|&index| fed[index].from.index())),
             to: words.list(to.iter().map(Slot::index)),
         });
-        let sources = block.wanted[wanted.clone()].iter().map(|wanted| source(wanted, fed, block, to));
+        let has_hidden = !block.order.is_empty() && !is_few(weights.kind, packing);
+        let wanted = &block.wanted[wanted];
+        let sources = wanted.iter().map(|wanted| source(wanted, fed, block, to));
         let output_places = (!wanted.is_empty()).then(|| OutputPlaces {
             sources: words.list(sources.clone()),
             asks: words.asks(&asks.asks),
             ids: words.list(asks.ids.iter().copied()),
             rows: wanted.len(),
-            are_slots: sources.clone().all(|source| source & chorus_kernels::IS_SLOT != 0),
+            selection: if has_hidden && are_in_order(wanted, packing) {
+                Selection::Block
+            } else if sources.clone().all(|source| source & chorus_kernels::IS_SLOT != 0) {
+                Selection::Slots
+            } else {
+                Selection::Mixed
+            },
+            are_read_again: asks.asks.iter().any(|ask| matches!(ask.kind, AskKind::Top | AskKind::Draw)),
         });
         let used = words.used();
         let source = host_words.address();
         // The launches of a step without ids are the same whenever it has as many rows on this side.
         let is_step = is_first && packing.steps() == 1 && asks.ids.is_empty();
-        let recording = is_step.then_some(Recording { rows: packing.batch(), wanted: wanted.len(), side });
+        let recording = is_step.then_some(Recording {
+            rows: packing.batch(),
+            wanted: output_places.map(|places| (places.rows, places.selection, places.are_read_again)),
+            side,
+        });
         let properties = launcher.properties();
         memory.write("lstm", |memory| {
             let launches = Launches { launcher, properties, weights, regions, memory, side };
@@ -114,6 +129,14 @@ fn source(wanted: &Wanted, fed: &[Fed<'_>], block: &Block, to: &[Slot]) -> u32 {
         }
         Source::After { step, place } => block.packing.row(step, place) as u32,
     }
+}
+
+/// Whether these are of the block's hidden vectors the first ones, one after the other.
+fn are_in_order(wanted: &[Wanted], packing: &Packing) -> bool {
+    wanted.iter().enumerate().all(|(index, wanted)| match wanted.source {
+        Source::Before => false,
+        Source::After { step, place } => packing.row(step, place) == index,
+    })
 }
 
 /// What a block feeds of each row: these of its tokens.

@@ -4,7 +4,7 @@
 use candle_core::{Result, bail};
 use chorus_kernels::{
     Address, BeginArguments, CellArguments, EmbedArguments, Grid, InputKind, Kernel, LoadArguments,
-    RowsArguments, ScanArguments, THREADS, Tile,
+    RowsArguments, SCAN_THREADS, ScanArguments, THREADS, Tile, WeightKind,
 };
 
 use super::call::Place;
@@ -13,11 +13,14 @@ use super::launches::Launches;
 use super::weights::{Input, Layer};
 use crate::packing::Packing;
 
-/// Rows of a step up to which each layer is one launch: the weights' way from memory is all that counts then, and a second
-/// tile finds them in the cache.
-const FEW_ROWS: usize = 2 * Tile::LARGEST;
 /// Blocks that fetch a call's words.
-const BEGIN_BLOCKS: usize = 8;
+const BEGIN_BLOCKS: usize = 32;
+/// Words that a thread fetches at a time.
+const BEGIN_WORDS: usize = 4;
+/// Threads of a warp.
+const WARP: usize = 32;
+/// What a warp reads at a time.
+const WARP_BYTES: usize = 16 * WARP;
 
 /// Where a block's numbers stand in the words of its call.
 #[derive(Debug, Clone, Copy)]
@@ -42,25 +45,24 @@ impl Launches<'_> {
             words: words as u32,
             counter_count: self.weights.layers.len() as u32,
         };
-        let blocks = words.div_ceil(THREADS as usize).clamp(1, BEGIN_BLOCKS);
+        let blocks = words.div_ceil(BEGIN_WORDS * THREADS as usize).clamp(1, BEGIN_BLOCKS);
         // SAFETY: both are planned for the largest call, and the host's words stay as they are until it is over.
         unsafe { self.launcher.launch(Kernel::Begin, Grid::new((blocks as u32, 1), THREADS), &arguments) }
     }
 
     /// Feeds a block of tokens that is not empty.
     pub(super) fn block(&self, packing: &Packing, places: BlockPlaces) -> Result<()> {
-        if packing.steps() == 1 && packing.batch() <= FEW_ROWS {
+        if is_few(self.weights.kind, packing) {
             return (0..self.weights.layers.len())
                 .try_for_each(|layer| self.few_rows(layer, packing.batch(), places));
         }
         self.load(packing.batch(), places)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             let projected = self.project_input(index, layer, packing, places)?;
-            if packing.steps() > 1 && packing.batch() <= Tile::LARGEST {
-                self.scan(index, layer, projected, packing, places)?;
-            } else {
-                (0..packing.steps())
-                    .try_for_each(|step| self.step(index, layer, projected, (packing, step), places))?;
+            match self.scan_shape(packing) {
+                Some(shape) => self.scan(index, layer, projected, (packing, shape), places)?,
+                None => (0..packing.steps())
+                    .try_for_each(|step| self.step(index, layer, projected, (packing, step), places))?,
             }
         }
         Ok(())
@@ -238,26 +240,47 @@ impl Launches<'_> {
         unsafe { self.launcher.launch(Kernel::Cell(self.weights.kind), grid, &arguments) }
     }
 
+    /// How a block is scanned: more than one step of few sequences, whose hidden vectors fit into shared memory.
+    fn scan_shape(&self, packing: &Packing) -> Option<ScanShape> {
+        let (sizes, properties) = (self.weights.sizes, self.properties);
+        if packing.steps() < 2 || packing.batch() > Tile::LARGEST {
+            return None;
+        }
+        let tile = Tile::of(packing.batch());
+        let rows = tile.rows() as usize;
+        // One block for each multiprocessor, so that all of them run.
+        let units = sizes.hidden.div_ceil(properties.multiprocessors.max(1) as usize);
+        if units * rows > SCAN_THREADS as usize {
+            return None;
+        }
+        let row_bytes = sizes.padded * self.weights.kind.bytes();
+        // As many as there are warps for, and no shorter than what a warp reads at a time.
+        let parts = (SCAN_THREADS as usize / WARP / units).min(row_bytes.div_ceil(WARP_BYTES)).max(1);
+        let threads = (units * (parts * WARP).max(rows)).next_multiple_of(WARP).min(SCAN_THREADS as usize);
+        let needed = rows * row_bytes + units * parts * rows * 4 * size_of::<f32>();
+        let rest = (properties.shared_bytes as usize).checked_sub(needed)?;
+        let kept = (rest / (4 * row_bytes)).min(units);
+        let shared = needed + kept * 4 * row_bytes;
+        let blocks = sizes.hidden.div_ceil(units);
+        let grid = Grid::new((blocks as u32, 1), threads as u32).cooperative().with_shared(shared as u32);
+        Some(ScanShape { tile, units, parts, kept, grid })
+    }
+
     /// All steps of a layer in one launch, whose blocks wait for each other between them.
     fn scan(
         &self,
         index: usize,
         layer: &Layer,
         is_projected: bool,
-        packing: &Packing,
+        (packing, shape): (&Packing, ScanShape),
         places: BlockPlaces,
     ) -> Result<()> {
-        let (sizes, properties) = (self.weights.sizes, self.properties);
-        // One block for each multiprocessor, so that all of them run.
-        let units = sizes.hidden.div_ceil(properties.multiprocessors.max(1) as usize);
-        let kept = units * 4 * sizes.padded * self.weights.kind.bytes();
-        let is_kept = kept <= properties.shared_bytes as usize;
+        let (sizes, ScanShape { tile, units, parts, kept, grid }) = (self.weights.sizes, shape);
         let arguments = ScanArguments {
             weights: layer.recurrent.numbers.address(),
             projected: if is_projected { self.regions.gates.at(self.memory) } else { Address::NONE },
             table: self.table(is_projected),
             bias: layer.bias.as_ref().map_or(Address::NONE, |bias| bias.address()),
-            carry: self.regions.carry.at(self.memory),
             slots: self.regions.slots.at(self.memory),
             tokens: self.of_call(places.tokens),
             from: self.of_call(places.from),
@@ -272,13 +295,37 @@ impl Launches<'_> {
             slot_numbers: sizes.slot() as u32,
             layer: index as u32,
             units: units as u32,
-            is_kept: is_kept.into(),
+            kept: kept as u32,
+            parts: parts as u32,
         };
-        let blocks = sizes.hidden.div_ceil(units) as u32;
-        let grid = Grid::new((blocks, 1), THREADS).cooperative();
-        let grid = grid.with_shared(if is_kept { kept as u32 } else { 0 });
-        let kernel = Kernel::Scan(self.weights.kind, Tile::of(packing.batch()));
         // SAFETY: as above.
-        unsafe { self.launcher.launch(kernel, grid, &arguments) }
+        unsafe { self.launcher.launch(Kernel::Scan(self.weights.kind, tile), grid, &arguments) }
     }
+}
+
+/// What the blocks of a scan have.
+#[derive(Debug, Clone, Copy)]
+struct ScanShape {
+    tile: Tile,
+    /// Of each block.
+    units: usize,
+    /// Of a unit's depth, for a warp each.
+    parts: usize,
+    /// Units whose weights stay in shared memory.
+    kept: usize,
+    grid: Grid,
+}
+
+/// Rows of a step up to which each layer is one launch: the weights' way from memory is all that counts then. Behind it come
+/// products of cuBLAS, which has tensor cores for the smaller numbers.
+pub(super) fn few_rows(kind: WeightKind) -> usize {
+    match kind {
+        WeightKind::F32 => Tile::LARGEST,
+        WeightKind::Bf16 | WeightKind::F16 => Tile::LARGEST / 2,
+    }
+}
+
+/// Whether each layer of a block is one launch, which leaves its hidden vectors in the slots and nowhere else.
+pub(super) fn is_few(kind: WeightKind, packing: &Packing) -> bool {
+    packing.steps() == 1 && packing.batch() <= few_rows(kind)
 }

@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublas::{self, CudaBlas, result::gemm_ex};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaFunction, CudaGraph, CudaStream, DeviceRepr, LaunchConfig, PinnedHostSlice, PushKernelArg,
-    result, sys,
+    CudaEvent, CudaFunction, CudaGraph, CudaStream, PinnedHostSlice, result, sys,
 };
 use candle_core::{CudaDevice, Error, Result, bail};
 use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind, ptx};
@@ -25,6 +24,8 @@ const PATIENCE: u32 = 2;
 const BLAS_BYTES: usize = 32 << 20;
 /// Up to here handles are no streams of their own: the context's default one, and that of each thread.
 const SHARED_STREAMS: usize = 2;
+/// The compute capability from which on a launch may begin before the one before it is done.
+const HOPPER: u32 = 9;
 /// Shared memory that every block may have without asking.
 const PLAIN_SHARED_BYTES: u32 = 48 << 10;
 
@@ -42,6 +43,8 @@ pub(crate) struct Cuda {
     functions: RefCell<HashMap<Kernel, CudaFunction>>,
     recorded: RefCell<HashMap<Recording, Recorded>>,
     properties: Properties,
+    /// Whether a launch may begin before the one before it is done.
+    begins_early: bool,
 }
 
 /// Launches that were made before.
@@ -88,12 +91,22 @@ pub(super) struct LockedMemory {
 // SAFETY: the memory is the value's own, and so is its address.
 unsafe impl Send for LockedMemory {}
 
-/// A kernel's struct as cudarc takes it.
-#[repr(transparent)]
-struct ByValue<A>(A);
-
-// SAFETY: kernels take it by value as it is.
-unsafe impl<A: Arguments> DeviceRepr for ByValue<A> {}
+/// How a grid is launched, if not like any other: all blocks at the same time; or, where devices can, as soon as the launch
+/// before lets it begin. Every kernel waits for that one by itself, and so for all before ("programmatic dependent launch").
+fn launch_attribute(grid: Grid, begins_early: bool) -> Option<sys::CUlaunchAttribute> {
+    use sys::CUlaunchAttributeID::{
+        CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+    };
+    let (id, value) = if grid.is_cooperative {
+        (CU_LAUNCH_ATTRIBUTE_COOPERATIVE, sys::CUlaunchAttributeValue { cooperative: 1 })
+    } else if begins_early {
+        let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+        (CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, value)
+    } else {
+        return None;
+    };
+    Some(sys::CUlaunchAttribute { id, pad: [0; 4], value })
+}
 
 impl Cuda {
     pub(super) fn new(device: &CudaDevice) -> Result<Self> {
@@ -119,12 +132,14 @@ impl Cuda {
             u32::try_from(value).map_err(Error::wrap)
         };
         use sys::CUdevice_attribute::{
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
             CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
         };
         let properties = Properties {
             multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         };
+        let begins_early = attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= HOPPER;
         let lane = || stream.context().new_stream().map_err(Error::wrap);
         Ok(Self {
             copies: [lane()?, lane()?],
@@ -136,6 +151,7 @@ impl Cuda {
             functions: RefCell::default(),
             recorded: RefCell::default(),
             properties,
+            begins_early,
         })
     }
 
@@ -169,19 +185,31 @@ impl Cuda {
         arguments: &A,
     ) -> Result<()> {
         let function = self.function(kernel)?;
-        let arguments = ByValue(*arguments);
-        let mut launch = self.stream.launch_builder(&function);
-        launch.arg(&arguments);
-        let config = LaunchConfig {
-            grid_dim: (grid.blocks.0, grid.blocks.1, 1),
-            block_dim: (grid.threads, 1, 1),
-            shared_mem_bytes: grid.shared_bytes,
+        self.stream.context().bind_to_thread().map_err(Error::wrap)?;
+        let mut attribute = launch_attribute(grid, self.begins_early);
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid.blocks.0,
+            gridDimY: grid.blocks.1,
+            gridDimZ: 1,
+            blockDimX: grid.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared_bytes,
+            hStream: self.stream.cu_stream(),
+            attrs: attribute.as_mut().map_or(std::ptr::null_mut(), std::ptr::from_mut),
+            numAttrs: attribute.is_some().into(),
         };
-        // SAFETY: the caller's.
+        let mut arguments = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
+        // SAFETY: the caller's; the kernel has one argument, whose type is that of the kernel.
         let launched = unsafe {
-            if grid.is_cooperative { launch.launch_cooperative(config) } else { launch.launch(config) }
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function.cu_function(),
+                arguments.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
         };
-        launched.map(|_| ()).map_err(|error| Error::wrap(error).context(format!("kernel {kernel}")))
+        launched.result().map_err(|error| Error::wrap(error).context(format!("kernel {kernel}")))
     }
 
     /// # Safety

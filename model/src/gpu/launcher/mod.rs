@@ -11,6 +11,7 @@ mod host_memory;
 use candle_core::{Device, Result};
 use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind};
 
+use super::output::Selection;
 pub(super) use host_memory::HostMemory;
 
 /// Runs kernels on one device, in the order in which they are launched.
@@ -52,8 +53,8 @@ pub(super) struct Product {
 pub(super) struct Recording {
     /// Sequences.
     pub(super) rows: usize,
-    /// Distributions.
-    pub(super) wanted: usize,
+    /// How many distributions, of which hidden vectors, and whether their logits are read again; if there are any.
+    pub(super) wanted: Option<(usize, Selection, bool)>,
     /// Which of the two sides of the host's memory.
     pub(super) side: usize,
 }
