@@ -2,3 +2,4 @@
 #include "of_type.cuh"
 
 OF_TYPE(f32, float)
+OF_FEW_ROWS(f32, float, 8)

@@ -5,16 +5,21 @@
 #include "output.cuh"
 #include "recurrence.cuh"
 
-#define OF_TILE(type, W, rows)                                                                             \
-    KERNEL_AHEAD(lstm_rows_##type##_##rows, RowsArguments, 256, fetch_for_rows<W>, (lstm_rows<W, rows>))   \
-    KERNEL(scan_##type##_##rows, ScanArguments, SCAN_THREADS, (scan<W, rows>))                             \
+/// Steps of few rows. How few they are for each type the launching side decides (`few_rows`).
+#define OF_FEW_ROWS(type, W, rows)                                                                       \
+    KERNEL_AHEAD(lstm_rows_##type##_##rows, RowsArguments, 256, fetch_for_rows<W>, (lstm_rows<W, rows>)) \
     KERNEL_AHEAD(project_##type##_##rows, ProjectArguments, 256, fetch_for_project<W>, (project<W, rows>))
 
+#define SCAN(type, W, rows) KERNEL(scan_##type##_##rows, ScanArguments, SCAN_THREADS, (scan<W, rows>))
+
 #define OF_TYPE(type, W)                                \
-    OF_TILE(type, W, 1)                                 \
-    OF_TILE(type, W, 2)                                 \
-    OF_TILE(type, W, 4)                                 \
-    OF_TILE(type, W, 8)                                 \
+    OF_FEW_ROWS(type, W, 1)                             \
+    OF_FEW_ROWS(type, W, 2)                             \
+    OF_FEW_ROWS(type, W, 4)                             \
+    SCAN(type, W, 1)                                    \
+    SCAN(type, W, 2)                                    \
+    SCAN(type, W, 4)                                    \
+    SCAN(type, W, 8)                                    \
     KERNEL(load_##type, LoadArguments, 256, load<W>)    \
     KERNEL(embed_##type, EmbedArguments, 256, embed<W>) \
     KERNEL(tabulate_##type, TabulateArguments, 256, tabulate<W>) \

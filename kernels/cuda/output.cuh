@@ -19,14 +19,13 @@ __device__ __forceinline__ void project(const ProjectArguments& a) {
     if (output >= a.outputs) {
         return;  // The whole warp.
     }
-    const u32 first = blockIdx.y * ROWS;
     const W* weights = static_cast<const W*>(a.weights) + static_cast<size_t>(output) * a.padded;
     float sums[4][ROWS] = {};
     if (a.selected) {
         const W* rows[ROWS];
 #pragma unroll
         for (int index = 0; index < ROWS; index++) {
-            const u32 row = first + index < a.rows ? first + index : a.rows - 1;
+            const u32 row = static_cast<u32>(index) < a.rows ? index : a.rows - 1;
             rows[index] = static_cast<const W*>(a.selected) + static_cast<size_t>(row) * a.padded;
         }
         add_products<W, ROWS>(sums, weights, a.padded, a.padded, rows);
@@ -34,14 +33,14 @@ __device__ __forceinline__ void project(const ProjectArguments& a) {
         const float* rows[ROWS];
 #pragma unroll
         for (int index = 0; index < ROWS; index++) {
-            const u32 row = first + index < a.rows ? first + index : a.rows - 1;
+            const u32 row = static_cast<u32>(index) < a.rows ? index : a.rows - 1;
             rows[index] = in_slot(a.slots, a.sources[row] & ~IS_SLOT, a.slot_numbers, a.layer, a.padded);
         }
         add_products<W, ROWS>(sums, weights, a.padded, a.padded, rows);
     }
     float own[4] = {};
     distribute<ROWS>(sums, own);
-    const u32 row = first + lane();
+    const u32 row = lane();
     if (lane() < ROWS && row < a.rows) {
         float4* target = reinterpret_cast<float4*>(a.logits + static_cast<size_t>(row) * a.outputs + output);
         *target = make_float4(own[0], own[1], own[2], own[3]);

@@ -66,7 +66,7 @@ __device__ __forceinline__ void fetch_for_rows(const RowsArguments& a) {
     fetch_rows(static_cast<const W*>(a.weights) + static_cast<size_t>(unit) * 4 * a.padded, a.padded, a.padded);
 }
 
-/// A step of up to ROWS rows for each block row of the grid: a warp for each unit. Reads the states in the slots `from` and
+/// A step of up to ROWS rows: a warp for each unit. Reads the states in the slots `from` and
 /// writes those in `to`, which are others.
 template <class W, int ROWS>
 __device__ __forceinline__ void lstm_rows(const RowsArguments& a) {
@@ -74,9 +74,8 @@ __device__ __forceinline__ void lstm_rows(const RowsArguments& a) {
     if (unit >= a.hidden) {
         return;  // The whole warp.
     }
-    const u32 first = blockIdx.y * ROWS;
     // The lane's own row, in the end: what is added to its products is on its way while those are computed.
-    const u32 own_row = first + lane();
+    const u32 own_row = lane();
     const bool has_row = lane() < ROWS && own_row < a.rows;
     float begun[4] = {};
     float c = 0.0f;
@@ -95,7 +94,7 @@ __device__ __forceinline__ void lstm_rows(const RowsArguments& a) {
 #pragma unroll
     for (int index = 0; index < ROWS; index++) {
         // Rows beyond the last read the last one's numbers, and nobody reads theirs.
-        const u32 row = first + index < a.rows ? first + index : a.rows - 1;
+        const u32 row = static_cast<u32>(index) < a.rows ? index : a.rows - 1;
         before[index] = in_slot(a.slots, a.from[row], a.slot_numbers, a.layer, a.padded);
         below[index] = nullptr;
         embedded[index] = nullptr;

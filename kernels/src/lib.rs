@@ -27,6 +27,17 @@ mod ptx {
     include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 }
 
+/// Whether a kernel waits by itself for the launch before it, so that it may be launched before that one is done: compiled for
+/// an older device it does not, whichever device it runs on.
+#[cfg(feature = "cuda")]
+#[must_use]
+pub fn waits_by_itself(kernel: Kernel) -> bool {
+    const HOPPER: u32 = 90;
+    let target = ptx(kernel).1.split_once(".target sm_").map_or("", |(_, target)| target);
+    let number = target.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or("");
+    number.parse().is_ok_and(|number: u32| number >= HOPPER)
+}
+
 /// The module that has a kernel, as PTX for the compute capability that it was built for: its name, and the text. One for each
 /// type of weights, since a driver compiles all of a module at its first use.
 #[cfg(feature = "cuda")]

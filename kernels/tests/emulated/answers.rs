@@ -165,3 +165,30 @@ fn a_list_never_leaves_its_room() {
     assert_eq!(found.answer.count, 20);
     assert_eq!(&found.lists[..7], [0, 1, 2, 0, 0, 0, 0]);
 }
+
+/// A block reads 8,192 logits in a round: what it has added up before it finds a larger one is rescaled.
+#[test]
+fn norms_are_the_hosts_in_whatever_order_the_logits_come() {
+    let ascending: Vec<f32> = (0..20_011).map(|token| token as f32 / 1000.0).collect();
+    let descending: Vec<f32> = ascending.iter().rev().copied().collect();
+    let late = |value: f32| {
+        let mut row = ascending.clone();
+        (row[0], row[20_010]) = (-3e38, value);
+        row
+    };
+    for (row, is_finite) in
+        [(&ascending, true), (&descending, true), (&late(3e38), true), (&late(f32::NAN), false)]
+    {
+        let expected = norm(row);
+        for kind in [AskKind::Norm, AskKind::Row] {
+            for is_staged in [false, true] {
+                let found = find(row, &vec![0.0; row.len()], ask(kind), &[], is_staged).answer;
+                assert_eq!(found.largest.is_finite(), is_finite);
+                if is_finite {
+                    assert_eq!(found.largest, expected.largest);
+                    assert!((found.log_sum - expected.log_sum).abs() < 1e-6, "{found:?} {expected:?}");
+                }
+            }
+        }
+    }
+}

@@ -54,9 +54,9 @@ impl Launches<'_> {
             Selection::Slots | Selection::Mixed => self.select(places)?,
         };
         if few {
-            self.project_few(places, selected)?
+            self.project_few(places, selected)?;
         } else {
-            self.project_many(places, selected)?
+            self.project_many(places, selected)?;
         }
         self.answers(places, answers)
     }
@@ -99,7 +99,7 @@ impl Launches<'_> {
             layer: sizes.layers as u32 - 1,
             rows: places.rows as u32,
         };
-        let grid = self.warps(sizes.outputs / 4, places.rows.div_ceil(tile.rows() as usize));
+        let grid = self.warps(sizes.outputs / 4);
         // SAFETY: as above.
         unsafe { self.launcher.launch(Kernel::Project(self.weights.kind, tile), grid, &arguments) }
     }

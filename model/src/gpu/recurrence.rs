@@ -73,12 +73,12 @@ impl Launches<'_> {
         self.hidden(self.weights.layers.len() - 1)
     }
 
-    /// A warp for each of so many units, for each of so many tiles of rows. In blocks that are small enough to give every
-    /// multiprocessor some, and as much as the others.
-    pub(super) fn warps(&self, units: usize, tiles: usize) -> Grid {
+    /// A warp for each of so many units. In blocks that are small enough to give every multiprocessor some, and as much as
+    /// the others.
+    pub(super) fn warps(&self, units: usize) -> Grid {
         let enough = 2 * self.properties.multiprocessors as usize;
-        let warps = [8, 4, 2].into_iter().find(|warps| units.div_ceil(*warps) * tiles >= enough).unwrap_or(1);
-        Grid::new((units.div_ceil(warps) as u32, tiles as u32), 32 * warps as u32)
+        let warps = [8, 4, 2].into_iter().find(|warps| units.div_ceil(*warps) >= enough).unwrap_or(1);
+        Grid::new((units.div_ceil(warps) as u32, 1), (WARP * warps) as u32)
     }
 
     fn hidden(&self, layer: usize) -> Address {
@@ -113,7 +113,7 @@ impl Launches<'_> {
             layer: index as u32,
             rows: rows as u32,
         };
-        let grid = self.warps(sizes.hidden, rows.div_ceil(tile.rows() as usize));
+        let grid = self.warps(sizes.hidden);
         // SAFETY: weights and memory are the engine's own; the slots of the call are of its table, and those that are
         // written are read by nobody.
         unsafe { self.launcher.launch(Kernel::Rows(self.weights.kind, tile), grid, &arguments) }
@@ -256,7 +256,7 @@ impl Launches<'_> {
         let row_bytes = sizes.padded * self.weights.kind.bytes();
         // As many as there are warps for, and no shorter than what a warp reads at a time.
         let parts = (SCAN_THREADS as usize / WARP / units).min(row_bytes.div_ceil(WARP_BYTES)).max(1);
-        let threads = (units * (parts * WARP).max(rows)).next_multiple_of(WARP).min(SCAN_THREADS as usize);
+        let threads = (units * parts * WARP).min(SCAN_THREADS as usize);
         let needed = rows * row_bytes + units * parts * rows * 4 * size_of::<f32>();
         let rest = (properties.shared_bytes as usize).checked_sub(needed)?;
         let kept = (rest / (4 * row_bytes)).min(units);

@@ -168,8 +168,22 @@ fn steps_of_few_and_of_many_rows_are_those_of_the_cpu() {
         for rows in [1, 2, 5, 8, 9, 16, 17, 23] {
             let request = |row| (tokens(row, 1, config.vocab_size), WANTS[row % 2]);
             let requests: Vec<_> = (0..rows).map(request).collect();
-            check(&config, Precision::F32, LARGE, &requests);
+            for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+                check(&config, precision, LARGE, &requests);
+            }
         }
+    }
+}
+
+/// On a device of three multiprocessors and 48 KiB of shared memory, as the emulation has: some of a block's weights are kept and
+/// some are not, with three rows; with eight there are more cells than threads.
+#[test]
+fn texts_of_a_layer_too_large_for_a_block_are_those_of_the_cpu() {
+    let config = Config { hidden_size: 200, vocab_size: 61, ..config() };
+    for rows in [3, 8] {
+        let request = |row| (tokens(row, 3 + row % 3, config.vocab_size), WANTS[row % WANTS.len()]);
+        let requests: Vec<_> = (0..rows).map(request).collect();
+        check(&config, Precision::F32, LARGE, &requests);
     }
 }
 

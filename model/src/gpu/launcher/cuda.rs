@@ -12,12 +12,12 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaFunction, CudaGraph, CudaStream, PinnedHostSlice, result, sys,
 };
 use candle_core::{CudaDevice, Error, Result, bail};
-use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind, ptx};
+use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind, ptx, waits_by_itself};
 
 use super::{HostMemory, Lane, Product, Properties, Recording};
 
 /// Launches that are kept as graphs; more kinds of them than a server sees in its steady state.
-const RECORDINGS: usize = 1024;
+const RECORDINGS: usize = 4096;
 /// Times that the same launches are made before they are recorded, which costs more than making them.
 const PATIENCE: u32 = 2;
 /// Memory in which cuBLAS may compute: what NVIDIA advises for Hopper, so that it takes none by itself, in a graph least of all.
@@ -40,10 +40,11 @@ pub(crate) struct Cuda {
     /// Held for cuBLAS.
     _blas_memory: candle_core::cuda_backend::cudarc::driver::CudaSlice<u8>,
     device: CudaDevice,
-    functions: RefCell<HashMap<Kernel, CudaFunction>>,
+    /// And whether they wait for the launch before by themselves.
+    functions: RefCell<HashMap<Kernel, (CudaFunction, bool)>>,
     recorded: RefCell<HashMap<Recording, Recorded>>,
     properties: Properties,
-    /// Whether a launch may begin before the one before it is done.
+    /// Whether the device can begin a launch before the one before it is done.
     begins_early: bool,
 }
 
@@ -184,9 +185,9 @@ impl Cuda {
         grid: Grid,
         arguments: &A,
     ) -> Result<()> {
-        let function = self.function(kernel)?;
+        let (function, waits) = self.function(kernel)?;
         self.stream.context().bind_to_thread().map_err(Error::wrap)?;
-        let mut attribute = launch_attribute(grid, self.begins_early);
+        let mut attribute = launch_attribute(grid, self.begins_early && waits);
         let config = sys::CUlaunchConfig {
             gridDimX: grid.blocks.0,
             gridDimY: grid.blocks.1,
@@ -357,9 +358,9 @@ impl Cuda {
         Ok(Event { event: Some(event), pool: Arc::clone(&self.events) })
     }
 
-    fn function(&self, kernel: Kernel) -> Result<CudaFunction> {
-        if let Some(function) = self.functions.borrow().get(&kernel) {
-            return Ok(function.clone());
+    fn function(&self, kernel: Kernel) -> Result<(CudaFunction, bool)> {
+        if let Some(found) = self.functions.borrow().get(&kernel) {
+            return Ok(found.clone());
         }
         let name = kernel.to_string();
         let (module, text) = ptx(kernel);
@@ -368,8 +369,9 @@ impl Cuda {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, self.properties.shared_bytes as i32).map_err(Error::wrap)?;
         }
-        self.functions.borrow_mut().insert(kernel, function.clone());
-        Ok(function)
+        let found = (function, waits_by_itself(kernel));
+        self.functions.borrow_mut().insert(kernel, found.clone());
+        Ok(found)
     }
 }
 
