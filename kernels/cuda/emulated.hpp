@@ -44,7 +44,7 @@ std::uint16_t chorus_emulated_float_to_f16(float value);
 #define blockDim (chorus_emulated_thread()->block_size)
 #define gridDim (chorus_emulated_thread()->grid_size)
 
-#define KERNEL_AHEAD(name, Arguments, threads, ahead, body)                                        \
+#define KERNEL_AHEAD(name, Arguments, threads, blocks, ahead, body)                                \
     static void emulated_##name(const void* a) {                                                   \
         ahead(*static_cast<const Arguments*>(a));                                                  \
         body(*static_cast<const Arguments*>(a));                                                   \

@@ -5,17 +5,18 @@
 #include "output.cuh"
 #include "recurrence.cuh"
 
-/// Steps of few rows. How few they are for each type the launching side decides (`few_rows`).
-#define OF_FEW_ROWS(type, W, rows)                                                                       \
-    KERNEL_AHEAD(lstm_rows_##type##_##rows, RowsArguments, 256, fetch_for_rows<W>, (lstm_rows<W, rows>)) \
-    KERNEL_AHEAD(project_##type##_##rows, ProjectArguments, 256, fetch_for_project<W>, (project<W, rows>))
+/// Steps of few rows, by blocks of up to so many threads, of which a multiprocessor is to have room for so many. How few rows
+/// they are for each type the launching side decides.
+#define OF_FEW_ROWS(type, W, rows, threads, blocks)                                                                      \
+    KERNEL_AHEAD(lstm_rows_##type##_##rows, RowsArguments, threads, blocks, fetch_for_rows<W>, (lstm_rows<W, rows>))     \
+    KERNEL_AHEAD(project_##type##_##rows, ProjectArguments, threads, blocks, fetch_for_project<W>, (project<W, rows>))
 
 #define SCAN(type, W, rows) KERNEL(scan_##type##_##rows, ScanArguments, SCAN_THREADS, (scan<W, rows>))
 
 #define OF_TYPE(type, W)                                \
-    OF_FEW_ROWS(type, W, 1)                             \
-    OF_FEW_ROWS(type, W, 2)                             \
-    OF_FEW_ROWS(type, W, 4)                             \
+    OF_FEW_ROWS(type, W, 1, 256, 1)                     \
+    OF_FEW_ROWS(type, W, 2, 256, 1)                     \
+    OF_FEW_ROWS(type, W, 4, 256, 1)                     \
     SCAN(type, W, 1)                                    \
     SCAN(type, W, 2)                                    \
     SCAN(type, W, 4)                                    \

@@ -6,8 +6,8 @@
 
 #include <cuda_fp16.h>
 
-#define KERNEL_AHEAD(name, Arguments, threads, ahead, body)                   \
-    extern "C" __global__ void __launch_bounds__(threads) name(const Arguments a) { \
+#define KERNEL_AHEAD(name, Arguments, threads, blocks, ahead, body)           \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Arguments a) { \
         let_next_launch_begin();                                              \
         ahead(a);                                                             \
         wait_for_launch_before();                                             \
@@ -66,7 +66,7 @@ __device__ __forceinline__ unsigned short float_to_f16(float value) {
 #endif
 
 /// A kernel whose launch begins with nothing.
-#define KERNEL(name, Arguments, threads, body) KERNEL_AHEAD(name, Arguments, threads, nothing, body)
+#define KERNEL(name, Arguments, threads, body) KERNEL_AHEAD(name, Arguments, threads, 1, nothing, body)
 
 /// What a kernel does before the launch before it is done: it reads nothing but weights.
 template <class Arguments>

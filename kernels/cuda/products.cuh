@@ -6,34 +6,42 @@
 
 /// Packs of each weight row that a lane asks for before it multiplies: their way from memory is long, and registers are few.
 template <int ROWS>
-constexpr int AHEAD = ROWS <= 2 ? 4 : ROWS == 4 ? 2 : 1;
+constexpr int AHEAD = ROWS == 1 ? 6 : ROWS == 2 ? 4 : ROWS == 4 ? 2 : 1;
 
-/// Adds the products of weight rows 0 to 3, `stride` numbers apart, with the activations to the lane's part of the sums.
-/// `depth` is a multiple of 8, and every row begins at 16 bytes.
-template <class W, int ROWS, class X>
-__device__ __forceinline__ void add_products(
-    float (&sums)[4][ROWS], const W* weights, int stride, int depth, const X* const (&rows)[ROWS]) {
-    constexpr int STEP = WARP * PACK<W>;
-    for (int first = lane() * PACK<W>; first < depth; first += AHEAD<ROWS> * STEP) {
-        uint4 raw[AHEAD<ROWS>][4];
+/// Whether it asks for the next ones before that, too: where multiplying takes as long as their way.
+template <int ROWS>
+constexpr bool IS_DOUBLE = ROWS >= 4;
+
+/// What a lane has of weight rows 0 to 3.
+template <class W, int ROWS, int COUNT>
+struct Weights {
+    static constexpr int STEP = WARP * PACK<W>;
+    uint4 packs[COUNT][4];
+
+    __device__ __forceinline__ void ask(const W* weights, int stride, int depth, int first) {
 #pragma unroll
-        for (int ahead = 0; ahead < AHEAD<ROWS>; ahead++) {
+        for (int ahead = 0; ahead < COUNT; ahead++) {
             const int start = first + ahead * STEP;
 #pragma unroll
             for (int row = 0; row < 4; row++) {
                 if (start < depth) {
-                    raw[ahead][row] = *reinterpret_cast<const uint4*>(weights + row * stride + start);
+                    packs[ahead][row] = *reinterpret_cast<const uint4*>(weights + row * stride + start);
                 }
             }
         }
+    }
+
+    template <class X>
+    __device__ __forceinline__ void multiply(
+        float (&sums)[4][ROWS], int depth, int first, const X* const (&rows)[ROWS]) const {
 #pragma unroll
-        for (int ahead = 0; ahead < AHEAD<ROWS>; ahead++) {
+        for (int ahead = 0; ahead < COUNT; ahead++) {
             const int start = first + ahead * STEP;
             if (start < depth) {
                 float part[4][PACK<W>];
 #pragma unroll
                 for (int row = 0; row < 4; row++) {
-                    unpack(raw[ahead][row], part[row], W{});
+                    unpack(packs[ahead][row], part[row], W{});
                 }
 #pragma unroll
                 for (int row = 0; row < ROWS; row++) {
@@ -48,6 +56,30 @@ __device__ __forceinline__ void add_products(
                     }
                 }
             }
+        }
+    }
+};
+
+/// Adds the products of weight rows 0 to 3, `stride` numbers apart, with the activations to the lane's part of the sums.
+/// `depth` is a multiple of 8, and every row begins at 16 bytes.
+template <class W, int ROWS, int COUNT = AHEAD<ROWS>, class X>
+__device__ __forceinline__ void add_products(
+    float (&sums)[4][ROWS], const W* weights, int stride, int depth, const X* const (&rows)[ROWS]) {
+    constexpr int STRIDE = COUNT * Weights<W, ROWS, COUNT>::STEP;
+    Weights<W, ROWS, COUNT> own;
+    const int first = lane() * PACK<W>;
+    if (IS_DOUBLE<ROWS>) {
+        own.ask(weights, stride, depth, first);
+    }
+    for (int start = first; start < depth; start += STRIDE) {
+        if (IS_DOUBLE<ROWS>) {
+            Weights<W, ROWS, COUNT> next = own;
+            next.ask(weights, stride, depth, start + STRIDE);
+            own.multiply(sums, depth, start, rows);
+            own = next;
+        } else {
+            own.ask(weights, stride, depth, start);
+            own.multiply(sums, depth, start, rows);
         }
     }
 }

@@ -87,34 +87,35 @@ __device__ __forceinline__ void lstm_rows(const RowsArguments& a) {
         }
         c = in_slot(a.slots, a.from[own_row], a.slot_numbers, a.layer, a.padded)[a.padded + unit];
     }
+    // Rows beyond the last read the last one's numbers, and nobody reads theirs.
+    const auto row_of = [&](int index) { return static_cast<u32>(index) < a.rows ? index : a.rows - 1; };
     float sums[4][ROWS] = {};
-    const float* before[ROWS];
-    const float* below[ROWS];
-    const W* embedded[ROWS];
-#pragma unroll
-    for (int index = 0; index < ROWS; index++) {
-        // Rows beyond the last read the last one's numbers, and nobody reads theirs.
-        const u32 row = static_cast<u32>(index) < a.rows ? index : a.rows - 1;
-        before[index] = in_slot(a.slots, a.from[row], a.slot_numbers, a.layer, a.padded);
-        below[index] = nullptr;
-        embedded[index] = nullptr;
-        if (a.input_kind == BELOW) {
-            below[index] = in_slot(a.slots, a.to[row], a.slot_numbers, a.layer - 1, a.padded);
-        } else if (a.input_kind == EMBEDDING) {
-            embedded[index] =
-                static_cast<const W*>(a.input) + static_cast<size_t>(a.tokens[row]) * a.input_depth;
-        }
-    }
     if (a.input_kind != TABLE) {
         const W* weights =
             static_cast<const W*>(a.input_weights) + static_cast<size_t>(unit) * 4 * a.input_depth;
         if (a.input_kind == BELOW) {
+            const float* below[ROWS];
+#pragma unroll
+            for (int index = 0; index < ROWS; index++) {
+                below[index] = in_slot(a.slots, a.to[row_of(index)], a.slot_numbers, a.layer - 1, a.padded);
+            }
             add_products<W, ROWS>(sums, weights, a.input_depth, a.input_depth, below);
         } else {
+            const W* embedded[ROWS];
+#pragma unroll
+            for (int index = 0; index < ROWS; index++) {
+                embedded[index] = static_cast<const W*>(a.input) +
+                    static_cast<size_t>(a.tokens[row_of(index)]) * a.input_depth;
+            }
             add_products<W, ROWS>(sums, weights, a.input_depth, a.input_depth, embedded);
         }
     }
     const W* weights = static_cast<const W*>(a.weights) + static_cast<size_t>(unit) * 4 * a.padded;
+    const float* before[ROWS];
+#pragma unroll
+    for (int index = 0; index < ROWS; index++) {
+        before[index] = in_slot(a.slots, a.from[row_of(index)], a.slot_numbers, a.layer, a.padded);
+    }
     add_products<W, ROWS>(sums, weights, a.padded, a.padded, before);
     float gates[4] = {};
     distribute<ROWS>(sums, gates);
@@ -248,7 +249,9 @@ __device__ __forceinline__ void scan(const ScanArguments& a) {
             const W* own_weights =
                 (own < kept_units ? kept : weights) + static_cast<size_t>(own) * 4 * a.padded + from * PACK<W>;
             float sums[4][ROWS] = {};
-            add_products<W, ROWS>(sums, own_weights, a.padded, packs * PACK<W>, rows);
+            // Most of them are near: so many registers as far ones take are not there for a block of this size.
+            add_products<W, ROWS, ROWS == 1 ? 4 : AHEAD<ROWS>>(
+                sums, own_weights, a.padded, packs * PACK<W>, rows);
             float gates[4] = {};
             distribute<ROWS>(sums, gates);
             if (lane() < ROWS) {

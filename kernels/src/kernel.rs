@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Threads of a block of every kernel but the answers', at most.
+/// Threads of a block of most kernels, at most: [`Kernel::threads`].
 pub const THREADS: u32 = 256;
 /// Threads of a block of a scan.
 pub const SCAN_THREADS: u32 = 512;
@@ -77,16 +77,16 @@ impl WeightKind {
 
 impl Tile {
     /// The most rows of a tile.
-    pub const LARGEST: usize = 8;
+    pub const LARGEST: usize = 16;
 
     /// The smallest tile that holds so many rows, or the largest one.
     ///
     /// ```
-    /// assert_eq!([1, 3, 8, 100].map(|rows| chorus_kernels::Tile::of(rows).rows()), [1, 4, 8, 8]);
+    /// assert_eq!([1, 3, 8, 100].map(|rows| chorus_kernels::Tile::of(rows).rows()), [1, 4, 8, 16]);
     /// ```
     #[must_use]
     pub fn of(rows: usize) -> Self {
-        Self([1, 2, 4].into_iter().find(|&tile| rows <= usize::from(tile)).unwrap_or(8))
+        Self([1, 2, 4, 8].into_iter().find(|&tile| rows <= usize::from(tile)).unwrap_or(16))
     }
 
     /// Its rows.
@@ -97,6 +97,17 @@ impl Tile {
 }
 
 impl Kernel {
+    /// The most threads of a block: a kernel whose threads need many registers has fewer.
+    #[must_use]
+    pub fn threads(self) -> u32 {
+        match self {
+            Self::Answers => ANSWER_THREADS,
+            Self::Scan(..) => SCAN_THREADS,
+            Self::Rows(_, Tile(16)) | Self::Project(_, Tile(16)) => THREADS / 2,
+            _ => THREADS,
+        }
+    }
+
     /// The type of weights that it is for, if it is for one.
     #[must_use]
     pub fn weights(self) -> Option<WeightKind> {

@@ -99,9 +99,10 @@ impl Launches<'_> {
             layer: sizes.layers as u32 - 1,
             rows: places.rows as u32,
         };
-        let grid = self.warps(sizes.outputs / 4);
+        let kernel = Kernel::Project(self.weights.kind, tile);
+        let grid = self.warps(kernel, sizes.outputs / 4);
         // SAFETY: as above.
-        unsafe { self.launcher.launch(Kernel::Project(self.weights.kind, tile), grid, &arguments) }
+        unsafe { self.launcher.launch(kernel, grid, &arguments) }
     }
 
     fn project_many(&self, places: OutputPlaces, selected: Address) -> Result<()> {

@@ -13,6 +13,8 @@ use super::launches::Launches;
 use super::weights::{Input, Layer};
 use crate::packing::Packing;
 
+/// The most sequences of a scan.
+const SCANNED: usize = 8;
 /// Blocks that fetch a call's words.
 const BEGIN_BLOCKS: usize = 32;
 /// Words that a thread fetches at a time.
@@ -73,11 +75,13 @@ impl Launches<'_> {
         self.hidden(self.weights.layers.len() - 1)
     }
 
-    /// A warp for each of so many units. In blocks that are small enough to give every multiprocessor some, and as much as
-    /// the others.
-    pub(super) fn warps(&self, units: usize) -> Grid {
+    /// A warp of a kernel for each of so many units. In blocks that are small enough to give every multiprocessor some, and as
+    /// much as the others.
+    pub(super) fn warps(&self, kernel: Kernel, units: usize) -> Grid {
         let enough = 2 * self.properties.multiprocessors as usize;
-        let warps = [8, 4, 2].into_iter().find(|warps| units.div_ceil(*warps) >= enough).unwrap_or(1);
+        let most = kernel.threads() as usize / WARP;
+        let is_fine = |warps: &usize| *warps <= most && units.div_ceil(*warps) >= enough;
+        let warps = [8, 4, 2].into_iter().find(is_fine).unwrap_or(1);
         Grid::new((units.div_ceil(warps) as u32, 1), (WARP * warps) as u32)
     }
 
@@ -113,10 +117,11 @@ impl Launches<'_> {
             layer: index as u32,
             rows: rows as u32,
         };
-        let grid = self.warps(sizes.hidden);
+        let kernel = Kernel::Rows(self.weights.kind, tile);
+        let grid = self.warps(kernel, sizes.hidden);
         // SAFETY: weights and memory are the engine's own; the slots of the call are of its table, and those that are
         // written are read by nobody.
-        unsafe { self.launcher.launch(Kernel::Rows(self.weights.kind, tile), grid, &arguments) }
+        unsafe { self.launcher.launch(kernel, grid, &arguments) }
     }
 
     fn load(&self, rows: usize, places: BlockPlaces) -> Result<()> {
@@ -243,7 +248,7 @@ impl Launches<'_> {
     /// How a block is scanned: more than one step of few sequences, whose hidden vectors fit into shared memory.
     fn scan_shape(&self, packing: &Packing) -> Option<ScanShape> {
         let (sizes, properties) = (self.weights.sizes, self.properties);
-        if packing.steps() < 2 || packing.batch() > Tile::LARGEST {
+        if packing.steps() < 2 || packing.batch() > SCANNED {
             return None;
         }
         let tile = Tile::of(packing.batch());
@@ -321,7 +326,7 @@ struct ScanShape {
 pub(super) fn few_rows(kind: WeightKind) -> usize {
     match kind {
         WeightKind::F32 => Tile::LARGEST,
-        WeightKind::Bf16 | WeightKind::F16 => Tile::LARGEST / 2,
+        WeightKind::Bf16 | WeightKind::F16 => 4,
     }
 }
 
