@@ -46,6 +46,9 @@ struct RowsArguments {
     u32 slot_numbers;
     u32 layer;
     u32 rows;
+    /// Numbers of each weight row that the cache is asked for before the launch before is done: of the input's, of the others.
+    u32 input_ahead;
+    u32 ahead;
 };
 
 struct LoadArguments {
@@ -173,6 +176,8 @@ struct ProjectArguments {
     u32 slot_numbers;
     u32 layer;
     u32 rows;
+    /// Numbers of each weight row that the cache is asked for before the launch before is done.
+    u32 ahead;
 };
 
 enum AskKind : u32 { ASK_NORM = 0, ASK_ROW = 1, ASK_TOP = 2, ASK_IDS = 3, ASK_DRAW = 4 };

@@ -9,7 +9,7 @@ template <class W>
 __device__ __forceinline__ void fetch_for_project(const ProjectArguments& a) {
     const u32 output = 4 * (blockIdx.x * warps() + warp());
     if (output < a.outputs) {
-        fetch_rows(static_cast<const W*>(a.weights) + static_cast<size_t>(output) * a.padded, a.padded, a.padded);
+        fetch_rows(static_cast<const W*>(a.weights) + static_cast<size_t>(output) * a.padded, a.padded, a.ahead);
     }
 }
 

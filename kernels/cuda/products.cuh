@@ -84,34 +84,55 @@ __device__ __forceinline__ void add_products(
     }
 }
 
-/// Asks for the beginnings of weight rows 0 to 3, a line a lane, for whoever multiplies with them soon.
+/// Asks the cache for the first `count` numbers of weight rows 0 to 3, for whoever multiplies with them soon.
 template <class W>
-__device__ __forceinline__ void fetch_rows(const W* weights, int stride, int depth) {
-    constexpr int LINE = 128 / static_cast<int>(sizeof(W));
-    const int start = lane() % 8 * LINE;
-    if (start < depth) {
-        fetch(weights + lane() / 8 * stride + start);
+__device__ __forceinline__ void fetch_rows(const W* weights, unsigned stride, unsigned count) {
+    constexpr unsigned LINE = 128 / sizeof(W);
+    constexpr unsigned LANES = WARP / 4;
+    const W* row = weights + lane() / LANES * stride;
+    for (unsigned start = lane() % LANES * LINE; start < count; start += LANES * LINE) {
+        fetch(row + start);
     }
 }
 
-/// The sum over all lanes, in each of them, in the same order whatever the batch.
-__device__ __forceinline__ float warp_sum(float value) {
+/// Adds each number up over all lanes: at first every lane hands half of its numbers to the other half of the lanes, and so on,
+/// until it has its share of them. Number i of 32 or fewer is in lane 32 i / COUNT then, and of 64 in lane i / 2. Each sum is
+/// that of the lanes 16, 8, 4, 2 and 1 apart in this order, however many numbers there are.
+template <int DISTANCE, int LEFT, int COUNT>
+__device__ __forceinline__ void add_lanes(float (&numbers)[COUNT]) {
+    if constexpr (DISTANCE > 0) {
+        if constexpr (LEFT > 1) {
+            const bool is_upper = (lane() & DISTANCE) != 0;
 #pragma unroll
-    for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        value += __shfl_xor_sync(ALL_LANES, value, distance);
+            for (int index = 0; index < LEFT / 2; index++) {
+                const float lower = numbers[index];
+                const float upper = numbers[LEFT / 2 + index];
+                const float given = __shfl_xor_sync(ALL_LANES, is_upper ? lower : upper, DISTANCE);
+                numbers[index] = (is_upper ? upper : lower) + given;
+            }
+        } else {
+            numbers[0] += __shfl_xor_sync(ALL_LANES, numbers[0], DISTANCE);
+        }
+        add_lanes<DISTANCE / 2, (LEFT > 1 ? LEFT / 2 : 1)>(numbers);
     }
-    return value;
 }
 
 /// The whole sums; lane r keeps those of row r.
 template <int ROWS>
 __device__ __forceinline__ void distribute(const float (&sums)[4][ROWS], float (&own)[4]) {
+    constexpr int COUNT = 4 * ROWS;
+    static_assert(COUNT <= 2 * WARP);
+    float numbers[COUNT];
 #pragma unroll
-    for (int row = 0; row < ROWS; row++) {
+    for (int index = 0; index < COUNT; index++) {
+        numbers[index] = sums[index % 4][index / 4];
+    }
+    add_lanes<WARP / 2, COUNT>(numbers);
+    const int row = lane() % ROWS;
 #pragma unroll
-        for (int out = 0; out < 4; out++) {
-            const float sum = warp_sum(sums[out][row]);
-            own[out] = lane() == row ? sum : own[out];
-        }
+    for (int out = 0; out < 4; out++) {
+        const int index = 4 * row + out;
+        const int from = COUNT > WARP ? index / 2 : index * (WARP / COUNT);
+        own[out] = __shfl_sync(ALL_LANES, numbers[COUNT > WARP ? out % 2 : 0], from);
     }
 }

@@ -61,9 +61,9 @@ __device__ __forceinline__ void fetch_for_rows(const RowsArguments& a) {
     }
     if (a.input_kind != TABLE) {
         fetch_rows(static_cast<const W*>(a.input_weights) + static_cast<size_t>(unit) * 4 * a.input_depth,
-                   a.input_depth, a.input_depth);
+                   a.input_depth, a.input_ahead);
     }
-    fetch_rows(static_cast<const W*>(a.weights) + static_cast<size_t>(unit) * 4 * a.padded, a.padded, a.padded);
+    fetch_rows(static_cast<const W*>(a.weights) + static_cast<size_t>(unit) * 4 * a.padded, a.padded, a.ahead);
 }
 
 /// A step of up to ROWS rows: a warp for each unit. Reads the states in the slots `from` and

@@ -104,6 +104,10 @@ pub struct RowsArguments {
     pub layer: u32,
     /// How many rows.
     pub rows: u32,
+    /// Numbers of each row of `input_weights` that the cache is asked for before the launch before is done.
+    pub input_ahead: u32,
+    /// The same of `weights`.
+    pub ahead: u32,
 }
 
 /// Of [`crate::Kernel::Load`].
@@ -288,6 +292,8 @@ pub struct ProjectArguments {
     pub layer: u32,
     /// How many rows.
     pub rows: u32,
+    /// Numbers of each weight row that the cache is asked for before the launch before is done.
+    pub ahead: u32,
 }
 
 /// What is wanted of a row of logits.

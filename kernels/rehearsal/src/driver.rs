@@ -14,10 +14,12 @@ const MULTIPROCESSORS: c_uint = 16;
 const SHARED_BYTES_AT_MOST: c_uint = 97;
 const MEMORY_POOLS: c_uint = 115;
 const COMPUTE_CAPABILITY_MAJOR: c_uint = 75;
+const CACHE_BYTES: c_uint = 38;
 /// Those of a Hopper device, but for the multiprocessors: fewer of them make a scan quick.
 const DEVICE_MULTIPROCESSORS: c_int = 3;
 const DEVICE_SHARED_BYTES: c_int = 227 << 10;
 const DEVICE_COMPUTE_CAPABILITY_MAJOR: c_int = 9;
+const DEVICE_CACHE_BYTES: c_int = 50 << 20;
 /// What a block has without asking for more.
 const PLAIN_SHARED_BYTES: c_uint = 48 << 10;
 /// The attribute of a function that asks.
@@ -77,6 +79,7 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, 
         SHARED_BYTES_AT_MOST => DEVICE_SHARED_BYTES,
         MEMORY_POOLS => 1,
         COMPUTE_CAPABILITY_MAJOR => DEVICE_COMPUTE_CAPABILITY_MAJOR,
+        CACHE_BYTES => DEVICE_CACHE_BYTES,
         other => return fail(INVALID_VALUE, format_args!("attribute {other} is not known here")),
     };
     // SAFETY: the caller's, as in CUDA.

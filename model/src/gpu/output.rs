@@ -98,6 +98,7 @@ impl Launches<'_> {
             slot_numbers: sizes.slot() as u32,
             layer: sizes.layers as u32 - 1,
             rows: places.rows as u32,
+            ahead: self.ahead(&self.weights.output),
         };
         let kernel = Kernel::Project(self.weights.kind, tile);
         let grid = self.warps(kernel, sizes.outputs / 4);

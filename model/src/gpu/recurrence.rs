@@ -10,7 +10,7 @@ use chorus_kernels::{
 use super::call::Place;
 use super::launcher::Product;
 use super::launches::Launches;
-use super::weights::{Input, Layer};
+use super::weights::{Input, Layer, Matrix};
 use crate::packing::Packing;
 
 /// The most sequences of a scan.
@@ -85,6 +85,14 @@ impl Launches<'_> {
         Grid::new((units.div_ceil(warps) as u32, 1), (WARP * warps) as u32)
     }
 
+    /// Numbers of each row of a matrix that may be asked for before the launch before is done: all matrices of a step together have
+    /// half of the cache. More would drive out what is needed first.
+    pub(super) fn ahead(&self, matrix: &Matrix) -> u32 {
+        let matrices = 2 * self.weights.layers.len();
+        let share = self.properties.cache_bytes as usize / 2 / matrices / self.weights.kind.bytes();
+        (share / matrix.outputs).min(matrix.depth) as u32
+    }
+
     fn hidden(&self, layer: usize) -> Address {
         self.regions.hidden[layer % 2].at(self.memory)
     }
@@ -116,6 +124,8 @@ impl Launches<'_> {
             slot_numbers: sizes.slot() as u32,
             layer: index as u32,
             rows: rows as u32,
+            input_ahead: layer.input.as_ref().map_or(0, |matrix| self.ahead(matrix)),
+            ahead: self.ahead(&layer.recurrent),
         };
         let kernel = Kernel::Rows(self.weights.kind, tile);
         let grid = self.warps(kernel, sizes.hidden);

@@ -19,7 +19,8 @@ pub(super) const MEMORY_BYTES: u64 = 4 << 30;
 
 /// A small device: few enough blocks for a scan to take the host no time, and so little shared memory that some rows are
 /// staged and some are not.
-pub(super) const PROPERTIES: Properties = Properties { multiprocessors: 3, shared_bytes: 48 << 10 };
+pub(super) const PROPERTIES: Properties =
+    Properties { multiprocessors: 3, shared_bytes: 48 << 10, cache_bytes: 1 << 20 };
 
 /// What waits to be done. Whoever uses it takes turns, as the engine does.
 #[derive(Debug, Default)]

@@ -32,6 +32,8 @@ pub(super) struct Properties {
     pub(super) multiprocessors: u32,
     /// Shared memory that a block may have.
     pub(super) shared_bytes: u32,
+    /// The cache that all multiprocessors share.
+    pub(super) cache_bytes: u32,
 }
 
 /// `sums[rows, outputs] (+)= input[rows, depth] weights[outputs, depth]ᵀ`, sums in f32.
