@@ -5,6 +5,7 @@
 #include "moves.cuh"
 #include "products.cuh"
 
+/// Asks for the weights of the warp's tokens.
 template <class W>
 __device__ __forceinline__ void fetch_for_project(const ProjectArguments& a) {
     const u32 output = 4 * (blockIdx.x * warps() + warp());
@@ -13,6 +14,7 @@ __device__ __forceinline__ void fetch_for_project(const ProjectArguments& a) {
     }
 }
 
+/// Logits of four tokens in up to ROWS rows.
 template <class W, int ROWS>
 __device__ __forceinline__ void project(const ProjectArguments& a) {
     const u32 output = 4 * (blockIdx.x * warps() + warp());

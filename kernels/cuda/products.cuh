@@ -68,11 +68,11 @@ __device__ __forceinline__ void add_products(
     constexpr int STRIDE = COUNT * Weights<W, ROWS, COUNT>::STEP;
     Weights<W, ROWS, COUNT> own;
     const int first = lane() * PACK<W>;
-    if (IS_DOUBLE<ROWS>) {
+    if constexpr (IS_DOUBLE<ROWS>) {
         own.ask(weights, stride, depth, first);
     }
     for (int start = first; start < depth; start += STRIDE) {
-        if (IS_DOUBLE<ROWS>) {
+        if constexpr (IS_DOUBLE<ROWS>) {
             Weights<W, ROWS, COUNT> next = own;
             next.ask(weights, stride, depth, start + STRIDE);
             own.multiply(sums, depth, start, rows);

@@ -53,6 +53,7 @@ __device__ __forceinline__ const float* in_slot(
     return slots + static_cast<size_t>(slot) * slot_numbers + static_cast<size_t>(layer) * 2 * padded;
 }
 
+/// Asks for the weights of the warp's unit.
 template <class W>
 __device__ __forceinline__ void fetch_for_rows(const RowsArguments& a) {
     const u32 unit = blockIdx.x * warps() + warp();
@@ -66,8 +67,8 @@ __device__ __forceinline__ void fetch_for_rows(const RowsArguments& a) {
     fetch_rows(static_cast<const W*>(a.weights) + static_cast<size_t>(unit) * 4 * a.padded, a.padded, a.ahead);
 }
 
-/// A step of up to ROWS rows: a warp for each unit. Reads the states in the slots `from` and
-/// writes those in `to`, which are others.
+/// A step of up to ROWS rows: a warp for each unit. Reads the states in the slots `from` and writes those in `to`, which are
+/// others.
 template <class W, int ROWS>
 __device__ __forceinline__ void lstm_rows(const RowsArguments& a) {
     const u32 unit = blockIdx.x * warps() + warp();

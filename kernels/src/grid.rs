@@ -1,11 +1,14 @@
 //! How many threads run a kernel. Knows nothing about what they do.
 
+/// Threads of a warp.
+pub const WARP: u32 = 32;
+
 /// A grid of blocks of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     /// Blocks in x and y; at least one each.
     pub blocks: (u32, u32),
-    /// Threads of a block: a multiple of 32.
+    /// Threads of a block: whole warps.
     pub threads: u32,
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::Grid;
 
-const WARP: usize = 32;
+const WARP: usize = crate::WARP as usize;
 /// So often in a row may every thread that can go on only wait for another one's write.
 const PATIENCE: usize = 10_000;
 

@@ -12,7 +12,7 @@ mod thread;
 
 use std::{ffi::c_void, fmt};
 
-use crate::{Arguments, Grid, Kernel};
+use crate::{Arguments, Grid, Kernel, WARP};
 use block::Blocks;
 pub use chance::Chance;
 use registry::find;
@@ -97,7 +97,7 @@ pub fn argument_bytes(name: &str) -> Option<usize> {
 /// As for [`launch`], and the arguments are the kernel's.
 pub unsafe fn launch_named(name: &str, grid: Grid, arguments: *const c_void) -> Result<(), EmulationError> {
     let found = find(name).ok_or_else(|| EmulationError::Unknown(name.to_owned()))?;
-    if grid.threads == 0 || grid.threads > found.threads || !grid.threads.is_multiple_of(32) {
+    if grid.threads == 0 || grid.threads > found.threads || !grid.threads.is_multiple_of(WARP) {
         return Err(EmulationError::Threads { found: grid.threads, allowed: found.threads });
     }
     let body = || {

@@ -15,15 +15,23 @@ fn begin(source: &[u32], target: &mut [u32], counters: &mut [u32]) -> BeginArgum
     }
 }
 
+/// The last one is less than a pack of four.
 #[test]
 fn every_word_is_copied_whatever_the_grid() {
-    let source: Vec<u32> = (0..1003).collect();
+    const WORDS: usize = 1003;
+    // From 16 bytes on, as a device's memory begins.
+    let packs = || vec![0_u128; WORDS.div_ceil(4)];
+    let mut source = packs();
+    let source: &mut [u32] = &mut bytemuck::cast_slice_mut(&mut source)[..WORDS];
+    source.iter_mut().zip(1..).for_each(|(word, number)| *word = number);
     for blocks in [1, 2, 5] {
-        let (mut target, mut counters) = (vec![0; 1003], [7, 7, 7]);
-        let arguments = begin(&source, &mut target, &mut counters);
+        let (mut target, mut counters) = (packs(), [7, 7, 7]);
+        let target: &mut [u32] = bytemuck::cast_slice_mut(&mut target);
+        let arguments = begin(source, &mut target[..WORDS], &mut counters);
         // SAFETY: the arguments are of these vectors.
         unsafe { launch(Kernel::Begin, Grid::new((blocks, 1), THREADS), &arguments) }.unwrap();
-        assert_eq!((&target, counters), (&source, [0; 3]));
+        assert_eq!((&target[..WORDS], counters), (&*source, [0; 3]));
+        assert!(target[WORDS..].iter().all(|&word| word == 0));
     }
 }
 

@@ -1,7 +1,5 @@
 //! What a device copies and multiplies at most, by candle's own operations. Knows nothing about models.
 
-#[cfg(feature = "cuda")]
-use std::cell::RefCell;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -20,9 +18,8 @@ const CALLS: usize = 4;
 pub(crate) fn bandwidth(device: &Device, repeats: usize) -> Result<String> {
     let cuda = device.as_cuda_device()?;
     let values = cuda.alloc_zeros::<f32>(COPIED_BYTES / size_of::<f32>())?;
-    let target = RefCell::new(values.clone());
-    let copy = || cuda.memcpy_dtod(&values, &mut *target.borrow_mut());
-    let rates = rates(device, repeats, (2 * COPIED_BYTES) as f64, copy)?;
+    let mut target = values.clone();
+    let rates = rates(device, repeats, (2 * COPIED_BYTES) as f64, || cuda.memcpy_dtod(&values, &mut target))?;
     Ok(format!("{{\"gigabytes_per_second\": {rates:?}}}"))
 }
 
@@ -48,7 +45,12 @@ pub(crate) fn multiplication(device: &Device, precision: Precision, repeats: usi
 }
 
 /// What `work` of a call comes to in G a second.
-fn rates(device: &Device, repeats: usize, work: f64, call: impl Fn() -> Result<()>) -> Result<Vec<f64>> {
+fn rates(
+    device: &Device,
+    repeats: usize,
+    work: f64,
+    mut call: impl FnMut() -> Result<()>,
+) -> Result<Vec<f64>> {
     call()?;
     device.synchronize()?;
     let mut rates = Vec::with_capacity(repeats);

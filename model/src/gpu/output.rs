@@ -10,6 +10,7 @@ use chorus_kernels::{
 use super::call::Place;
 use super::launcher::Product;
 use super::launches::Launches;
+use super::recording::Selection;
 use super::recurrence::few_rows;
 
 /// A part of the wanted distributions, in the words of its call.
@@ -24,17 +25,6 @@ pub(super) struct OutputPlaces {
     pub(super) selection: Selection,
     /// Whether somebody wants of a row what can't be found by reading it once.
     pub(super) are_read_again: bool,
-}
-
-/// Where the hidden vectors are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Selection {
-    /// In slots, and nowhere else.
-    Slots,
-    /// The block's, one after the other as they are wanted.
-    Block,
-    /// Here and there.
-    Mixed,
 }
 
 /// Where answers go, in memory of the host that the device writes.

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use super::call::Words;
 use super::engine::{DeviceEngine, Part};
-use super::launcher::Recording;
 use super::launches::Launches;
-use super::output::{OutputPlaces, Selection, slot_source};
+use super::output::{OutputPlaces, slot_source};
+use super::recording::{Recording, Selection};
 use super::recurrence::{BlockPlaces, is_few};
 use super::side::{Asked, Side};
 use super::slots::Slot;
@@ -100,7 +100,7 @@ impl DeviceEngine {
         });
         let used = words.used();
         let source = host_words.address();
-        // The launches of a step without ids are the same whenever it has as many rows on this side.
+        // The launches of a step without ids are the same whenever it has as many rows on this side, of which as much is wanted.
         let is_step = is_first && packing.steps() == 1 && asks.ids.is_empty();
         let recording = is_step.then_some(Recording {
             rows: packing.batch(),

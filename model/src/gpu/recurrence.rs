@@ -4,25 +4,20 @@
 use candle_core::{Result, bail};
 use chorus_kernels::{
     Address, BeginArguments, CellArguments, EmbedArguments, Grid, InputKind, Kernel, LoadArguments,
-    RowsArguments, SCAN_THREADS, ScanArguments, THREADS, Tile, WeightKind,
+    RowsArguments, THREADS, Tile, WARP, WeightKind,
 };
 
 use super::call::Place;
 use super::launcher::Product;
 use super::launches::Launches;
+use super::scan::ScanShape;
 use super::weights::{Input, Layer, Matrix};
 use crate::packing::Packing;
 
-/// The most sequences of a scan.
-const SCANNED: usize = 8;
 /// Blocks that fetch a call's words.
 const BEGIN_BLOCKS: usize = 32;
 /// Words that a thread fetches at a time.
 const BEGIN_WORDS: usize = 4;
-/// Threads of a warp.
-const WARP: usize = 32;
-/// What a warp reads at a time.
-const WARP_BYTES: usize = 16 * WARP;
 
 /// Where a block's numbers stand in the words of its call.
 #[derive(Debug, Clone, Copy)]
@@ -59,9 +54,10 @@ impl Launches<'_> {
                 .try_for_each(|layer| self.few_rows(layer, packing.batch(), places));
         }
         self.load(packing.batch(), places)?;
+        let shape = ScanShape::of(self.weights.sizes, self.weights.kind, self.properties, packing);
         for (index, layer) in self.weights.layers.iter().enumerate() {
             let projected = self.project_input(index, layer, packing, places)?;
-            match self.scan_shape(packing) {
+            match shape {
                 Some(shape) => self.scan(index, layer, projected, (packing, shape), places)?,
                 None => (0..packing.steps())
                     .try_for_each(|step| self.step(index, layer, projected, (packing, step), places))?,
@@ -79,10 +75,10 @@ impl Launches<'_> {
     /// much as the others.
     pub(super) fn warps(&self, kernel: Kernel, units: usize) -> Grid {
         let enough = 2 * self.properties.multiprocessors as usize;
-        let most = kernel.threads() as usize / WARP;
+        let most = (kernel.threads() / WARP) as usize;
         let is_fine = |warps: &usize| *warps <= most && units.div_ceil(*warps) >= enough;
         let warps = [8, 4, 2].into_iter().find(is_fine).unwrap_or(1);
-        Grid::new((units.div_ceil(warps) as u32, 1), (WARP * warps) as u32)
+        Grid::new((units.div_ceil(warps) as u32, 1), WARP * warps as u32)
     }
 
     /// Numbers of each row of a matrix that may be asked for before the launch before is done: all matrices of a step together have
@@ -93,11 +89,11 @@ impl Launches<'_> {
         (share / matrix.outputs).min(matrix.depth) as u32
     }
 
-    fn hidden(&self, layer: usize) -> Address {
+    pub(super) fn hidden(&self, layer: usize) -> Address {
         self.regions.hidden[layer % 2].at(self.memory)
     }
 
-    fn of_call(&self, place: Place) -> Address {
+    pub(super) fn of_call(&self, place: Place) -> Address {
         place.at(self.regions.words, self.memory)
     }
 
@@ -194,12 +190,12 @@ impl Launches<'_> {
         Ok(true)
     }
 
-    fn table(&self, is_projected: bool) -> Address {
+    pub(super) fn table(&self, is_projected: bool) -> Address {
         if is_projected { Address::NONE } else { self.weights.input.address() }
     }
 
     /// h of a layer before a step, of as many rows as the step before had.
-    fn hidden_before(&self, index: usize, packing: &Packing, step: usize) -> Address {
+    pub(super) fn hidden_before(&self, index: usize, packing: &Packing, step: usize) -> Address {
         let row = self.weights.sizes.padded * self.weights.kind.bytes();
         match step.checked_sub(1) {
             Some(previous) => self.hidden(index).plus(packing.span(previous).start * row),
@@ -254,81 +250,6 @@ impl Launches<'_> {
         // SAFETY: as above.
         unsafe { self.launcher.launch(Kernel::Cell(self.weights.kind), grid, &arguments) }
     }
-
-    /// How a block is scanned: more than one step of few sequences, whose hidden vectors fit into shared memory.
-    fn scan_shape(&self, packing: &Packing) -> Option<ScanShape> {
-        let (sizes, properties) = (self.weights.sizes, self.properties);
-        if packing.steps() < 2 || packing.batch() > SCANNED {
-            return None;
-        }
-        let tile = Tile::of(packing.batch());
-        let rows = tile.rows() as usize;
-        // One block for each multiprocessor, so that all of them run.
-        let units = sizes.hidden.div_ceil(properties.multiprocessors.max(1) as usize);
-        if units * rows > SCAN_THREADS as usize {
-            return None;
-        }
-        let row_bytes = sizes.padded * self.weights.kind.bytes();
-        // As many as there are warps for, and no shorter than what a warp reads at a time.
-        let parts = (SCAN_THREADS as usize / WARP / units).min(row_bytes.div_ceil(WARP_BYTES)).max(1);
-        let threads = (units * parts * WARP).min(SCAN_THREADS as usize);
-        let needed = rows * row_bytes + units * parts * rows * 4 * size_of::<f32>();
-        let rest = (properties.shared_bytes as usize).checked_sub(needed)?;
-        let kept = (rest / (4 * row_bytes)).min(units);
-        let shared = needed + kept * 4 * row_bytes;
-        let blocks = sizes.hidden.div_ceil(units);
-        let grid = Grid::new((blocks as u32, 1), threads as u32).cooperative().with_shared(shared as u32);
-        Some(ScanShape { tile, units, parts, kept, grid })
-    }
-
-    /// All steps of a layer in one launch, whose blocks wait for each other between them.
-    fn scan(
-        &self,
-        index: usize,
-        layer: &Layer,
-        is_projected: bool,
-        (packing, shape): (&Packing, ScanShape),
-        places: BlockPlaces,
-    ) -> Result<()> {
-        let (sizes, ScanShape { tile, units, parts, kept, grid }) = (self.weights.sizes, shape);
-        let arguments = ScanArguments {
-            weights: layer.recurrent.numbers.address(),
-            projected: if is_projected { self.regions.gates.at(self.memory) } else { Address::NONE },
-            table: self.table(is_projected),
-            bias: layer.bias.as_ref().map_or(Address::NONE, |bias| bias.address()),
-            slots: self.regions.slots.at(self.memory),
-            tokens: self.of_call(places.tokens),
-            from: self.of_call(places.from),
-            to: self.of_call(places.to),
-            offsets: self.of_call(places.offsets),
-            before: self.hidden_before(index, packing, 0),
-            after: self.hidden(index),
-            counter: self.regions.counters.at(self.memory).plus(index * size_of::<u32>()),
-            steps: packing.steps() as u32,
-            hidden: sizes.hidden as u32,
-            padded: sizes.padded as u32,
-            slot_numbers: sizes.slot() as u32,
-            layer: index as u32,
-            units: units as u32,
-            kept: kept as u32,
-            parts: parts as u32,
-        };
-        // SAFETY: as above.
-        unsafe { self.launcher.launch(Kernel::Scan(self.weights.kind, tile), grid, &arguments) }
-    }
-}
-
-/// What the blocks of a scan have.
-#[derive(Debug, Clone, Copy)]
-struct ScanShape {
-    tile: Tile,
-    /// Of each block.
-    units: usize,
-    /// Of a unit's depth, for a warp each.
-    parts: usize,
-    /// Units whose weights stay in shared memory.
-    kept: usize,
-    grid: Grid,
 }
 
 /// Rows of a step up to which each layer is one launch: the weights' way from memory is all that counts then. Behind it come

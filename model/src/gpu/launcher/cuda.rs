@@ -14,7 +14,8 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::{CudaDevice, Error, Result, bail};
 use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind, ptx, waits_by_itself};
 
-use super::{HostMemory, Lane, Product, Properties, Recording};
+use super::{HostMemory, Lane, Product, Properties};
+use crate::gpu::recording::Recording;
 
 /// Launches that are kept as graphs; more kinds of them than a server sees in its steady state.
 const RECORDINGS: usize = 4096;

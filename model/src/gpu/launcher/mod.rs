@@ -11,7 +11,7 @@ mod host_memory;
 use candle_core::{Device, Result};
 use chorus_kernels::{Address, Arguments, Grid, Kernel, WeightKind};
 
-use super::output::Selection;
+use super::recording::Recording;
 pub(super) use host_memory::HostMemory;
 
 /// Runs kernels on one device, in the order in which they are launched.
@@ -48,17 +48,6 @@ pub(super) struct Product {
     pub(super) sums: Address,
     /// Whether the products are added to what stands there.
     pub(super) adds: bool,
-}
-
-/// Tells launches apart that are the same whenever they are made: with one address for each number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Recording {
-    /// Sequences.
-    pub(super) rows: usize,
-    /// How many distributions, of which hidden vectors, and whether their logits are read again; if there are any.
-    pub(super) wanted: Option<(usize, Selection, bool)>,
-    /// Which of the two sides of the host's memory.
-    pub(super) side: usize,
 }
 
 impl Launcher {
