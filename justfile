@@ -64,6 +64,10 @@ compare-engines *ARGS:
 compare-servers *ARGS:
     benches/compare/compare servers {{ARGS}}
 
+# What is vectorised, on a processor with NEON: compiled for aarch64 and run in qemu where this machine is another.
+neon-check *PACKAGES:
+    .ci/neon {{PACKAGES}}
+
 # Everything that only a GPU can tell: builds with CUDA, tests on the device, measures beside cuDNN and under load.
 gpu-check *ARGS:
     benches/gpu-check {{ARGS}}

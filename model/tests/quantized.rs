@@ -108,8 +108,9 @@ fn files_and_memory_shrink_as_the_bits_say() {
         assert!((0.0..0.3).contains(&(bits - quantization.bits_per_weight())), "{quantization}: {bits}");
         let model = LanguageModel::load(directory.path(), &Device::Cpu).unwrap();
         let bits = 8.0 * model.weight_bytes() as f64 / weights;
-        // A panel has columns of which a vocabulary of eleven fills few.
-        assert!((0.0..0.3).contains(&(bits - quantization.bits_per_weight())), "{quantization}: {bits}");
+        // A panel has columns of which a vocabulary of eleven fills few. Where it is narrow, the two biases of a gate, which are
+        // one in memory, are more than that.
+        assert!((-0.05..0.3).contains(&(bits - quantization.bits_per_weight())), "{quantization}: {bits}");
         assert!(bits < largest);
         largest = bits;
     }

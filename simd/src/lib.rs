@@ -62,3 +62,12 @@ pub fn all_instructions() -> Vec<Arch> {
     all.extend(pulp::aarch64::Neon::try_new().map(Arch::Neon));
     all
 }
+
+#[cfg(all(test, target_arch = "aarch64"))]
+mod tests {
+    #[test]
+    fn vectors_of_four_are_used_on_aarch64() {
+        assert!(matches!(crate::instructions(), pulp::Arch::Neon(_)));
+        assert_eq!(crate::all_instructions().len(), 2);
+    }
+}

@@ -52,10 +52,13 @@ impl Kernel {
 
     /// All that this processor has for them, the fastest first.
     pub(super) fn all_of_blocks(instructions: pulp::Arch) -> Vec<Self> {
-        let mut all = Self::all_of(instructions);
+        let all = Self::all_of(instructions);
         // Factors are f16, and only AVX-512 is sure to read them.
         #[cfg(target_arch = "x86_64")]
-        all.retain(|kernel| *kernel != Self::Avx2 || is_x86_feature_detected!("f16c"));
+        let all = {
+            let reads_factors = |kernel: &Self| *kernel != Self::Avx2 || is_x86_feature_detected!("f16c");
+            all.into_iter().filter(reads_factors).collect()
+        };
         all
     }
 

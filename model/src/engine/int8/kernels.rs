@@ -14,6 +14,7 @@ struct Tile<'a, const ROWS: usize> {
     /// Each row's scale.
     scales: [f32; ROWS],
     panel: Panel<'a>,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only intrinsics ask ahead"))]
     ahead: Ahead,
     /// `[ROWS][4][lanes]`.
     sums: &'a mut [f32],
