@@ -17,6 +17,7 @@ use super::call::Call;
 use super::choose::choose;
 use super::decided::is_decided;
 use super::leaders::{Lead, Search};
+use super::lists::Lists;
 use super::opening::Opening;
 use super::participation::{Attendance, expect};
 use super::prompt::Prompt;
@@ -77,6 +78,7 @@ struct Run<'a, L> {
     transcript: Vec<u32>,
     /// The tokens that are in it; kept where these are less likely to come again.
     seen: Seen,
+    lists: Lists,
     /// The weights, which may follow the text.
     weighting: Weighting,
     attendance: Attendance,
@@ -104,6 +106,7 @@ pub(super) async fn generate(
         speaker: Arc::clone(ensemble),
         seed: seed(&generation),
         seen: Seen::new(&generation),
+        lists: Lists::default(),
         transcript: generation.prompt.clone(),
         weighting: generation.fusing.weighting.clone(),
         text: GeneratedText::new(&vocabulary, &generation.prompt, &generation.stop),
@@ -264,7 +267,7 @@ impl<L: Listener> Run<'_, L> {
                     drawn::draw(session, tokens, &self.weighting, self.seed, index).await?;
                 Ok((GeneratedToken { id, index, ..GeneratedToken::default() }, participation))
             }
-            Plan::Certified { k, log_threshold } => {
+            Plan::Certified { k, log_threshold } if self.lists.are_due() => {
                 let search = Search {
                     fusion: generation.fusing.fusion,
                     weighting: self.weighting.clone(),
@@ -274,9 +277,11 @@ impl<L: Listener> Run<'_, L> {
                     vocabulary_size: self.vocabulary.len() as usize,
                 };
                 let lead = leaders::find(session, tokens, &search).await?;
+                self.lists.were_enough(lead.by_first_lists);
                 Ok((winner(generation, index, &lead), lead.participation))
             }
             Plan::Dense(format) => self.of_rows(session, tokens, format, index).await,
+            Plan::Certified { .. } => self.of_rows(session, tokens, RowFormat::F32, index).await,
             // No generation has this plan; rows answer everything.
             Plan::Targets => self.of_rows(session, tokens, RowFormat::F32, index).await,
         }

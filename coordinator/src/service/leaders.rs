@@ -41,6 +41,8 @@ pub(super) struct Lead {
     /// The likeliest tokens of each participant, in member order, likeliest first; as many as there are leaders.
     pub(super) members: Vec<(usize, Vec<Candidate>)>,
     pub(super) participation: Participation,
+    /// Whether the lists that were asked for first were long enough.
+    pub(super) by_first_lists: bool,
 }
 
 /// The evidence of one position.
@@ -50,6 +52,7 @@ struct Inquiry<'a> {
     /// What each participant has said, by member index.
     said: BTreeMap<usize, Evidence>,
     participation: Participation,
+    by_first_lists: bool,
 }
 
 /// Appends tokens to the session and finds who leads after them.
@@ -70,7 +73,7 @@ pub(super) async fn find(
         _ => None,
     });
     let (said, participation) = (said.collect(), answers.participation);
-    Inquiry { session, search, said, participation }.until_settled().await
+    Inquiry { session, search, said, participation, by_first_lists: true }.until_settled().await
 }
 
 impl Search {
@@ -114,6 +117,7 @@ impl Inquiry<'_> {
                 Verdict::Settled(leaders) => return Ok(self.lead(leaders)),
                 Verdict::Unknown(ids) => self.asks_about(&ids),
                 Verdict::Deeper => {
+                    self.by_first_lists = false;
                     k = k.saturating_mul(DEEPER);
                     let (list, row) = (self.search.top(k), Ask::next_row(RowFormat::F32));
                     let size = self.search.vocabulary_size;
@@ -177,7 +181,8 @@ impl Inquiry<'_> {
     fn lead(self, leaders: Vec<Leader>) -> Lead {
         let size = self.search.size();
         let members = self.said.iter().map(|(index, evidence)| (*index, evidence.leading(size)));
-        Lead { leaders, members: members.collect(), participation: self.participation }
+        let members = members.collect();
+        Lead { leaders, members, participation: self.participation, by_first_lists: self.by_first_lists }
     }
 
     async fn by_whole_rows(mut self) -> Result<Lead, Status> {
@@ -208,7 +213,7 @@ pub(super) async fn lead_of_rows(
         Ok((leaders, answers.rows(0).into_iter().map(of_member).collect()))
     };
     let ((leaders, members), answers) = make_of_rows(session, answers, numbers, leaders).await?;
-    Ok(Lead { leaders, members, participation: answers.participation })
+    Ok(Lead { leaders, members, participation: answers.participation, by_first_lists: false })
 }
 
 fn learn(evidence: &mut Evidence, ask: &Ask, answer: &Answer) -> Result<(), RowError> {

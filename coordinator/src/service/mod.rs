@@ -17,6 +17,7 @@ mod forest;
 mod generate;
 mod guarded;
 mod leaders;
+mod lists;
 mod opening;
 mod participation;
 mod predict;

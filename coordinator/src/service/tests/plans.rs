@@ -64,6 +64,25 @@ async fn greedy_and_voted_texts_are_those_of_whole_rows() {
 }
 
 #[tokio::test]
+async fn lists_that_prove_nothing_step_after_step_give_way_to_rows() {
+    let steps = 25;
+    for style in [Style::Noise, Style::Language] {
+        let stage = Stage::with(style, &large_vocabulary(), "").await;
+        stage.generate(generating(Rule::WeightedAverage, None, false)).await.unwrap();
+        for member in &stage.members {
+            let asks = member.asks();
+            let rows = asks.iter().filter(|ask| matches!(ask, Ask::Logits { .. })).count();
+            let lists = asks.iter().filter(|ask| matches!(ask, Ask::Top { k: 16, .. })).count();
+            // One question for each step, whichever it begins with; where lists are in vain, most begin with rows.
+            match style {
+                Style::Noise => assert!(lists < steps / 2 && lists + rows >= steps, "{lists} and {rows}"),
+                _ => assert_eq!((lists, rows), (steps, 0)),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn predictions_are_those_of_whole_rows_to_the_bit() {
     let mut followed_up = false;
     for style in STYLES {
