@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use chorus_proto::v1::{CompleteReply, GeneratedToken, Participation};
+use chorus_proto::v1::CompleteReply;
 use chorus_text::Vocabulary;
 use tonic::Status;
 
 use super::call::Call;
-use super::generate::{Ending, Listener, generate};
+use super::generate::{Ending, generate};
+use super::telling::{Chosen, Listener};
 use crate::ensemble::Ensemble;
 use crate::request::Generation;
 use crate::telemetry::Method;
@@ -31,14 +32,9 @@ pub(super) async fn complete(
 }
 
 impl Listener for CompleteReply {
-    async fn token(
-        &mut self,
-        token: GeneratedToken,
-        text: String,
-        _participation: Participation,
-    ) -> Result<(), Status> {
-        self.tokens.push(token);
-        self.text.push_str(&text);
+    async fn token(&mut self, chosen: Chosen) -> Result<(), Status> {
+        self.tokens.push(chosen.token);
+        self.text.push_str(&chosen.text);
         Ok(())
     }
 }

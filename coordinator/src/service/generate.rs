@@ -3,6 +3,7 @@
 //! Knows nothing about how members are reached or come back, or in how many messages its tokens leave.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use chorus_proto::v1::{
@@ -24,6 +25,7 @@ use super::prompt::Prompt;
 use super::search::{Searched, hypothesis, search};
 use super::seen::Seen;
 use super::sound::make_of_rows;
+use super::telling::{Chosen, Listener, tell_meanwhile};
 use super::text::GeneratedText;
 use super::{drawn, evidence, fallback, leaders};
 use crate::activity::Pulse;
@@ -39,20 +41,6 @@ use crate::session::{EnsembleSession, Rejoin, StepAnswers};
 use crate::telemetry::Progress;
 use crate::weights::Weighting;
 
-/// Takes the tokens of a generation as they are chosen.
-pub(super) trait Listener {
-    /// One more token, with the text that it makes certain and who took part in choosing it.
-    ///
-    /// # Errors
-    /// Nobody wants more of them.
-    async fn token(
-        &mut self,
-        token: GeneratedToken,
-        text: String,
-        participation: Participation,
-    ) -> Result<(), Status>;
-}
-
 /// What is known when a generation is over.
 pub(super) struct Ending {
     /// Text that was held back until then.
@@ -63,7 +51,7 @@ pub(super) struct Ending {
 }
 
 /// One generation in progress.
-struct Run<'a, L> {
+struct Run<'a> {
     /// Whose generation it is.
     ensemble: &'a Arc<Ensemble>,
     pulse: Pulse,
@@ -85,7 +73,6 @@ struct Run<'a, L> {
     progress: Progress,
     /// Tokens of the prompt that nobody had to read.
     cached_prompt_tokens: u32,
-    listener: &'a mut L,
 }
 
 /// Generates until the end. Dropped or finished, the sessions close.
@@ -121,11 +108,10 @@ pub(super) async fn generate(
         vocabulary,
         call,
         cached_prompt_tokens: 0,
-        listener,
     };
     match run.generation.beam {
-        None => run.until_the_end().await,
-        Some(beam) => run.by_search(beam).await,
+        None => run.until_the_end(listener).await,
+        Some(beam) => run.by_search(beam, listener).await,
     }
 }
 
@@ -137,15 +123,18 @@ fn seed(generation: &Generation) -> u64 {
     generation.seed.unwrap_or_else(|| rand::random::<u64>() >> (u64::BITS - f64::MANTISSA_DIGITS))
 }
 
-impl<L: Listener> Run<'_, L> {
-    async fn until_the_end(mut self) -> Result<Ending, Status> {
+impl Run<'_> {
+    async fn until_the_end(mut self, listener: &mut impl Listener) -> Result<Ending, Status> {
         let (mut session, mut prompt) = self.begin();
-        let mut unread = 0;
+        let (mut unread, mut untold) = (0, None);
         let (mut reason, mut generated) = (Reason::MaxTokens, self.generation.max_tokens);
         for index in 0..self.generation.max_tokens {
             let span = self.progress.ask(self.generation.plan(self.vocabulary.len() as usize).kind());
             let tokens = self.transcript.get(unread..).unwrap_or_default().to_vec();
-            let next = self.next_token(&mut session, &mut prompt, &tokens, index).instrument(span).await;
+            let next = {
+                let next = pin!(self.next_token(&mut session, &mut prompt, &tokens, index).instrument(span));
+                tell_meanwhile(untold.take(), listener, next).await?
+            };
             let (token, participation) = match next {
                 Ok(next) => next,
                 Err(failure) => {
@@ -159,10 +148,15 @@ impl<L: Listener> Run<'_, L> {
             unread = self.transcript.len();
             self.transcript.push(token.id);
             self.seen.add(token.id);
-            if let Some(end) = self.hand_on(token, participation).await? {
+            let (chosen, end) = self.chosen(token, participation);
+            untold = Some(chosen);
+            if let Some(end) = end {
                 (reason, generated) = (end, index + 1);
                 break;
             }
+        }
+        if let Some(last) = untold {
+            listener.token(last).await?;
         }
         // The next turn of a conversation goes on from here.
         prompt.keep(&mut session);
@@ -170,7 +164,7 @@ impl<L: Listener> Run<'_, L> {
     }
 
     /// Searches, and hands the best sequence on when it is found.
-    async fn by_search(mut self, beam: Beam) -> Result<Ending, Status> {
+    async fn by_search(mut self, beam: Beam, listener: &mut impl Listener) -> Result<Ending, Status> {
         let _branches = self.ensemble.common.branches(beam.size).await;
         let searched = self.search(beam).await;
         let Searched { found, steps, cached_prompt_tokens } = match searched {
@@ -189,9 +183,9 @@ impl<L: Listener> Run<'_, L> {
         let mut reason = Reason::MaxTokens;
         for ((index, token), participation) in (0..).zip(tokens).zip(steps) {
             let token = self.found_token(index, token, &participation);
-            if let Some(end) = self.hand_on(token, participation).await? {
-                reason = end;
-            }
+            let (chosen, end) = self.chosen(token, participation);
+            listener.token(chosen).await?;
+            reason = end.unwrap_or(reason);
         }
         let mut ending = self.end(reason, generated);
         ending.end.hypotheses = found.into_iter().map(hypothesis).collect();
@@ -336,12 +330,12 @@ impl<L: Listener> Run<'_, L> {
         })
     }
 
-    /// Hands a token on with the text that it makes certain; says why it was the last where it was.
-    async fn hand_on(
+    /// A token with the text that it makes certain; and why it is the last where it is.
+    fn chosen(
         &mut self,
         token: GeneratedToken,
         mut participation: Participation,
-    ) -> Result<Option<Reason>, Status> {
+    ) -> (Chosen, Option<Reason>) {
         if Arc::ptr_eq(&self.speaker, self.ensemble) {
             expect(&mut participation, &self.ensemble.names, &self.weighting);
         } else {
@@ -357,8 +351,7 @@ impl<L: Listener> Run<'_, L> {
             (released.text, released.stop.map(|_| Reason::StopString))
         };
         self.pulse.token();
-        self.listener.token(token, text, participation).await?;
-        Ok(end)
+        (Chosen { token, text, participation }, end)
     }
 
     fn end(&mut self, mut reason: Reason, generated_tokens: u32) -> Ending {

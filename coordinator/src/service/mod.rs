@@ -31,6 +31,7 @@ mod seen;
 mod sound;
 mod status;
 mod stream;
+mod telling;
 mod text;
 mod unreadable;
 

@@ -2,14 +2,15 @@
 //!
 //! Knows nothing about how tokens are chosen or what distributions say.
 
-use chorus_proto::v1::{DistributionsReply, GenerateReply, GeneratedToken, Participation, TokenizerChunk};
+use chorus_proto::v1::{DistributionsReply, GenerateReply, TokenizerChunk};
 use chorus_text::Vocabulary;
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
 use super::call::Call;
-use super::generate::{Ending, Listener, generate};
+use super::generate::{Ending, generate};
 use super::replies::{Replies, send, until_the_end};
+use super::telling::{Chosen, Listener};
 use super::{Admitted, distributions};
 use crate::request::{Distributions, Generation};
 use crate::telemetry::Method;
@@ -22,8 +23,9 @@ pub(super) async fn generation(admitted: Admitted<Generation>, replies: Replies<
     let Admitted { _place, ensemble, checked: generation, vocabulary } = admitted;
     let mut listener = &replies;
     let work = async {
-        let ending = generate(&ensemble, generation, vocabulary, call, &mut listener).await;
-        let ending = ending?;
+        // Its future is large, and would be moved with every one around it.
+        let generated = Box::pin(generate(&ensemble, generation, vocabulary, call, &mut listener));
+        let ending = generated.await?;
         let tokens = ending.end.generated_tokens as usize;
         ensemble.common.answers.given(Method::Generate, tokens, &ending.participation);
         Ok(Some(last_message(ending)))
@@ -55,12 +57,7 @@ pub(super) fn tokenizer(vocabulary: Vocabulary) -> impl Stream<Item = Result<Tok
 }
 
 impl Listener for &Replies<GenerateReply> {
-    async fn token(
-        &mut self,
-        token: GeneratedToken,
-        text: String,
-        participation: Participation,
-    ) -> Result<(), Status> {
+    async fn token(&mut self, Chosen { token, text, participation }: Chosen) -> Result<(), Status> {
         let reply = GenerateReply { token: Some(token), text, participation: Some(participation), end: None };
         send(self, reply).await
     }
