@@ -105,6 +105,11 @@ impl Sampling {
         self.temperature <= 0.0
     }
 
+    /// Whether chance has a part in it.
+    pub fn draws(&self) -> bool {
+        !self.is_greedy() && self.top_k != 1
+    }
+
     /// Whether it draws from the distribution as it is.
     pub fn is_plain(&self) -> bool {
         *self == Self::default()
@@ -134,7 +139,7 @@ impl Sampling {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn choose(&self, distribution: &mut Distribution<'_>, uniform: f64) -> u32 {
-        if self.is_greedy() || self.top_k == 1 {
+        if !self.draws() {
             return distribution.argmax();
         }
         let tokens = distribution.len();

@@ -26,7 +26,7 @@ pub(super) fn choose(
         Fused::Distribution(mut distribution) => {
             let by_member = rule == Rule::WeightedAverage && sampling.is_plain() && adjusting.is_none();
             let drawn = by_member.then(|| draw_of_member(weights, seed, index, answers)).flatten();
-            let uniform = uniform(seed, index);
+            let uniform = if sampling.draws() { uniform(seed, index) } else { 0.0 };
             let id = match drawn {
                 Some(id) => id,
                 None if adjusting.is_none() => sampling.choose(&mut distribution, uniform),

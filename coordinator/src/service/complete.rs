@@ -32,6 +32,8 @@ pub(super) async fn complete(
 }
 
 impl Listener for CompleteReply {
+    const TAKES_TIME: bool = false;
+
     async fn token(&mut self, chosen: Chosen) -> Result<(), Status> {
         self.tokens.push(chosen.token);
         self.text.push_str(&chosen.text);

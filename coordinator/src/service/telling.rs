@@ -13,6 +13,9 @@ use tonic::Status;
 
 /// Takes the tokens of a generation as they are chosen.
 pub(super) trait Listener {
+    /// Whether a token goes further than into memory, so that it is worth while to do something else first.
+    const TAKES_TIME: bool = true;
+
     /// One more token.
     ///
     /// # Errors
@@ -34,14 +37,18 @@ pub(super) struct Chosen {
 ///
 /// # Errors
 /// The listener does not want more.
-pub(super) async fn tell_meanwhile<T>(
+pub(super) async fn tell_meanwhile<L: Listener, T>(
     untold: Option<Chosen>,
-    listener: &mut impl Listener,
+    listener: &mut L,
     mut next: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Status> {
     let Some(chosen) = untold else {
         return Ok(next.await);
     };
+    if !L::TAKES_TIME {
+        listener.token(chosen).await?;
+        return Ok(next.await);
+    }
     let mut begun = poll!(&mut next);
     yield_now().await;
     let mut telling = pin!(listener.token(chosen));

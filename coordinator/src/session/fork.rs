@@ -2,6 +2,7 @@
 //!
 //! Knows nothing about what the branches are for.
 
+use super::alarm::Alarm;
 use super::awaited::Boxes;
 use super::place::Place;
 use super::{EnsembleSession, Rejoin};
@@ -27,6 +28,7 @@ impl EnsembleSession {
             vocabulary_size: self.vocabulary_size,
             losses: self.losses.clone(),
             boxes: Boxes::default(),
+            alarm: Alarm::default(),
         }
     }
 

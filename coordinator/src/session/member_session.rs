@@ -4,15 +4,17 @@
 //! Knows nothing about the other members.
 
 use std::future::{pending, poll_fn};
+use std::mem::take;
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::alarm::Alarm;
 use super::sitting::{MAX_FEED_TOKENS, Reading, Sitting};
 use super::terms::{Patience, SessionTerms};
 use super::transcript::Transcript;
@@ -35,8 +37,8 @@ pub(crate) struct MemberSession {
     asked: Option<Arc<Seat>>,
     /// Tokens that some replica has answered about.
     read: usize,
-    /// Wakes a step that takes long. Put off from step to step, which costs less than a new one.
-    clock: Option<Pin<Box<Sleep>>>,
+    /// Wakes a step that takes long.
+    alarm: Alarm,
     _counted: Counted,
 }
 
@@ -53,7 +55,7 @@ impl MemberSession {
             snapshot,
             asked: None,
             read: 0,
-            clock: None,
+            alarm: Alarm::default(),
             _counted: Counted::new(&member.sessions),
         })
     }
@@ -66,7 +68,7 @@ impl MemberSession {
             sitting: self.sitting.as_ref().map(|sitting| sitting.fork(self.member.next_session())),
             snapshot: self.snapshot.clone(),
             asked: self.asked.clone(),
-            clock: None,
+            alarm: Alarm::default(),
             _counted: Counted::new(&self.member.sessions),
             ..*self
         })
@@ -122,10 +124,10 @@ impl MemberSession {
         };
         let silence = self.silence_of_all(most);
         let member = Arc::clone(&self.member);
-        let mut clock = self.clock.take().unwrap_or_else(|| Box::pin(sleep_until(until)));
+        let mut alarm = take(&mut self.alarm);
         let answer = self.on_any_replica(transcript, &reading);
-        let answer = in_time(&mut clock, start, until, &member, silence, answer).await;
-        self.clock = Some(clock);
+        let answer = in_time(&mut alarm, start, until, &member, silence, answer).await;
+        self.alarm = alarm;
         let answer = answer.ok_or(ReplicaError::Late { milliseconds: patience.as_millis() }).flatten();
         // Where it was open it was closed with the future that was dropped.
         if let (Err(ReplicaError::Late { .. }), Some(seat)) = (&answer, &self.asked) {
@@ -369,7 +371,7 @@ impl MemberSession {
 
 /// The answer, unless nothing comes from the member for so long; none where it is late.
 async fn in_time(
-    clock: &mut Pin<Box<Sleep>>,
+    alarm: &mut Alarm,
     start: Instant,
     until: Instant,
     member: &Member,
@@ -379,11 +381,10 @@ async fn in_time(
     let mut answer = pin!(answer);
     let mut look_again = start + silence;
     loop {
-        clock.as_mut().reset(look_again.min(until));
         tokio::select! {
             biased;
             answer = &mut answer => return Some(answer),
-            () = clock.as_mut() => {}
+            () = alarm.rings(look_again.min(until)) => {}
         }
         let (now, silent) = (Instant::now(), member.silence());
         if now >= until {

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing about requests, rules or text; time comes from the runtime, so tests can pause it.
 
+mod alarm;
 mod answers;
 mod awaited;
 mod catch_up;
@@ -23,14 +24,13 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::mem::take;
 use std::ops::Range;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use chorus_proto::v1::{MissingMember, Participation};
 use chorus_text::Vocabulary;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::fusion::RowError;
 use crate::member::Member;
@@ -40,6 +40,7 @@ use crate::replica::{Answer, ReplicaError};
 use crate::roster::Roster;
 use crate::snapshot::Snapshot;
 
+use alarm::Alarm;
 use awaited::{Awaited, Boxes, Returned};
 use catch_up::CatchUp;
 use losses::{Losses, Return};
@@ -76,6 +77,8 @@ pub(crate) struct EnsembleSession {
     /// One for each member, in member order.
     losses: Vec<Losses>,
     boxes: Boxes,
+    /// Rings when those that have answered have been patient.
+    alarm: Alarm,
 }
 
 /// Why a step has no result.
@@ -113,6 +116,7 @@ impl EnsembleSession {
             places: Vec::new(),
             losses: vec![Losses::default(); roster.members.len()],
             boxes: Boxes::default(),
+            alarm: Alarm::default(),
         };
         for index in 0..roster.members.len() {
             let place = match barred.get(&index) {
@@ -245,7 +249,9 @@ impl EnsembleSession {
         let mut awaited = self.send_out(step.clone(), ask);
         let mut results: Vec<(usize, Result<Answer, ReplicaError>)> = Vec::new();
         let begin = Instant::now();
-        let mut patience = pin!(sleep(SHORTEST_PATIENCE));
+        let mut patient_until = begin + SHORTEST_PATIENCE;
+        let mut alarm = take(&mut self.alarm);
+        alarm.set(patient_until);
         loop {
             tokio::select! {
                 biased;
@@ -257,17 +263,18 @@ impl EnsembleSession {
                     results.push((index, result));
                     // As long again as this took.
                     let now = Instant::now();
-                    patience.as_mut().reset(now + (now - begin).max(SHORTEST_PATIENCE));
+                    patient_until = now + (now - begin).max(SHORTEST_PATIENCE);
                 }
-                () = &mut patience => {
+                () = alarm.rings(patient_until) => {
                     if self.can_do_without(&awaited.members(), &results, &is_decided) {
                         break;
                     }
                     // Before the next answer there is nothing to decide.
-                    patience.as_mut().reset(Instant::now() + self.terms.patience.step);
+                    patient_until = Instant::now() + self.terms.patience.step;
                 }
             }
         }
+        self.alarm = alarm;
         let (stragglers, boxes) = awaited.into_stragglers();
         for (index, under_way) in stragglers {
             self.places[index] = Place::Straggling(under_way);
