@@ -84,7 +84,9 @@ mod tests {
 
     impl Listener for Slow<'_> {
         async fn token(&mut self, _: Chosen) -> Result<(), Status> {
-            sleep(self.1).await;
+            if !self.1.is_zero() {
+                sleep(self.1).await;
+            }
             self.0.borrow_mut().push("told");
             self.2.clone()
         }
@@ -116,6 +118,18 @@ mod tests {
     async fn members_are_asked_before_a_token_is_told_and_answer_after_it() {
         let (next, log) = told_in(5, Ok(())).await;
         assert_eq!((next.unwrap(), log), (7, vec!["asked", "told", "answered"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_are_asked_for_all_generations_before_any_token_is_told() {
+        let log = Log::default();
+        let generation = async || {
+            let mut listener = Slow(&log, Duration::ZERO, Ok(()));
+            tell_meanwhile(Some(chosen()), &mut listener, pin!(step(&log))).await
+        };
+        let (first, second) = tokio::join!(generation(), generation());
+        assert_eq!((first.unwrap(), second.unwrap()), (7, 7));
+        assert_eq!(log.into_inner()[..4], ["asked", "asked", "told", "told"]);
     }
 
     #[tokio::test(start_paused = true)]
