@@ -4,9 +4,15 @@
 //! Whoever computes a row reduces it where it stands, so that no more than the answer travels: from a device to the host,
 //! and from there over the wire. Knows nothing about sessions, feeds or how an answer travels.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::cmp::Ordering;
 
-use crate::{Norm, draw};
+use crate::{Norm, draw, for_each_within, largest};
+
+/// Parts of a row whose maxima are compared, for each of the likeliest tokens that are wanted: the more, the fewer others are
+/// as large as the bound that follows.
+const PARTS: usize = 4;
+/// Logits of a part at least.
+const PART: usize = 16;
 
 /// What is wanted to be known of a distribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +62,7 @@ pub enum Reduced<'a> {
 /// Room for what is found, so that a row after the other allocates nothing.
 #[derive(Debug, Default)]
 pub struct Room {
-    likeliest: BinaryHeap<Token>,
+    maxima: Vec<f32>,
     tokens: Vec<Token>,
     ids: Vec<u32>,
     logits: Vec<f32>,
@@ -143,23 +149,31 @@ impl Room {
         Reduced::Top { ids: &self.ids, logits: &self.logits }
     }
 
-    /// Selection by a heap of the `k` likeliest so far: in most rows hardly a token gets in.
+    /// Selection among the tokens that are as likely as a bound which `k` of them are known to reach.
     fn select(&mut self, logits: &[f32], k: usize) {
-        let kept = &mut self.likeliest;
-        kept.clear();
-        for (id, &logit) in (0..).zip(logits) {
-            if kept.len() < k {
-                kept.push(Token { id, logit });
-            } else if let Some(mut last) = kept.peek_mut()
-                // A later token that is as likely has the higher id.
-                && logit > last.logit
-            {
-                *last = Token { id, logit };
-            }
+        let bound = self.reached_by(logits, k);
+        let tokens = &mut self.tokens;
+        tokens.clear();
+        for_each_within(logits, bound, f32::INFINITY, |place, logit| {
+            tokens.push(Token { id: u32::try_from(place).unwrap_or(u32::MAX), logit });
+        });
+        if k < tokens.len() {
+            tokens.select_nth_unstable(k);
+            tokens.truncate(k);
         }
-        self.tokens.clear();
-        self.tokens.extend(kept.drain());
-        self.tokens.sort_unstable_by_key(|token| token.id);
+        tokens.sort_unstable_by_key(|token| token.id);
+    }
+
+    /// The `k`-th largest of the maxima of the row's parts, which at least `k` logits reach; minus infinity where the parts are
+    /// fewer.
+    fn reached_by(&mut self, logits: &[f32], k: usize) -> f32 {
+        let part = logits.len().div_ceil(PARTS * k.max(1)).max(PART);
+        self.maxima.clear();
+        self.maxima.extend(logits.chunks(part).map(largest));
+        match k.checked_sub(1).filter(|last| *last < self.maxima.len()) {
+            Some(last) => *self.maxima.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1,
+            None => f32::NEG_INFINITY,
+        }
     }
 }
 
@@ -170,9 +184,15 @@ mod tests {
     use super::*;
     use crate::norm;
 
-    /// Few different values, so that many are equal.
+    /// Few different values, so that many are equal; in rows of one part and of many.
     fn logits() -> impl Strategy<Value = Vec<f32>> {
-        prop::collection::vec((-8_i8..8).prop_map(|value| f32::from(value) / 2.0), 1..60)
+        let value = || (-8_i8..8).prop_map(|value| f32::from(value) / 2.0);
+        let many = (-20_000_i16..20_000).prop_map(|value| f32::from(value) / 1024.0);
+        prop_oneof![
+            prop::collection::vec(value(), 1..60),
+            prop::collection::vec(value(), 500..2000),
+            prop::collection::vec(many, 500..2000),
+        ]
     }
 
     /// By sorting the whole row.
