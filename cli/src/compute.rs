@@ -48,10 +48,23 @@ impl ComputeArgs {
     }
 }
 
-/// How many threads each of `processes` that share this machine gets, of those that were asked for or of its processors.
-pub(crate) fn share_of_threads(asked: Option<NonZeroUsize>, processes: usize) -> NonZeroUsize {
-    let all = asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    NonZeroUsize::new(all.get() / processes.max(1)).unwrap_or(NonZeroUsize::MIN)
+/// The threads of each of several processes that share this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShareOfThreads {
+    /// That compute.
+    pub(crate) own: NonZeroUsize,
+    /// That help where a single one computes, on the processors that the others leave.
+    pub(crate) spare: usize,
+}
+
+impl ShareOfThreads {
+    /// Of the threads that were asked for, or of as many as there are processors, for each of so many processes.
+    pub(crate) fn of(asked: Option<NonZeroUsize>, processes: usize) -> Self {
+        let all = asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+        let own = NonZeroUsize::new(all.get() / processes.max(1)).unwrap_or(NonZeroUsize::MIN);
+        let spare = if own == NonZeroUsize::MIN { all.get() - 1 } else { 0 };
+        Self { own, spare }
+    }
 }
 
 /// Reads a number of threads.
@@ -67,8 +80,10 @@ mod tests {
 
     #[test]
     fn threads_are_shared_evenly_and_everybody_has_one() {
-        let share = |threads, processes| share_of_threads(NonZeroUsize::new(threads), processes).get();
-        assert_eq!([share(16, 3), share(2, 3), share(4, 1), share(1, 0)], [5, 1, 4, 1]);
+        let share = |threads, processes| ShareOfThreads::of(NonZeroUsize::new(threads), processes);
+        let shares = [share(16, 3), share(2, 3), share(4, 3), share(4, 1), share(1, 3), share(1, 0)];
+        assert_eq!(shares.map(|share| share.own.get()), [5, 1, 1, 4, 1, 1]);
+        assert_eq!(shares.map(|share| share.spare), [0, 1, 3, 0, 0, 0]);
     }
 
     #[test]

@@ -55,5 +55,5 @@ pub use packing::{Packing, PackingError};
 pub use precision::{Precision, PrecisionError};
 pub use quantization::{Quantization, QuantizationError, QuantizeError};
 pub use row::{Answer, Output, Prediction, Row, State, Want};
-pub use threads::{ThreadsError, use_threads};
+pub use threads::{SpareThreads, ThreadsError, use_threads, without_spare_threads};
 pub use weights::{Tensors, WeightType, WeightsError};

@@ -9,6 +9,9 @@ use crate::{batcher::BatchLimits, error::WorkerError};
 /// Largest allowed [`WorkerConfig::max_feed_tokens`]: keeps an answer's norms within a message's framing.
 pub const LARGEST_MAX_FEED_TOKENS: u32 = 8192;
 
+/// One for each processor of the largest machines but one.
+const MOST_SPARE_THREADS: usize = 1023;
+
 /// A day, of intervals that are looked at.
 const LONGEST_SECONDS: u64 = 24 * 60 * 60;
 
@@ -23,6 +26,10 @@ pub struct WorkerConfig {
     pub precision: Precision,
     /// How the weights are quantised while they are loaded, if they are.
     pub quantize: Option<Quantization>,
+    /// Threads of the lowest priority that help the model's thread while nothing waits for it, on processors that nobody else
+    /// uses. For a process with a single thread that computes ([`chorus_model::use_threads`]), which has to share
+    /// its processors with others.
+    pub spare_threads: usize,
     /// Sessions held at a time, over all streams.
     pub max_sessions: u32,
     /// Tokens in one Feed.
@@ -48,6 +55,7 @@ impl WorkerConfig {
             device: "cpu".to_owned(),
             precision: Precision::default(),
             quantize: None,
+            spare_threads: 0,
             max_sessions: 1024,
             max_feed_tokens: 4096,
             session_ttl: Duration::from_secs(300),
@@ -70,6 +78,7 @@ impl WorkerConfig {
                 allowed: format!("{} with weights quantised as {quantization}", Precision::F32),
             });
         }
+        check("spare_threads", self.spare_threads, 0..=MOST_SPARE_THREADS)?;
         check("max_sessions", self.max_sessions, 1..=1_000_000)?;
         check("max_feed_tokens", self.max_feed_tokens, 1..=LARGEST_MAX_FEED_TOKENS)?;
         check("session_ttl in seconds", self.session_ttl.as_secs(), 1..=u64::from(u32::MAX))?;

@@ -1,7 +1,7 @@
 //! A language model as the engine sees it. Knows nothing about sessions, asks or answers.
 
 use bytes::Bytes;
-use chorus_model::{ForwardError, LanguageModel, State};
+use chorus_model::{ForwardError, LanguageModel, State, without_spare_threads};
 use chorus_simd::Room;
 
 use crate::predictor::{Prediction, Predictor, PredictorError, Restored, Row, Want};
@@ -65,6 +65,14 @@ impl Predictor for HostedModel {
     }
 
     fn forward(
+        &mut self,
+        rows: &mut [Row<'_, State>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), PredictorError> {
+        without_spare_threads(|| self.forward_with_help(rows, receive))
+    }
+
+    fn forward_with_help(
         &mut self,
         rows: &mut [Row<'_, State>],
         receive: &mut dyn FnMut(Prediction<'_>),

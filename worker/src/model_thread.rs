@@ -5,7 +5,9 @@
 //! Knows nothing about what a turn does.
 
 use std::{
+    error::Error,
     io,
+    num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use chorus_model::SpareThreads;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
@@ -81,11 +84,11 @@ struct Shared {
 }
 
 impl ModelThread {
-    /// Starts the thread. What becomes known of the device is published on the board.
+    /// Starts the thread, with so many spare threads beside it. What becomes known of the device is published on the board.
     ///
     /// # Errors
     /// The system has no thread for it.
-    pub(crate) fn spawn<P>(engine: Engine<P>, board: Board) -> io::Result<Self>
+    pub(crate) fn spawn<P>(engine: Engine<P>, board: Board, spare: usize) -> io::Result<Self>
     where
         P: Predictor + Send + 'static,
         P::State: Send,
@@ -98,6 +101,7 @@ impl ModelThread {
             // Dropped when the thread ends, however it ends, and the model before it: streams and commands close.
             let _alive: oneshot::Sender<()> = alive;
             let _end = End(&own);
+            let _spare = spare_threads(spare);
             own.run();
         })?;
         let commands = Commands { queue, shared, sleeper: Sleeper::Thread(thread.thread().clone()) };
@@ -158,6 +162,17 @@ impl ModelThread {
         };
         if !is_well {
             tracing::error!("the model's thread panicked");
+        }
+    }
+}
+
+/// So many threads that help this one. It computes without those that the system does not have.
+fn spare_threads(count: usize) -> Option<SpareThreads> {
+    match SpareThreads::of_this_thread(NonZeroUsize::new(count)?) {
+        Ok(spare) => Some(spare),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn Error, count, "there are no spare threads");
+            None
         }
     }
 }

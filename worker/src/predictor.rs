@@ -56,6 +56,16 @@ pub(crate) trait Predictor {
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<(), PredictorError>;
 
+    /// As [`Predictor::forward`], of next tokens behind which nothing waits here: all that everybody waits for, so that
+    /// processors which have nothing else to do may help.
+    fn forward_with_help(
+        &mut self,
+        rows: &mut [Row<'_, Self::State>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), PredictorError> {
+        self.forward(rows, receive)
+    }
+
     /// The first half of a [`Predictor::forward`], for a device that computes while nobody waits for it. The states are those
     /// after it at once. False: nothing has happened, and it takes a whole forward, with none under way.
     fn submit(&mut self, _: &mut [Row<'_, Self::State>]) -> Result<bool, PredictorError> {

@@ -80,7 +80,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), WorkerError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    serve_model(loaded, incoming, shutdown, on_a_thread).await
+    let spare = loaded.config.spare_threads;
+    serve_model(loaded, incoming, shutdown, move |engine, board| on_a_thread(engine, board, spare)).await
 }
 
 /// As [`serve`], over connections of the caller's, and with everything on the runtime's own threads: where there is one, and
@@ -99,12 +100,12 @@ where
     serve_model(loaded, incoming, shutdown, |engine, board| Ok(ModelThread::spawn_task(engine, board))).await
 }
 
-fn on_a_thread<P>(engine: Engine<P>, board: Board) -> Result<ModelThread, WorkerError>
+fn on_a_thread<P>(engine: Engine<P>, board: Board, spare: usize) -> Result<ModelThread, WorkerError>
 where
     P: Predictor + Send + 'static,
     P::State: Send,
 {
-    ModelThread::spawn(engine, board).map_err(WorkerError::Spawn)
+    ModelThread::spawn(engine, board, spare).map_err(WorkerError::Spawn)
 }
 
 async fn serve_model<I>(

@@ -1,6 +1,6 @@
 //! `chorus worker`: one model directory behind the Worker protocol.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use chorus_worker::{BatchLimits, WorkerConfig, WorkerError};
@@ -42,6 +42,10 @@ pub(crate) struct WorkerArgs {
     metrics: Option<SocketAddr>,
     #[command(flatten)]
     compute: ComputeArgs,
+    /// Threads of the lowest priority that help the one of --threads 1 while nothing waits behind it, on processors that
+    /// nobody else uses: for workers that share fewer processors than they are
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Computing")]
+    spare_threads: usize,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -97,6 +101,12 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
     config.validate().map_err(in_terms_of_flags)?;
+    if config.spare_threads > 0 && arguments.compute.threads != Some(NonZeroUsize::MIN) {
+        return Err(UsageError(
+            "--spare-threads needs --threads 1, whose processors others have, too".to_owned(),
+        )
+        .into());
+    }
     let tls = arguments.tls.tls()?;
     arguments.compute.start()?;
     // Before anything is counted.
@@ -127,6 +137,7 @@ fn in_terms_of_flags(error: WorkerError) -> anyhow::Error {
         return error.into();
     };
     let flag = match field {
+        "spare_threads" => "--spare-threads",
         "max_sessions" => "--max-sessions",
         "max_feed_tokens" => "--max-feed-tokens",
         "session_ttl in seconds" => "--session-ttl",
@@ -148,6 +159,7 @@ fn config(arguments: &WorkerArgs) -> WorkerConfig {
     config.batch = BatchLimits::on(&config.device);
     config.precision = arguments.compute.precision;
     config.quantize = arguments.compute.quantize;
+    config.spare_threads = arguments.spare_threads;
     config.max_sessions = limits.max_sessions.unwrap_or(config.max_sessions);
     config.max_feed_tokens = limits.max_feed_tokens.unwrap_or(config.max_feed_tokens);
     config.session_ttl = limits.session_ttl.map_or(config.session_ttl, Duration::from_secs);
@@ -196,6 +208,7 @@ mod tests {
             "--probe-interval=0",
             "--stuck-after=8",
             "--drain-timeout=7",
+            "--spare-threads=10",
         ]);
         assert_eq!((config.device.as_str(), config.max_sessions), ("cuda:1", 2));
         assert_eq!(config.precision, chorus_worker::Precision::Int8);
@@ -203,7 +216,7 @@ mod tests {
         assert_eq!((config.batch.chunk_tokens, config.batch.tokens), (5, 6));
         assert_eq!(config.batch.duration.as_millis(), 9);
         assert_eq!((config.probe_interval.as_secs(), config.stuck_after.as_secs()), (0, 8));
-        assert_eq!(config.drain_timeout.as_secs(), 7);
+        assert_eq!((config.drain_timeout.as_secs(), config.spare_threads), (7, 10));
     }
 
     #[test]

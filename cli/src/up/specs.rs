@@ -3,7 +3,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::Path};
 
 use super::{UpArgs, models::ModelDirectory, process::ProcessSpec};
-use crate::compute::share_of_threads;
+use crate::compute::ShareOfThreads;
 
 /// A worker process of this name for a model directory: which one it is, of how many on this machine.
 pub(crate) fn worker_spec(
@@ -15,9 +15,12 @@ pub(crate) fn worker_spec(
 ) -> ProcessSpec {
     let mut words: Vec<OsString> = vec!["worker".into(), "--model".into(), model.path.clone().into()];
     let compute = &arguments.compute;
-    let threads = share_of_threads(compute.threads, workers);
-    words.extend(["--device".into(), compute.device_of(index).into()]);
-    words.extend(["--threads".into(), threads.to_string().into()]);
+    let (device, threads) = (compute.device_of(index), ShareOfThreads::of(compute.threads, workers));
+    words.extend(["--device".into(), device.into()]);
+    words.extend(["--threads".into(), threads.own.to_string().into()]);
+    if device == "cpu" && threads.spare > 0 {
+        words.extend(["--spare-threads".into(), threads.spare.to_string().into()]);
+    }
     words.extend(match compute.quantize {
         Some(quantization) => ["--quantize".into(), quantization.to_string().into()],
         None => ["--precision".into(), compute.precision.to_string().into()],
@@ -115,6 +118,26 @@ mod tests {
         let numbers = words(&spec).into_iter().skip_while(|word| !word.starts_with("--quantize")).take(2);
         assert_eq!(numbers.collect::<Vec<_>>(), ["--quantize", "q4k"]);
         assert!(!words(&spec).contains(&"--precision"), "a worker takes one of them");
+    }
+
+    #[test]
+    fn workers_that_are_more_than_the_threads_help_each_other() {
+        let model = ModelDirectory { name: "alto".into(), path: "demo/alto".into() };
+        let spare = |up: &[&str], workers| {
+            let spec = worker_spec(&arguments(up), "alto", &model, (0, workers), Path::new("chorus"));
+            let words = words(&spec);
+            let flag = words.iter().position(|word| *word == "--spare-threads")?;
+            words.get(flag + 1).map(|count| (*count).to_owned())
+        };
+        assert_eq!(spare(&["--threads=2"], 3).as_deref(), Some("1"));
+        assert_eq!(
+            spare(&["--threads=2"], 2).as_deref(),
+            Some("1"),
+            "of members that differ one waits for the other"
+        );
+        assert_eq!(spare(&["--threads=6"], 3), None, "each has several");
+        assert_eq!(spare(&["--threads=1"], 3), None, "there is one for all");
+        assert_eq!(spare(&["--threads=2", "--device=cuda"], 3), None, "a GPU computes");
     }
 
     #[test]

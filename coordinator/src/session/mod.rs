@@ -79,6 +79,8 @@ pub(crate) struct EnsembleSession {
     boxes: Boxes,
     /// Rings when those that have answered have been patient.
     alarm: Alarm,
+    /// How long the first answer about the last token took: before twice that there is nothing to decide.
+    first_took: Duration,
 }
 
 /// Why a step has no result.
@@ -117,6 +119,7 @@ impl EnsembleSession {
             losses: vec![Losses::default(); roster.members.len()],
             boxes: Boxes::default(),
             alarm: Alarm::default(),
+            first_took: Duration::ZERO,
         };
         for index in 0..roster.members.len() {
             let place = match barred.get(&index) {
@@ -249,7 +252,10 @@ impl EnsembleSession {
         let mut awaited = self.send_out(step.clone(), ask);
         let mut results: Vec<(usize, Result<Answer, ReplicaError>)> = Vec::new();
         let begin = Instant::now();
-        let mut patient_until = begin + SHORTEST_PATIENCE;
+        // The clock is not set to a time that the first answer, if it comes as the last one did, would put off.
+        let earliest = begin + (2 * self.first_took).max(SHORTEST_PATIENCE);
+        self.first_took = Duration::ZERO;
+        let mut patient_until = earliest;
         let mut alarm = take(&mut self.alarm);
         alarm.set(patient_until);
         loop {
@@ -262,8 +268,11 @@ impl EnsembleSession {
                     self.places[index] = Place::InStep(session);
                     results.push((index, result));
                     // As long again as this took.
-                    let now = Instant::now();
-                    patient_until = now + (now - begin).max(SHORTEST_PATIENCE);
+                    let took = begin.elapsed();
+                    if self.first_took.is_zero() && tokens.len() == 1 {
+                        self.first_took = took;
+                    }
+                    patient_until = (begin + took + took.max(SHORTEST_PATIENCE)).max(earliest);
                 }
                 () = alarm.rings(patient_until) => {
                     if self.can_do_without(&awaited.members(), &results, &is_decided) {

@@ -1,10 +1,14 @@
-//! Panels spread over the process's one thread pool. Knows nothing about what is computed.
+//! Panels spread over the threads that compute. Knows nothing about what is computed.
 
-/// Multiplications from which on it pays to wake other threads: some 20 µs of one core's work.
-const PARALLEL_FROM: usize = 1 << 20;
+use crate::threads::sharing;
+
+/// Multiplications of which a share has about as many, if not more: some 20 µs of one core's work, for less of which it does
+/// not pay to wake other threads.
+const OF_A_SHARE: usize = 1 << 20;
 
 /// Runs `run(first panel, its part of output)` over all panels, each of which writes `size` numbers of `output`: on one
-/// thread, or in equal shares where there are more and `multiplications` is large.
+/// thread, or in shares where there are more and `multiplications` is large. Many shares: whoever is done early takes more
+/// of them, and nobody waits for longer than for one.
 pub(super) fn for_panels(
     output: &mut [f32],
     size: usize,
@@ -12,9 +16,10 @@ pub(super) fn for_panels(
     run: impl Fn(usize, &mut [f32]) + Sync,
 ) {
     let panels = output.len() / size.max(1);
-    let shares = match multiplications {
-        ..PARALLEL_FROM => 1,
-        _ => rayon::current_num_threads().min(panels),
+    let shares = match multiplications / OF_A_SHARE {
+        0 | 1 => 1,
+        _ if sharing() == 1 => 1,
+        shares => shares.min(panels),
     };
     share(output, size, 0, panels, shares, &run);
 }

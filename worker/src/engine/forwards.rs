@@ -11,7 +11,7 @@ use crate::{
     failure,
     forward::{Forward, Share},
     operation::SessionKey,
-    predictor::{Predictor, guard},
+    predictor::{Prediction, Predictor, guard},
     sessions::Session,
 };
 
@@ -67,6 +67,7 @@ impl<P: Predictor> Engine<P> {
         replies: &mut Vec<Reply>,
     ) -> Begun {
         let tokens = forward.tokens();
+        let may_be_helped = self.may_be_helped(&forward);
         let _span = tracing::debug_span!("forward", sessions = sessions.len(), tokens).entered();
         forward.trace_begin();
         let (mut rows, mut intakes) = forward.rows(&mut sessions);
@@ -74,7 +75,12 @@ impl<P: Predictor> Engine<P> {
         let is_blocked = submitted == Ok(false) && !self.under_way.is_empty();
         let computed = match submitted {
             Ok(false) if !is_blocked => Some(guard(|| {
-                self.predictor.forward(&mut rows, &mut |prediction| intakes.receive(&prediction))
+                let receive = &mut |prediction: Prediction<'_>| intakes.receive(&prediction);
+                if may_be_helped {
+                    self.predictor.forward_with_help(&mut rows, receive)
+                } else {
+                    self.predictor.forward(&mut rows, receive)
+                }
             })),
             Ok(_) => None,
             Err(failure) => Some(Err(failure)),
@@ -101,6 +107,13 @@ impl<P: Predictor> Engine<P> {
         } else {
             Begun::Failed
         }
+    }
+
+    /// Whether processors that have nothing else to do are welcome: for next tokens, with a prompt here and there, behind which
+    /// nothing waits. Where something does, they have enough to do of their own; and the many small steps of a long
+    /// text wait for their helpers more than they are helped.
+    fn may_be_helped(&self, forward: &Forward) -> bool {
+        forward.tokens() <= 2 * forward.shares().len() && !self.batcher.has_jobs()
     }
 
     /// Whether a session that is under way has more to compute: with what it has found taken in, it may be in the next forward.

@@ -24,6 +24,8 @@ pub(super) const TTL: Duration = Duration::from_secs(10);
 pub(super) struct Scripted {
     /// The tokens of every row of every forward.
     forwards: Vec<Vec<Vec<u32>>>,
+    /// How many of them were to be helped with.
+    pub(super) helped: usize,
     /// Tokens of a forward that is computed in halves, at most; two of them may be under way.
     halves: usize,
     submitted: VecDeque<Vec<KeptRow<Vec<u32>>>>,
@@ -70,6 +72,15 @@ impl Predictor for Scripted {
         assert!(self.submitted.is_empty(), "what is under way is collected before");
         self.note(rows);
         rows.iter_mut().enumerate().try_for_each(|(index, row)| forward_one(index, row, receive))
+    }
+
+    fn forward_with_help(
+        &mut self,
+        rows: &mut [Row<'_, Vec<u32>>],
+        receive: &mut dyn FnMut(Prediction<'_>),
+    ) -> Result<(), PredictorError> {
+        self.helped += 1;
+        self.forward(rows, receive)
     }
 
     fn submit(&mut self, rows: &mut [Row<'_, Vec<u32>>]) -> Result<bool, PredictorError> {

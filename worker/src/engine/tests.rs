@@ -269,3 +269,26 @@ fn a_stream_that_ends_takes_its_queue_along() {
     assert_eq!(harness.run_all().len(), 1);
     assert!(harness.forwards()[1..].iter().all(|rows| rows.len() == 1));
 }
+
+#[test]
+fn next_tokens_are_helped_with_where_nothing_waits_behind_them() {
+    let mut harness = Harness::with(BatchLimits { tokens: 4, ..BatchLimits::default() }, 8);
+    for session in 1..=6 {
+        harness.open(1, session);
+        harness.feed(1, session, 1, &[1], next());
+    }
+    let mut helped = Vec::new();
+    while harness.engine.has_work() {
+        harness.run_batch();
+        helped.push(harness.engine.predictor.helped);
+    }
+    assert_eq!(helped, [0, 1], "four of six, and the two that waited");
+    // A prompt beside a next token, and a longer one alone.
+    harness.feed(1, 1, 2, &[1, 2], next());
+    harness.feed(1, 2, 2, &[1], next());
+    harness.run_all();
+    assert_eq!(harness.engine.predictor.helped, 2);
+    harness.feed(1, 1, 3, &[1, 2, 3], next());
+    harness.run_all();
+    assert_eq!(harness.engine.predictor.helped, 2);
+}

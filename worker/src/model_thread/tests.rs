@@ -94,7 +94,7 @@ async fn a_session_expires_although_no_command_comes() {
     let (state, dropped) = oneshot::channel();
     let ttl = Duration::from_millis(20);
     let engine = Engine::new(Watched { state: Some(state) }, String::new(), 1, ttl, BatchLimits::default());
-    let thread = ModelThread::spawn(engine, Board::default()).unwrap();
+    let thread = ModelThread::spawn(engine, Board::default(), 0).unwrap();
     let (replies, _receiver) = mpsc::unbounded_channel();
     let operations =
         vec![Admitted { session: 1, operation: Operation::Open(Origin::Start), credit: Credit::default() }];
@@ -112,7 +112,7 @@ async fn a_session_expires_although_no_command_comes() {
 #[tokio::test]
 async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
     let engine = Engine::new(Broken, String::new(), 1, Duration::from_secs(1), BatchLimits::default());
-    let mut thread = ModelThread::spawn(engine, Board::default()).unwrap();
+    let mut thread = ModelThread::spawn(engine, Board::default(), 0).unwrap();
     let (replies, mut receiver) = mpsc::unbounded_channel();
     let feed = Operation::Feed(Feed::new(1, vec![0], Ask::Nothing));
     let operations = [Operation::Open(Origin::Start), feed, Operation::Close { discard: false }]
@@ -133,7 +133,7 @@ async fn a_thread_that_dies_is_noticed_and_closes_its_streams() {
 #[tokio::test]
 async fn a_turn_that_panics_elsewhere_ends_the_thread_and_its_streams_too() {
     let engine = Engine::new(Broken, String::new(), 1, Duration::from_secs(60), BatchLimits::default());
-    let mut thread = ModelThread::spawn(engine, Board::default()).unwrap();
+    let mut thread = ModelThread::spawn(engine, Board::default(), 0).unwrap();
     let commands = thread.commands();
     let (replies, mut receiver) = mpsc::unbounded_channel();
     let command = |operations: Vec<Operation>| {
@@ -209,7 +209,7 @@ async fn forwards(takes: Duration, count: u64) -> Vec<thread::ThreadId> {
         Duration::from_secs(60),
         BatchLimits::default(),
     );
-    let thread = ModelThread::spawn(engine, Board::default()).unwrap();
+    let thread = ModelThread::spawn(engine, Board::default(), 0).unwrap();
     let commands = thread.commands();
     let (replies, mut answered) = mpsc::unbounded_channel();
     for step in 1..=count {

@@ -51,7 +51,10 @@ impl Served {
         let stop = shutdown.clone().cancelled_owned();
         let incoming = TcpIncoming::from(listener);
         let server = tokio::spawn(async move {
-            serve_engine(engine, described, &config, incoming, stop, on_a_thread).await
+            serve_engine(engine, described, &config, incoming, stop, |engine, board| {
+                on_a_thread(engine, board, 0)
+            })
+            .await
         });
         Self { address, manners, shutdown, server }
     }
