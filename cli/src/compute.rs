@@ -24,6 +24,8 @@ pub(crate) struct ComputeArgs {
     pub(crate) quantize: Option<Quantization>,
 }
 
+/// Threads that help one: more would hardly find a part to take.
+const MOST_SPARE: usize = 7;
 /// More threads than any machine has processors for; each costs memory.
 const MAX_THREADS: usize = 1024;
 
@@ -62,7 +64,7 @@ impl ShareOfThreads {
     pub(crate) fn of(asked: Option<NonZeroUsize>, processes: usize) -> Self {
         let all = asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
         let own = NonZeroUsize::new(all.get() / processes.max(1)).unwrap_or(NonZeroUsize::MIN);
-        let spare = if own == NonZeroUsize::MIN { all.get() - 1 } else { 0 };
+        let spare = if own == NonZeroUsize::MIN { (all.get() - 1).min(MOST_SPARE) } else { 0 };
         Self { own, spare }
     }
 }
@@ -81,9 +83,10 @@ mod tests {
     #[test]
     fn threads_are_shared_evenly_and_everybody_has_one() {
         let share = |threads, processes| ShareOfThreads::of(NonZeroUsize::new(threads), processes);
-        let shares = [share(16, 3), share(2, 3), share(4, 3), share(4, 1), share(1, 3), share(1, 0)];
-        assert_eq!(shares.map(|share| share.own.get()), [5, 1, 1, 4, 1, 1]);
-        assert_eq!(shares.map(|share| share.spare), [0, 1, 3, 0, 0, 0]);
+        let shares = [(16, 3), (2, 3), (4, 3), (4, 1), (1, 3), (1, 0), (64, 33)];
+        let shares = shares.map(|(threads, processes)| share(threads, processes));
+        assert_eq!(shares.map(|share| share.own.get()), [5, 1, 1, 4, 1, 1, 1]);
+        assert_eq!(shares.map(|share| share.spare), [0, 1, 3, 0, 0, 0, 7]);
     }
 
     #[test]

@@ -1,16 +1,25 @@
 //! The threads that compute: the process's pool, and spare threads beside a single one. Knows nothing about what they compute.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 
 use thiserror::Error;
 
-/// Why the pool can't have the size that was asked for.
+/// Why there are no threads that compute as they were asked for.
 #[derive(Debug, Error)]
-#[error("can't have {threads} threads that compute")]
-pub struct ThreadsError {
-    threads: NonZeroUsize,
-    source: rayon::ThreadPoolBuildError,
+pub enum ThreadsError {
+    /// The pool can't have the size that was asked for.
+    #[error("can't have {threads} threads that compute")]
+    Pool {
+        /// The size.
+        threads: NonZeroUsize,
+        /// Why not.
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// The system has no priority below that of all other threads, or does not allow it.
+    #[error("can't have threads that run below all others")]
+    Priority,
 }
 
 /// What a thread has beside itself.
@@ -20,7 +29,7 @@ enum Spare {
     Absent,
     /// They take parts of its products.
     Helping,
-    /// They do not, for now.
+    /// They do not: for now, or since there are none any more.
     Resting,
 }
 
@@ -36,43 +45,54 @@ thread_local! {
 pub fn use_threads(threads: NonZeroUsize) -> Result<(), ThreadsError> {
     let name = |index| format!("chorus-compute-{index}");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).thread_name(name);
-    pool.build_global().map_err(|source| ThreadsError { threads, source })
+    pool.build_global().map_err(|source| ThreadsError::Pool { threads, source })
 }
 
 /// Threads that take parts of one thread's products while processors have nothing else to do: they run below every other
 /// thread of the machine. So the last of several processes is helped out by those processors that the others have left; a
 /// machine where all are busy is slowed down by them, since whoever gives them a part waits for it
-/// ([`without_spare_threads`]). Dropping it ends them.
+/// ([`without_spare_threads`]). Dropping it ends them; the thread computes alone from then on.
 #[derive(Debug)]
 pub struct SpareThreads {
     _pool: rayon::ThreadPool,
+    /// It is of the thread that it was made for, and goes to no other.
+    _of_its_thread: PhantomData<*const ()>,
 }
 
 impl SpareThreads {
     /// So many for the thread that calls this, which may do so once.
     ///
     /// # Errors
-    /// The system has no threads for it, or this thread has some.
+    /// The system has no threads for it or none of so low a priority, or this thread has some.
     pub fn of_this_thread(count: NonZeroUsize) -> Result<Self, ThreadsError> {
-        let threads = count.saturating_add(1);
+        // Found out beside, since whoever gives way can't take that back everywhere.
+        let allowed = std::thread::scope(|scope| scope.spawn(give_way).join());
+        if !allowed.unwrap_or(false) {
+            return Err(ThreadsError::Priority);
+        }
+        let (threads, had) = (count.saturating_add(1), SPARE.get());
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.get())
             .use_current_thread()
             .thread_name(|index| format!("chorus-spare-{index}"))
-            .start_handler(|_| give_way());
-        let pool = pool.build().map_err(|source| ThreadsError { threads, source })?;
+            .start_handler(|_| {
+                give_way();
+            });
+        // Whether or not it can be built, this thread is of no other pool from now on.
+        SPARE.set(if had == Spare::Absent { Spare::Resting } else { had });
+        let pool = pool.build().map_err(|source| ThreadsError::Pool { threads, source })?;
         SPARE.set(Spare::Helping);
-        Ok(Self { _pool: pool })
+        Ok(Self { _pool: pool, _of_its_thread: PhantomData })
     }
 }
 
 impl Drop for SpareThreads {
     fn drop(&mut self) {
-        SPARE.set(Spare::Absent);
+        SPARE.set(Spare::Resting);
     }
 }
 
-/// Runs `work` without this thread's [`SpareThreads`], if it has any.
+/// Runs `work`, a model's forward, without this thread's [`SpareThreads`], if it has any.
 pub fn without_spare_threads<T>(work: impl FnOnce() -> T) -> T {
     struct Restore(Spare);
     impl Drop for Restore {
@@ -96,26 +116,25 @@ pub(crate) fn sharing() -> usize {
     }
 }
 
-/// Has this thread run where no other wants to. Where the system does not allow it, it is a thread as others are.
-fn give_way() {
-    let _ = lowest_priority();
-}
-
+/// Has this thread run below all others; whether it does now.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn lowest_priority() -> Result<(), thread_priority::Error> {
+fn give_way() -> bool {
     use thread_priority::{
         NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
-        thread_native_id,
+        thread_native_id, thread_schedule_policy,
     };
 
     // Others need not even wait for the end of its time slice.
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+    // The policy is what matters, and stays where the priority within it, of which there is one, can't be set.
+    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+    thread_schedule_policy() == Ok(idle)
 }
 
+/// Has this thread run below others; whether it does now.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn lowest_priority() -> Result<(), thread_priority::Error> {
-    thread_priority::set_current_thread_priority(thread_priority::ThreadPriority::Min)
+fn give_way() -> bool {
+    thread_priority::set_current_thread_priority(thread_priority::ThreadPriority::Min).is_ok()
 }
 
 #[cfg(test)]
@@ -134,7 +153,7 @@ mod tests {
     #[test]
     fn spare_threads_take_parts_unless_they_rest() {
         in_a_thread(|| {
-            let _spare = SpareThreads::of_this_thread(TWO).unwrap();
+            let spare = SpareThreads::of_this_thread(TWO).unwrap();
             assert_eq!(sharing(), 3);
             assert_eq!(without_spare_threads(sharing), 1);
             let panicked = std::panic::catch_unwind(|| without_spare_threads(|| panic!("on purpose")));
@@ -142,6 +161,8 @@ mod tests {
             // Each of the two waits for the other: they are on two threads at once.
             let both = Barrier::new(2);
             rayon::join(|| both.wait(), || both.wait());
+            drop(spare);
+            assert_eq!(sharing(), 1, "nobody is left to take a part");
         });
     }
 
@@ -162,18 +183,19 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn spare_threads_run_below_all_others() {
-        const SCHED_IDLE: &str = "5";
+        use thread_priority::thread_schedule_policy;
+
         in_a_thread(|| {
+            let before = thread_schedule_policy().unwrap();
             let _spare = SpareThreads::of_this_thread(TWO).unwrap();
             let both = Barrier::new(2);
             let policy = || {
                 both.wait();
-                let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-                // After the name, which is in parentheses, the 39th is the policy.
-                stat.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap().to_owned()
+                thread_schedule_policy().unwrap()
             };
             let (own, spare) = rayon::join(policy, policy);
-            assert_eq!((own.as_str(), spare.as_str()), ("0", SCHED_IDLE));
+            assert_eq!(own, before);
+            assert_eq!(format!("{spare:?}"), "Normal(Idle)");
         });
     }
 }

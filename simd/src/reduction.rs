@@ -167,7 +167,7 @@ impl Room {
     /// The `k`-th largest of the maxima of the row's parts, which at least `k` logits reach; minus infinity where the parts are
     /// fewer.
     fn reached_by(&mut self, logits: &[f32], k: usize) -> f32 {
-        let part = logits.len().div_ceil(PARTS * k.max(1)).max(PART);
+        let part = logits.len().div_ceil(k.max(1).saturating_mul(PARTS)).max(PART);
         self.maxima.clear();
         self.maxima.extend(logits.chunks(part).map(largest));
         match k.checked_sub(1).filter(|last| *last < self.maxima.len()) {
@@ -239,6 +239,11 @@ mod tests {
     fn the_two_zeros_are_equally_likely() {
         let logits = [-0.0, 0.0, -0.0];
         assert_eq!(top(&logits, 2, None, &mut Room::default()), [(0, -0.0), (1, 0.0)]);
+        // In several parts, of which each has both.
+        let logits: Vec<f32> = (0..400).map(|id| if id % 3 == 0 { 0.0 } else { -0.0 }).collect();
+        let ids = top(&logits, 20, None, &mut Room::default()).into_iter().map(|(id, _)| id);
+        assert!(ids.eq(0..20));
+        assert_eq!(top(&logits, usize::MAX, None, &mut Room::default()).len(), 400);
     }
 
     #[test]

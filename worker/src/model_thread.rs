@@ -32,7 +32,8 @@ use crate::{
 
 /// Commands that may wait for a turn, which takes what is there before its forward.
 const QUEUED_COMMANDS: usize = 256;
-/// Forwards of this length are run where commands come in: connections wait for one no longer than for a disk.
+/// Forwards of this length are run where commands come in: connections wait for one no longer than for a disk. Nobody helps
+/// with them there, so one that may have been helped has to have taken less.
 const QUICK: Duration = Duration::from_micros(500);
 
 /// The running thread, or the task in its place.
@@ -81,6 +82,8 @@ struct Shared {
     is_quick: AtomicBool,
     /// Goes up when a turn begins and when it ends: odd while one is under way.
     turns: AtomicU64,
+    /// Threads that may help with a forward on the model's own.
+    spare: usize,
 }
 
 impl ModelThread {
@@ -95,7 +98,7 @@ impl ModelThread {
     {
         let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
-        let shared = Arc::new(Shared::new(Some(Box::new(Shell::new(engine, inbox, board)))));
+        let shared = Arc::new(Shared::new(Some(Box::new(Shell::new(engine, inbox, board))), spare));
         let own = Arc::clone(&shared);
         let thread = thread::Builder::new().name("chorus-model".to_owned()).spawn(move || {
             // Dropped when the thread ends, however it ends, and the model before it: streams and commands close.
@@ -117,7 +120,7 @@ impl ModelThread {
     {
         let (queue, inbox) = mpsc::channel(QUEUED_COMMANDS);
         let (alive, ended) = oneshot::channel();
-        let shared = Arc::new(Shared::new(Some(Box::new(Shell::new(engine, inbox, board)))));
+        let shared = Arc::new(Shared::new(Some(Box::new(Shell::new(engine, inbox, board))), 0));
         let (own, woken) = (Arc::clone(&shared), Arc::new(Notify::new()));
         let wake = Arc::clone(&woken);
         let task = tokio::spawn(async move {
@@ -234,7 +237,7 @@ impl Commands {
     #[cfg(test)]
     pub(crate) fn unattended(queued: usize) -> (Self, mpsc::Receiver<Command>) {
         let (queue, inbox) = mpsc::channel(queued);
-        let shared = Arc::new(Shared::new(None));
+        let shared = Arc::new(Shared::new(None, 0));
         (Self { queue, shared, sleeper: Sleeper::Thread(thread::current()) }, inbox)
     }
 }
@@ -249,9 +252,9 @@ impl Sleeper {
 }
 
 impl Shared {
-    fn new(turns: Option<Box<dyn TakeTurns>>) -> Self {
-        let model = Model { turns, wakes: None };
-        Self { model: Mutex::new(model), is_quick: AtomicBool::new(false), turns: AtomicU64::new(0) }
+    fn new(turns: Option<Box<dyn TakeTurns>>, spare: usize) -> Self {
+        let model = Mutex::new(Model { turns, wakes: None });
+        Self { model, is_quick: AtomicBool::new(false), turns: AtomicU64::new(0), spare }
     }
 
     /// The task's life.
@@ -303,7 +306,10 @@ impl Shared {
         self.turns.fetch_add(1, Ordering::Relaxed);
         let turn = turns.turn(on, Instant::now());
         self.turns.fetch_add(1, Ordering::Relaxed);
-        let is_quick = turns.last_forward().is_some_and(|took| took < QUICK);
+        let threads = if on == TurnOn::OwnThread { 1 + self.spare } else { 1 };
+        let is_quick = turns
+            .last_forward()
+            .is_some_and(|took| took.as_secs_f64() * (threads as f64) < QUICK.as_secs_f64());
         self.is_quick.store(is_quick, Ordering::Relaxed);
         turn
     }

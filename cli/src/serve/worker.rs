@@ -43,7 +43,7 @@ pub(crate) struct WorkerArgs {
     #[command(flatten)]
     compute: ComputeArgs,
     /// Threads of the lowest priority that help the one of --threads 1 while nothing waits behind it, on processors that
-    /// nobody else uses: for workers that share fewer processors than they are
+    /// nobody else uses: for workers with a single thread each, of several
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Computing")]
     spare_threads: usize,
     #[command(flatten)]
@@ -101,12 +101,7 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     let listener = listen(arguments.listen).await?;
     let config = config(&arguments);
     config.validate().map_err(in_terms_of_flags)?;
-    if config.spare_threads > 0 && arguments.compute.threads != Some(NonZeroUsize::MIN) {
-        return Err(UsageError(
-            "--spare-threads needs --threads 1, whose processors others have, too".to_owned(),
-        )
-        .into());
-    }
+    check_spare_threads(&arguments)?;
     let tls = arguments.tls.tls()?;
     arguments.compute.start()?;
     // Before anything is counted.
@@ -129,6 +124,18 @@ pub(crate) async fn run(arguments: WorkerArgs) -> anyhow::Result<()> {
     announce(&listener)?;
     let server = chorus_worker::serve(loaded, listener, shutdown.drain.clone().cancelled_owned());
     until_drained(server, &shutdown).await
+}
+
+/// Spare threads are beside a single one, which has no processor to itself.
+fn check_spare_threads(arguments: &WorkerArgs) -> Result<(), UsageError> {
+    match (arguments.spare_threads, arguments.compute.threads) {
+        (0, _) | (_, Some(NonZeroUsize::MIN)) => Ok(()),
+        (spare, threads) => {
+            let found =
+                threads.map_or_else(|| "one for each processor".to_owned(), |threads| threads.to_string());
+            Err(UsageError(format!("--spare-threads {spare} needs --threads 1, and --threads is {found}")))
+        }
+    }
 }
 
 /// The fields of the worker's config under the names of their flags.
@@ -217,6 +224,20 @@ mod tests {
         assert_eq!(config.batch.duration.as_millis(), 9);
         assert_eq!((config.probe_interval.as_secs(), config.stuck_after.as_secs()), (0, 8));
         assert_eq!((config.drain_timeout.as_secs(), config.spare_threads), (7, 10));
+    }
+
+    #[test]
+    fn spare_threads_are_beside_a_single_one() {
+        let checked = |flags: &[&str]| {
+            let line = ["worker", "--model", "alto"].iter().chain(flags);
+            check_spare_threads(&CommandLine::try_parse_from(line).unwrap().arguments)
+        };
+        assert!(checked(&["--threads=1", "--spare-threads=3"]).is_ok());
+        assert!(checked(&["--threads=4"]).is_ok() && checked(&[]).is_ok());
+        let refused = |flags| checked(flags).unwrap_err().to_string();
+        let expected = "--spare-threads 3 needs --threads 1, and --threads is ";
+        assert_eq!(refused(&["--spare-threads=3", "--threads=2"]), format!("{expected}2"));
+        assert_eq!(refused(&["--spare-threads=3"]), format!("{expected}one for each processor"));
     }
 
     #[test]

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_that_are_more_than_the_threads_help_each_other() {
+    fn workers_with_a_single_thread_each_help_each_other() {
         let model = ModelDirectory { name: "alto".into(), path: "demo/alto".into() };
         let spare = |up: &[&str], workers| {
             let spec = worker_spec(&arguments(up), "alto", &model, (0, workers), Path::new("chorus"));

@@ -29,7 +29,7 @@ impl EnsembleSession {
             losses: self.losses.clone(),
             boxes: Boxes::default(),
             alarm: Alarm::default(),
-            first_took: self.first_took,
+            first_took: None,
         }
     }
 

@@ -80,7 +80,7 @@ pub(crate) struct EnsembleSession {
     /// Rings when those that have answered have been patient.
     alarm: Alarm,
     /// How long the first answer about the last token took: before twice that there is nothing to decide.
-    first_took: Duration,
+    first_took: Option<Duration>,
 }
 
 /// Why a step has no result.
@@ -119,7 +119,7 @@ impl EnsembleSession {
             losses: vec![Losses::default(); roster.members.len()],
             boxes: Boxes::default(),
             alarm: Alarm::default(),
-            first_took: Duration::ZERO,
+            first_took: None,
         };
         for index in 0..roster.members.len() {
             let place = match barred.get(&index) {
@@ -253,8 +253,7 @@ impl EnsembleSession {
         let mut results: Vec<(usize, Result<Answer, ReplicaError>)> = Vec::new();
         let begin = Instant::now();
         // The clock is not set to a time that the first answer, if it comes as the last one did, would put off.
-        let earliest = begin + (2 * self.first_took).max(SHORTEST_PATIENCE);
-        self.first_took = Duration::ZERO;
+        let earliest = begin + (2 * self.first_took.take().unwrap_or_default()).max(SHORTEST_PATIENCE);
         let mut patient_until = earliest;
         let mut alarm = take(&mut self.alarm);
         alarm.set(patient_until);
@@ -266,12 +265,12 @@ impl EnsembleSession {
                         break;
                     };
                     self.places[index] = Place::InStep(session);
-                    results.push((index, result));
                     // As long again as this took.
                     let took = begin.elapsed();
-                    if self.first_took.is_zero() && tokens.len() == 1 {
-                        self.first_took = took;
+                    if tokens.len() == 1 && result.is_ok() {
+                        self.first_took.get_or_insert(took);
                     }
+                    results.push((index, result));
                     patient_until = (begin + took + took.max(SHORTEST_PATIENCE)).max(earliest);
                 }
                 () = alarm.rings(patient_until) => {

@@ -200,7 +200,7 @@ impl Predictor for Located {
 }
 
 /// One forward after the other, each asked for from this thread; on which one each ran.
-async fn forwards(takes: Duration, count: u64) -> Vec<thread::ThreadId> {
+async fn forwards(takes: Duration, count: u64, spare: usize) -> Vec<thread::ThreadId> {
     let (ran, places) = std::sync::mpsc::channel();
     let engine = Engine::new(
         Located { ran, takes },
@@ -209,7 +209,7 @@ async fn forwards(takes: Duration, count: u64) -> Vec<thread::ThreadId> {
         Duration::from_secs(60),
         BatchLimits::default(),
     );
-    let thread = ModelThread::spawn(engine, Board::default(), 0).unwrap();
+    let thread = ModelThread::spawn(engine, Board::default(), spare).unwrap();
     let commands = thread.commands();
     let (replies, mut answered) = mpsc::unbounded_channel();
     for step in 1..=count {
@@ -234,11 +234,14 @@ async fn forwards(takes: Duration, count: u64) -> Vec<thread::ThreadId> {
 #[tokio::test]
 async fn quick_forwards_run_where_they_are_asked_for_and_long_ones_on_the_models_thread() {
     let here = thread::current().id();
-    let long = forwards(2 * QUICK, 5).await;
+    let long = forwards(2 * QUICK, 5, 0).await;
     assert!(long.len() == 5 && !long.contains(&here), "{long:?}, here is {here:?}");
     // A thread that wakes in vain may be in a turn once in a while.
-    let quick = forwards(Duration::ZERO, 100).await;
+    let quick = forwards(Duration::ZERO, 100, 0).await;
     assert_eq!(quick.len(), 100);
     assert!(quick.contains(&here), "none of them");
     assert_ne!(quick[0], here, "of the first one it is not known that it is quick");
+    // Here nobody would help with them.
+    let quick_with_help = forwards(3 * QUICK / 4, 5, 1).await;
+    assert!(quick_with_help.len() == 5 && !quick_with_help.contains(&here), "{quick_with_help:?}");
 }
