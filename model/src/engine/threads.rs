@@ -46,7 +46,35 @@ fn share(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::num::NonZeroUsize;
+    use std::sync::{Barrier, Mutex};
+
     use super::*;
+    use crate::threads::{SpareThreads, without_spare_threads};
+
+    #[test]
+    fn large_products_are_shared_with_spare_threads_unless_these_rest() {
+        /// On which threads two panels are, of as many multiplications as two shares or one.
+        fn threads(multiplications: usize, run: impl Fn() + Sync) -> usize {
+            let seen = Mutex::new(HashSet::new());
+            for_panels(&mut [0.0; 2], 1, multiplications, |_, _| {
+                run();
+                seen.lock().unwrap().insert(std::thread::current().id());
+            });
+            seen.into_inner().unwrap().len()
+        }
+
+        let work = || {
+            let _spare = SpareThreads::of_this_thread(NonZeroUsize::MIN).unwrap();
+            let both = Barrier::new(2);
+            // Each waits for the other.
+            assert_eq!(threads(2 * OF_A_SHARE, || _ = both.wait()), 2);
+            assert_eq!(threads(2 * OF_A_SHARE - 1, || ()), 1, "too little for two");
+            assert_eq!(without_spare_threads(|| threads(2 * OF_A_SHARE, || ())), 1);
+        };
+        std::thread::spawn(work).join().unwrap();
+    }
 
     #[test]
     fn every_panel_is_written_once_by_its_number() {
