@@ -302,6 +302,46 @@ impl LanguageModel {
         Ok(())
     }
 
+    /// Whether [`LanguageModel::compute_early`] has anything to do. On a device it never has.
+    pub fn has_early_work(&self) -> bool {
+        match &self.backend {
+            Backend::Engine(engine) => lock(engine).has_early_work(),
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(_) => false,
+        }
+    }
+
+    /// Computes a part, some 100 µs, of what the rows of the last call take in their next one whatever is fed to them: W h of every
+    /// layer, for rows that are likely to be fed another token. For a time when nobody waits: what is not computed early
+    /// is computed with the token, to the same bits. A part that fails is not tried again.
+    ///
+    /// ```
+    /// use candle_core::Device;
+    /// use chorus_model::{LanguageModel, Row, Want};
+    ///
+    /// let model = LanguageModel::load("../deploy/demo/alto".as_ref(), &Device::Cpu)?;
+    /// let mut state = model.fresh_state()?;
+    /// let mut read = |token| {
+    ///     model.forward(&mut [Row { state: &mut state, tokens: &[token], want: Want::Next }])
+    /// };
+    /// read(40)?;
+    /// while model.has_early_work() {
+    ///     model.compute_early()?;
+    /// }
+    /// read(41)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no memory for it. No state has changed.
+    pub fn compute_early(&self) -> Result<(), ForwardError> {
+        match &self.backend {
+            Backend::Engine(engine) => Ok(lock(engine).compute_early()?),
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Backend::Device(_) => Ok(()),
+        }
+    }
+
     /// As [`LanguageModel::predict`], with all logits kept: memory grows with the rows wanted, `vocab_size` numbers for each.
     ///
     /// ```

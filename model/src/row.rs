@@ -1,5 +1,7 @@
 //! What goes into one inference call and comes out of it, row by row. Knows nothing about how a call is computed.
 
+use std::num::NonZeroU64;
+
 use chorus_simd::{Norm, Reduced};
 
 /// One sequence's LSTM state: h and c of every layer, `[layers, 2, hidden_size]`. A clone is independent.
@@ -13,10 +15,27 @@ pub struct State(pub(crate) Place);
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Place {
     /// Here.
-    Host(Box<[f32]>),
+    Host(Numbers),
     /// On a device.
     #[cfg(any(feature = "cuda", feature = "emulated"))]
     Slot(crate::gpu::Slot),
+}
+
+/// The numbers of a state, and where there is more about them.
+#[derive(Debug, Clone)]
+pub(crate) struct Numbers {
+    pub(crate) values: Box<[f32]>,
+    /// Under which an engine has what the next step takes of these very numbers, or had it: copies of them share it.
+    pub(crate) ticket: Ticket,
+}
+
+/// One in the process for each state after a call that is likely to be followed by another; none where that is not likely.
+pub(crate) type Ticket = Option<NonZeroU64>;
+
+impl PartialEq for Numbers {
+    fn eq(&self, other: &Self) -> bool {
+        self.values == other.values
+    }
 }
 
 /// One sequence's part of a [`crate::LanguageModel::predict`].
@@ -78,23 +97,45 @@ pub struct Output {
 
 impl State {
     pub(crate) fn on_host(values: impl Into<Box<[f32]>>) -> Self {
-        Self(Place::Host(values.into()))
+        Self(Place::Host(Numbers { values: values.into(), ticket: None }))
     }
 
     /// The numbers, of a state that stands here; else none.
     pub(crate) fn values(&self) -> &[f32] {
         match &self.0 {
-            Place::Host(values) => values,
+            Place::Host(numbers) => &numbers.values,
             #[cfg(any(feature = "cuda", feature = "emulated"))]
             Place::Slot(_) => &[],
         }
     }
 
+    /// What else is known of them.
+    pub(crate) fn ticket(&self) -> Ticket {
+        match &self.0 {
+            Place::Host(numbers) => numbers.ticket,
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Place::Slot(_) => None,
+        }
+    }
+
+    /// To write other numbers, of which nothing else is known.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
         match &mut self.0 {
-            Place::Host(values) => values,
+            Place::Host(numbers) => {
+                numbers.ticket = None;
+                &mut numbers.values
+            }
             #[cfg(any(feature = "cuda", feature = "emulated"))]
             Place::Slot(_) => &mut [],
+        }
+    }
+
+    /// The ticket of the numbers as they are.
+    pub(crate) fn mark(&mut self, new: Ticket) {
+        match &mut self.0 {
+            Place::Host(numbers) => numbers.ticket = new,
+            #[cfg(any(feature = "cuda", feature = "emulated"))]
+            Place::Slot(_) => {}
         }
     }
 }

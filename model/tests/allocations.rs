@@ -15,6 +15,9 @@ fn allocations(model: &LanguageModel, states: &mut [State], time: usize, want: W
     let mut sum = 0.0;
     let counted = allocation_counter::measure(|| {
         model.predict(&mut rows, &mut |prediction| sum += prediction.norm.log_sum).unwrap();
+        while model.has_early_work() {
+            model.compute_early().unwrap();
+        }
     });
     assert!(sum.is_finite());
     counted.count_total

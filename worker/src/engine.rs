@@ -113,6 +113,17 @@ impl<P: Predictor> Engine<P> {
         self.batcher.has_jobs()
     }
 
+    /// Whether there is something to compute before anybody asks for it.
+    pub(crate) fn has_early_work(&self) -> bool {
+        self.predictor.has_early_work()
+    }
+
+    /// Computes a part of it, for a time when nobody waits.
+    pub(crate) fn compute_early(&mut self) {
+        // What is not there is computed when it is asked for; the log has the reason.
+        let _ = guard(|| self.predictor.compute_early());
+    }
+
     /// How many forwards there are for [`Engine::collect`].
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.len()

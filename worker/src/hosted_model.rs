@@ -84,6 +84,14 @@ impl Predictor for HostedModel {
         Ok(())
     }
 
+    fn has_early_work(&self) -> bool {
+        self.model.has_early_work()
+    }
+
+    fn compute_early(&mut self) -> Result<(), PredictorError> {
+        Ok(self.model.compute_early()?)
+    }
+
     fn submit(&mut self, rows: &mut [Row<'_, State>]) -> Result<bool, PredictorError> {
         if !self.is_on_device {
             return Ok(false);

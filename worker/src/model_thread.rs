@@ -190,11 +190,14 @@ impl Commands {
         if self.queue.is_closed() { Err(ModelGone) } else { Ok(()) }
     }
 
-    /// Has the model see to what is queued: here and now if that is quick, else on its thread.
-    pub(crate) fn take_turn(&self) {
+    /// Has the model see to what is queued: here and now if that is quick, else on its thread. Whether another turn would compute
+    /// something early, which is left to whoever has time for it.
+    pub(crate) fn take_turn(&self) -> bool {
         if !self.shared.is_quick.load(Ordering::Relaxed) {
-            return self.wake();
+            self.wake();
+            return false;
         }
+        let mut is_early_work_left = false;
         // Whatever happens in a turn, the thread looks after what is left.
         let wake = WakeIfPanicking(&self.sleeper);
         match self.shared.model.try_lock() {
@@ -202,11 +205,12 @@ impl Commands {
                 let before = model.wakes;
                 let turn = self.shared.turn(&mut model, TurnOn::LentThread);
                 let sleeps_on = match (turn, before) {
-                    (Turn::Idle { due: None }, _) => true,
-                    (Turn::Idle { due: Some(due) }, Some(before)) => before <= due,
+                    (Turn::Idle { due: None, .. }, _) => true,
+                    (Turn::Idle { due: Some(due), .. }, Some(before)) => before <= due,
                     _ => false,
                 };
                 drop(model);
+                is_early_work_left = matches!(turn, Turn::Idle { has_early_work: true, .. });
                 if !sleeps_on {
                     self.wake();
                 }
@@ -215,6 +219,7 @@ impl Commands {
             Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => self.wake(),
         }
         drop(wake);
+        is_early_work_left
     }
 
     /// Resolves when the model is gone.
@@ -267,9 +272,9 @@ impl Shared {
             match turn {
                 Turn::Over => return,
                 // Whoever else is ready may add to the next one.
-                Turn::More => tokio::task::yield_now().await,
-                Turn::Idle { due: None } => woken.notified().await,
-                Turn::Idle { due: Some(due) } => {
+                Turn::More | Turn::Idle { has_early_work: true, .. } => tokio::task::yield_now().await,
+                Turn::Idle { due: None, .. } => woken.notified().await,
+                Turn::Idle { due: Some(due), .. } => {
                     let _ = tokio::time::timeout_at(due, woken.notified()).await;
                 }
             }
@@ -286,7 +291,12 @@ impl Shared {
             match self.turn(&mut model, TurnOn::OwnThread) {
                 Turn::More => {}
                 Turn::Over => return,
-                Turn::Idle { due } => {
+                Turn::Idle { has_early_work: true, .. } => {
+                    drop(model);
+                    // Somebody else's answer may be awaited now.
+                    thread::yield_now();
+                }
+                Turn::Idle { due, .. } => {
                     model.wakes = due;
                     drop(model);
                     let sleep = due.map(|due| due.saturating_duration_since(Instant::now()));

@@ -66,6 +66,17 @@ pub(crate) trait Predictor {
         self.forward(rows, receive)
     }
 
+    /// Whether there is something in the next forward that can be computed before it is known what is fed.
+    fn has_early_work(&self) -> bool {
+        false
+    }
+
+    /// Computes a part of it: no more than nobody minds to wait for. What fails is not tried again, and no state is the worse for
+    /// it.
+    fn compute_early(&mut self) -> Result<(), PredictorError> {
+        Ok(())
+    }
+
     /// The first half of a [`Predictor::forward`], for a device that computes while nobody waits for it. The states are those
     /// after it at once. False: nothing has happened, and it takes a whole forward, with none under way.
     fn submit(&mut self, _: &mut [Row<'_, Self::State>]) -> Result<bool, PredictorError> {

@@ -37,6 +37,8 @@ pub(crate) enum Manner {
     Panic,
     /// Its forwards do not end before it gets another manner.
     Stuck,
+    /// Only what it computes early does not.
+    StuckEarly,
 }
 
 /// Its states are the tokens; its logits a function of them.
@@ -57,6 +59,8 @@ pub(crate) enum Told {
     Collect(usize),
     /// As a whole.
     Forward(usize),
+    /// A part of what can be computed early.
+    Early,
 }
 
 /// Sets how a device computes, and tells what it did.
@@ -68,6 +72,9 @@ struct Script {
     /// How many forwards have begun.
     forwards: usize,
     told: Vec<Told>,
+    /// How many parts it can compute early after each forward, and how many of them are left.
+    early: usize,
+    early_left: usize,
     /// That of the next half or whole, and of no other.
     once: Option<Manner>,
 }
@@ -81,6 +88,16 @@ impl Manners {
     /// For the next whole forward or second half alone.
     pub(crate) fn set_once(&self, manner: Manner) {
         self.0.0.lock().unwrap().once = Some(manner);
+    }
+
+    /// Has it find so much to compute early after each forward.
+    pub(crate) fn set_early(&self, parts: usize) {
+        self.0.0.lock().unwrap().early = parts;
+    }
+
+    /// Waits until all of it is computed.
+    pub(crate) fn wait_for_early(&self) {
+        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |script| script.early_left > 0).unwrap());
     }
 
     /// How many forwards have begun.
@@ -102,6 +119,7 @@ impl Manners {
     fn begin(&self) -> usize {
         let mut script = self.0.0.lock().unwrap();
         script.forwards += 1;
+        script.early_left = script.early;
         script.forwards
     }
 
@@ -109,18 +127,23 @@ impl Manners {
     fn manner(&self, told: Told) -> Manner {
         let mut script = self.0.0.lock().unwrap();
         script.told.push(told);
-        if told != Told::Wait
+        if !matches!(told, Told::Wait | Told::Early)
             && let Some(once) = script.once.take()
         {
             return once;
         }
-        self.0.1.wait_while(script, |script| script.manner == Manner::Stuck).unwrap().manner
+        let is_stuck = |manner| match manner {
+            Manner::StuckEarly => told == Told::Early,
+            manner => manner == Manner::Stuck,
+        };
+        self.0.1.wait_while(script, |script| is_stuck(script.manner)).unwrap().manner
     }
 }
 
 impl ScriptedDevice {
     pub(crate) fn new() -> (Self, Manners) {
-        let script = Script { manner: Manner::Right, forwards: 0, told: vec![], once: None };
+        let (told, manner) = (Vec::new(), Manner::Right);
+        let script = Script { manner, forwards: 0, told, early: 0, early_left: 0, once: None };
         let manners = Manners(Arc::new((Mutex::new(script), Condvar::new())));
         (Self { manners: manners.clone(), submitted: None }, manners)
     }
@@ -179,6 +202,23 @@ impl Predictor for ScriptedDevice {
     ) -> Result<(), PredictorError> {
         let forward = self.manners.begin();
         compute(self.manners.manner(Told::Forward(forward)), rows, receive)
+    }
+
+    fn has_early_work(&self) -> bool {
+        self.manners.0.0.lock().unwrap().early_left > 0
+    }
+
+    fn compute_early(&mut self) -> Result<(), PredictorError> {
+        if !self.has_early_work() {
+            return Ok(());
+        }
+        let manner = self.manners.manner(Told::Early);
+        let mut script = self.manners.0.0.lock().unwrap();
+        let fails = matches!(manner, Manner::Error | Manner::Panic);
+        script.early_left = if fails { 0 } else { script.early_left.saturating_sub(1) };
+        self.manners.0.1.notify_all();
+        drop(script);
+        compute(manner, &mut [], &mut |_| {})
     }
 
     fn submit(&mut self, rows: &mut [Row<'_, Vec<u32>>]) -> Result<bool, PredictorError> {

@@ -70,8 +70,9 @@ pub(crate) struct Admitted {
 pub(crate) enum Turn {
     /// There is more to compute.
     More,
-    /// There is nothing to do until a command comes, or until sessions expire or a probe is due.
-    Idle { due: Option<Instant> },
+    /// Nobody waits until a command comes, or until sessions expire or a probe is due. Where something can be computed early,
+    /// more turns do so, each a part of it.
+    Idle { due: Option<Instant>, has_early_work: bool },
     /// This was the last one.
     Over,
 }
@@ -87,7 +88,7 @@ pub(crate) enum TurnOn {
 
 /// Takes turns.
 pub(crate) trait TakeTurns: Send {
-    /// Takes in what is queued and runs one forward, if there is anything to compute. A probe that is due runs on the
+    /// Takes in what is queued and runs one forward, if there is anything to compute; else what can be computed early. A probe that is due runs on the
     /// model's own thread only: it is many tokens long, and where it hangs, connections have to go on.
     fn turn(&mut self, on: TurnOn, now: Instant) -> Turn;
 
@@ -298,11 +299,12 @@ where
         } else {
             self.engine.expire(now);
             self.asked.clear();
+            self.engine.compute_early();
         }
         if self.engine.has_work() || self.engine.under_way() > 0 || !self.inbox.is_empty() {
             return Turn::More;
         }
-        Turn::Idle { due: self.engine.next_due() }
+        Turn::Idle { due: self.engine.next_due(), has_early_work: self.engine.has_early_work() }
     }
 
     fn last_forward(&self) -> Option<Duration> {

@@ -87,10 +87,7 @@ impl OperationReader {
             // Whatever has come already shares one turn of the model.
             let next = match self.next_frame(&mut frames).now_or_never() {
                 Some(next) => next,
-                None => {
-                    self.commands.take_turn();
-                    self.next_frame(&mut frames).await
-                }
+                None => self.frame_after_turn(&mut frames).await,
             };
             match next {
                 Ok(frame) => {
@@ -103,6 +100,22 @@ impl OperationReader {
         };
         tracing::debug!(?ending, "stream ends");
         self.end(ending).await;
+    }
+
+    /// The next frame after those that the model now sees to. Until it comes, the model computes early, behind whatever else is
+    /// ready: our answers on their way out, and other processes, whose answers may be awaited together with ours.
+    async fn frame_after_turn<S>(&self, frames: &mut S) -> Result<OperationFrame, Ending>
+    where
+        S: Stream<Item = Result<OperationFrame, Status>> + Unpin,
+    {
+        while self.commands.take_turn() {
+            tokio::task::yield_now().await;
+            if let Some(next) = self.next_frame(frames).now_or_never() {
+                return next;
+            }
+            std::thread::yield_now();
+        }
+        self.next_frame(frames).await
     }
 
     async fn next_frame<S>(&self, frames: &mut S) -> Result<OperationFrame, Ending>

@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 use chorus_simd::{sigmoid, tanh};
 use pulp::{Simd, WithSimd};
 
+use super::early::Known;
 use super::matrix::Rows;
 use super::panels::VECTORS;
 use super::product::{Activations, BLOCK_ROWS, Sums};
@@ -49,6 +50,8 @@ pub(super) struct Step<'a> {
     pub(super) before: Activations<'a>,
     /// That h as the recurrent product takes it.
     pub(super) hidden: Rows<'a>,
+    /// The products of rows that were computed early, if any.
+    pub(super) known: Option<Known<'a>>,
     /// The step's rows.
     pub(super) rows: usize,
 }
@@ -57,11 +60,14 @@ impl Step<'_> {
     /// Runs the step over all panels.
     pub(super) fn run(self, after: &mut [f32]) {
         let size = self.rows * 2 * self.recurrent.lanes();
-        let depth = match self.input {
-            GateInput::Below { affine, .. } => affine.depth() + self.recurrent.depth(),
-            GateInput::Table { .. } | GateInput::Projected { .. } => self.recurrent.depth(),
+        let unknown = self.known.map_or(self.rows, |known| known.unknown(self.rows));
+        let recurrent = unknown * self.recurrent.depth();
+        let input = match self.input {
+            GateInput::Below { affine, .. } => self.rows * affine.depth(),
+            GateInput::Table { .. } | GateInput::Projected { .. } => 0,
         };
-        let multiplications = after.len() * 2 * depth;
+        let multiplications =
+            self.recurrent.panels() * VECTORS * self.recurrent.lanes() * (recurrent + input);
         let instructions = self.recurrent.instructions();
         for_panels(after, size, multiplications, |first, after| {
             instructions.dispatch(StepPanels { step: self, first, after });
@@ -99,13 +105,18 @@ impl Step<'_> {
         let lanes = S::F32_LANES;
         let rows = after.len() / (2 * lanes);
         let mut sums: ArrayVec<Sums<S>, BLOCK_ROWS> = ArrayVec::new();
-        for row in first..first + rows {
-            sums.push(vectors::<S>(self.start(panel, row, VECTORS * lanes)));
+        (0..rows).for_each(|_| sums.push([simd.splat_f32s(0.0); VECTORS]));
+        self.add_recurrent(simd, &mut sums, first, panel);
+        if let GateInput::Below { affine, rows: below } = self.input {
+            let mut inputs: ArrayVec<Sums<S>, BLOCK_ROWS> = ArrayVec::new();
+            (0..rows).for_each(|_| inputs.push(vectors::<S>(affine.bias(panel))));
+            affine.matrix().add_product(simd, &mut inputs, below, first, panel);
+            sums.iter_mut().zip(&inputs).for_each(|(sums, inputs)| add(simd, sums, inputs));
+        } else {
+            for (row, sums) in (first..).zip(&mut sums) {
+                add(simd, sums, &vectors::<S>(self.input(panel, row, VECTORS * lanes)));
+            }
         }
-        if let GateInput::Below { affine, rows } = self.input {
-            affine.matrix().add_product(simd, &mut sums, rows, first, panel);
-        }
-        self.recurrent.matrix().add_product(simd, &mut sums, self.hidden, first, panel);
         let before = &self.before.values[(panel * self.before.rows + first) * 2 * lanes..][..after.len()];
         let (before, after) = (S::as_simd_f32s(before).0, S::as_mut_simd_f32s(after).0);
         let states = before.as_chunks::<2>().0.iter().zip(after.as_chunks_mut::<2>().0);
@@ -117,9 +128,31 @@ impl Step<'_> {
         }
     }
 
-    /// What a row's gates start from, `[4][lanes]`.
+    /// The recurrent products of a block's rows to their sums: those that are known, and the others as they stand together.
     #[inline(always)]
-    fn start(&self, panel: usize, row: usize, width: usize) -> &[f32] {
+    fn add_recurrent<S: Simd>(&self, simd: S, sums: &mut [Sums<S>], first: usize, panel: usize) {
+        let matrix = self.recurrent.matrix();
+        let Some(known) = self.known else {
+            return matrix.add_product(simd, sums, self.hidden, first, panel);
+        };
+        let width = VECTORS * S::F32_LANES;
+        let mut row = 0;
+        while row < sums.len() {
+            if let Some(product) = known.product(first + row, panel, width) {
+                sums[row] = vectors::<S>(product);
+                row += 1;
+                continue;
+            }
+            let rest = &mut sums[row..];
+            let count = known.unknown_at(first + row).min(rest.len());
+            matrix.add_product(simd, &mut rest[..count], self.hidden, first + row, panel);
+            row += count;
+        }
+    }
+
+    /// What a row's token, or the layer below, adds to its gates, `[4][lanes]`.
+    #[inline(always)]
+    fn input(&self, panel: usize, row: usize, width: usize) -> &[f32] {
         match self.input {
             GateInput::Table { table, tokens } => {
                 let token = tokens[row] as usize;
@@ -128,9 +161,16 @@ impl Step<'_> {
             GateInput::Projected { gates, rows, first } => {
                 &gates[(panel * rows + first + row) * width..][..width]
             }
+            // It is projected, with the bias first.
             GateInput::Below { affine, .. } => affine.bias(panel),
         }
     }
+}
+
+/// `sums += numbers`.
+#[inline(always)]
+fn add<S: Simd>(simd: S, sums: &mut Sums<S>, numbers: &Sums<S>) {
+    sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum = simd.add_f32s(*sum, *number));
 }
 
 /// Four vectors from their numbers.

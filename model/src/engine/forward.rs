@@ -5,6 +5,7 @@ use chorus_simd::{instructions, norm};
 use pulp::Arch;
 
 use super::cells::{GateInput, Step};
+use super::early::{self, EarlyProducts, Known};
 use super::matrix::{Numbers, Scratch};
 use super::product::Activations;
 use super::projection::project;
@@ -14,7 +15,7 @@ use crate::block::{Source, Wanted};
 use crate::network::Network;
 use crate::precision::Precision;
 use crate::quantization::QuantizedMatrices;
-use crate::row::{Prediction, Row};
+use crate::row::{Prediction, Row, Want};
 
 /// Logits that are computed together, about: few enough for the second cache to hold what their reduction reads.
 const LOGITS: usize = 1 << 21;
@@ -26,6 +27,7 @@ const LOGIT_ROWS: usize = 96;
 pub(crate) struct Engine {
     weights: Weights,
     workspace: Workspace,
+    early: EarlyProducts,
 }
 
 impl Engine {
@@ -42,7 +44,8 @@ impl Engine {
     fn for_instructions(network: &Network, numbers: Numbers<'_>, instructions: Arch) -> Result<Self> {
         let weights = Weights::new(network, instructions, numbers)?;
         let workspace = Workspace::new(weights.layers.len(), weights.vocab_size)?;
-        Ok(Self { weights, workspace })
+        let early = EarlyProducts::new(weights.layers.len(), early::ROOM)?;
+        Ok(Self { weights, workspace, early })
     }
 
     /// Bytes of all weights in memory.
@@ -58,15 +61,32 @@ impl Engine {
         receive: &mut dyn FnMut(Prediction<'_>),
     ) -> Result<()> {
         self.workspace.block.fill(rows.iter().map(|row| (row.tokens, row.want)));
+        self.early.begin(self.workspace.block.order.len());
         if !self.workspace.block.order.is_empty() {
             self.reserve()?;
             self.load(rows)?;
             for layer in 0..self.weights.layers.len() {
-                self.run_layer(layer)?;
+                self.early.read(layer, &self.workspace.slots, |known| self.run_layer(layer, known))??;
             }
         }
         self.predict(rows, receive)?;
         self.store(rows)
+    }
+
+    /// Whether [`Engine::compute_early`] has anything to do.
+    pub(crate) fn has_early_work(&self) -> bool {
+        self.early.due().is_some()
+    }
+
+    /// Computes a part of what the sequences of the last forward take in their next one whatever is fed to them.
+    pub(crate) fn compute_early(&mut self) -> Result<()> {
+        let Some(layer) = self.early.due() else { return Ok(()) };
+        let Workspace { block, states, scratch: [_, scratch], .. } = &mut self.workspace;
+        let lanes = self.weights.lanes;
+        let panels = self.weights.hidden_size.div_ceil(lanes);
+        let layout = StateLayout { packing: &block.packing, panels, lanes };
+        let recurrent = &self.weights.layers[layer].recurrent;
+        self.early.compute(recurrent, layout, &states[layer], scratch.get_mut())
     }
 
     fn layout(&self) -> StateLayout<'_> {
@@ -90,7 +110,10 @@ impl Engine {
     }
 
     /// The states of the call's rows into the first regions.
-    fn load(&self, rows: &[Row<'_>]) -> Result<()> {
+    fn load(&mut self, rows: &[Row<'_>]) -> Result<()> {
+        let slots = self.workspace.block.order.iter().map(|&row| self.early.slot(rows[row].state.ticket()));
+        self.workspace.slots.clear();
+        self.workspace.slots.extend(slots);
         let (layout, size) = (self.layout(), self.weights.hidden_size);
         let order = &self.workspace.block.order;
         for (layer, states) in self.workspace.states.iter().enumerate() {
@@ -113,12 +136,12 @@ impl Engine {
         Ok(())
     }
 
-    /// All steps of a layer.
-    fn run_layer(&self, index: usize) -> Result<()> {
+    /// All steps of a layer, of whose first one these products are known.
+    fn run_layer(&self, index: usize, known: Option<Known<'_>>) -> Result<()> {
         let (workspace, layout) = (&self.workspace, self.layout());
         let (packing, tokens) = (layout.packing, workspace.block.tokens.as_slice());
         let layer = &self.weights.layers[index];
-        let recurrent = &layer.recurrent;
+        let recurrent = RecurrentSide { weights: &layer.recurrent, known };
         let (states, rows) = (&workspace.states[index], packing.rows());
         let [below_scratch, own_scratch] = &workspace.scratch;
         let (mut below_scratch, mut own_scratch) = (below_scratch.borrow_mut(), own_scratch.borrow_mut());
@@ -268,7 +291,7 @@ impl Engine {
     }
 
     /// Every sequence's h and c after its last token into its state.
-    fn store(&self, rows: &mut [Row<'_>]) -> Result<()> {
+    fn store(&mut self, rows: &mut [Row<'_>]) -> Result<()> {
         let (layout, size) = (self.layout(), self.weights.hidden_size);
         for (layer, states) in self.workspace.states.iter().enumerate() {
             states.read(|states| {
@@ -287,7 +310,23 @@ impl Engine {
                 }
             })?;
         }
+        for (place, &row) in self.workspace.block.order.iter().enumerate() {
+            let row = &mut rows[row];
+            if is_likely_to_go_on(row) {
+                row.state.mark(self.early.expect(row.tokens.len() - 1, place));
+            }
+        }
         Ok(())
+    }
+}
+
+/// Whether another token is likely to follow: where the next one is asked for, or one came alone. A text that is scored
+/// comes in few large pieces.
+fn is_likely_to_go_on(row: &Row<'_>) -> bool {
+    match row.want {
+        Want::Next => true,
+        Want::Nothing => row.tokens.len() == 1,
+        Want::Each => false,
     }
 }
 
@@ -297,11 +336,19 @@ fn part(count: usize, most: usize) -> usize {
     count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
+/// What a layer's steps take of its own states.
+#[derive(Clone, Copy)]
+struct RecurrentSide<'a> {
+    weights: &'a Recurrent,
+    /// Of the first step's products.
+    known: Option<Known<'a>>,
+}
+
 /// Runs every step of a layer's block, each from the gate input that `input` makes of its number.
 fn steps<'a>(
     layout: StateLayout<'_>,
     states: &mut [f32],
-    recurrent: &Recurrent,
+    RecurrentSide { weights, known }: RecurrentSide<'_>,
     scratch: &mut Scratch,
     input: impl Fn(usize) -> GateInput<'a>,
 ) {
@@ -310,8 +357,10 @@ fn steps<'a>(
         let after = layout.after(index);
         let (before, rest) = states.split_at_mut(after.start);
         let before = Activations { values: &before[region], rows, stride: 2 * layout.lanes };
-        let hidden = recurrent.matrix().rows(before, size, scratch);
-        let step = Step { input: input(index), recurrent, before, hidden, rows: size };
+        let known = known.filter(|_| index == 0);
+        let to_multiply = if known.is_some_and(|known| known.unknown(size) == 0) { 0 } else { size };
+        let hidden = weights.matrix().rows(before, to_multiply, scratch);
+        let step = Step { input: input(index), recurrent: weights, before, hidden, known, rows: size };
         step.run(&mut rest[..after.len()]);
     }
 }
@@ -330,5 +379,7 @@ fn gather_hidden(layout: StateLayout<'_>, states: &[f32], hidden: &mut [f32]) {
     }
 }
 
+#[cfg(test)]
+mod early_tests;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 mod ahead;
 mod blocks;
 mod cells;
+mod early;
 mod eight_bits;
 mod forward;
 mod int8;

@@ -27,6 +27,8 @@ pub(super) struct Workspace {
     pub(super) logits: Buffer,
     /// Rows in 8 bits where they are multiplied so, of the layer below and of a layer's own hidden vectors.
     pub(super) scratch: [RefCell<Scratch>; 2],
+    /// For each sequence of the packed batch where its early products are, if they are.
+    pub(super) slots: Vec<Option<usize>>,
     /// One token's embedding.
     pub(super) embedding: RefCell<Vec<f32>>,
     /// One row of logits in the order of the vocabulary.
@@ -52,6 +54,7 @@ impl Workspace {
             selected: Buffer::empty()?,
             logits: Buffer::empty()?,
             scratch: Default::default(),
+            slots: Vec::new(),
             embedding: RefCell::default(),
             row: vec![0.0; vocab_size],
         })

@@ -12,6 +12,7 @@ use crate::{
     credit::Credit,
     operation::{Ask, Feed, Operation, Origin},
     predictor::{Prediction, PredictorError, Restored, Row},
+    scripted_device::{ScriptedDevice, Told},
     shell::Admitted,
 };
 
@@ -244,4 +245,39 @@ async fn quick_forwards_run_where_they_are_asked_for_and_long_ones_on_the_models
     // Here nobody would help with them.
     let quick_with_help = forwards(3 * QUICK / 4, 5, 1).await;
     assert!(quick_with_help.len() == 5 && !quick_with_help.contains(&here), "{quick_with_help:?}");
+}
+
+#[tokio::test]
+async fn what_can_be_computed_early_is_left_to_whoever_took_the_turn() {
+    let (device, manners) = ScriptedDevice::new();
+    let ttl = Duration::from_secs(60);
+    let engine = Engine::new(device, String::new(), 1, ttl, BatchLimits::default());
+    let thread = ModelThread::spawn(engine, Board::default(), 0).unwrap();
+    let commands = thread.commands();
+    let (replies, mut answered) = mpsc::unbounded_channel();
+    manners.set_early(2);
+    let mut left_here = 0;
+    for step in 1..=100 {
+        let feed = Operation::Feed(Feed::new(step, vec![0], Ask::Nothing));
+        let open = (step == 1).then_some(Operation::Open(Origin::Start));
+        let operations = open.into_iter().chain([feed]);
+        let operations =
+            operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });
+        let (operations, replies) = (operations.collect(), replies.clone());
+        let command =
+            Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
+        commands.send(command).await.unwrap();
+        let is_left = commands.take_turn();
+        answered.recv().await.unwrap().unwrap();
+        if is_left {
+            left_here += 1;
+            while commands.take_turn() {}
+        }
+        // On the model's own thread it is computed without being asked for.
+        manners.wait_for_early();
+    }
+    assert!(left_here > 0, "all forwards ran on the model's thread");
+    let early = manners.told().into_iter().filter(|told| *told == Told::Early).count();
+    assert_eq!(early, 200);
+    thread.stop(PATIENCE).await;
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use chorus_proto::v1::{self, ErrorCode, answer::Answer as Kind, worker_client::WorkerClient};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
@@ -34,6 +34,10 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 impl Served {
     async fn start(probe_interval: Option<Duration>, stuck_after: Duration) -> Self {
+        Self::start_on(&Handle::current(), probe_interval, stuck_after).await
+    }
+
+    async fn start_on(runtime: &Handle, probe_interval: Option<Duration>, stuck_after: Duration) -> Self {
         let (device, manners) = ScriptedDevice::new();
         let config = WorkerConfig { stuck_after, ..WorkerConfig::new("scripted") };
         let engine = Engine::new(device, "scripted".to_owned(), 8, config.session_ttl, config.batch);
@@ -49,8 +53,9 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone().cancelled_owned();
-        let incoming = TcpIncoming::from(listener);
-        let server = tokio::spawn(async move {
+        let listener = listener.into_std().unwrap();
+        let server = runtime.spawn(async move {
+            let incoming = TcpIncoming::from(TcpListener::from_std(listener).unwrap());
             serve_engine(engine, described, &config, incoming, stop, |engine, board| {
                 on_a_thread(engine, board, 0)
             })
@@ -201,4 +206,28 @@ async fn a_worker_whose_device_is_stuck_can_stop() {
     drop(stream);
     served.stop().await;
     manners.set(Manner::Right);
+}
+
+/// What is computed early keeps no answer, although where forwards are quick the thread of the connections does it.
+#[tokio::test]
+async fn an_answer_is_out_before_anything_is_computed_early() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (handle, over) = (runtime.handle().clone(), CancellationToken::new());
+    let until = over.clone().cancelled_owned();
+    let thread = std::thread::spawn(move || runtime.block_on(until));
+    let served = Served::start_on(&handle, None, PATIENCE).await;
+    served.manners.set_early(2);
+    let mut attached = served.attach().await;
+    attached.open(1);
+    for step in 1..=20 {
+        served.manners.set(Manner::StuckEarly);
+        attached.feed(1, step);
+        assert_eq!(attached.answer().await, None, "{step}");
+        served.manners.set(Manner::Right);
+        served.manners.wait_for_early();
+    }
+    drop(attached);
+    served.stop().await;
+    over.cancel();
+    thread.join().unwrap();
 }

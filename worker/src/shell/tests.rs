@@ -48,13 +48,16 @@ fn a_round_ends_however_many_operations_wait() {
 #[test]
 fn a_turn_says_when_the_next_one_is_due() {
     let (mut shell, commands, ..) = shell();
-    assert_eq!(shell.turn(TurnOn::OwnThread, Instant::now()), Turn::Idle { due: None });
+    assert_eq!(
+        shell.turn(TurnOn::OwnThread, Instant::now()),
+        Turn::Idle { due: None, has_early_work: false }
+    );
     let (replies, _receiver) = mpsc::unbounded_channel();
     let operations = vec![admitted(Operation::Open(Origin::Start))];
     let command =
         Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
     commands.try_send(command).unwrap();
-    assert!(matches!(shell.turn(TurnOn::OwnThread, Instant::now()), Turn::Idle { due: Some(_) }));
+    assert!(matches!(shell.turn(TurnOn::OwnThread, Instant::now()), Turn::Idle { due: Some(_), .. }));
     commands.try_send(Command::Stop).unwrap();
     assert_eq!(
         [shell.turn(TurnOn::OwnThread, Instant::now()), shell.turn(TurnOn::OwnThread, Instant::now())],
@@ -114,7 +117,7 @@ impl Probed {
     /// Takes turns until the device is sound again, each when it is due.
     fn until_sound(&mut self) {
         while self.board.reason().is_some() {
-            let Turn::Idle { due } = self.turn(TurnOn::OwnThread) else {
+            let Turn::Idle { due, .. } = self.turn(TurnOn::OwnThread) else {
                 panic!("there is nothing to compute");
             };
             let due = due.or(self.board.reason().is_none().then_some(self.now));
@@ -135,11 +138,14 @@ fn feed(step: u64) -> Operation {
 fn a_device_that_nobody_asks_is_probed_when_it_is_due_and_only_on_the_models_own_thread() {
     let mut probed = Probed::every(Some(INTERVAL));
     let due = probed.now + INTERVAL;
-    assert_eq!(probed.turn(TurnOn::OwnThread), Turn::Idle { due: Some(due) });
+    assert_eq!(probed.turn(TurnOn::OwnThread), Turn::Idle { due: Some(due), has_early_work: false });
     probed.now = due;
-    assert_eq!(probed.turn(TurnOn::LentThread), Turn::Idle { due: Some(due) });
+    assert_eq!(probed.turn(TurnOn::LentThread), Turn::Idle { due: Some(due), has_early_work: false });
     assert_eq!(probed.manners.forwards(), 0);
-    assert_eq!(probed.turn(TurnOn::OwnThread), Turn::Idle { due: Some(due + INTERVAL) });
+    assert_eq!(
+        probed.turn(TurnOn::OwnThread),
+        Turn::Idle { due: Some(due + INTERVAL), has_early_work: false }
+    );
     assert_eq!(probed.manners.forwards(), 1);
     assert_eq!(probed.shell.last_forward(), None, "what a probe takes says nothing about sessions");
 }
@@ -445,4 +451,43 @@ fn a_device_that_can_t_take_or_give_a_state_is_probed() {
     assert_eq!(probed.answers(), [(1, 1, None)], "without one");
     probed.turn(TurnOn::OwnThread);
     assert!(probed.board.reason().is_some());
+}
+
+#[test]
+fn what_can_be_computed_early_is_computed_in_turns_that_find_nothing_else() {
+    let mut probed = Probed::every(None);
+    probed.manners.set_early(2);
+    let idle = |turn, is_left| {
+        assert!(matches!(turn, Turn::Idle { has_early_work, .. } if has_early_work == is_left), "{turn:?}");
+    };
+    probed.ask([(1, Operation::Open(Origin::Start)), (1, feed(1))]);
+    idle(probed.turn(TurnOn::LentThread), true);
+    assert_eq!(probed.answers(), [(1, 1, None)], "it waits for nothing");
+    assert_eq!(probed.manners.told(), [Told::Forward(1)]);
+    idle(probed.turn(TurnOn::LentThread), true);
+    assert_eq!(probed.manners.told(), [Told::Early]);
+    probed.ask([(1, feed(2))]);
+    idle(probed.turn(TurnOn::OwnThread), true);
+    assert_eq!((probed.answers(), probed.manners.told()), (vec![(1, 2, None)], vec![Told::Forward(2)]));
+    idle(probed.turn(TurnOn::OwnThread), true);
+    idle(probed.turn(TurnOn::OwnThread), false);
+    idle(probed.turn(TurnOn::OwnThread), false);
+    assert_eq!(probed.manners.told(), [Told::Early, Told::Early]);
+}
+
+#[test]
+fn nobody_is_the_worse_for_what_fails_early() {
+    for manner in [Manner::Error, Manner::Panic] {
+        let mut probed = Probed::every(None);
+        probed.manners.set_early(2);
+        probed.ask([(1, Operation::Open(Origin::Start)), (1, feed(1))]);
+        probed.turn(TurnOn::OwnThread);
+        probed.manners.set(manner);
+        let turn = probed.turn(TurnOn::OwnThread);
+        assert!(matches!(turn, Turn::Idle { has_early_work: false, .. }), "{manner:?}: {turn:?}");
+        probed.manners.set(Manner::Right);
+        probed.ask([(1, feed(2))]);
+        probed.turn(TurnOn::OwnThread);
+        assert_eq!(probed.answers(), [(1, 1, None), (1, 2, None)]);
+    }
 }

@@ -10,7 +10,7 @@ use crate::packing::Packing;
 use crate::quantization::Quantization;
 use crate::row::{State, Want};
 
-fn network(config: &Config) -> Result<Network> {
+pub(super) fn network(config: &Config) -> Result<Network> {
     let variables = VarMap::new();
     let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
     let network = Network::new(config, &builder)?;
