@@ -126,9 +126,13 @@ impl Batcher {
         self.queues.is_empty() && !self.has_jobs()
     }
 
-    /// Queues an operation behind the session's others.
-    pub(crate) fn push(&mut self, key: SessionKey, waiting: Waiting) {
-        self.queues.entry(key).or_default().waiting.push_back(waiting);
+    /// Queues an operation behind the session's others; where there are none it comes back, to be worked off at once.
+    pub(crate) fn push(&mut self, key: SessionKey, waiting: Waiting) -> Option<Waiting> {
+        match self.queues.get_mut(&key) {
+            Some(queue) => queue.waiting.push_back(waiting),
+            None => return Some(waiting),
+        }
+        None
     }
 
     /// The session's next operation; none while a job is under way.

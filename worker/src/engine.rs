@@ -162,8 +162,10 @@ impl<P: Predictor> Engine<P> {
         if let Operation::Feed(feed) = &operation {
             self.metrics.fed(&feed.ask);
         }
-        self.batcher.push(key, Waiting { operation, credit, since });
-        self.settle(key, now, replies);
+        match self.batcher.push(key, Waiting { operation, credit, since }) {
+            Some(waiting) => self.work_off(key, waiting, now, replies),
+            None => self.settle(key, now, replies),
+        }
         self.count();
     }
 
@@ -302,18 +304,24 @@ impl<P: Predictor> Engine<P> {
 
     /// Works off what a session has waiting, up to the first feed that needs the model.
     fn settle(&mut self, key: SessionKey, now: Instant, replies: &mut Vec<Reply>) {
-        while let Some(Waiting { operation, credit, since }) = self.batcher.next(key) {
-            match operation {
-                Operation::Open(origin) => {
-                    let opened = self.open(key, origin, now);
-                    self.suspect_after(std::slice::from_ref(&opened), now);
-                    if let Err(failure) = opened {
-                        replies.push(Reply::failed(key, 0, failure, credit));
-                    }
+        while let Some(waiting) = self.batcher.next(key) {
+            self.work_off(key, waiting, now, replies);
+        }
+    }
+
+    /// Works one operation off, before which the session has none; a feed that needs the model is in line after it.
+    fn work_off(&mut self, key: SessionKey, waiting: Waiting, now: Instant, replies: &mut Vec<Reply>) {
+        let Waiting { operation, credit, since } = waiting;
+        match operation {
+            Operation::Open(origin) => {
+                let opened = self.open(key, origin, now);
+                self.suspect_after(std::slice::from_ref(&opened), now);
+                if let Err(failure) = opened {
+                    replies.push(Reply::failed(key, 0, failure, credit));
                 }
-                Operation::Close { .. } => drop(self.sessions.take(key)),
-                Operation::Feed(feed) => self.start(key, Job::new(feed, credit, since), now, replies),
             }
+            Operation::Close { .. } => drop(self.sessions.take(key)),
+            Operation::Feed(feed) => self.start(key, Job::new(feed, credit, since), now, replies),
         }
     }
 

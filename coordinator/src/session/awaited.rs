@@ -1,5 +1,6 @@
 //! The members of one step whose answers are awaited, each on its own way with its session. A member that still answers an
-//! earlier step is asked about this one as soon as it has.
+//! earlier step is asked about this one as soon as it has. Members that nothing is new of are not looked after: a step has an
+//! answer for each, and each would cost a look at all the others.
 //!
 //! Knows nothing about how long anybody waits or about what is decided.
 
@@ -9,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio_util::sync::ReusableBoxFuture;
 
+use super::bells::{Bell, Bells};
 use super::member_session::MemberSession;
 use super::transcript::Transcript;
 use crate::plan::Ask;
@@ -27,13 +29,23 @@ pub(super) type UnderWay = ReusableBoxFuture<'static, Returned>;
 pub(super) struct Awaited {
     transcript: Transcript,
     step: Range<usize>,
-    members: Vec<(usize, Progress)>,
+    members: Vec<AwaitedMember>,
     boxes: Boxes,
 }
 
-/// Boxes of steps that are over, for the next ones: each is large, and there is one for every member and token.
+struct AwaitedMember {
+    index: usize,
+    progress: Progress,
+    bell: Bell,
+}
+
+/// Boxes of steps that are over, for the next ones: each is large, and there is one for every member and token. And the bells
+/// by which those are heard that go on.
 #[derive(Default)]
-pub(super) struct Boxes(Vec<UnderWay>);
+pub(super) struct Boxes {
+    unused: Vec<UnderWay>,
+    bells: Bells,
+}
 
 /// How far a member is.
 enum Progress {
@@ -52,12 +64,17 @@ impl Awaited {
     /// Asks a member.
     pub(super) fn ask(&mut self, index: usize, session: Box<MemberSession>, ask: Ask) {
         let under_way = self.under_way(session, ask);
-        self.members.push((index, Progress::Asked(under_way)));
+        self.watch(index, Progress::Asked(under_way));
     }
 
     /// Asks a member once it has answered an earlier step.
     pub(super) fn ask_after(&mut self, index: usize, earlier: UnderWay, ask: Ask) {
-        self.members.push((index, Progress::Before(earlier, ask)));
+        self.watch(index, Progress::Before(earlier, ask));
+    }
+
+    fn watch(&mut self, index: usize, progress: Progress) {
+        let bell = self.boxes.bells.hang();
+        self.members.push(AwaitedMember { index, progress, bell });
     }
 
     /// The next one that is back from this step; none when all are.
@@ -70,15 +87,19 @@ impl Awaited {
 
     /// Who is awaited, in no order.
     pub(super) fn members(&self) -> Vec<usize> {
-        self.members.iter().map(|(index, _)| *index).collect()
+        self.members.iter().map(|member| member.index).collect()
     }
 
     /// Those that are not back, with the step that they are at, and the boxes of all others.
-    pub(super) fn into_stragglers(self) -> (impl Iterator<Item = (usize, UnderWay)>, Boxes) {
-        let stragglers = self.members.into_iter().map(|(index, progress)| match progress {
-            Progress::Before(under_way, _) | Progress::Asked(under_way) => (index, under_way),
-        });
-        (stragglers, self.boxes)
+    pub(super) fn into_stragglers(self) -> (Vec<(usize, UnderWay)>, Boxes) {
+        let Self { members, mut boxes, .. } = self;
+        let mut straggler = |AwaitedMember { index, progress, bell }| {
+            boxes.bells.take_down(bell);
+            let (Progress::Before(under_way, _) | Progress::Asked(under_way)) = progress;
+            (index, under_way)
+        };
+        let stragglers = members.into_iter().map(&mut straggler).collect();
+        (stragglers, boxes)
     }
 
     fn under_way(&mut self, mut session: Box<MemberSession>, ask: Ask) -> UnderWay {
@@ -90,43 +111,44 @@ impl Awaited {
     }
 
     fn poll_any(&mut self, context: &mut Context<'_>) -> Poll<(usize, Returned)> {
+        self.boxes.bells.listen(context);
         for place in 0..self.members.len() {
-            if let Poll::Ready(returned) = self.poll_one(place, context) {
-                let (index, progress) = self.members.swap_remove(place);
+            if self.members[place].bell.has_rung()
+                && let Poll::Ready(returned) = self.poll_one(place)
+            {
+                let AwaitedMember { index, progress, bell } = self.members.swap_remove(place);
                 let (Progress::Before(over, _) | Progress::Asked(over)) = progress;
-                self.boxes.0.push(over);
+                self.boxes.unused.push(over);
+                self.boxes.bells.take_down(bell);
                 return Poll::Ready((index, returned));
             }
         }
         Poll::Pending
     }
 
-    fn poll_one(&mut self, place: usize, context: &mut Context<'_>) -> Poll<Returned> {
-        let Some((_, progress)) = self.members.get_mut(place) else {
-            return Poll::Pending;
-        };
+    fn poll_one(&mut self, place: usize) -> Poll<Returned> {
+        let AwaitedMember { progress, bell, .. } = &mut self.members[place];
         let (earlier, ask) = match progress {
-            Progress::Asked(under_way) => return under_way.poll(context),
+            Progress::Asked(under_way) => return under_way.poll(&mut bell.context()),
             Progress::Before(earlier, ask) => (earlier, ask),
         };
-        let Returned { session, result } = ready!(earlier.poll(context));
+        let Returned { session, result } = ready!(earlier.poll(&mut bell.context()));
         if result.is_err() {
             return Poll::Ready(Returned { session, result });
         }
         // What it says about the earlier step is of no use any more.
         let ask = ask.clone();
         let mut under_way = self.under_way(session, ask);
-        let polled = under_way.poll(context);
-        if let Some((_, progress)) = self.members.get_mut(place) {
-            *progress = Progress::Asked(under_way);
-        }
+        let AwaitedMember { progress, bell, .. } = &mut self.members[place];
+        let polled = under_way.poll(&mut bell.context());
+        *progress = Progress::Asked(under_way);
         polled
     }
 }
 
 impl Boxes {
     fn hold(&mut self, step: impl Future<Output = Returned> + Send + 'static) -> UnderWay {
-        match self.0.pop() {
+        match self.unused.pop() {
             Some(mut used) => {
                 used.set(step);
                 used

@@ -6,6 +6,7 @@
 mod alarm;
 mod answers;
 mod awaited;
+mod bells;
 mod catch_up;
 mod fork;
 mod kept;
