@@ -1,19 +1,17 @@
 //! The last answers of sessions, in case that a step is repeated: bounded by their bytes over all sessions together,
 //! the oldest forgotten first. Pure: knows nothing about steps, states or time.
 
-use std::collections::BTreeMap;
-
 use chorus_proto::v1;
+use foldhash::fast::RandomState;
+use hashlink::LinkedHashMap;
 
-use crate::operation::{SessionKey, SessionMap};
+use crate::operation::SessionKey;
 
 /// At most one answer for each session.
 #[derive(Debug)]
 pub(crate) struct RememberedAnswers {
-    answers: SessionMap<Remembered>,
-    /// Whose answers they are, oldest first.
-    by_age: BTreeMap<u64, SessionKey>,
-    next_age: u64,
+    /// Oldest first.
+    answers: LinkedHashMap<SessionKey, Remembered, RandomState>,
     bytes: usize,
     max_bytes: usize,
 }
@@ -21,13 +19,14 @@ pub(crate) struct RememberedAnswers {
 #[derive(Debug)]
 struct Remembered {
     answer: v1::answer::Answer,
-    age: u64,
+    /// An answer's size on the wire is its size in memory but for a few bytes.
+    bytes: usize,
 }
 
 impl RememberedAnswers {
     /// Holds nothing yet, and never more than `max_bytes` bytes of answers.
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { answers: SessionMap::default(), by_age: BTreeMap::new(), next_age: 0, bytes: 0, max_bytes }
+        Self { answers: LinkedHashMap::default(), bytes: 0, max_bytes }
     }
 
     /// The session's answer, if it is still kept.
@@ -38,16 +37,15 @@ impl RememberedAnswers {
     /// Keeps an answer in place of the session's last one, and forgets the oldest ones that leave it no room. An answer
     /// that is larger than all the room is not kept.
     pub(crate) fn keep(&mut self, key: SessionKey, answer: v1::answer::Answer) {
-        self.forget(key);
-        let age = self.next_age;
-        self.next_age += 1;
-        self.bytes += answer.encoded_len();
-        self.by_age.insert(age, key);
-        self.answers.insert(key, Remembered { answer, age });
+        let bytes = answer.encoded_len();
+        self.bytes += bytes;
+        if let Some(last) = self.answers.insert(key, Remembered { answer, bytes }) {
+            self.bytes -= last.bytes;
+        }
         while self.bytes > self.max_bytes
-            && let Some((_, &oldest)) = self.by_age.first_key_value()
+            && let Some((_, oldest)) = self.answers.pop_front()
         {
-            self.forget(oldest);
+            self.bytes -= oldest.bytes;
         }
     }
 
@@ -58,10 +56,8 @@ impl RememberedAnswers {
 
     /// Forgets the session's answer, if there is one.
     pub(crate) fn forget(&mut self, key: SessionKey) {
-        if let Some(Remembered { answer, age }) = self.answers.remove(&key) {
-            self.by_age.remove(&age);
-            // An answer's size on the wire is its size in memory but for a few bytes.
-            self.bytes -= answer.encoded_len();
+        if let Some(Remembered { bytes, .. }) = self.answers.remove(&key) {
+            self.bytes -= bytes;
         }
     }
 }
@@ -119,7 +115,6 @@ mod tests {
                 let bytes: usize = remembered.answers.values().map(|kept| kept.answer.encoded_len()).sum();
                 prop_assert_eq!(remembered.bytes, bytes);
                 prop_assert!(bytes <= max_bytes);
-                prop_assert_eq!(remembered.by_age.len(), remembered.answers.len());
             }
         }
     }

@@ -38,7 +38,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct SessionTable<S> {
     sessions: SessionMap<Session<S>>,
-    /// Answers of the sessions' last steps; never of a session that is not here.
+    /// Answers of the sessions' last steps; never of a session that is neither here nor lent.
     answers: RememberedAnswers,
     digest_keys: RandomState,
     max_sessions: usize,
@@ -121,13 +121,19 @@ impl<S> SessionTable<S> {
         self.sessions.keys().copied().filter(move |key| key.stream == stream)
     }
 
-    /// Takes a session out, to close it or to compute its next step. Either way nobody can ask for its last answer again.
+    /// Takes a session out, to close it.
     pub(crate) fn take(&mut self, key: SessionKey) -> Option<Session<S>> {
         self.answers.forget(key);
         self.sessions.remove(&key)
     }
 
-    /// Puts a session back that was taken out.
+    /// Lends a session out, to compute its next step; it comes back ([`SessionTable::put`]) or is closed. Its last answer waits
+    /// for the one that takes its place.
+    pub(crate) fn lend(&mut self, key: SessionKey) -> Option<Session<S>> {
+        self.sessions.remove(&key)
+    }
+
+    /// Puts a session back that was lent out.
     pub(crate) fn put(&mut self, key: SessionKey, session: Session<S>) {
         self.sessions.insert(key, session);
     }

@@ -35,7 +35,9 @@ impl<P: Predictor> Engine<P> {
     pub(crate) fn begin(&mut self, now: Instant, replies: &mut Vec<Reply>) -> Begun {
         let (mut shares, mut sessions, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for (key, job, tokens) in self.batcher.next_batch(self.pace.tokens()) {
-            let failure = match (self.sessions.take(key), job.expired(now)) {
+            let expired = job.expired(now);
+            let session = if expired.is_some() { self.sessions.take(key) } else { self.sessions.lend(key) };
+            let failure = match (session, expired) {
                 (Some(session), None) => {
                     shares.push(Share::new(key, job, tokens, session.position));
                     sessions.push(session);
