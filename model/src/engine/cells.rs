@@ -60,7 +60,7 @@ impl Step<'_> {
     /// Runs the step over all panels.
     pub(super) fn run(self, after: &mut [f32]) {
         let size = self.rows * 2 * self.recurrent.lanes();
-        let unknown = self.known.map_or(self.rows, |known| known.unknown(self.rows));
+        let unknown = self.known.map_or(self.rows, |known| known.unknown(self.rows, self.recurrent.panels()));
         let recurrent = unknown * self.recurrent.depth();
         let input = match self.input {
             GateInput::Below { affine, .. } => self.rows * affine.depth(),
@@ -144,7 +144,7 @@ impl Step<'_> {
                 continue;
             }
             let rest = &mut sums[row..];
-            let count = known.unknown_at(first + row).min(rest.len());
+            let count = known.unknown_at(first + row, panel).min(rest.len());
             matrix.add_product(simd, &mut rest[..count], self.hidden, first + row, panel);
             row += count;
         }

@@ -1,8 +1,8 @@
 //! Recurrent products computed early. W h of a sequence's next step depends on its state and not on the token that is fed, so
 //! it can be computed while whoever chooses the token is at it; when the token comes, only its own side is left.
 //!
-//! Kept by ticket: a state that has one finds its products as long as later ones have not taken their room. Knows nothing
-//! about when there is time for it.
+//! Kept by ticket: a state that has one finds its products as long as later ones have not taken their room. As far as they are
+//! computed: whoever comes earlier computes the rest. Knows nothing about when there is time for it.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,8 +33,8 @@ static TICKETS: AtomicU64 = AtomicU64::new(1);
 pub(super) struct EarlyProducts {
     /// Of each layer, `[panels][room][4][lanes]`.
     products: Vec<Buffer>,
-    /// Whose are there.
-    kept: Vec<Ticket>,
+    /// Whose are there, and how many panels of them, layer by layer.
+    kept: Vec<Kept>,
     /// Sequences of the last forward, whose products are to be computed,
     runs: Vec<Run>,
     /// in parts of so many multiplications,
@@ -45,6 +45,21 @@ pub(super) struct EarlyProducts {
     panel: usize,
     /// The ticket of the next of them.
     next: Ticket,
+}
+
+/// What a slot has.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    ticket: Ticket,
+    panels: usize,
+}
+
+/// Where a state's products are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    index: usize,
+    /// How many panels of them are there, layer by layer.
+    panels: usize,
 }
 
 /// Sequences side by side in the workspace, whose last step was the same.
@@ -63,8 +78,10 @@ struct Run {
 pub(super) struct Known<'a> {
     products: &'a [f32],
     room: usize,
+    /// Panels of the layers before.
+    before: usize,
     /// For each row, where its are.
-    slots: &'a [Option<usize>],
+    slots: &'a [Option<Slot>],
 }
 
 impl EarlyProducts {
@@ -73,7 +90,7 @@ impl EarlyProducts {
         let products = (0..layers).map(|_| Buffer::empty()).collect::<Result<_>>()?;
         Ok(Self {
             products,
-            kept: vec![None; room],
+            kept: vec![Kept::default(); room],
             runs: Vec::new(),
             of_a_part: OF_A_PART,
             layer: 0,
@@ -83,22 +100,25 @@ impl EarlyProducts {
     }
 
     /// Where a state's products are.
-    pub(super) fn slot(&self, ticket: Ticket) -> Option<usize> {
-        let slot = slot(ticket?, self.kept.len());
-        (self.kept[slot] == ticket).then_some(slot)
+    pub(super) fn slot(&self, ticket: Ticket) -> Option<Slot> {
+        let index = slot(ticket?, self.kept.len());
+        let Kept { ticket: whose, panels } = self.kept[index];
+        (whose == ticket && panels > 0).then_some(Slot { index, panels })
     }
 
-    /// A layer's products, for rows whose slots these are.
+    /// A layer's products, for rows whose slots these are; each layer has so many panels.
     pub(super) fn read<T>(
         &self,
-        layer: usize,
-        slots: &[Option<usize>],
+        (layer, panels): (usize, usize),
+        slots: &[Option<Slot>],
         reader: impl FnOnce(Option<Known<'_>>) -> T,
     ) -> Result<T> {
-        if slots.iter().all(Option::is_none) {
+        let before = layer * panels;
+        if slots.iter().flatten().all(|slot| slot.panels <= before) {
             return Ok(reader(None));
         }
-        self.products[layer].read(|products| reader(Some(Known { products, slots, room: self.kept.len() })))
+        let room = self.kept.len();
+        self.products[layer].read(|products| reader(Some(Known { products, room, before, slots })))
     }
 
     /// What is still to be computed is not, any more: the workspace is written anew. At most so many sequences may be expected
@@ -146,8 +166,10 @@ impl EarlyProducts {
         let of_a_panel = sequences * VECTORS * layout.lanes * recurrent.depth();
         let panels = (self.of_a_part / of_a_panel.max(1)).clamp(1, layout.panels - self.panel);
         for run in &runs {
-            // Whatever was there is gone in all layers.
-            run.slots(room).for_each(|slot| self.kept[slot] = None);
+            if (self.layer, self.panel) == (0, 0) {
+                // Whatever was there is gone in all layers.
+                run.slots(room).for_each(|slot| self.kept[slot] = Kept::default());
+            }
             let rows = layout.packing.batch_sizes()[run.step];
             products.write_from("lstm-early", states, |products, states| {
                 let states = &states[layout.after(run.step)];
@@ -162,9 +184,10 @@ impl EarlyProducts {
         if self.panel == layout.panels {
             (self.layer, self.panel) = (self.layer + 1, 0);
         }
-        if self.layer == self.products.len() {
-            let whose = |run: &Run| run.slots(room).zip(run.ticket.get()..);
-            runs.iter().flat_map(whose).for_each(|(slot, ticket)| self.kept[slot] = NonZeroU64::new(ticket));
+        let panels = self.layer * layout.panels + self.panel;
+        let whose = |run: &Run| run.slots(room).zip(run.ticket.get()..);
+        for (slot, ticket) in runs.iter().flat_map(whose) {
+            self.kept[slot] = Kept { ticket: NonZeroU64::new(ticket), panels };
         }
         self.runs = runs;
         Ok(())
@@ -190,20 +213,27 @@ fn slot(ticket: NonZeroU64, room: usize) -> usize {
 }
 
 impl<'a> Known<'a> {
-    /// How many of so many rows, from the first, have none.
-    pub(super) fn unknown(&self, rows: usize) -> usize {
-        self.slots[..rows].iter().filter(|slot| slot.is_none()).count()
+    /// How many of so many rows, from the first, lack some of the layer's panels.
+    pub(super) fn unknown(&self, rows: usize, panels: usize) -> usize {
+        let is_known = |slot: &&Option<Slot>| slot.is_some_and(|slot| slot.panels >= self.before + panels);
+        rows - self.slots[..rows].iter().filter(is_known).count()
     }
 
-    /// How many rows from this one on have none, one behind the other.
-    pub(super) fn unknown_at(&self, row: usize) -> usize {
-        self.slots[row..].iter().take_while(|slot| slot.is_none()).count()
+    /// How many rows from this one on, one behind the other, have no product with a panel.
+    pub(super) fn unknown_at(&self, row: usize, panel: usize) -> usize {
+        (row..self.slots.len()).take_while(|row| self.slot(*row, panel).is_none()).count()
     }
 
     /// A row's product with a panel, `[4][lanes]`; none if it is not there.
     #[inline(always)]
     pub(super) fn product(&self, row: usize, panel: usize, width: usize) -> Option<&'a [f32]> {
-        self.slots[row].map(|slot| &self.products[(panel * self.room + slot) * width..][..width])
+        let slot = self.slot(row, panel)?;
+        Some(&self.products[(panel * self.room + slot.index) * width..][..width])
+    }
+
+    #[inline(always)]
+    fn slot(&self, row: usize, panel: usize) -> Option<Slot> {
+        self.slots[row].filter(|slot| slot.panels > self.before + panel)
     }
 }
 

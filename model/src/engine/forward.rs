@@ -66,7 +66,8 @@ impl Engine {
             self.reserve()?;
             self.load(rows)?;
             for layer in 0..self.weights.layers.len() {
-                self.early.read(layer, &self.workspace.slots, |known| self.run_layer(layer, known))??;
+                let place = (layer, self.panels());
+                self.early.read(place, &self.workspace.slots, |known| self.run_layer(layer, known))??;
             }
         }
         self.predict(rows, receive)?;
@@ -358,7 +359,8 @@ fn steps<'a>(
         let (before, rest) = states.split_at_mut(after.start);
         let before = Activations { values: &before[region], rows, stride: 2 * layout.lanes };
         let known = known.filter(|_| index == 0);
-        let to_multiply = if known.is_some_and(|known| known.unknown(size) == 0) { 0 } else { size };
+        let to_multiply =
+            if known.is_some_and(|known| known.unknown(size, weights.panels()) == 0) { 0 } else { size };
         let hidden = weights.matrix().rows(before, to_multiply, scratch);
         let step = Step { input: input(index), recurrent: weights, before, hidden, known, rows: size };
         step.run(&mut rest[..after.len()]);

@@ -167,6 +167,23 @@ fn what_is_kept_is_used_for_the_state_that_it_is_of_and_no_other() {
 }
 
 #[test]
+fn what_is_computed_in_part_is_used_in_part() {
+    let config = config(None, 40, 1);
+    let network = network(&config).unwrap();
+    let mut engine = Engine::new(&network, Precision::F32).unwrap();
+    engine.early.of_a_part = 1;
+    let mut states = [State::on_host(vec![0.0; config.state_size()])];
+    step(&mut states, &mut engine);
+    engine.compute_early().unwrap();
+    assert!(engine.has_early_work(), "there are more panels");
+    engine.early.spoil();
+    step(&mut states, &mut engine);
+    let not_finite = states[0].values().iter().take_while(|value| value.is_nan()).count();
+    assert_eq!(not_finite, engine.weights.lanes.min(40), "the units of the first panel, and no others");
+    assert!(states[0].values()[not_finite..40].iter().all(|value| value.is_finite()));
+}
+
+#[test]
 fn a_text_that_is_scored_is_not_expected_to_go_on() {
     let config = config(None, 16, 1);
     let mut engine = Engine::new(&network(&config).unwrap(), Precision::F32).unwrap();
