@@ -15,7 +15,7 @@ pub struct State(pub(crate) Place);
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Place {
     /// Here.
-    Host(Numbers),
+    Host(HostState),
     /// On a device.
     #[cfg(any(feature = "cuda", feature = "emulated"))]
     Slot(crate::gpu::Slot),
@@ -23,7 +23,7 @@ pub(crate) enum Place {
 
 /// The numbers of a state, and where there is more about them.
 #[derive(Debug, Clone)]
-pub(crate) struct Numbers {
+pub(crate) struct HostState {
     pub(crate) values: Box<[f32]>,
     /// Under which an engine has what the next step takes of these very numbers, or had it: copies of them share it.
     pub(crate) ticket: Ticket,
@@ -32,7 +32,7 @@ pub(crate) struct Numbers {
 /// One in the process for each state after a call that is likely to be followed by another; none where that is not likely.
 pub(crate) type Ticket = Option<NonZeroU64>;
 
-impl PartialEq for Numbers {
+impl PartialEq for HostState {
     fn eq(&self, other: &Self) -> bool {
         self.values == other.values
     }
@@ -97,13 +97,13 @@ pub struct Output {
 
 impl State {
     pub(crate) fn on_host(values: impl Into<Box<[f32]>>) -> Self {
-        Self(Place::Host(Numbers { values: values.into(), ticket: None }))
+        Self(Place::Host(HostState { values: values.into(), ticket: None }))
     }
 
     /// The numbers, of a state that stands here; else none.
     pub(crate) fn values(&self) -> &[f32] {
         match &self.0 {
-            Place::Host(numbers) => &numbers.values,
+            Place::Host(state) => &state.values,
             #[cfg(any(feature = "cuda", feature = "emulated"))]
             Place::Slot(_) => &[],
         }
@@ -112,7 +112,7 @@ impl State {
     /// What else is known of them.
     pub(crate) fn ticket(&self) -> Ticket {
         match &self.0 {
-            Place::Host(numbers) => numbers.ticket,
+            Place::Host(state) => state.ticket,
             #[cfg(any(feature = "cuda", feature = "emulated"))]
             Place::Slot(_) => None,
         }
@@ -121,9 +121,9 @@ impl State {
     /// To write other numbers, of which nothing else is known.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
         match &mut self.0 {
-            Place::Host(numbers) => {
-                numbers.ticket = None;
-                &mut numbers.values
+            Place::Host(state) => {
+                state.ticket = None;
+                &mut state.values
             }
             #[cfg(any(feature = "cuda", feature = "emulated"))]
             Place::Slot(_) => &mut [],
@@ -133,7 +133,7 @@ impl State {
     /// The ticket of the numbers as they are.
     pub(crate) fn mark(&mut self, new: Ticket) {
         match &mut self.0 {
-            Place::Host(numbers) => numbers.ticket = new,
+            Place::Host(state) => state.ticket = new,
             #[cfg(any(feature = "cuda", feature = "emulated"))]
             Place::Slot(_) => {}
         }

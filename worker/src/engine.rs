@@ -115,13 +115,15 @@ impl<P: Predictor> Engine<P> {
 
     /// Whether there is something to compute before anybody asks for it.
     pub(crate) fn has_early_work(&self) -> bool {
-        self.predictor.has_early_work()
+        self.predictor.has_early_work() && !self.is_suspected() && self.condition().reason().is_none()
     }
 
     /// Computes a part of it, for a time when nobody waits.
     pub(crate) fn compute_early(&mut self) {
-        // What is not there is computed when it is asked for; the log has the reason.
-        let _ = guard(|| self.predictor.compute_early());
+        if self.has_early_work() {
+            // What is not there is computed when it is asked for; the log has the reason.
+            let _ = guard(|| self.predictor.compute_early());
+        }
     }
 
     /// How many forwards there are for [`Engine::collect`].

@@ -190,9 +190,16 @@ impl Commands {
         if self.queue.is_closed() { Err(ModelGone) } else { Ok(()) }
     }
 
-    /// Has the model see to what is queued: here and now if that is quick, else on its thread. Whether another turn would compute
-    /// something early, which is left to whoever has time for it.
-    pub(crate) fn take_turn(&self) -> bool {
+    /// Has the model see to what is queued: here and now if that is quick, else on its thread.
+    pub(crate) fn take_turn(&self) {
+        if self.take_first_turn() {
+            self.wake();
+        }
+    }
+
+    /// The same, but for what can be computed early afterwards: whether there is any, for which the caller takes another turn,
+    /// and yet another.
+    pub(crate) fn take_first_turn(&self) -> bool {
         if !self.shared.is_quick.load(Ordering::Relaxed) {
             self.wake();
             return false;

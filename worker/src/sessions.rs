@@ -361,7 +361,17 @@ mod tests {
     #[test]
     fn an_answer_goes_with_its_session() {
         let start = Instant::now();
-        let end: [fn(&mut SessionTable<()>, Instant); 5] = [
+        let end: [fn(&mut SessionTable<()>, Instant); 7] = [
+            |table, _| {
+                // Its next step fails.
+                assert!(table.lend(key(1, 1)).is_some());
+                assert!(table.take(key(1, 1)).is_none());
+            },
+            |table, _| {
+                let session = table.lend(key(1, 1)).unwrap();
+                table.put(key(1, 1), session);
+                table.close_stream(1);
+            },
             |table, _| assert!(table.take(key(1, 1)).is_some()),
             |table, _| table.close_stream(1),
             |table, start| table.expire(start + TTL * 2, idle),

@@ -92,7 +92,7 @@ pub(crate) trait TakeTurns: Send {
     /// model's own thread only: it is many tokens long, and where it hangs, connections have to go on.
     fn turn(&mut self, on: TurnOn, now: Instant) -> Turn;
 
-    /// How long the last forward took; none before the first.
+    /// How long the last forward took, with what was computed of it early; none before the first.
     fn last_forward(&self) -> Option<Duration>;
 }
 
@@ -106,6 +106,8 @@ pub(crate) struct Shell<P: Predictor> {
     replies: Vec<Reply>,
     board: Board,
     last_forward: Option<Duration>,
+    /// What was computed early for the next one has taken so long.
+    early: Duration,
     is_over: bool,
 }
 
@@ -120,12 +122,13 @@ impl<P: Predictor> Shell<P> {
             replies: Vec::new(),
             board,
             last_forward: None,
+            early: Duration::ZERO,
             is_over: false,
         }
     }
 
-    /// Takes what is queued, within a round; breaks where this turn is the last.
-    fn take_round(&mut self, now: Instant) -> ControlFlow<()> {
+    /// Takes what is queued, within a round, and says whether that is anything; breaks where this turn is the last.
+    fn take_round(&mut self, now: Instant) -> ControlFlow<(), bool> {
         let mut left = ROUND_OPERATIONS;
         while left > 0
             && let Ok(command) = self.inbox.try_recv()
@@ -137,7 +140,7 @@ impl<P: Predictor> Shell<P> {
             }
             self.handle(command, now);
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(left < ROUND_OPERATIONS)
     }
 
     fn handle(&mut self, command: Command, now: Instant) {
@@ -193,6 +196,8 @@ impl<P: Predictor> Shell<P> {
             Begun::Computed { tokens } => {
                 let took = start.elapsed();
                 self.engine.note_forward(took);
+                // The next one may find nothing that was computed early.
+                let took = took + std::mem::take(&mut self.early);
                 self.engine.note_pace(tokens, took);
                 self.last_forward = Some(took);
             }
@@ -239,6 +244,13 @@ impl<P: Predictor> Shell<P> {
         self.deliver();
     }
 
+    /// Computes a part of the next forward early. What it takes counts as if it were taken then.
+    fn compute_early(&mut self) {
+        let start = Instant::now();
+        self.engine.compute_early();
+        self.early += start.elapsed();
+    }
+
     /// Runs a probe. How long it took says nothing about forwards for sessions.
     fn probe(&mut self, now: Instant) {
         if !self.engine.is_suspected() {
@@ -280,12 +292,12 @@ where
         if self.is_over {
             return Turn::Over;
         }
-        if self.take_round(now).is_break() {
+        let ControlFlow::Continue(is_told) = self.take_round(now) else {
             // What is computed is answered.
             self.collect(now);
             self.is_over = true;
             return Turn::Over;
-        }
+        };
         self.heed_board(now);
         self.deliver();
         if on == TurnOn::OwnThread && self.engine.is_probe_due(now) {
@@ -299,7 +311,10 @@ where
         } else {
             self.engine.expire(now);
             self.asked.clear();
-            self.engine.compute_early();
+            // What was answered without the model has to get out first.
+            if !is_told {
+                self.compute_early();
+            }
         }
         if self.engine.has_work() || self.engine.under_way() > 0 || !self.inbox.is_empty() {
             return Turn::More;

@@ -108,7 +108,7 @@ impl OperationReader {
     where
         S: Stream<Item = Result<OperationFrame, Status>> + Unpin,
     {
-        while self.commands.take_turn() {
+        while self.commands.take_first_turn() {
             tokio::task::yield_now().await;
             if let Some(next) = self.next_frame(frames).now_or_never() {
                 return next;

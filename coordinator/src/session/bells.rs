@@ -11,7 +11,8 @@ use futures::task::AtomicWaker;
 /// The bells of one task, those that are not in use among them.
 #[derive(Default)]
 pub(super) struct Bells {
-    task: Arc<AtomicWaker>,
+    /// Made with the first bell.
+    task: Option<Arc<AtomicWaker>>,
     unused: Vec<Bell>,
 }
 
@@ -30,7 +31,8 @@ impl Bells {
     /// One that has rung: its future was never polled with it.
     pub(super) fn hang(&mut self) -> Bell {
         let bell = self.unused.pop().unwrap_or_else(|| {
-            let clapper = Arc::new(Clapper { has_rung: AtomicBool::new(true), task: Arc::clone(&self.task) });
+            let task = Arc::clone(self.task.get_or_insert_default());
+            let clapper = Arc::new(Clapper { has_rung: AtomicBool::new(true), task });
             Bell { waker: Waker::from(Arc::clone(&clapper)), clapper }
         });
         bell.clapper.has_rung.store(true, Ordering::Release);
@@ -44,7 +46,9 @@ impl Bells {
 
     /// From now on the task of this context is woken when one rings. To be called before they are asked.
     pub(super) fn listen(&self, context: &Context<'_>) {
-        self.task.register(context.waker());
+        if let Some(task) = &self.task {
+            task.register(context.waker());
+        }
     }
 }
 

@@ -128,7 +128,8 @@ impl Step<'_> {
         }
     }
 
-    /// The recurrent products of a block's rows to their sums: those that are known, and the others as they stand together.
+    /// The recurrent products of a block's rows to their sums. Those from the first to the last that is not known are multiplied
+    /// together, whatever is known between them: a panel is passed over once.
     #[inline(always)]
     fn add_recurrent<S: Simd>(&self, simd: S, sums: &mut [Sums<S>], first: usize, panel: usize) {
         let matrix = self.recurrent.matrix();
@@ -136,17 +137,15 @@ impl Step<'_> {
             return matrix.add_product(simd, sums, self.hidden, first, panel);
         };
         let width = VECTORS * S::F32_LANES;
-        let mut row = 0;
-        while row < sums.len() {
+        let unknown = known.unknown_rows(first..first + sums.len(), panel);
+        let (begin, end) = (unknown.start - first, unknown.end - first);
+        for row in (0..begin).chain(end..sums.len()) {
             if let Some(product) = known.product(first + row, panel, width) {
                 sums[row] = vectors::<S>(product);
-                row += 1;
-                continue;
             }
-            let rest = &mut sums[row..];
-            let count = known.unknown_at(first + row, panel).min(rest.len());
-            matrix.add_product(simd, &mut rest[..count], self.hidden, first + row, panel);
-            row += count;
+        }
+        if begin < end {
+            matrix.add_product(simd, &mut sums[begin..end], self.hidden, first + begin, panel);
         }
     }
 

@@ -5,6 +5,7 @@
 //! computed: whoever comes earlier computes the rest. Knows nothing about when there is time for it.
 
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
@@ -24,6 +25,8 @@ pub(super) const ROOM: usize = 256;
 
 /// Multiplications of a part, some 100 µs of one core's work: whatever comes meanwhile waits for one.
 const OF_A_PART: usize = 1 << 23;
+/// Bytes of weights that a part reads, as long: of few sequences nothing else takes time.
+const BYTES_OF_A_PART: usize = 2 << 20;
 
 /// The next ticket of any engine: none is mistaken for another's.
 static TICKETS: AtomicU64 = AtomicU64::new(1);
@@ -163,8 +166,10 @@ impl EarlyProducts {
         let size = room * VECTORS * layout.lanes;
         products.reserve(layout.panels * size)?;
         let sequences: usize = runs.iter().map(|run| run.count).sum();
-        let of_a_panel = sequences * VECTORS * layout.lanes * recurrent.depth();
-        let panels = (self.of_a_part / of_a_panel.max(1)).clamp(1, layout.panels - self.panel);
+        let weights = VECTORS * layout.lanes * recurrent.depth();
+        let panels = (self.of_a_part / (sequences * weights).max(1))
+            .min(BYTES_OF_A_PART / (weights * size_of::<f32>()).max(1))
+            .clamp(1, layout.panels - self.panel);
         for run in &runs {
             if (self.layer, self.panel) == (0, 0) {
                 // Whatever was there is gone in all layers.
@@ -219,9 +224,14 @@ impl<'a> Known<'a> {
         rows - self.slots[..rows].iter().filter(is_known).count()
     }
 
-    /// How many rows from this one on, one behind the other, have no product with a panel.
-    pub(super) fn unknown_at(&self, row: usize, panel: usize) -> usize {
-        (row..self.slots.len()).take_while(|row| self.slot(*row, panel).is_none()).count()
+    /// From the first of these rows that has no product with a panel to the last; none at their beginning where all have.
+    #[inline(always)]
+    pub(super) fn unknown_rows(&self, rows: Range<usize>, panel: usize) -> Range<usize> {
+        let is_unknown = |row: &usize| self.slot(*row, panel).is_none();
+        match rows.clone().find(is_unknown) {
+            Some(first) => first..rows.clone().rfind(is_unknown).map_or(first, |last| last + 1),
+            None => rows.start..rows.start,
+        }
     }
 
     /// A row's product with a panel, `[4][lanes]`; none if it is not there.

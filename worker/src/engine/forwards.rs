@@ -46,7 +46,10 @@ impl<P: Predictor> Engine<P> {
                 // Whoever asked has given the session up.
                 (Some(_), Some(timeout)) => failure::late(key.session, timeout),
                 // A session with a job is never closed and never expires before the job is done.
-                (None, _) => failure::internal("the session is gone"),
+                (None, _) => {
+                    self.sessions.take(key);
+                    failure::internal("the session is gone")
+                }
             };
             replies.push(Reply::failed(key, job.step(), failure, job.abandon()));
             self.batcher.done(key);

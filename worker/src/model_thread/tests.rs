@@ -267,11 +267,11 @@ async fn what_can_be_computed_early_is_left_to_whoever_took_the_turn() {
         let command =
             Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
         commands.send(command).await.unwrap();
-        let is_left = commands.take_turn();
+        let is_left = commands.take_first_turn();
         answered.recv().await.unwrap().unwrap();
         if is_left {
             left_here += 1;
-            while commands.take_turn() {}
+            while commands.take_first_turn() {}
         }
         // On the model's own thread it is computed without being asked for.
         manners.wait_for_early();

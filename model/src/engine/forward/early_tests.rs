@@ -1,12 +1,14 @@
 //! What is computed early changes no bit of what is computed then, and is used.
 
-use candle_core::Result;
+use candle_core::{DType, Device, Result};
+use candle_nn::VarBuilder;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::tests::network;
+use super::tests::{network, parts};
 use super::*;
 use crate::config::{Config, FORMAT, Start};
+use crate::quantization::Quantization;
 use crate::row::State;
 
 fn config(embedding_size: Option<usize>, hidden_size: usize, layers: usize) -> Config {
@@ -33,6 +35,8 @@ type Call = Vec<(usize, Vec<u32>, Want)>;
 enum Between {
     /// So many parts are computed early.
     Early(usize),
+    /// All of them are.
+    AllEarly,
     /// One state becomes a copy of another.
     Copy(usize, usize),
 }
@@ -43,15 +47,15 @@ fn calls() -> impl Strategy<Value = Vec<(Call, Vec<Between>)>> {
     let want = prop_oneof![5 => Just(Want::Next), 2 => Just(Want::Nothing), 1 => Just(Want::Each)];
     let tokens =
         prop_oneof![4 => prop::collection::vec(0..70u32, 1), 1 => prop::collection::vec(0..70u32, 0..5)];
-    let row = (tokens, want).prop_map(|(tokens, want)| (tokens, want));
-    let rows = prop::collection::vec(prop::option::weighted(0.7, row), STATES);
+    let rows = prop::collection::vec(prop::option::weighted(0.7, (tokens, want)), STATES);
     let call = rows.prop_map(|rows| {
         let row =
             |(state, row): (usize, Option<(Vec<u32>, Want)>)| row.map(|(tokens, want)| (state, tokens, want));
         rows.into_iter().enumerate().filter_map(row).collect()
     });
     let between = prop_oneof![
-        3 => (0..9usize).prop_map(Between::Early),
+        2 => (0..9usize).prop_map(Between::Early),
+        2 => Just(Between::AllEarly),
         1 => (0..STATES, 0..STATES).prop_map(|(one, other)| Between::Copy(one, other)),
     ];
     prop::collection::vec((call, prop::collection::vec(between, 0..3)), 1..8)
@@ -113,6 +117,7 @@ fn what_is_computed_early_changes_no_bit() {
                                 Between::Early(parts) => {
                                     (0..parts).for_each(|_| early.engine.compute_early().unwrap());
                                 }
+                                Between::AllEarly => all_early(&mut early.engine),
                                 Between::Copy(one, other) => {
                                     early.states[one] = early.states[other].clone();
                                     late.states[one] = late.states[other].clone();
@@ -125,6 +130,35 @@ fn what_is_computed_early_changes_no_bit() {
                 });
                 same.unwrap_or_else(|error| panic!("{instructions:?} {precision} {hidden_size}: {error}"));
             }
+        }
+    }
+}
+
+/// Rows whose products are there between others whose are not, over several blocks of rows.
+#[test]
+fn in_every_form_of_the_weights_known_rows_stand_beside_others() {
+    let config = config(Some(192), 256, 1);
+    let parts = parts(config.clone()).quantize(Quantization::Q4K).unwrap();
+    let tensors = parts.tensors.clone().into_iter().collect();
+    let network =
+        Network::new(&config, &VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)).unwrap();
+    let blocks = parts.quantized.as_ref().unwrap();
+    let tensors = Numbers::Tensors;
+    for numbers in [tensors(Precision::F32), tensors(Precision::Int8), Numbers::Blocks(blocks)] {
+        for instructions in chorus_simd::all_instructions() {
+            let engine = || Engine::for_instructions(&network, numbers, instructions).unwrap();
+            let (mut early, mut late) = (engine(), engine());
+            let mut states = vec![State::on_host(vec![0.0; config.state_size()]); 100];
+            step(&mut states, &mut early);
+            all_early(&mut early);
+            for (index, state) in states.iter_mut().enumerate() {
+                if index % 7 == 3 || (50..60).contains(&index) {
+                    *state = State::on_host(state.values());
+                }
+            }
+            let mut copies = states.clone();
+            assert_eq!(step(&mut states, &mut early), step(&mut copies, &mut late), "{instructions:?}");
+            assert!(states == copies, "{numbers:?} {instructions:?}");
         }
     }
 }

@@ -65,7 +65,7 @@ fn every_instruction_set_computes_what_the_tensor_operations_compute() -> Result
 }
 
 /// Weights as they are initialised, so that nothing saturates.
-fn parts(config: Config) -> ModelParts {
+pub(super) fn parts(config: Config) -> ModelParts {
     let scale = (config.hidden_size as f32).sqrt().recip();
     let tensor = |(seed, (name, shape)): (usize, (String, Vec<usize>))| {
         let value = |index: usize| ((index * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0;
