@@ -311,9 +311,9 @@ impl LanguageModel {
         }
     }
 
-    /// Computes a part, some 100 µs, of what the rows of the last call take in their next one whatever is fed to them: W h of every
-    /// layer, for rows that are likely to be fed another token. For a time when nobody waits: what is not computed early
-    /// is computed with the token, to the same bits. A part that fails is not tried again.
+    /// Computes a part, some 100 µs, of what the rows of the last call take in their next one whatever is fed to them: W h of
+    /// every layer, for rows that are likely to be fed another token. For a time when nobody waits: what is not computed
+    /// early is computed with the token, to the same bits. A part that fails is not tried again.
     ///
     /// ```
     /// use candle_core::Device;

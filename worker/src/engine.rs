@@ -118,12 +118,17 @@ impl<P: Predictor> Engine<P> {
         self.predictor.has_early_work() && !self.is_suspected() && self.condition().reason().is_none()
     }
 
-    /// Computes a part of it, for a time when nobody waits.
-    pub(crate) fn compute_early(&mut self) {
-        if self.has_early_work() {
-            // What is not there is computed when it is asked for; the log has the reason.
-            let _ = guard(|| self.predictor.compute_early());
+    /// Computes a part of it, for a time when nobody waits. How long that took.
+    pub(crate) fn compute_early(&mut self) -> Duration {
+        if !self.has_early_work() {
+            return Duration::ZERO;
         }
+        let start = Instant::now();
+        // What is not there is computed when it is asked for; the log has the reason.
+        let _ = guard(|| self.predictor.compute_early());
+        let took = start.elapsed();
+        self.metrics.computed_early(took);
+        took
     }
 
     /// How many forwards there are for [`Engine::collect`].

@@ -88,8 +88,9 @@ pub(crate) enum TurnOn {
 
 /// Takes turns.
 pub(crate) trait TakeTurns: Send {
-    /// Takes in what is queued and runs one forward, if there is anything to compute; else what can be computed early. A probe that is due runs on the
-    /// model's own thread only: it is many tokens long, and where it hangs, connections have to go on.
+    /// Takes in what is queued and runs one forward, if there is anything to compute; where nothing was queued either, it computes a
+    /// part of the next one early. A probe that is due runs on the model's own thread only: it is many tokens long, and where
+    /// it hangs, connections have to go on.
     fn turn(&mut self, on: TurnOn, now: Instant) -> Turn;
 
     /// How long the last forward took, with what was computed of it early; none before the first.
@@ -196,7 +197,7 @@ impl<P: Predictor> Shell<P> {
             Begun::Computed { tokens } => {
                 let took = start.elapsed();
                 self.engine.note_forward(took);
-                // The next one may find nothing that was computed early.
+                // The next one may have nothing that was computed early.
                 let took = took + std::mem::take(&mut self.early);
                 self.engine.note_pace(tokens, took);
                 self.last_forward = Some(took);
@@ -242,13 +243,6 @@ impl<P: Predictor> Shell<P> {
     fn collect(&mut self, now: Instant) {
         self.engine.collect_all(now, &mut self.replies);
         self.deliver();
-    }
-
-    /// Computes a part of the next forward early. What it takes counts as if it were taken then.
-    fn compute_early(&mut self) {
-        let start = Instant::now();
-        self.engine.compute_early();
-        self.early += start.elapsed();
     }
 
     /// Runs a probe. How long it took says nothing about forwards for sessions.
@@ -313,7 +307,7 @@ where
             self.asked.clear();
             // What was answered without the model has to get out first.
             if !is_told {
-                self.compute_early();
+                self.early += self.engine.compute_early();
             }
         }
         if self.engine.has_work() || self.engine.under_way() > 0 || !self.inbox.is_empty() {

@@ -22,6 +22,7 @@ const FEEDS: &str = "chorus_worker_feeds_total";
 const WAITING: &str = "chorus_worker_feeds_waiting";
 const WAIT: &str = "chorus_worker_feed_wait_seconds";
 const FORWARD: &str = "chorus_worker_forward_seconds";
+const EARLY: &str = "chorus_worker_early_seconds";
 const ROWS: &str = "chorus_worker_batch_rows";
 const BATCH_TOKENS: &str = "chorus_worker_batch_tokens";
 const TOKENS: &str = "chorus_worker_tokens_total";
@@ -56,6 +57,7 @@ pub(crate) struct EngineMetrics {
     waiting: Gauge,
     wait: Histogram,
     forward: Histogram,
+    early: Histogram,
     rows: Histogram,
     batch_tokens: Histogram,
     tokens: Counter,
@@ -121,6 +123,7 @@ impl EngineMetrics {
             waiting: metrics::gauge!(WAITING),
             wait: metrics::histogram!(WAIT),
             forward: metrics::histogram!(FORWARD),
+            early: metrics::histogram!(EARLY),
             rows: metrics::histogram!(ROWS),
             batch_tokens: metrics::histogram!(BATCH_TOKENS),
             tokens: metrics::counter!(TOKENS),
@@ -177,6 +180,11 @@ impl EngineMetrics {
         if self.last_rows > 0 {
             self.forward.record(took.as_secs_f64());
         }
+    }
+
+    /// A part of the next forward was computed early.
+    pub(crate) fn computed_early(&self, took: Duration) {
+        self.early.record(took.as_secs_f64());
     }
 
     /// A snapshot was made.
@@ -243,6 +251,11 @@ fn describe_engine() {
         FORWARD,
         Unit::Seconds,
         "One forward; on the CPU with the answers that come of it, on a GPU beside those of the one before"
+    );
+    metrics::describe_histogram!(
+        EARLY,
+        Unit::Seconds,
+        "A part of the next forward that is computed before it is asked for, while nobody waits"
     );
     metrics::describe_histogram!(ROWS, Unit::Count, "Sessions in one forward");
     metrics::describe_histogram!(BATCH_TOKENS, Unit::Count, "Tokens in one forward");

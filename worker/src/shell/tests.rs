@@ -466,6 +466,14 @@ fn what_can_be_computed_early_is_computed_in_turns_that_find_nothing_else() {
     assert_eq!(probed.manners.told(), [Told::Forward(1)]);
     idle(probed.turn(TurnOn::LentThread), true);
     assert_eq!(probed.manners.told(), [Told::Early]);
+    probed.ask([(1, Operation::Feed(Feed::new(1, vec![2], Ask::Nothing)))]);
+    idle(probed.turn(TurnOn::LentThread), true);
+    let refused = (1, 1, Some(ErrorCode::InvalidArgument));
+    assert_eq!(
+        (probed.answers(), probed.manners.told()),
+        (vec![refused], vec![]),
+        "that has to get out first"
+    );
     probed.ask([(1, feed(2))]);
     idle(probed.turn(TurnOn::OwnThread), true);
     assert_eq!((probed.answers(), probed.manners.told()), (vec![(1, 2, None)], vec![Told::Forward(2)]));
