@@ -13,7 +13,7 @@ use crate::{
     operation::{Ask, Feed, Operation, Origin},
     predictor::{Prediction, PredictorError, Restored, Row},
     scripted_device::{ScriptedDevice, Told},
-    shell::Admitted,
+    shell::{Admitted, ReplySender},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -200,6 +200,17 @@ impl Predictor for Located {
     }
 }
 
+/// A step of the one session, which is opened before its first.
+fn step_of_one_session(step: u64, replies: ReplySender) -> Command {
+    let feed = Operation::Feed(Feed::new(step, vec![0], Ask::Nothing));
+    let open = (step == 1).then_some(Operation::Open(Origin::Start));
+    let operations = open.into_iter().chain([feed]);
+    let operations =
+        operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });
+    let (operations, span) = (operations.collect(), Span::none());
+    Command::Operations { stream: 1, operations, replies, span, read: Instant::now() }
+}
+
 /// One forward after the other, each asked for from this thread; on which one each ran.
 async fn forwards(takes: Duration, count: u64, spare: usize) -> Vec<thread::ThreadId> {
     let (ran, places) = std::sync::mpsc::channel();
@@ -214,15 +225,7 @@ async fn forwards(takes: Duration, count: u64, spare: usize) -> Vec<thread::Thre
     let commands = thread.commands();
     let (replies, mut answered) = mpsc::unbounded_channel();
     for step in 1..=count {
-        let feed = Operation::Feed(Feed::new(step, vec![0], Ask::Nothing));
-        let open = (step == 1).then_some(Operation::Open(Origin::Start));
-        let operations = open.into_iter().chain([feed]);
-        let operations =
-            operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });
-        let (operations, replies) = (operations.collect(), replies.clone());
-        let command =
-            Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
-        commands.send(command).await.unwrap();
+        commands.send(step_of_one_session(step, replies.clone())).await.unwrap();
         commands.take_turn();
         answered.recv().await.unwrap().unwrap();
         // Until whoever answered is out of its turn.
@@ -258,15 +261,7 @@ async fn what_can_be_computed_early_is_left_to_whoever_took_the_turn() {
     manners.set_early(2);
     let mut left_here = 0;
     for step in 1..=100 {
-        let feed = Operation::Feed(Feed::new(step, vec![0], Ask::Nothing));
-        let open = (step == 1).then_some(Operation::Open(Origin::Start));
-        let operations = open.into_iter().chain([feed]);
-        let operations =
-            operations.map(|operation| Admitted { session: 1, operation, credit: Credit::default() });
-        let (operations, replies) = (operations.collect(), replies.clone());
-        let command =
-            Command::Operations { stream: 1, operations, replies, span: Span::none(), read: Instant::now() };
-        commands.send(command).await.unwrap();
+        commands.send(step_of_one_session(step, replies.clone())).await.unwrap();
         let is_left = commands.take_first_turn();
         answered.recv().await.unwrap().unwrap();
         if is_left {

@@ -5,27 +5,10 @@ use candle_nn::VarBuilder;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::tests::{network, parts};
+use super::tests::{config, network, parts};
 use super::*;
-use crate::config::{Config, FORMAT, Start};
 use crate::quantization::Quantization;
 use crate::row::State;
-
-fn config(embedding_size: Option<usize>, hidden_size: usize, layers: usize) -> Config {
-    Config {
-        format: FORMAT,
-        name: "test".to_owned(),
-        vocab_size: 70,
-        embedding_size,
-        hidden_size,
-        layers,
-        tied: false,
-        lstm_bias: true,
-        output_bias: true,
-        start: Start::ZeroState,
-        end: None,
-    }
-}
 
 /// One call, by the states that are in it: what each is fed, and what it wants.
 type Call = Vec<(usize, Vec<u32>, Want)>;

@@ -10,6 +10,23 @@ use crate::packing::Packing;
 use crate::quantization::Quantization;
 use crate::row::{State, Want};
 
+/// Of 70 tokens, untied.
+pub(super) fn config(embedding_size: Option<usize>, hidden_size: usize, layers: usize) -> Config {
+    Config {
+        format: FORMAT,
+        name: "test".to_owned(),
+        vocab_size: 70,
+        embedding_size,
+        hidden_size,
+        layers,
+        tied: false,
+        lstm_bias: true,
+        output_bias: true,
+        start: Start::ZeroState,
+        end: None,
+    }
+}
+
 pub(super) fn network(config: &Config) -> Result<Network> {
     let variables = VarMap::new();
     let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
@@ -26,19 +43,7 @@ pub(super) fn network(config: &Config) -> Result<Network> {
 #[test]
 fn every_instruction_set_computes_what_the_tensor_operations_compute() -> Result<()> {
     for (embedding_size, hidden_size, layers) in [(Some(5), 21, 3), (None, 33, 2), (Some(17), 16, 1)] {
-        let config = Config {
-            format: FORMAT,
-            name: "test".to_owned(),
-            vocab_size: 70,
-            embedding_size,
-            hidden_size,
-            layers,
-            tied: false,
-            lstm_bias: true,
-            output_bias: true,
-            start: Start::ZeroState,
-            end: None,
-        };
+        let config = config(embedding_size, hidden_size, layers);
         let network = network(&config)?;
         let text: Vec<u32> = (0..9).map(|index| index * 13 % 70).collect();
         let tokens = Tensor::new(text.as_slice(), &Device::Cpu)?;
@@ -83,19 +88,7 @@ fn quantised_weights_compute_what_the_numbers_compute_that_they_stand_for() -> R
     let shapes = [(Some(192), 256, 1, false), (Some(650), 650, 2, true), (None, 240, 2, false)];
     for (embedding_size, hidden_size, layers, tied) in shapes {
         for quantization in Quantization::ALL {
-            let config = Config {
-                format: FORMAT,
-                name: "test".to_owned(),
-                vocab_size: 70,
-                embedding_size,
-                hidden_size,
-                layers,
-                tied,
-                lstm_bias: true,
-                output_bias: true,
-                start: Start::ZeroState,
-                end: None,
-            };
+            let config = Config { tied, ..config(embedding_size, hidden_size, layers) };
             let state_size = config.state_size();
             let parts = parts(config).quantize(quantization).unwrap();
             let text: Vec<u32> = (0..9).map(|index| index * 13 % 70).collect();
