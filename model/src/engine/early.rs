@@ -38,6 +38,8 @@ pub(super) struct EarlyProducts {
     products: Vec<Buffer>,
     /// Whose are there, and how many panels of them, layer by layer.
     kept: Vec<Kept>,
+    /// For each sequence of the forward that runs, where its products are, if they are.
+    found: Vec<Option<Slot>>,
     /// Sequences of the last forward, whose products are to be computed,
     runs: Vec<Run>,
     /// in parts of so many multiplications,
@@ -59,7 +61,7 @@ struct Kept {
 
 /// Where a state's products are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot {
+struct Slot {
     index: usize,
     /// How many panels of them are there, layer by layer.
     panels: usize,
@@ -94,6 +96,7 @@ impl EarlyProducts {
         Ok(Self {
             products,
             kept: vec![Kept::default(); room],
+            found: Vec::new(),
             runs: Vec::new(),
             of_a_part: OF_A_PART,
             layer: 0,
@@ -102,25 +105,27 @@ impl EarlyProducts {
         })
     }
 
-    /// Where a state's products are.
-    pub(super) fn slot(&self, ticket: Ticket) -> Option<Slot> {
-        let index = slot(ticket?, self.kept.len());
-        let Kept { ticket: whose, panels } = self.kept[index];
-        (whose == ticket && panels > 0).then_some(Slot { index, panels })
+    /// Looks for what is there of the states of a forward that begins, in the packed batch's order.
+    pub(super) fn look_up(&mut self, tickets: impl Iterator<Item = Ticket>) {
+        let Self { kept, found, .. } = self;
+        found.clear();
+        found.extend(tickets.map(|ticket| {
+            let index = slot(ticket?, kept.len());
+            let Kept { ticket: whose, panels } = kept[index];
+            (whose == ticket && panels > 0).then_some(Slot { index, panels })
+        }));
     }
 
-    /// A layer's products, for rows whose slots these are; each layer has so many panels.
+    /// What was found of a layer's products; each layer has so many panels.
     pub(super) fn read<T>(
         &self,
         (layer, panels): (usize, usize),
-        slots: &[Option<Slot>],
         reader: impl FnOnce(Option<Known<'_>>) -> T,
     ) -> Result<T> {
-        let before = layer * panels;
+        let (room, before, slots) = (self.kept.len(), layer * panels, self.found.as_slice());
         if slots.iter().flatten().all(|slot| slot.panels <= before) {
             return Ok(reader(None));
         }
-        let room = self.kept.len();
         self.products[layer].read(|products| reader(Some(Known { products, room, before, slots })))
     }
 

@@ -67,7 +67,7 @@ impl Engine {
             self.load(rows)?;
             for layer in 0..self.weights.layers.len() {
                 let place = (layer, self.panels());
-                self.early.read(place, &self.workspace.slots, |known| self.run_layer(layer, known))??;
+                self.early.read(place, |known| self.run_layer(layer, known))??;
             }
         }
         self.predict(rows, receive)?;
@@ -112,9 +112,7 @@ impl Engine {
 
     /// The states of the call's rows into the first regions.
     fn load(&mut self, rows: &[Row<'_>]) -> Result<()> {
-        let slots = self.workspace.block.order.iter().map(|&row| self.early.slot(rows[row].state.ticket()));
-        self.workspace.slots.clear();
-        self.workspace.slots.extend(slots);
+        self.early.look_up(self.workspace.block.order.iter().map(|&row| rows[row].state.ticket()));
         let (layout, size) = (self.layout(), self.weights.hidden_size);
         let order = &self.workspace.block.order;
         for (layer, states) in self.workspace.states.iter().enumerate() {

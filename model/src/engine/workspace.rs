@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use candle_core::Result;
 
-use super::early::Slot;
 use super::matrix::Scratch;
 use super::operation::Buffer;
 use crate::block::Block;
@@ -28,8 +27,6 @@ pub(super) struct Workspace {
     pub(super) logits: Buffer,
     /// Rows in 8 bits where they are multiplied so, of the layer below and of a layer's own hidden vectors.
     pub(super) scratch: [RefCell<Scratch>; 2],
-    /// For each sequence of the packed batch where its early products are, if they are.
-    pub(super) slots: Vec<Option<Slot>>,
     /// One token's embedding.
     pub(super) embedding: RefCell<Vec<f32>>,
     /// One row of logits in the order of the vocabulary.
@@ -55,7 +52,6 @@ impl Workspace {
             selected: Buffer::empty()?,
             logits: Buffer::empty()?,
             scratch: Default::default(),
-            slots: Vec::new(),
             embedding: RefCell::default(),
             row: vec![0.0; vocab_size],
         })
