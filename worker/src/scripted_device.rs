@@ -4,6 +4,8 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex},
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -39,6 +41,8 @@ pub(crate) enum Manner {
     Stuck,
     /// Only what it computes early does not.
     StuckEarly,
+    /// What it computes early takes so long.
+    SlowEarly(Duration),
 }
 
 /// Its states are the tokens; its logits a function of them.
@@ -213,6 +217,9 @@ impl Predictor for ScriptedDevice {
             return Ok(());
         }
         let manner = self.manners.manner(Told::Early);
+        if let Manner::SlowEarly(takes) = manner {
+            thread::sleep(takes);
+        }
         let mut script = self.manners.0.0.lock().unwrap();
         let fails = matches!(manner, Manner::Error | Manner::Panic);
         script.early_left = if fails { 0 } else { script.early_left.saturating_sub(1) };

@@ -499,3 +499,24 @@ fn nobody_is_the_worse_for_what_fails_early() {
         assert_eq!(probed.answers(), [(1, 1, None), (1, 2, None)]);
     }
 }
+
+/// Else a model would seem to be quicker, and take larger batches, than where nothing was computed early.
+#[test]
+fn what_was_computed_early_counts_as_the_next_forward_s() {
+    const TAKES: Duration = Duration::from_millis(20);
+    let mut probed = Probed::every(None);
+    probed.manners.set_early(1);
+    probed.ask([(1, Operation::Open(Origin::Start)), (1, feed(1))]);
+    probed.turn(TurnOn::OwnThread);
+    probed.manners.set(Manner::SlowEarly(TAKES));
+    probed.turn(TurnOn::OwnThread);
+    probed.manners.set_early(0);
+    let mut took = |step| {
+        probed.ask([(1, feed(step))]);
+        probed.turn(TurnOn::OwnThread);
+        probed.shell.last_forward().unwrap()
+    };
+    assert!(took(2) >= TAKES);
+    let quickest = (3..20).map(took).min().unwrap();
+    assert!(quickest < TAKES, "nothing of those was computed early: {quickest:?}");
+}

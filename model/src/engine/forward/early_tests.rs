@@ -200,6 +200,23 @@ fn what_is_computed_in_part_is_used_in_part() {
     assert!(states[0].values()[not_finite..40].iter().all(|value| value.is_finite()));
 }
 
+/// A part keeps others waiting. Of one sequence it is its weights that take time, of many the multiplications.
+#[test]
+fn a_part_is_short_for_one_sequence_and_for_many() {
+    let config = config(None, 600, 1);
+    let mut engine = Engine::new(&network(&config).unwrap(), Precision::F32).unwrap();
+    for (sequences, least) in [(1, 600 * 2400 * 4 / (2 << 20)), (100, 100 * 600 * 2400 / (8 << 20))] {
+        let mut states = vec![State::on_host(vec![0.0; config.state_size()]); sequences];
+        step(&mut states, &mut engine);
+        let mut parts = 0;
+        while engine.has_early_work() {
+            engine.compute_early().unwrap();
+            parts += 1;
+        }
+        assert!(parts > least, "{sequences}: {parts}");
+    }
+}
+
 #[test]
 fn a_text_that_is_scored_is_not_expected_to_go_on() {
     let config = config(None, 16, 1);
