@@ -93,13 +93,12 @@ impl Awaited {
     /// Those that are not back, with the step that they are at, and the boxes of all others.
     pub(super) fn into_stragglers(self) -> (Vec<(usize, UnderWay)>, Boxes) {
         let Self { members, mut boxes, .. } = self;
-        let mut straggler = |AwaitedMember { index, progress, bell }| {
+        let stragglers = members.into_iter().map(|AwaitedMember { index, progress, bell }| {
             boxes.bells.take_down(bell);
             let (Progress::Before(under_way, _) | Progress::Asked(under_way)) = progress;
             (index, under_way)
-        };
-        let stragglers = members.into_iter().map(&mut straggler).collect();
-        (stragglers, boxes)
+        });
+        (stragglers.collect(), boxes)
     }
 
     fn under_way(&mut self, mut session: Box<MemberSession>, ask: Ask) -> UnderWay {

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use chorus_simd::{sigmoid, tanh};
 use pulp::{Simd, WithSimd};
 
-use super::early::Known;
+use super::early_products::Known;
 use super::matrix::Rows;
 use super::panels::VECTORS;
 use super::product::{Activations, BLOCK_ROWS, Sums};

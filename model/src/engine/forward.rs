@@ -5,7 +5,7 @@ use chorus_simd::{instructions, norm};
 use pulp::Arch;
 
 use super::cells::{GateInput, Step};
-use super::early::{self, EarlyProducts, Known};
+use super::early_products::{EarlyProducts, Known, ROOM};
 use super::matrix::{Numbers, Scratch};
 use super::product::Activations;
 use super::projection::project;
@@ -44,7 +44,7 @@ impl Engine {
     fn for_instructions(network: &Network, numbers: Numbers<'_>, instructions: Arch) -> Result<Self> {
         let weights = Weights::new(network, instructions, numbers)?;
         let workspace = Workspace::new(weights.layers.len(), weights.vocab_size)?;
-        let early = EarlyProducts::new(weights.layers.len(), early::ROOM)?;
+        let early = EarlyProducts::new(weights.layers.len(), ROOM)?;
         Ok(Self { weights, workspace, early })
     }
 

@@ -4,10 +4,9 @@
 //! has grown to its size. A row's numbers are the same to the bit alone and in a batch of any size, and however a text is
 //! cut into calls. Knows nothing about files, vocabularies or sessions.
 
-mod ahead;
 mod blocks;
 mod cells;
-mod early;
+mod early_products;
 mod eight_bits;
 mod forward;
 mod int8;
@@ -15,6 +14,7 @@ mod kernel;
 mod matrix;
 mod operation;
 mod panels;
+mod prefetch;
 mod product;
 mod projection;
 mod threads;

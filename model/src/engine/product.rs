@@ -6,8 +6,8 @@
 
 use pulp::Simd;
 
-use super::ahead::{Ahead, Tile};
 use super::panels::VECTORS;
+use super::prefetch::{Ahead, Tile};
 
 /// The sums of one row with one panel.
 pub(super) type Sums<S> = [<S as Simd>::f32s; VECTORS];

@@ -249,5 +249,5 @@ fn of_more_sequences_than_there_is_room_for_some_are_kept() {
     }
     early.early.spoil();
     let from_spoilt = step(&mut states, &mut early).iter().filter(|logit| logit.is_nan()).count();
-    assert_eq!(from_spoilt, early::ROOM);
+    assert_eq!(from_spoilt, ROOM);
 }

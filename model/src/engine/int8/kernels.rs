@@ -3,9 +3,9 @@
 //! The safe wall around the intrinsics: slices are cut to what a kernel reads before it runs.
 
 use super::{Panel, QuantizedRows};
-use crate::engine::ahead::{self, Ahead};
 use crate::engine::kernel::Kernel;
 use crate::engine::panels::VECTORS;
+use crate::engine::prefetch::{self, Ahead};
 
 /// A few rows of a product: what they are, where their sums go.
 struct Tile<'a, const ROWS: usize> {
@@ -50,7 +50,7 @@ impl Kernel {
             let (sums, others) = rest.split_at_mut(size * width);
             rest = others;
             let times = panel.values.len() / (width * self.group());
-            let place = ahead::Tile { block: first, index: tile, tiles };
+            let place = prefetch::Tile { block: first, index: tile, tiles };
             let ahead = Ahead::of(panel.values, place, times, NEAR);
             match size {
                 1 => self.tile::<1>(rows, row, panel, ahead, sums),
